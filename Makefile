@@ -1,0 +1,55 @@
+# Everything happens in .venv; nothing is installed elsewhere. 'make help' lists the targets.
+
+PYTHON ?= python3
+WORKERS ?= auto
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help venv demo test bench lint format clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 10
+	@echo "Variables: PYTHON=$(PYTHON)  WORKERS=$(WORKERS) (processes that run tests)  PYTEST_ARGS=..."
+
+venv: $(STAMP) ## Make .venv with the program and its development tools
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "error: there is no $(PYTHON): apt-get install python3 python3-venv, or make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "error: $(PYTHON) cannot make environments: apt-get install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
+	@$(BIN)/python -m xenmoved.sandbox.demo
+
+# The tests run even if the style is wrong, so that one run shows everything.
+test: $(STAMP) ## Check style and types, run all tests
+	@result=0; \
+	$(MAKE) --no-print-directory lint || result=1; \
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS) || result=1; \
+	exit $$result
+
+lint: $(STAMP) ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Correct the style where that can be done by itself
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure the speed of transfers
+	@$(BIN)/python -m tests.bench
+
+clean: ## Remove .venv and everything else that was made
+	rm -rf $(VENV) build dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,15 @@
+"""The wire protocol of xenmoved, without input or output.
+
+    errors        the tree of errors
+    schema        typed, validated objects from plain data
+    frames        frames in a byte stream
+    codec         messages in frames
+    messages      what two daemons say to each other
+    conversation  which message may come when on a control channel
+    fingerprints  what a block is compared by
+    blocksync     the exchange on a volume channel, both ends
+    handover      who owns the guest: the transition tables of both roles
+
+No module here opens a socket or file, starts a thread or reads a clock: callers feed bytes in, take
+bytes out and own every effect. docs/protocol.md is the specification.
+"""

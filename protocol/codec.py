@@ -1,0 +1,74 @@
+"""Messages in frames: msgpack on the wire, validated dataclasses on both sides of it.
+
+The body of a MESSAGE frame is the msgpack array ``[name, fields]``: the message's name and a map of
+its fields. Which messages exist, and the bounds of their fields, is declared with dataclasses (see
+`protocol.schema`) that are collected in a `MessageSet`: one for peers, one for the control socket.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgpack
+
+from protocol.errors import Code, ProtocolError, SchemaError
+from protocol.frames import MAX_MESSAGE, Bytes, Kind, encode_frame
+from protocol.schema import build, plain
+
+T = TypeVar("T")
+
+MAX_ITEMS = 8192
+"""Most items of one list or map in a message: msgpack makes room before it reads them."""
+
+
+class MessageSet:
+    """The messages of one protocol, by name."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, type[Any]] = {}
+        self._names: dict[type[Any], str] = {}
+
+    def add(self, kind: type[T]) -> type[T]:
+        """Register a dataclass as a message named like the class; used as a decorator."""
+        self._by_name[kind.__name__] = kind
+        self._names[kind] = kind.__name__
+        return kind
+
+    @property
+    def kinds(self) -> tuple[type[Any], ...]:
+        """Every registered message type."""
+        return tuple(self._names)
+
+    def encode(self, message: object) -> bytes:
+        """Return the frame of a message. Raises ProtocolError when it is above the cap."""
+        body = msgpack.packb([self._names[type(message)], plain(message)])
+        if len(body) > MAX_MESSAGE:
+            raise ProtocolError(
+                Code.TOO_LARGE, f"{type(message).__name__} of {len(body)} bytes is above the cap"
+            )
+        return encode_frame(Kind.MESSAGE, body)
+
+    def decode(self, untrusted_body: Bytes) -> Any:
+        """Return the message in the body of a MESSAGE frame. Raises ProtocolError."""
+        try:
+            untrusted = msgpack.unpackb(
+                untrusted_body,
+                strict_map_key=True,
+                max_array_len=MAX_ITEMS,
+                max_map_len=MAX_ITEMS,
+                max_ext_len=0,
+            )
+        except (ValueError, msgpack.exceptions.UnpackException) as error:
+            raise ProtocolError(Code.BAD_MESSAGE, f"message is not msgpack: {error}") from None
+        match untrusted:
+            case [str(untrusted_name), dict(untrusted_fields)]:
+                pass
+            case _:
+                raise ProtocolError(Code.BAD_MESSAGE, "message is not [name, fields]")
+        kind = self._by_name.get(untrusted_name)
+        if kind is None:
+            raise ProtocolError(Code.UNKNOWN_MESSAGE, f"unknown message {untrusted_name[:80]!a}")
+        try:
+            return build(kind, untrusted_fields)
+        except SchemaError as error:
+            raise ProtocolError(Code.OUT_OF_RANGE, f"{untrusted_name}.{error}") from None

@@ -1,0 +1,205 @@
+"""Who owns the guest: the hand-over as two transition tables.
+
+Theory of operation. A migration has two roles, each with a durable journal. An event (something
+that happened) takes a role from one state to the next and asks for actions. The state is written to
+the journal before any of its actions is carried out, so that a crash at any moment leaves a state
+from which `RESTARTED` goes on. The target decides:
+
+- The source may let its suspended guest run again only while the target cannot start its copy: that
+  is before Commit was sent, or after the target's durable word that it did not and will not start.
+- The target starts its copy only from COMMITTED, which it enters on Commit and only from READY, and
+  ABORTED is for ever. So from the moment COMMIT_SENT is on disk the guest belongs to whoever the
+  target's journal says, and the source asks until it knows.
+
+Everything that affects ownership is in these two tables; docs/handover.md is drawn from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Generic, TypeVar
+
+
+class SourceState(StrEnum):
+    """States of the side that the guest leaves."""
+
+    COPYING = "copying"  # the guest runs here
+    HANDING_OVER = "handing-over"  # suspended, or about to be; may still be resumed
+    COMMIT_SENT = "commit-sent"  # in doubt until the target's word is known
+    DONE = "done"  # the guest runs on the target
+    ABORTED = "aborted"  # the guest is the source's
+
+
+class SourceEvent(StrEnum):
+    """What can happen to the source."""
+
+    SUSPENDING = "suspending"  # the domain is about to be suspended
+    TARGET_READY = "target-ready"
+    TARGET_STARTED = "target-started"  # its durable word that the guest is its own
+    TARGET_ABORTED = "target-aborted"  # its durable word that it will never start the guest
+    FAILED = "failed"  # anything went wrong here, or the operator aborts
+    LINK_LOST = "link-lost"
+    RESTARTED = "restarted"  # this daemon began anew and found the migration in its journal
+
+
+class SourceAction(StrEnum):
+    """What the source then does."""
+
+    SEND_COMMIT = "send-commit"
+    RESUME_GUEST = "resume-guest"
+    DISCARD_GUEST = "discard-guest"
+    SEND_ABORT = "send-abort"
+    ASK_TARGET = "ask-target"  # connect, ask for the fate, until it is known
+
+
+class TargetState(StrEnum):
+    """States of the side that the guest comes to."""
+
+    RECEIVING = "receiving"
+    READY = "ready"  # every volume durable, the domain built and paused
+    COMMITTED = "committed"  # the guest is the target's; being started
+    STARTED = "started"
+    ABORTED = "aborted"  # this migration's guest will never start here
+
+
+class TargetEvent(StrEnum):
+    """What can happen to the target."""
+
+    BUILT = "built"
+    COMMIT = "commit"
+    GUEST_RUNS = "guest-runs"
+    START_FAILED = "start-failed"  # certain: the copy is destroyed
+    ABORT = "abort"
+    FAILED = "failed"
+    LINK_LOST = "link-lost"
+    READY_TIMEOUT = "ready-timeout"
+    RESTARTED = "restarted"
+
+
+class TargetAction(StrEnum):
+    """What the target then does."""
+
+    SEND_READY = "send-ready"
+    START_GUEST = "start-guest"
+    SEND_STARTED = "send-started"
+    DESTROY_COPY = "destroy-copy"  # the domain and the volumes that were made for it
+    SEND_ABORTED = "send-aborted"
+    AWAIT_SOURCE = "await-source"  # until Commit, Abort or the ready timeout
+    SETTLE = "settle"  # find out on the host what became of the start
+
+
+State = TypeVar("State", bound=StrEnum)
+Event = TypeVar("Event", bound=StrEnum)
+Action = TypeVar("Action", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[State, Action]):
+    """Where an event leads and what it asks for, in order."""
+
+    state: State
+    actions: tuple[Action, ...] = ()
+
+
+class InvalidTransition(Exception):
+    """An event came in a state that does not know it: a bug, or a peer that breaks the protocol."""
+
+
+_S, _SE, _SA = SourceState, SourceEvent, SourceAction
+_T, _TE, _TA = TargetState, TargetEvent, TargetAction
+
+SourceTable = Mapping[tuple[SourceState, SourceEvent], Step[SourceState, SourceAction]]
+TargetTable = Mapping[tuple[TargetState, TargetEvent], Step[TargetState, TargetAction]]
+
+_RESUME = Step(_S.ABORTED, (_SA.RESUME_GUEST, _SA.SEND_ABORT))
+_TAKE_BACK = Step(_S.ABORTED, (_SA.RESUME_GUEST,))
+_LET_GO = Step(_S.DONE, (_SA.DISCARD_GUEST,))
+_GIVE_UP = Step(_T.ABORTED, (_TA.DESTROY_COPY,))
+_REFUSE = Step(_T.ABORTED, (_TA.DESTROY_COPY, _TA.SEND_ABORTED))
+
+SOURCE: Final[SourceTable] = {
+    (_S.COPYING, _SE.SUSPENDING): Step(_S.HANDING_OVER),
+    (_S.COPYING, _SE.FAILED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),
+    (_S.COPYING, _SE.TARGET_ABORTED): Step(_S.ABORTED),
+    (_S.COPYING, _SE.LINK_LOST): Step(_S.ABORTED),
+    (_S.COPYING, _SE.RESTARTED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),
+    (_S.HANDING_OVER, _SE.TARGET_READY): Step(_S.COMMIT_SENT, (_SA.SEND_COMMIT,)),
+    (_S.HANDING_OVER, _SE.FAILED): _RESUME,
+    (_S.HANDING_OVER, _SE.TARGET_ABORTED): _TAKE_BACK,
+    (_S.HANDING_OVER, _SE.LINK_LOST): _RESUME,
+    (_S.HANDING_OVER, _SE.RESTARTED): _RESUME,
+    (_S.COMMIT_SENT, _SE.TARGET_READY): Step(_S.COMMIT_SENT, (_SA.SEND_COMMIT,)),
+    (_S.COMMIT_SENT, _SE.TARGET_STARTED): _LET_GO,
+    (_S.COMMIT_SENT, _SE.TARGET_ABORTED): _TAKE_BACK,
+    (_S.COMMIT_SENT, _SE.FAILED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
+    (_S.COMMIT_SENT, _SE.LINK_LOST): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
+    (_S.COMMIT_SENT, _SE.RESTARTED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
+    # Both ends repeat their actions after a crash: they are idempotent.
+    (_S.DONE, _SE.RESTARTED): _LET_GO,
+    (_S.ABORTED, _SE.RESTARTED): _RESUME,
+}
+
+TARGET: Final[TargetTable] = {
+    (_T.RECEIVING, _TE.BUILT): Step(_T.READY, (_TA.SEND_READY,)),
+    (_T.RECEIVING, _TE.ABORT): _REFUSE,
+    (_T.RECEIVING, _TE.FAILED): _REFUSE,
+    (_T.RECEIVING, _TE.LINK_LOST): _GIVE_UP,
+    (_T.RECEIVING, _TE.RESTARTED): _GIVE_UP,
+    (_T.READY, _TE.COMMIT): Step(_T.COMMITTED, (_TA.START_GUEST,)),
+    (_T.READY, _TE.ABORT): _REFUSE,
+    (_T.READY, _TE.FAILED): _REFUSE,
+    (_T.READY, _TE.LINK_LOST): Step(_T.READY, (_TA.AWAIT_SOURCE,)),
+    (_T.READY, _TE.READY_TIMEOUT): _GIVE_UP,
+    # The toolstack's receiver dies with the daemon that held its pipe, and the domain with it.
+    (_T.READY, _TE.RESTARTED): _GIVE_UP,
+    (_T.COMMITTED, _TE.GUEST_RUNS): Step(_T.STARTED, (_TA.SEND_STARTED,)),
+    (_T.COMMITTED, _TE.START_FAILED): _REFUSE,
+    (_T.COMMITTED, _TE.COMMIT): Step(_T.COMMITTED),
+    (_T.COMMITTED, _TE.LINK_LOST): Step(_T.COMMITTED),
+    (_T.COMMITTED, _TE.RESTARTED): Step(_T.COMMITTED, (_TA.SETTLE,)),
+    (_T.STARTED, _TE.COMMIT): Step(_T.STARTED, (_TA.SEND_STARTED,)),
+    (_T.STARTED, _TE.LINK_LOST): Step(_T.STARTED),
+    (_T.ABORTED, _TE.COMMIT): Step(_T.ABORTED, (_TA.SEND_ABORTED,)),
+    (_T.ABORTED, _TE.ABORT): Step(_T.ABORTED, (_TA.SEND_ABORTED,)),
+    (_T.ABORTED, _TE.LINK_LOST): Step(_T.ABORTED),
+    # A crash may have come between the journal and the clean-up, which is idempotent.
+    (_T.ABORTED, _TE.RESTARTED): _GIVE_UP,
+}
+
+SOURCE_OWNS: Final = frozenset({_S.COPYING, _S.HANDING_OVER, _S.ABORTED})
+"""States in which the source may let the guest run without asking anybody."""
+
+
+def source_step(state: SourceState, event: SourceEvent) -> Step[SourceState, SourceAction]:
+    """Return the source's transition. Raises InvalidTransition."""
+    return _look_up(SOURCE, state, event, "source")
+
+
+def target_step(state: TargetState, event: TargetEvent) -> Step[TargetState, TargetAction]:
+    """Return the target's transition. Raises InvalidTransition."""
+    return _look_up(TARGET, state, event, "target")
+
+
+def mermaid(table: Mapping[tuple[State, Event], Step[State, Action]]) -> str:
+    """Draw a table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2"]
+    for (state, event), step in table.items():
+        actions = ", ".join(step.actions)
+        label = f"{event} / {actions}" if actions else event
+        lines.append(f"    {_word(state)} --> {_word(step.state)}: {label}")
+    return "\n".join(lines)
+
+
+def _look_up(
+    table: Mapping[tuple[State, Event], Step[State, Action]], state: State, event: Event, role: str
+) -> Step[State, Action]:
+    try:
+        return table[state, event]
+    except KeyError:
+        raise InvalidTransition(f"the {role} cannot take {event} in state {state}") from None
+
+
+def _word(state: StrEnum) -> str:
+    return str(state).replace("-", "_")

@@ -1,0 +1,374 @@
+"""What two daemons say to each other.
+
+`Hello` opens every control channel, in both directions. Then the source asks and the target
+answers; `protocol.conversation` says what may follow what. `Attach` opens volume and memory
+channels and ties them to a migration. The remaining messages belong to volume channels
+(`protocol.blocksync`). Sizes and offsets are in bytes. Every field is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+from protocol.codec import MessageSet
+from protocol.errors import Code, ProtocolError
+from protocol.handover import TargetState
+from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
+
+VERSION: Final = 1
+CAPABILITIES: Final = ("blake3-64k", "zstd")
+"""What this release can do. `blake3-64k` is the block hash that every version 1 daemon has."""
+REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
+BLOCK_SIZE: Final = 64 * 1024
+"""Bytes of a volume that share one hash."""
+
+PEER: Final = MessageSet()
+
+MigrationId = Annotated[str, Pattern(r"[0-9a-f]{32}", "a migration id (32 hex digits)")]
+GuestName = Annotated[
+    str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}", "a domain name (letters, digits, _ . + -)")
+]
+Uuid = Annotated[
+    str, Pattern(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "a UUID")
+]
+VolumeName = Annotated[
+    str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}", "a volume name (letters, digits, _ . + -)")
+]
+PoolName = Annotated[str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", "a pool name")]
+Vdev = Annotated[str, Pattern(r"[a-z0-9]{1,16}", "a virtual device name such as xvda")]
+Digest = Annotated[bytes, Length(32, 32)]
+Names = Annotated[tuple[Name, ...], Length(0, 256)]
+Seconds = Annotated[float, Range(0, 1e9)]
+
+
+class Action(StrEnum):
+    """What a peer may be allowed to do on this host."""
+
+    MIGRATE = "migrate"  # send a guest with its disks, and start it here
+    SYNC = "sync"  # send disks only
+
+
+class Mode(StrEnum):
+    """How a guest is moved."""
+
+    SAVE = "save"
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who speaks. Both sides use the intersection of the capabilities."""
+
+    version: U16
+    software: Name
+    node: Name
+    capabilities: Names
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask for an answer, and for what the other side lets this one do."""
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """What the asker may do there. A quota of None is no limit."""
+
+    toolstack: Name
+    xen_version: Text
+    actions: Names
+    pools: Names
+    guests: Names
+    quota: U63 | None
+    quota_used: U63
+
+
+@dataclass(frozen=True, slots=True)
+class NicOffer:
+    """A network interface of the guest."""
+
+    mac: Text | None
+    bridge: Name | None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOffer:
+    """The guest that is to move. Memory in bytes."""
+
+    name: GuestName
+    uuid: Uuid
+    kind: Name
+    toolstack: Name
+    memory: U63
+    nics: Annotated[tuple[NicOffer, ...], Length(0, 64)]
+    config: Annotated[str, Length(0, 65536)] | None
+    autostart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeOffer:
+    """A volume that is to be copied.
+
+    `pool` None leaves the choice to the target. `vdev` is None for a volume without a guest.
+    """
+
+    name: VolumeName
+    size: U63
+    vdev: Vdev | None
+    pool: PoolName | None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that stands in the way, for an operator: what, and what to do about it."""
+
+    code: Name
+    text: Text
+    hint: Text
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Ask what would stand in the way of this migration or sync. Changes nothing.
+
+    `overwrite`: volumes that are there already and not known to be this guest's may be used.
+    """
+
+    action: Action
+    mode: Mode
+    overwrite: bool
+    guest: GuestOffer | None
+    volumes: Annotated[tuple[VolumeOffer, ...], Length(0, 64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the target would put, or has put, a volume.
+
+    A fresh volume reads as zeros: nothing there needs to be hashed.
+    """
+
+    pool: PoolName
+    name: VolumeName
+    fresh: bool
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The answer to `Offer`: every problem at once; placements only when there is none."""
+
+    problems: Annotated[tuple[Problem, ...], Length(0, 256)]
+    volumes: Annotated[tuple[Placement, ...], Length(0, 64)]
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Provision and open the volumes for this offer.
+
+    `keep_partial`: leave volumes that were made for it in place when it fails, so that a later
+    attempt sends only what is missing.
+    """
+
+    migration: MigrationId
+    offer: Offer
+    keep_partial: bool
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The volumes are open for writing, in the order of the offer."""
+
+    volumes: Annotated[tuple[Placement, ...], Length(0, 64)]
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The offer cannot be taken; nothing was changed."""
+
+    problems: Annotated[tuple[Problem, ...], Length(1, 256)]
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The guest is about to be suspended: get ready to receive its memory."""
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Receiving:
+    """The memory channel may be opened."""
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Memory and the last round of every volume have been sent: build the domain, paused.
+
+    `memory_digest` is the BLAKE3 hash of the image, `memory_size` its length.
+    """
+
+    memory_size: U63
+    memory_digest: Digest
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Every volume is durable, the domain is built and paused."""
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The guest is yours. Idempotent."""
+
+    migration: MigrationId
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Durable word: the guest is the target's and runs there."""
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End this migration without the guest. Idempotent."""
+
+    migration: MigrationId
+    reason: Text
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """Durable word: this migration's guest does not and will never run on the target."""
+
+    reason: Text
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """Ask what became of a migration."""
+
+    migration: MigrationId
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """The target's durable state.
+
+    A migration that it does not know is aborted: what is not in its journal was never ready.
+    """
+
+    state: TargetState
+    reason: Text
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End of a sync: make the volumes durable and release them."""
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The volumes are durable and released."""
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The side that says this cannot go on; it closes the channel afterwards."""
+
+    problem: Problem
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """First message on a volume or memory channel: what it belongs to.
+
+    `volume` is the index in the offer; 0 on a memory channel.
+    """
+
+    migration: MigrationId
+    volume: U8
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class BeginRound:
+    """Start of a round. With `compare` the target streams the hashes of what it has."""
+
+    number: U16
+    compare: bool
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """The target may send this many more frames of its comparison."""
+
+    frames: U16
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class EndRound:
+    """All of the round was sent. `digest` is described in `protocol.blocksync.RoundDigest`."""
+
+    number: U16
+    data_bytes: U63
+    zero_bytes: U63
+    frames: U32
+    digest: Digest
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the target received in the round, all of it written and durable."""
+
+    number: U16
+    data_bytes: U63
+    zero_bytes: U63
+    frames: U32
+    digest: Digest
+
+
+def common_capabilities(untrusted_hello: Hello) -> frozenset[str]:
+    """Return the capabilities that both sides have. Raises ProtocolError when it cannot work."""
+    if untrusted_hello.version != VERSION:
+        raise ProtocolError(
+            Code.VERSION,
+            f"{untrusted_hello.node} ({untrusted_hello.software}) speaks protocol version "
+            f"{untrusted_hello.version}, this host version {VERSION}: install releases that match",
+        )
+    common = intersect(CAPABILITIES, untrusted_hello.capabilities)
+    if missing := REQUIRED_CAPABILITIES - common:
+        raise ProtocolError(
+            Code.VERSION,
+            f"{untrusted_hello.node} ({untrusted_hello.software}) lacks {', '.join(missing)}",
+        )
+    return common
+
+
+def intersect(ours: Iterable[str], untrusted_theirs: Iterable[str]) -> frozenset[str]:
+    """Return the names that both sides have."""
+    return frozenset(ours) & frozenset(untrusted_theirs)

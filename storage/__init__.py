@@ -1,0 +1,74 @@
+"""Volumes: read, write, measure, track and provision them. No network, no event loop.
+
+All calls block and are meant for threads. Where to look:
+
+- `contracts`   what every backend provides: `Volume`, `Pool`, `Tracker`
+- `errors`      every error raised here
+- `registry`    kinds of pools, and `open_pool`
+- `directory`   pool of image files in a folder; `block` pool of listed devices
+- `opening`     `open_source`: a guest's disk by its path
+- `rawfile`     volume on a file; `blockdev` on a block device, under the page cache
+- `rehash`      tracker for where nothing can track
+- `extents`     arithmetic on ranges; `buffers` aligned memory and `is_zero`
+- `usage`       who has a path in use; `names` which names volumes may have
+- `descriptor`, `claiming`, `syscalls`: what the volumes are built from
+
+A new backend is one module, a line in `registry` and a line in the conformance tests.
+"""
+
+from __future__ import annotations
+
+from storage.buffers import AlignedBuffer, BufferPool, is_zero
+from storage.contracts import (
+    BUFFER_ALIGNMENT,
+    EVERYTHING,
+    Capacity,
+    Everything,
+    Extent,
+    Pool,
+    Tracker,
+    Volume,
+    VolumeInfo,
+)
+from storage.errors import (
+    InvalidVolumeName,
+    PoolFull,
+    StorageError,
+    UnsupportedVolume,
+    VolumeError,
+    VolumeExists,
+    VolumeFull,
+    VolumeInUse,
+    VolumeNotFound,
+)
+from storage.opening import open_source
+from storage.registry import POOL_KINDS, open_pool
+from storage.rehash import RehashTracker
+
+__all__ = [
+    "BUFFER_ALIGNMENT",
+    "EVERYTHING",
+    "POOL_KINDS",
+    "AlignedBuffer",
+    "BufferPool",
+    "Capacity",
+    "Everything",
+    "Extent",
+    "InvalidVolumeName",
+    "Pool",
+    "PoolFull",
+    "RehashTracker",
+    "StorageError",
+    "Tracker",
+    "UnsupportedVolume",
+    "Volume",
+    "VolumeError",
+    "VolumeExists",
+    "VolumeFull",
+    "VolumeInUse",
+    "VolumeInfo",
+    "VolumeNotFound",
+    "is_zero",
+    "open_pool",
+    "open_source",
+]

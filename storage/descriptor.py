@@ -1,0 +1,164 @@
+"""What volumes that are one file descriptor have in common.
+
+Range checks, errors in words, transfers of whole buffers, and a close that waits: a thread cannot
+be cancelled, so one may still be writing when its migration is given up. Were the descriptor closed
+under it, its number could be given to the next volume opened, and the write would land there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from storage.buffers import AlignedBuffer
+from storage.errors import VolumeError, VolumeFull
+from storage.syscalls import UNSUPPORTED
+
+_ZEROS: Final = AlignedBuffer(1 << 20).view.toreadonly()
+
+
+class DescriptorVolume:
+    """Base of volumes on one file descriptor, which it owns from construction on."""
+
+    def __init__(self, fd: int, *, name: str, size: int, alignment: int, writable: bool) -> None:
+        self.name = name
+        self.size = size
+        self.alignment = alignment
+        self.writable = writable
+        self._fd = fd
+        self._uses = 0
+        self._closed = False
+        self._lost: str | None = None
+        self._state = threading.Condition()
+
+    def flush(self) -> None:
+        """Make what was written durable and drop it from the page cache; see `Volume.flush`.
+
+        Raises `VolumeError`. Once it did, it always will for this open volume: the kernel forgets
+        pages that it failed to write, so that a second flush would succeed without them.
+        """
+        with self.using("flush", 0, self.size) as fd:
+            if self._lost is not None:
+                raise VolumeError(
+                    f"volume {self.name}: an earlier flush failed ({self._lost}); "
+                    "what was written before it may be lost"
+                )
+            try:
+                self._persist(fd)
+            except OSError as error:
+                self._lost = reason(error)
+                raise
+
+    def close(self) -> None:
+        """Release the volume once calls under way have ended. Idempotent. Does not flush."""
+        with self._state:
+            self._closed = True
+            self._state.wait_for(lambda: self._uses == 0)
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _persist(self, fd: int) -> None:
+        raise NotImplementedError
+
+    @contextmanager
+    def using(self, verb: str, offset: int, length: int) -> Iterator[int]:
+        """Lend the descriptor for one call on a range, and put its errors in words.
+
+        Raises `VolumeError` for a range that is not in the volume or not aligned, on a closed
+        volume, and for any `OSError` within (`VolumeFull` when no space is left).
+        """
+        self._check(verb, offset, length)
+        with self._state:
+            if self._closed:
+                raise self.error(verb, offset, length, "it is closed")
+            self._uses += 1
+        try:
+            yield self._fd
+        except OSError as error:
+            kind = VolumeFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else VolumeError
+            raise self.error(verb, offset, length, reason(error), kind) from error
+        finally:
+            with self._state:
+                self._uses -= 1
+                self._state.notify_all()
+
+    def changing(self, verb: str, offset: int, length: int) -> None:
+        """Raise `VolumeError` unless the volume was opened for writing."""
+        if not self.writable:
+            raise self.error(verb, offset, length, "it was opened for reading only")
+
+    def error(
+        self,
+        verb: str,
+        offset: int,
+        length: int,
+        why: str,
+        kind: type[VolumeError] = VolumeError,
+    ) -> VolumeError:
+        """Make the error that says why a range cannot be read, written and so on."""
+        return kind(f"volume {self.name}: cannot {verb} {length} bytes at {offset}: {why}")
+
+    def _check(self, verb: str, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise self.error(verb, offset, length, f"the volume has {self.size} bytes")
+        if offset % self.alignment or length % self.alignment:
+            raise self.error(
+                verb, offset, length, f"its sectors of {self.alignment} bytes cannot be divided"
+            )
+
+
+def reason(error: OSError) -> str:
+    """Give the system's reason in words."""
+    return error.strerror or str(error)
+
+
+def read_up_to_end(fd: int, buffer: memoryview, offset: int) -> int:
+    """Fill `buffer` from `offset`; return how many bytes came before the end of the file."""
+    done = 0
+    while done < len(buffer):
+        count = os.preadv(fd, [buffer[done:]], offset + done)
+        if count == 0:
+            break
+        done += count
+    return done
+
+
+def write_all(fd: int, buffer: memoryview, offset: int) -> None:
+    """Write the whole buffer at `offset`, however many calls that takes."""
+    done = 0
+    while done < len(buffer):
+        count = os.pwrite(fd, buffer[done:], offset + done)
+        if count == 0:
+            raise OSError(errno.EIO, "the system wrote nothing")
+        done += count
+
+
+def write_zeros(fd: int, offset: int, length: int) -> None:
+    """Write zeros from aligned memory, for where nothing better makes a range zero."""
+    end = offset + length
+    while offset < end:
+        count = min(len(_ZEROS), end - offset)
+        write_all(fd, _ZEROS[:count], offset)
+        offset += count
+
+
+def make_zero(
+    fd: int, offset: int, length: int, *attempts: Callable[[int, int, int], None]
+) -> None:
+    """Zero a range by the first attempt that the system supports, or else write zeros."""
+    if length == 0:  # the system calls refuse it
+        return
+    for attempt in attempts:
+        try:
+            attempt(fd, offset, length)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            return
+    write_zeros(fd, offset, length)

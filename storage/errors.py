@@ -1,0 +1,52 @@
+"""Errors of the storage layer.
+
+StorageError
+├── VolumeError          input or output on a volume failed
+│   └── VolumeFull       the file system or pool under it has no space left
+├── VolumeNotFound       no such volume
+├── VolumeExists         a volume of that name is already there
+├── VolumeInUse          somebody has it open
+├── InvalidVolumeName    the name cannot be one in this pool
+├── PoolFull             the pool cannot take a volume of that size
+└── UnsupportedVolume    the path is neither a regular file nor a block device, or not usable as one
+
+Each message is complete: it names the volume, what was tried and the reason.
+"""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """Base of every error that this package raises."""
+
+
+class VolumeError(StorageError):
+    """Input or output on a volume failed."""
+
+
+class VolumeFull(VolumeError):
+    """No space left beneath the volume."""
+
+
+class VolumeNotFound(StorageError):
+    """No such volume."""
+
+
+class VolumeExists(StorageError):
+    """A volume of that name is already there."""
+
+
+class VolumeInUse(StorageError):
+    """Somebody has the volume open."""
+
+
+class InvalidVolumeName(StorageError):
+    """The name cannot be one in this pool."""
+
+
+class PoolFull(StorageError):
+    """The pool cannot take a volume of that size."""
+
+
+class UnsupportedVolume(StorageError):
+    """The path is not something that can be used as a volume."""

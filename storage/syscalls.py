@@ -1,0 +1,83 @@
+"""System calls and ioctls of Linux that Python has no binding for.
+
+All release the interpreter lock and raise `OSError` with the system's reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from typing import Final
+
+UNSUPPORTED: Final = frozenset(
+    {
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.ENOTTY,
+        errno.EINVAL,
+        errno.ENODEV,  # fallocate on a block device before Linux 4.9
+        errno.EREMOTEIO,  # a disk that promises to write zeros and then refuses the command
+    }
+)
+"""Error numbers by which kernels and disks say that they cannot do an optional operation."""
+
+_FALLOC_FL_KEEP_SIZE: Final = 0x01
+_FALLOC_FL_PUNCH_HOLE: Final = 0x02
+
+_SYNC_FILE_RANGE_WRITE: Final = 2
+
+_BLKFLSBUF: Final = 0x1261
+_BLKSSZGET: Final = 0x1268
+_BLKZEROOUT: Final = 0x127F
+_BLKGETSIZE64: Final = 0x80001272 | ctypes.sizeof(ctypes.c_size_t) << 16
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# The plain name takes 32-bit offsets on 32-bit glibc; other systems have only the plain name.
+_fallocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+def start_writeback(fd: int) -> None:
+    """Have the kernel begin to write a file's dirty pages, mostly without waiting for it.
+
+    A hint: nothing is durable after it, and where it cannot be taken nothing happens.
+    """
+    _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Make a range of a file or block device read as zeros and give its space back.
+
+    Block devices that do not promise zeros after a discard answer EOPNOTSUPP.
+    """
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    while _fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def zero_device(fd: int, offset: int, length: int) -> None:
+    """Write zeros to a range of a block device, in the device itself where it can."""
+    fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
+
+
+def device_size(fd: int) -> int:
+    """Size of a block device in bytes."""
+    size: int = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0]
+    return size
+
+
+def sector_size(fd: int) -> int:
+    """Logical sector size of a block device in bytes."""
+    size: int = struct.unpack("i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0]
+    return size
+
+
+def drop_device_cache(fd: int) -> None:
+    """Write back what the page cache holds of a block device, then drop it. Needs root."""
+    fcntl.ioctl(fd, _BLKFLSBUF)

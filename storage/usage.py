@@ -1,0 +1,174 @@
+"""Who has a file or block device in use on this host, in words for an operator.
+
+Asked of the kernel: mounts, swap, device holders, loop devices, locks and exclusive claims. Not
+seen are guests' disks (blkback opens devices without claiming them; the toolstack knows) and
+programs that merely have the path open.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SYS = Path("/sys")
+PROC = Path("/proc")
+
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+_DELETED: Final = " (deleted)"
+
+
+def in_use(path: str | os.PathLike[str]) -> str | None:
+    """Say who has the path in use, as in ``mounted at /srv`` or ``backs /dev/loop3``.
+
+    None when nobody is known to, or when nothing is there. Symbolic links are followed.
+    """
+    return held(path) or locked(path) or _claimed(path)
+
+
+def held(path: str | os.PathLike[str]) -> str | None:
+    """Like `in_use`, but only what the kernel itself uses the path for.
+
+    Such use does not pass by itself, while a lock or claim may be gone in a moment.
+    """
+    status = _stat(path)
+    if status is None:
+        return None
+    if not stat.S_ISBLK(status.st_mode):
+        return _swap(_identity(status)) or _backs(_identity(status))
+    for device in _with_partitions(status.st_rdev):
+        identity = (device.number,)
+        reason = _mounted(device.number) or _holder(device) or _swap(identity) or _backs(identity)
+        if reason is not None and device.number != status.st_rdev:
+            return f"its partition {device.name} is in use: {reason}"
+        if reason is not None:
+            return reason
+    return None
+
+
+def locked(path: str | os.PathLike[str]) -> str | None:
+    """Say which process has a lock on the path (flock, or as QEMU and fcntl have it).
+
+    File systems that number their devices differently for stat and for locks (btrfs) hide them:
+    take None as "none seen".
+    """
+    status = _stat(path)
+    if status is None:
+        return None
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for line in _lines(PROC / "locks"):
+        # "1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF"; waiting locks have "->" at the front.
+        fields = line.split()
+        if len(fields) < 6 or fields[1] not in ("FLOCK", "POSIX", "OFDLCK") or fields[5] != device:
+            continue
+        holder = int(fields[4])
+        if holder <= 0:  # open file description locks, and holders in other pid namespaces
+            return "locked by another process"
+        command = "".join(_lines(PROC / str(holder) / "comm"))
+        if "udev" in command:  # it locks each new or changed device for the moment of its probe
+            continue
+        return f"locked by process {holder}" + (f" ({command})" if command else "")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    number: int
+    name: str
+    folder: Path
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    """Give what two paths of one thing share: a device's number, or a file's device and inode."""
+    if stat.S_ISBLK(status.st_mode):
+        return (status.st_rdev,)
+    return (status.st_dev, status.st_ino)
+
+
+def _stat(path: str | os.PathLike[str]) -> os.stat_result | None:
+    try:
+        return Path(path).stat()
+    except OSError:
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a file of the kernel's, none when it is not there (any more)."""
+    try:
+        return path.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+
+
+def _unescape(field: str) -> str:
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), field)
+
+
+def _with_partitions(number: int) -> Iterator[_Device]:
+    folder = SYS / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}"
+    yield _Device(number, folder.resolve().name, folder)
+    for mark in sorted(folder.glob("*/partition")):
+        for line in _lines(mark.parent / "dev"):
+            major, minor = line.split(":")
+            yield _Device(os.makedev(int(major), int(minor)), mark.parent.name, mark.parent)
+
+
+def _mounted(number: int) -> str | None:
+    device = f"{os.major(number)}:{os.minor(number)}"
+    for line in _lines(PROC / "self" / "mountinfo"):
+        # "36 35 98:0 /root /mnt rw,noatime shared:1 - ext3 /dev/root rw"
+        before, _, after = line.partition(" - ")
+        fields, source = before.split(), _unescape(after.split()[1])
+        if fields[2] == device or _is_device(source, number):  # btrfs shows a number of its own
+            return f"mounted at {_unescape(fields[4])}"
+    return None
+
+
+def _is_device(source: str, number: int) -> bool:
+    if not source.startswith("/dev/"):
+        return False
+    status = _stat(source)
+    return status is not None and stat.S_ISBLK(status.st_mode) and status.st_rdev == number
+
+
+def _holder(device: _Device) -> str | None:
+    for holder in sorted((device.folder / "holders").glob("*")):
+        names = _lines(SYS / "block" / holder.name / "dm" / "name")
+        alias = f" ({names[0]})" if names else ""
+        return f"part of /dev/{holder.name}{alias}"
+    return None
+
+
+def _swap(identity: tuple[int, ...]) -> str | None:
+    for line in _lines(PROC / "swaps")[1:]:
+        status = _stat(_unescape(line.split()[0]))
+        if status is not None and _identity(status) == identity:
+            return "in use as swap space"
+    return None
+
+
+def _backs(identity: tuple[int, ...]) -> str | None:
+    for mark in sorted((SYS / "block").glob("loop*/loop/backing_file")):
+        for line in _lines(mark):
+            status = _stat(line.removesuffix(_DELETED))
+            if status is not None and _identity(status) == identity:
+                return f"backs /dev/{mark.parent.parent.name}"
+    return None
+
+
+def _claimed(path: str | os.PathLike[str]) -> str | None:
+    """Probe for a claim that nothing above explains, by claiming a block device for a moment."""
+    status = _stat(path)
+    if status is None or not stat.S_ISBLK(status.st_mode):
+        return None
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK)
+    except OSError as error:
+        return "claimed by another program" if error.errno == errno.EBUSY else None
+    os.close(fd)
+    return None

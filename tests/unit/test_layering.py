@@ -1,0 +1,150 @@
+"""Who may import whom, read from the source without running it."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("xenmoved", "protocol", "storage")
+RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox")
+PROCESS_MODULES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
+PROCESS_CALLS = {
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+    "subprocess_exec",
+    "subprocess_shell",
+    "system",
+    "popen",
+    "fork",
+    "forkpty",
+    "posix_spawn",
+    "posix_spawnp",
+    *(f"exec{how}" for how in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")),
+    *(f"spawn{how}" for how in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")),
+}
+
+
+@cache
+def _modules() -> dict[str, Path]:
+    modules = {}
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return modules
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_modules()[module].read_text(encoding="utf-8"))
+
+
+def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those that only a type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _run_nodes(child)
+
+
+@cache
+def _imports(module: str) -> frozenset[str]:
+    """Names of modules that `module` imports anywhere in it, as well as their parents."""
+    package = module
+    if _modules()[module].name != "__init__.py":
+        package = module.rpartition(".")[0]
+    found = set()
+    for node in _run_nodes(_tree(module)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            found.add(base)
+            found |= {f"{base}.{alias.name}" for alias in node.names}
+    with_parents = set()
+    for name in found:
+        parts = name.split(".")
+        with_parents |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return frozenset(with_parents)
+
+
+def _reached(start: str) -> dict[str, str]:
+    """What importing the package `start` may load, and a chain of imports that leads there."""
+    waiting = {name: name for name in _modules() if _within(name, start)}
+    reached = {}
+    while waiting:
+        module, chain = waiting.popitem()
+        reached[module] = chain
+        if module in _modules():
+            for name in _imports(module) - reached.keys():
+                waiting.setdefault(name, f"{chain} -> {name}")
+    return reached
+
+
+def _within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def test_the_source_is_found():
+    assert {"protocol.schema", "storage.contracts", "xenmoved.logs"} <= _modules().keys()
+    assert "xenmoved.config.errors" in _reached("xenmoved.config.loader")
+
+
+@pytest.mark.parametrize(
+    ("package", "others"),
+    [("protocol", ("storage", "xenmoved")), ("storage", ("protocol", "xenmoved"))],
+)
+def test_the_lower_packages_know_nothing_of_others(package, others):
+    wrong = [
+        f"{module} imports {name}"
+        for module in _modules()
+        if _within(module, package)
+        for name in _imports(module)
+        if name in others
+    ]
+    assert wrong == []
+
+
+def test_the_protocol_touches_no_socket_file_thread_or_clock():
+    outside = {"socket", "ssl", "asyncio", "threading", "concurrent", "os", "io", "pathlib", "time"}
+    wrong = [
+        f"{module} imports {name}"
+        for module in _modules()
+        if _within(module, "protocol")
+        for name in _imports(module) & outside
+    ]
+    assert wrong == []
+
+
+def test_the_client_loads_no_network_library():
+    reached = _reached("xenmoved.ctl")
+    assert [reached[name] for name in ("asyncssh", "uvloop") if name in reached] == []
+
+
+@pytest.mark.parametrize("package", ["protocol", "storage", "xenmoved.config", "xenmoved.logs"])
+def test_what_the_client_shares_loads_no_network_library(package):
+    reached = _reached(package)
+    assert [reached[name] for name in ("asyncssh", "uvloop") if name in reached] == []
+
+
+def test_only_toolstack_and_sandbox_run_commands():
+    wrong = []
+    for module in _modules():
+        if any(_within(module, allowed) for allowed in RUNS_COMMANDS):
+            continue
+        wrong += [f"{module} imports {name}" for name in _imports(module) & PROCESS_MODULES]
+        wrong += [
+            f"{module}, line {node.lineno}: calls {ast.unparse(node.func)}"
+            for node in _run_nodes(_tree(module))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in PROCESS_CALLS
+        ]
+    assert wrong == []

@@ -1,0 +1,234 @@
+"""Guests' configuration files."""
+
+import pytest
+
+from xenmoved.toolstack.cfgtext import adapt, adapt_disk, adapt_vif
+from xenmoved.toolstack.configfile import ConfigFolder
+from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.vetting import BOOT_FOLDERS
+
+DISKS = {"xvda": "/dev/here/root", "xvdb": "/srv/here/data.img", "hda": "/dev/here/hda"}
+ARRIVAL = Arrival("web", "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11", DISKS, {"xenbr0": "br-lan"})
+
+TEXT = """\
+# web server, moved here in 2014: was /dev/vg/root on xen3
+name        = "web"
+uuid = '8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11'
+memory=512 ; vcpus = 2
+bootloader = 'pygrub'
+bootloader_args = [ "--args=ro quiet" ]
+extra = "root=/dev/xvda1 ro"   # not /dev/vg/root
+on_reboot = 'restart'
+vif = [ 'mac=00:16:3e:01:02:03, bridge=xenbr0', 'bridge=other' ]
+disk = [
+    'phy:/dev/vg/root,xvda,w',   # phy:/dev/vg/root
+    "format=raw, vdev=xvdb, access=rw, target=/srv/vg/data,with comma.img",
+]
+cpus = "0-3,^1"
+"""
+
+
+def block(path):
+    return path.startswith("/dev/")
+
+
+def adapted(text):
+    return adapt(text, ARRIVAL, BOOT_FOLDERS, block)
+
+
+def test_only_paths_and_bridges_change():
+    expected = TEXT.replace("'phy:/dev/vg/root,", "'phy:/dev/here/root,")
+    expected = expected.replace("/srv/vg/data,with comma.img", "/srv/here/data.img")
+    expected = expected.replace("bridge=xenbr0", "bridge=br-lan")
+    assert adapted(TEXT) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("phy:/dev/vg/root,xvda,w", "phy:/dev/here/root,xvda,w"),
+        ("phy:vg/root,xvda,w", "phy:/dev/here/root,xvda,w"),
+        ("file:/srv/x.img,xvda,w!", "phy:/dev/here/root,xvda,w!"),
+        ("phy:/dev/vg/data,xvdb,w", "file:/srv/here/data.img,xvdb,w"),
+        ("tap:aio:/srv/x.img,xvdb:disk,r", "tap:aio:/srv/here/data.img,xvdb:disk,r"),
+        ("tap:aio:/srv/x.img,ioemu:hda,w", "phy:/dev/here/hda,ioemu:hda,w"),
+        ("/dev/vg/root,raw,xvda,rw", "/dev/here/root,raw,xvda,rw"),
+        ("/dev/vg/root, , xvda", "/dev/here/root, , xvda"),
+        ("/dev/vg/hda,,hda,rw", "/dev/here/hda,,hda,rw"),
+        ("vdev=xvda,target=/dev/vg/root", "vdev=xvda,target=/dev/here/root"),
+        (
+            "vdev=xvdb,backendtype=phy,format=raw,target=/dev/vg/data",
+            "vdev=xvdb,format=raw,target=/srv/here/data.img",
+        ),
+        (",hdc:cdrom,r", ",hdc:cdrom,r"),
+        (",,hdc,cdrom", ",,hdc,cdrom"),
+        ("format=empty,vdev=hdc,devtype=cdrom,access=ro", None),
+        ("phy:/dev/vg/other,xvdz,w", None),
+        ("/dev/vg/root,qcow2,xvda,rw", None),
+        ("format=qcow2,vdev=xvda,target=/x", None),
+        ("tap:qcow2:/x,xvda,w", None),
+        ("script=block-iscsi,vdev=xvda,target=iqn", None),
+        ("backend=storage,vdev=xvda,target=/x", None),
+        ("drbd:web,xvda,w", None),
+        ("format=raw,vdev=xvda", None),
+        ("/dev/sda", None),
+        ("", None),
+    ],
+)
+def test_disks(spec, expected):
+    if expected is None and "empty" not in spec:
+        with pytest.raises(ToolstackError):
+            adapt_disk(spec, DISKS, block)
+    else:
+        assert adapt_disk(spec, DISKS, block) == (expected or spec)
+
+
+def test_a_path_that_cannot_be_written_in_a_specification():
+    with pytest.raises(ToolstackError):
+        adapt_disk("phy:/x,xvda,w", {"xvda": "/dev/a,b"}, block)
+
+
+def test_vif():
+    assert adapt_vif("mac=x, bridge = xenbr0 ,ip=10.0.0.1", {"xenbr0": "b"}) == (
+        "mac=x, bridge =b,ip=10.0.0.1"
+    )
+    assert adapt_vif("", {}) == ""
+    assert adapt_vif("script=vif-route", {}) == "script=vif-route"
+    for bad in ("script=/tmp/x", "backend=net", "bridge=$(reboot)"):
+        with pytest.raises(ToolstackError):
+            adapt_vif(bad, {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os",
+        "name = 'web' + x",
+        "disk = [ 'phy:/dev/vg/root,xvda,w' % x ]",
+        "disk = make_disks()",
+        "disk = [ 'phy:/dev/vg/root,xvda,w'",
+        "x = 'unterminated",
+        "if x:\n  y = 1",
+    ],
+)
+def test_programs_are_not_understood(line):
+    with pytest.raises(ToolstackError, match="plain assignment"):
+        adapted(f"memory = 1\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "name = 'other'",
+        "bootloader = '/bin/sh'",
+        "bootloader_args = ['--output=/etc/x']",
+        "device_model_override = '/bin/sh'",
+        "device_model_args = ['-drive', 'file=/etc/shadow']",
+        "kernel = '/etc/shadow'",
+        "ramdisk = '/boot/../etc/shadow'",
+        "serial = 'file:/etc/x'",
+        "usbdevice = 'host:1:2'",
+        "pci = [ '03:00.0' ]",
+        "p9 = [ 'tag=x,path=/' ]",
+        "vfb = [ 'vnc=1,vnclisten=unix:/x' ]",
+        "channel = [ 'connection=socket,path=/x' ]",
+        "something_new = 'x'",
+        "keymap = '../x'",
+        "disk = [ 'phy:/dev/sda,xvdz,w' ]",
+        "disk += [ 'phy:/dev/sda,xvdz,w' ]",
+    ],
+)
+def test_what_must_be_looked_at(line):
+    with pytest.raises(ToolstackError, match="line 2"):
+        adapted(f"memory = 1\n{line}\n")
+
+
+def test_plain_settings_pass():
+    text = (
+        "a_number = 0x10\nkernel = 'hvmloader'\nvfb = ['type=vnc,vncunused=1']\nmaxmem = [1, [2]]"
+    )
+    assert adapted(text) == text
+    assert adapted("") == ""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return ConfigFolder(tmp_path, BOOT_FOLDERS)
+
+
+async def test_install_and_autostart(folder, tmp_path):
+    text = "name = 'web'\ndisk = ['file:/there/x.img,xvdb,w']\n"
+    assert await folder.read("web") is None
+    assert not await folder.autostart("web")
+    for _ in range(2):
+        await folder.install("web", text, ARRIVAL, True)
+    assert await folder.read("web") == text.replace("/there/x.img", "/srv/here/data.img")
+    assert await folder.autostart("web")
+    assert (tmp_path / "auto/web.cfg").resolve() == tmp_path / "web.cfg"
+
+
+async def test_an_existing_file_is_kept(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text("mine")
+    (remark,) = await folder.install("web", "name = 'web'\n", ARRIVAL, False)
+    assert "kept" in remark
+    assert await folder.read("web") == "mine"
+    assert not await folder.autostart("web")
+
+
+async def test_a_file_that_needs_a_human(folder, tmp_path):
+    text = "name = 'web'\nbootloader = '/bin/sh'\n"
+    (remark,) = await folder.install("web", text, ARRIVAL, True)
+    assert "/bin/sh" in remark and "web.cfg.received" in remark
+    assert (tmp_path / "web.cfg.received").read_text() == text
+    assert not (tmp_path / "web.cfg").exists()
+    assert not await folder.autostart("web")
+
+
+async def test_retire_and_restore(folder, tmp_path):
+    (tmp_path / "auto").mkdir()
+    (tmp_path / "web.cfg").write_text("mine")
+    (tmp_path / "auto/web").symlink_to(tmp_path / "web.cfg")
+    (tmp_path / "auto/10-first").symlink_to("../web.cfg")
+    (tmp_path / "auto/other.cfg").symlink_to("../other.cfg")
+    (tmp_path / "auto/web.cfg").write_text("a file of its own")
+    assert await folder.autostart("web")
+    for _ in range(2):
+        await folder.retire("web")
+    assert not await folder.autostart("web")
+    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["other.cfg"]
+    assert (tmp_path / "web.cfg.moved").read_text() == "mine"
+    assert (tmp_path / "web.auto.moved").read_text() == "a file of its own"
+    assert await folder.read("web") is None
+    for _ in range(2):
+        await folder.restore("web")
+    assert await folder.read("web") == "mine"
+    (tmp_path / "web.cfg.moved").write_text("old")
+    await folder.restore("web")
+    assert await folder.read("web") == "mine"
+    assert not (tmp_path / "web.cfg.moved").exists()
+
+
+async def test_retire_after_a_crash_between_its_steps(folder, tmp_path):
+    (tmp_path / "auto").mkdir()
+    (tmp_path / "auto/x").symlink_to("../web.cfg")
+    (tmp_path / "web.cfg.moved").write_text("mine")
+    await folder.retire("web")
+    assert not list((tmp_path / "auto").iterdir())
+
+
+async def test_other_encodings_and_sizes(folder, tmp_path):
+    (tmp_path / "web.cfg").write_bytes(b"# caf\xe9\n")
+    assert await folder.read("web") == "# caf\xe9\n"
+    (tmp_path / "web.cfg").write_bytes(bytes((1 << 20) + 1))
+    with pytest.raises(ToolstackError, match="larger"):
+        await folder.read("web")
+
+
+async def test_names_do_not_leave_the_folder(folder):
+    with pytest.raises(ToolstackError):
+        await folder.read("../shadow")
+
+
+async def test_failures_are_toolstack_errors(tmp_path):
+    with pytest.raises(ToolstackError, match="nowhere"):
+        await ConfigFolder(tmp_path / "nowhere", ()).install("web", "", ARRIVAL, False)

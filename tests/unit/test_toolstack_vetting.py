@@ -1,0 +1,214 @@
+"""What a configuration from another host may contain."""
+
+import pytest
+from toolstack_samples import HVM, PASSTHROUGH, PV, PVH, SCRIPTED, arrival, entry
+
+from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.toolstack.vetting import rewrite_config
+
+
+def refused(sample, change=lambda config: None, **arriving):
+    config = entry(sample)["config"]
+    wanted = arrival(sample, **arriving)
+    change(config)
+    return " ".join(rewrite_config(config, wanted))
+
+
+@pytest.mark.parametrize("sample", [PV, PVH, HVM], ids=["pv", "pvh", "hvm"])
+def test_ordinary_guests_pass(sample):
+    assert refused(sample) == ""
+
+
+def test_rewriting():
+    config = entry(PV)["config"]
+    config["c_info"]["domid"] = 7
+    config["disks"][0]["script"] = "/etc/xen/scripts/block"
+    assert rewrite_config(config, arrival(PV, bridges={"xenbr0": "br-lan"})) == []
+    root, data = config["disks"]
+    assert root["pdev_path"] == "/dev/here/xvda"
+    assert "backend" not in root and "script" not in root
+    assert (data["pdev_path"], data["backend"]) == ("/dev/here/xvdb", "qdisk")
+    assert config["nics"][0]["bridge"] == "br-lan"
+    assert config["nics"][0]["script"] == "vif-bridge"
+    assert config["b_info"]["bootloader"] == "pygrub"
+    assert "domid" not in config["c_info"]
+
+
+def test_empty_drive_stays_and_image_in_a_drive_needs_a_volume():
+    config = entry(HVM)["config"]
+    assert rewrite_config(config, arrival(HVM)) == []
+    assert "pdev_path" not in config["disks"][1]
+    assert "'hdd'" in refused(HVM, disks={"hda": "/dev/here/hda"})
+
+
+def test_everything_is_reported_at_once():
+    text = refused(PASSTHROUGH, name="other", uuid="")
+    for what in ("pcidevs", "usbdevs", "dtdevs", "irqs", "c_info.name", "c_info.uuid"):
+        assert what in text
+
+
+def test_scripts_and_driver_domains():
+    text = refused(SCRIPTED)
+    assert "block-iscsi" in text
+    assert "driver domain" in text
+
+
+BUILD = [
+    ("device_model", "/bin/sh"),
+    ("device_model_stubdomain", "True"),
+    ("stubdomain_kernel", "/boot/x"),
+    ("stubdomain_cmdline", "x"),
+    ("extra", ["-drive", "file=/etc/shadow"]),
+    ("extra_pv", ["x"]),
+    ("extra_hvm", ["x"]),
+    ("kernel", "/etc/shadow"),
+    ("ramdisk", "/boot/../etc/shadow"),
+    ("ramdisk", ["/boot/x"]),
+    ("bootloader", "/bin/sh"),
+    ("bootloader", "../pygrub"),
+    ("bootloader_args", ["--output=/etc/cron.d/x"]),
+    ("bootloader_args", "x"),
+    ("device_tree", "/boot/x"),
+    ("ioports", [{"first": 1, "number": 1}]),
+    ("iomem", [{"start": 1, "number": 1}]),
+    ("something_new", "x"),
+    ("tsc_mode", "/etc/passwd"),
+    ("cmdline", "two\nlines"),
+    ("type.pv", {"kernel": "/etc/shadow"}),
+    ("type.pv", {"bootloader": "/bin/sh"}),
+    ("type.pv", "x"),
+    ("type.pvh", {"pvshim_path": "/etc/shadow"}),
+    ("u", {"hvm": {}}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BUILD)
+def test_build_information_that_runs_or_opens_something(key, value):
+    assert f"b_info.{key.split('.')[0]}" in refused(PV, lambda c: c["b_info"].update({key: value}))
+
+
+HVM_ONLY = [
+    ("serial", "file:/etc/passwd"),
+    ("serial_list", ["pty", "unix:/run/x"]),
+    ("usbdevice", "host:1234:5678"),
+    ("usbdevice_list", ["disk:/dev/sda"]),
+    ("soundhw", "hda,/x"),
+    ("keymap", "../../etc/passwd"),
+    ("boot", "-kernel"),
+    ("vnc", {"listen": "unix:/run/x"}),
+    ("vnc", {"listen": "127.0.0.1,password"}),
+    ("spice", {"host": "a b"}),
+    ("sdl", {"xauthority": "/root/.Xauthority"}),
+    ("firmware", "/etc/shadow"),
+    ("system_firmware", "/etc/shadow"),
+    ("acpi_firmware", "/etc/shadow"),
+    ("smbios", [{"key": "oem", "value": "a\nb"}]),
+    ("gfx_passthru", "True"),
+    ("rdm", {"strategy": "host"}),
+    ("unknown", 1),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), HVM_ONLY)
+def test_arguments_of_the_device_model(key, value):
+    def change(config):
+        config["b_info"]["type.hvm"][key] = value
+
+    assert f"type.hvm.{key}" in refused(HVM, change)
+
+
+DEVICES = [
+    ("p9s", [{"tag": "x", "path": "/"}]),
+    ("vtpms", [{"devid": 0}]),
+    ("virtios", [{"type": "virtio,device"}]),
+    ("rdms", [{"start": 1}]),
+    ("pvcallsifs", [{"devid": 0}]),
+    ("vdispls", [{"devid": 0}]),
+    ("vsnds", [{"devid": 0}]),
+    ("channels", [{"connection": "socket", "connection.socket": {"path": "/run/x"}}]),
+    ("channels", [{"connection.socket": {"path": "/run/x"}}]),
+    ("vfbs", [{"vnc": {"listen": "unix:/x"}}]),
+    ("vkbs", [{"backend_domid": 3}]),
+    ("usbctrls", [{"backend_domname": "usb"}]),
+    ("something_new", [1]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), DEVICES)
+def test_devices_of_the_host(key, value):
+    assert f"domain.{key}" in refused(PV, lambda c: c.update({key: value}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "qcow2"},
+        {"format": "vhd"},
+        {"format": None},
+        {"backend_domid": 1},
+        {"backend_domname": "storage"},
+        {"script": "block-evil"},
+        {"colo_host": "10.0.0.1"},
+        {"active_disk": "/etc/shadow"},
+        {"vdev": "xvdb"},
+        {"vdev": "xvdz"},
+        {"specification": "/x"},
+    ],
+)
+def test_disks(change):
+    assert "disk" in refused(PV, lambda c: c["disks"][0].update(change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"script": "/tmp/evil"},
+        {"script": "/etc/xen/scripts/../../tmp/vif-x"},
+        {"script": "qemu-ifup"},
+        {"model": "e1000,file=/x"},
+        {"bridge": "x;y"},
+        {"ifname": "$(reboot)"},
+        {"backend_domid": 2},
+        {"coloft_forwarddev": "eth0"},
+        {"ip": "$(reboot)"},
+    ],
+)
+def test_network_interfaces(change):
+    assert "network interface 0" in refused(PV, lambda c: c["nics"][0].update(change))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("xsdata", {"x": "y"}), ("platformdata", {"x": "y"}), ("driver_domain", "True"), ("new", 1)],
+)
+def test_creation(key, value):
+    assert f"c_info.{key}" in refused(PV, lambda c: c["c_info"].update({key: value}))
+
+
+def test_unknown_keys_with_empty_values_pass():
+    assert refused(PV, lambda c: c.update(news=[], b=None, d="<default>")) == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"disks": "x"},
+        {"nics": [1]},
+        {"c_info": 7},
+        {"b_info": []},
+        {"disks": [{"vdev": ""}]},
+        {"vfbs": [7]},
+        {"on_crash": "a\0b"},
+        {"a\0b": 1},
+    ],
+)
+def test_wrong_shapes(change):
+    with pytest.raises(ToolstackError):
+        refused(PV, lambda c: c.update(change))
+
+
+def test_other_folders_to_boot_from():
+    config = entry(PVH)["config"]
+    config["b_info"]["kernel"] = "/srv/kernels/6.1"
+    assert len(rewrite_config(config, arrival(PVH))) == 1
+    assert rewrite_config(config, arrival(PVH), ("/srv/kernels", "/boot")) == []

@@ -1,0 +1,207 @@
+"""Domains and images as xend describes them."""
+
+import struct
+
+import pytest
+from toolstack_samples import UUID, XM_LIST
+
+from xenmoved.toolstack.interface import Arrival, Disk, Nic, ToolstackError
+from xenmoved.toolstack.sexpr import child_value, children, name_of, parse_all, to_string
+from xenmoved.toolstack.vetting import BOOT_FOLDERS
+from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
+from xenmoved.toolstack.xm_savefile import CONFIG_LIMIT, XmImageFilter
+
+DISKS = {
+    "xvda": "/dev/here/root",
+    "xvdb": "/srv/here/swap.img",
+    "xvdc": "/dev/here/data",
+    "xvdd": "/srv/here/tap.img",
+}
+ARRIVAL = Arrival("web", UUID, DISKS, {"eth0": "xenbr0"})
+
+
+def block(path):
+    return path.startswith("/dev/")
+
+
+def web():
+    return parse_all(XM_LIST)[1]
+
+
+def rewrite(domain, arrival=ARRIVAL):
+    return " ".join(rewrite_xm_config(domain, arrival, BOOT_FOLDERS, block))
+
+
+def devices(domain, *kinds):
+    return [d[1] for d in children(domain, "device") if name_of(d[1]) in kinds]
+
+
+def test_describe():
+    domain = parse_xm_domain(web())
+    assert (domain.name, domain.uuid, domain.domid, domain.kind) == ("web", UUID, 15, "pv")
+    assert domain.memory == 512 << 20
+    assert domain.disks == (
+        Disk("xvda", "/dev/vg/root", "phy", "raw", True, False, None, 0),
+        Disk("xvdb", "/dev/vg/swap", "phy", "raw", True, False, None, 0),
+        Disk("xvdc", "/srv/data.img", "phy", "raw", False, False, None, 0),
+        Disk("xvdd", "/srv/tap.img", "tap", "raw", True, False, None, 0),
+        Disk("hdc", "", "unknown", "raw", False, True, None, 0),
+    )
+    assert domain.nics == (Nic("00:16:3e:11:22:33", "eth0"),)
+    assert domain.passthrough == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (
+            "(tap (dev sda1) (uname tap:qcow2:/x.q) (mode w!))",
+            Disk("sda1", "/x.q", "tap", "qcow2", True, False, None, 0),
+        ),
+        (
+            "(tap2 (dev hda:disk) (uname tap2:tapdisk:aio:/x) (mode w))",
+            Disk("hda", "/x", "tap", "raw", True, False, None, 0),
+        ),
+        (
+            "(vbd (dev ioemu:hda) (uname /dev/x))",
+            Disk("hda", "/dev/x", "phy", "raw", False, False, None, 0),
+        ),
+        (
+            "(vbd (dev xvda) (uname drbd:web) (mode w) (backend 3))",
+            Disk("xvda", "web", "phy", "raw", True, False, "block-drbd", 3),
+        ),
+        (
+            "(vbd (dev xvda) (uname phy:x) (backend storage))",
+            Disk("xvda", "/dev/x", "phy", "raw", False, False, None, -1),
+        ),
+    ],
+)
+def test_odd_disks(device, expected):
+    text = f"(domain (name a) (uuid {UUID}) (memory 1) (image (hvm)) (device {device}))"
+    domain = parse_xm_domain(parse_all(text)[0])
+    assert domain.disks == (expected,)
+    assert domain.kind == "hvm"
+    assert domain.domid == -1
+
+
+def test_passthrough():
+    domain = web()
+    domain.append(["device", ["pci", ["dev", ["bus", "0x01"]]]])
+    assert parse_xm_domain(domain).passthrough == ("pci",)
+    assert "device pci" in rewrite(domain)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "(vm)",
+        "(domain)",
+        "(domain (name a))",
+        f"(domain (name a) (uuid {UUID}) (device))",
+        f"(domain (name a) (uuid {UUID}) (device vbd))",
+        f"(domain (name a) (uuid {UUID}) (device (vbd)))",
+        f"(domain (name a) (uuid {UUID}) (memory x))",
+    ],
+)
+def test_wrong_shapes(text):
+    with pytest.raises(ToolstackError, match="expected"):
+        parse_xm_domain(parse_all(text)[0])
+
+
+def test_rewrite():
+    domain = web()
+    assert rewrite(domain) == ""
+    disks = devices(domain, "vbd", "tap")
+    assert [(name_of(d), child_value(d, "uname")) for d in disks] == [
+        ("vbd", "phy:/dev/here/root"),
+        ("vbd", "file:/srv/here/swap.img"),
+        ("vbd", "phy:/dev/here/data"),
+        ("tap", "tap:aio:/srv/here/tap.img"),
+        ("vbd", ""),
+    ]
+    assert child_value(devices(domain, "vif")[0], "bridge") == "xenbr0"
+    assert child_value(devices(domain, "vfb")[0], "xauthority") is None
+    assert "/dev/vg" not in to_string(domain)
+
+
+def change_image(domain, *item):
+    next(children(domain, "image"))[1].append(list(item))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda d: d.append(["name", "other"]), "name"),
+        (lambda d: d.append(["uuid", UUID]), "uuid"),
+        (lambda d: d.append(["bootloader", "/bin/sh"]), "bootloader"),
+        (lambda d: d.append(["bootloader", "/tmp/pygrub"]), "bootloader"),
+        (lambda d: d.append(["bootloader_args", "--output=/x"]), "bootloader_args"),
+        (lambda d: d.append(["PV_kernel", "/etc/shadow"]), "PV_kernel"),
+        (lambda d: d.append(["platform", [["device_model", "sh"]]]), "platform"),
+        (lambda d: d.append(["on_crash", "/x"]), "on_crash"),
+        (lambda d: d.append("loose"), "key value"),
+        (lambda d: change_image(d, "kernel", "/etc/shadow"), "kernel"),
+        (lambda d: change_image(d, "ramdisk", "/boot/../etc/shadow"), "ramdisk"),
+        (lambda d: change_image(d, "device_model", "/bin/sh"), "device_model"),
+        (lambda d: change_image(d, "serial", "file:/etc/x"), "serial"),
+        (lambda d: change_image(d, "fda", "/dev/sda"), "fda"),
+        (lambda d: change_image(d, "monitor_path", "/run/x"), "monitor_path"),
+        (lambda d: change_image(d, "pci", [["0x01"]]), "pci"),
+        (lambda d: d.append(["image", ["vmx"]]), "image"),
+        (lambda d: devices(d, "vif")[0].append(["script", "/tmp/x"]), "vif"),
+        (lambda d: devices(d, "vif")[0].append(["backend", "3"]), "REPLACED"),
+        (lambda d: devices(d, "vbd")[0].append(["x", "/y"]), "xvda"),
+        (lambda d: devices(d, "vbd")[1].insert(1, ["mode", "w!"]), "shared"),
+        (lambda d: devices(d, "vbd")[1].insert(1, ["uname", "drbd:x"]), "script"),
+        (lambda d: devices(d, "tap")[0].insert(1, ["uname", "tap:qcow2:/x"]), "qcow2"),
+        (lambda d: d.append(["device", ["vbd", ["dev", "xvda"], ["uname", "phy:x"]]]), "twice"),
+        (lambda d: d.append(["device", ["vbd", ["dev", "sdz"], ["uname", "phy:x"]]]), "no volume"),
+        (lambda d: d.append(["device", ["vtpm", ["x", "1"]]]), "vtpm"),
+    ],
+)
+def test_what_may_not_come_from_another_host(change, expected):
+    domain = web()
+    change(domain)
+    text = rewrite(domain)
+    if expected == "REPLACED":  # xend reads the first backend, which is dom0
+        assert text == ""
+    else:
+        assert expected in text
+
+
+def head(text):
+    raw = text.encode("latin-1")
+    return b"LinuxGuestRecord" + struct.pack(">i", len(raw)) + raw
+
+
+def test_image():
+    data = head(to_string(web())) + b"memory" * 100
+    whole = XmImageFilter(ARRIVAL, BOOT_FOLDERS, block)
+    expected = b"".join(whole.feed(data))
+    assert whole.configured
+    assert expected.endswith(b"memory" * 100)
+    (length,) = struct.unpack_from(">i", expected, 16)
+    domain = parse_all(expected[20 : 20 + length].decode("latin-1"))[0]
+    assert child_value(devices(domain, "vbd")[0], "uname") == "phy:/dev/here/root"
+    bytewise = XmImageFilter(ARRIVAL, BOOT_FOLDERS, block)
+    assert b"".join(b"".join(bytewise.feed(data[i : i + 1])) for i in range(len(data))) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"LinuxGuestRecorx" + bytes(4), "begin"),
+        (b"LinuxGuestRecord" + struct.pack(">i", -1), "bytes"),
+        (b"LinuxGuestRecord" + struct.pack(">i", CONFIG_LIMIT + 1), "bytes"),
+        (head("(domain"), "inside a list"),
+        (head("(domain) (domain)"), "not one"),
+        (head("domain"), "not \\(domain"),
+        (head("(domain)"), "refused"),
+    ],
+)
+def test_bad_images(data, message):
+    image = XmImageFilter(ARRIVAL, BOOT_FOLDERS, block)
+    for _ in range(2):
+        with pytest.raises(ToolstackError, match=message):
+            image.feed(data)

@@ -1,0 +1,3 @@
+"""The daemon `xenmoved` and its client `xenmovectl`."""
+
+__version__ = "0.1.0"

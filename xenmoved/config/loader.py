@@ -1,0 +1,173 @@
+"""Reads the configuration: the main file, and the files of single peers beside it.
+
+    /etc/xenmoved/xenmoved.yaml
+    /etc/xenmoved/peers.d/NAME.yaml
+
+A file in `peers.d` holds what stands under ``peers: NAME:`` in the main file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from xenmoved.config.errors import ConfigError, Problem
+from xenmoved.config.model import Config, Peer
+from xenmoved.config.pools import read_pools
+from xenmoved.config.reader import Reader
+from xenmoved.config.yamlfile import Document, KeyPath, check_protected, read_yaml
+
+DEFAULT_CONFIG: Final = Path("/etc/xenmoved/xenmoved.yaml")
+PEER_SUFFIX: Final = ".yaml"
+
+
+def load(file: Path = DEFAULT_CONFIG) -> Config:
+    """Read the configuration. Raises ConfigError, which lists every problem that was found."""
+    return _Loading(file).run()
+
+
+def check(config: Config, file: Path) -> None:
+    """Raise ConfigError if parts of a configuration contradict each other."""
+    problems = [
+        Problem(file, None, Document(file, {}, {}).problem(path, "").key, reason)
+        for path, reason in _contradictions(config, config.pools)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def peer_from(name: str, data: object, file: Path) -> Peer:
+    """Return the peer that plain data describes, as a file of its own would. Raises ConfigError.
+
+    `file` is what errors name as the place.
+    """
+    reader = Reader(Document(file, data, {}), [])
+    peer = _read_peer(reader, name, data, ())
+    if peer is None:
+        raise ConfigError(reader.problems)
+    return peer
+
+
+def peers_directory(file: Path) -> Path:
+    """Return where the files of single peers are, beside the main file."""
+    return file.parent / "peers.d"
+
+
+@dataclass(slots=True)
+class _Loading:
+    file: Path
+    problems: list[Problem] = field(default_factory=list)
+    origins: dict[str, tuple[Document, KeyPath]] = field(default_factory=dict)
+
+    def run(self) -> Config:
+        document = read_yaml(self.file, self.problems)
+        if document is None:
+            raise ConfigError(self.problems)
+        reader = Reader(document, self.problems)
+        main = reader.map(document.data, ())
+        values = reader.fields(Config, main, (), besides=("pools", "peers"))
+        pools = read_pools(reader, main.get("pools"))
+        peers = dict(self._peers(reader, main.get("peers")))
+        # A section that is wrong counts as left out here, so that the rest is checked all the same.
+        values = {name: value for name, value in values.items() if value is not None}
+        if "default_pool" not in values and len(pools) == 1:
+            values["default_pool"] = next(iter(pools))
+        config = Config(**values, pools=pools, peers=peers)
+        section = main.get("pools")
+        # What names a pool that is there but wrong is no further mistake.
+        pool_names = section if isinstance(section, dict) else pools
+        for path, reason in _contradictions(config, pool_names):
+            self._refuse(document, path, reason)
+        if self.problems:
+            raise ConfigError(self.problems)
+        return config
+
+    def _peers(self, reader: Reader, section: object) -> Iterator[tuple[str, Peer]]:
+        for name, data in reader.map(section, ("peers",)).items():
+            self.origins[name] = (reader.document, ("peers", name))
+            yield from self._peer(reader, name, data, ("peers", name))
+        for document in self._peer_files():
+            name = document.file.name.removesuffix(PEER_SUFFIX)
+            if name in self.origins:
+                first, path = self.origins[name]
+                place = str(first.problem(path, ""))
+                self.problems.append(document.problem((), f"peer is there twice, see {place}"))
+                continue
+            self.origins[name] = (document, ())
+            yield from self._peer(Reader(document, self.problems), name, document.data, ())
+
+    def _peer(
+        self, reader: Reader, name: str, data: object, path: KeyPath
+    ) -> Iterator[tuple[str, Peer]]:
+        peer = _read_peer(reader, name, data, path)
+        if peer is not None:
+            yield name, peer
+
+    def _peer_files(self) -> Iterator[Document]:
+        directory = peers_directory(self.file)
+        try:
+            check_protected(directory, directory.stat())
+            files = sorted(file for file in directory.iterdir() if not file.name.startswith("."))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.problems.append(Problem(directory, None, "", f"cannot be read: {error.strerror}"))
+            return
+        except ConfigError as error:
+            self.problems.extend(error.problems)
+            return
+        for file in files:
+            if file.suffix == PEER_SUFFIX:
+                document = read_yaml(file, self.problems)
+                if document is not None:
+                    yield document
+            elif file.suffix in (".yml", ".json"):
+                reason = f"would be ignored; rename it to {file.stem}{PEER_SUFFIX}"
+                self.problems.append(Problem(file, None, "", reason))
+
+    def _refuse(self, main: Document, path: KeyPath, reason: str) -> None:
+        document = main
+        if path[0] == "peers":
+            document, prefix = self.origins[str(path[1])]
+            path = (*prefix, *path[2:])
+        self.problems.append(document.problem(path, reason))
+
+
+def _read_peer(reader: Reader, name: str, data: object, path: KeyPath) -> Peer | None:
+    before = len(reader.problems)
+    reader.check_name(name, path)
+    arguments = reader.fields(Peer, data, path, besides=("name",))
+    return Peer(name=name, **arguments) if len(reader.problems) == before else None
+
+
+def _contradictions(config: Config, pools: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
+    known = ", ".join(pools) or "none"
+    if config.default_pool is not None and config.default_pool not in pools:
+        reason = f"there is no pool {config.default_pool!r} (pools: {known})"
+        yield ("default_pool",), reason
+    owners: dict[str, str] = {}
+    for name, peer in config.peers.items():
+        owner = owners.setdefault(peer.key, name)
+        if owner != name:
+            yield ("peers", name, "key"), f"is also the key of peer {owner!r}; a key names one host"
+        if name == config.node:
+            yield ("peers", name), "is the name of this host itself (see 'node')"
+        for index, pool in enumerate(peer.allow.pools):
+            if pool not in pools:
+                path = ("peers", name, "allow", "pools", index)
+                yield path, f"there is no pool {pool!r} (pools: {known})"
+        yield from _useless_grants(peer)
+
+
+def _useless_grants(peer: Peer) -> Iterator[tuple[KeyPath, str]]:
+    allow, path = peer.allow, ("peers", peer.name, "allow")
+    if not allow.actions:
+        if allow.pools or allow.guests:
+            yield (*path, "actions"), "is empty, so that nothing is allowed: name migrate or sync"
+        return
+    if not allow.pools:
+        yield (*path, "pools"), "is empty, so that nothing can arrive: name the pools"
+    if not allow.guests:
+        yield (*path, "guests"), "is empty, so that no guest may come: '*' allows every guest"

@@ -1,0 +1,193 @@
+"""What an operator can configure, with the defaults.
+
+Sizes are in bytes and durations in seconds here; the file has them as text. Nothing here knows of
+files: `xenmoved.config.loader` makes these objects.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Final
+
+from protocol.messages import Action
+from protocol.schema import Length, Pattern, Range
+from xenmoved.config.fields import (
+    AbsolutePath,
+    ConfigName,
+    Duration,
+    GuestPattern,
+    HostAddress,
+    Limit,
+    Port,
+    PublicKey,
+)
+
+DEFAULT_PORT: Final = 7222
+EVERY_ADDRESS: Final = "*"
+
+
+class ToolstackKind(StrEnum):
+    """Which Xen toolstack runs this host's guests."""
+
+    AUTO = "auto"
+    XL = "xl"
+    XM = "xm"
+
+
+class Compression(StrEnum):
+    """Whether disk blocks and memory are compressed on the way."""
+
+    AUTO = "auto"  # only while the network is the slower part
+    ZSTD = "zstd"
+    OFF = "off"
+
+
+class LogLevel(StrEnum):
+    """The least important messages that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where connections of peers are accepted."""
+
+    address: Annotated[
+        str, Pattern(r"\*|[A-Za-z0-9:._%-]{1,253}", "an IP address, a host name, or '*'")
+    ] = EVERY_ADDRESS
+    port: Port = DEFAULT_PORT
+
+    @property
+    def host(self) -> str | None:
+        """The address as sockets know it: None stands for all interfaces, IPv4 and IPv6."""
+        return None if self.address == EVERY_ADDRESS else self.address
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The local socket of `xenmovectl`. Root may always use it, `group` too when it is set."""
+
+    socket: AbsolutePath = Path("/run/xenmoved/control.sock")
+    group: Annotated[str, Length(1, 32)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolstackConfig:
+    """The Xen toolstack of this host.
+
+    `command` is the program with its first arguments; when empty, the tool is found in PATH.
+    """
+
+    kind: ToolstackKind = ToolstackKind.AUTO
+    command: tuple[Annotated[str, Length(1, 4096)], ...] = ()
+    config_dir: AbsolutePath = Path("/etc/xen")
+    sysfs_net: AbsolutePath = Path("/sys/class/net")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """A place for volumes. `options` is of the type that `storage.registry` has for `kind`."""
+
+    name: str
+    kind: str
+    options: object
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """What a peer may do on this host. The default allows nothing.
+
+    `quota` limits the bytes that volumes made for this peer take in all, None for no limit.
+    """
+
+    actions: tuple[Action, ...] = ()
+    pools: tuple[ConfigName, ...] = ()
+    guests: tuple[GuestPattern, ...] = ()
+    quota: Limit = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another host that runs this program. Its key identifies it, wherever it connects from.
+
+    A peer can always be sent to; what it may do here is in `allow`.
+    """
+
+    name: ConfigName
+    address: HostAddress
+    key: PublicKey
+    port: Port = DEFAULT_PORT
+    allow: Allow = field(default_factory=Allow)
+
+    def may(self, action: Action, guest: str) -> bool:
+        """Whether the peer may do this here with a guest of that name."""
+        return action in self.allow.actions and any(
+            fnmatchcase(guest, pattern) for pattern in self.allow.guests
+        )
+
+    def may_use(self, pool: str) -> bool:
+        """Whether the peer may see, make and overwrite volumes of the pool."""
+        return pool in self.allow.pools
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How data moves. `rate_limit` is in bytes per second for each migration, None for no limit.
+
+    `readers` is the number of threads that read and hash each volume.
+    """
+
+    rate_limit: Limit = None
+    compression: Compression = Compression.AUTO
+    verify: bool = False
+    max_rounds: Annotated[int, Range(1, 100)] = 5
+    readers: Annotated[int, Range(1, 64)] = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait, in seconds.
+
+    `ready` is how long a guest that arrived waits, paused, for the source's decision before its
+    copy is destroyed; `stall` how long a transfer may make no progress; `keepalive` the interval
+    of signs of life on an idle connection.
+    """
+
+    connect: Duration = 10.0
+    ready: Duration = 60.0
+    stall: Duration = 60.0
+    keepalive: Duration = 10.0
+
+
+def short_hostname() -> str:
+    """Return the host's name without its domain."""
+    return socket.gethostname().partition(".")[0] or "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration of one daemon.
+
+    `default_pool` takes the volumes of arriving guests for which no pool was asked; the loader
+    makes it the only pool when there is just one.
+    """
+
+    node: ConfigName = field(default_factory=short_hostname)
+    listen: Listen = field(default_factory=Listen)
+    state_dir: AbsolutePath = Path("/var/lib/xenmoved")
+    control: Control = field(default_factory=Control)
+    toolstack: ToolstackConfig = field(default_factory=ToolstackConfig)
+    pools: Mapping[str, PoolConfig] = field(default_factory=dict)
+    default_pool: ConfigName | None = None
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    transfer: Transfer = field(default_factory=Transfer)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    log_level: LogLevel = LogLevel.INFO

@@ -1,0 +1,106 @@
+"""The kinds of values that options take. Every function is a `type` for argparse."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+from typing import Final, NamedTuple
+
+DEFAULT_PORT: Final = 7222
+
+
+class Address(NamedTuple):
+    """Where a host's daemon listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORT else f"{host}:{self.port}"
+
+
+class SyncTarget(NamedTuple):
+    """Where a volume is sent: a peer, and ``pool:name`` there, or None to leave that to it."""
+
+    peer: str
+    volume: str | None
+
+
+def address(written: str) -> Address:
+    """Parse ``host``, ``host:port``, ``[::1]``, ``[::1]:port`` or ``::1``."""
+    match = re.fullmatch(r"\[([^][]+)\](?::([0-9]+))?|([^][:]+)(?::([0-9]+))?", written)
+    if match is not None:
+        host, port = match[1] or match[3], match[2] or match[4]
+    elif written.count(":") > 1 and re.fullmatch(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?", written):
+        host, port = written, None
+    else:
+        raise ArgumentTypeError(
+            f"{written!r} is no address: write HOST, HOST:PORT, or [2001:db8::1]:PORT"
+        )
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise ArgumentTypeError(f"port {port} is not from 1 to 65535")
+    return Address(host, int(port) if port else DEFAULT_PORT)
+
+
+def sync_target(written: str) -> SyncTarget:
+    """Parse ``PEER`` or ``PEER:POOL/NAME``."""
+    peer, colon, place = written.partition(":")
+    pool, slash, name = place.partition("/")
+    if not peer or (colon and not (pool and slash and name and "/" not in name)):
+        raise ArgumentTypeError(f"{written!r} is no target: write PEER or PEER:POOL/NAME")
+    return SyncTarget(peer, f"{pool}:{name}" if colon else None)
+
+
+def volume(written: str) -> str:
+    """Check that it is an absolute path or ``pool:name``."""
+    pool, _, name = written.partition(":")
+    if written.startswith("/") or (pool and name and "/" not in written):
+        return written
+    raise ArgumentTypeError(f"{written!r} is no volume: write POOL:NAME or an absolute path")
+
+
+def rate_limit(written: str) -> int:
+    """Parse a rate in bytes a second; 0 for ``unlimited``."""
+    from xenmoved.config.units import parse_limit
+
+    try:
+        return parse_limit(written) or 0
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def quota(written: str) -> int | None:
+    """Parse a size in bytes; None for ``unlimited``."""
+    from xenmoved.config.units import parse_limit
+
+    try:
+        return parse_limit(written)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def public_key(written: str) -> str:
+    """Check a line ``ssh-ed25519 AAAA...``; a comment after it is dropped."""
+    from xenmoved.config.keys import parse_public_key
+
+    try:
+        return parse_public_key(written)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def names(written: str) -> tuple[str, ...]:
+    """Parse ``a,b,c``."""
+    found = tuple(part.strip() for part in written.split(","))
+    if not all(found):
+        raise ArgumentTypeError(f"{written!r} has an empty name: write a,b,c")
+    return found
+
+
+def actions(written: str) -> tuple[str, ...]:
+    """Parse ``migrate,sync`` or one of them."""
+    found = names(written)
+    if unknown := [name for name in found if name not in ("migrate", "sync")]:
+        raise ArgumentTypeError(f"{unknown[0]!r} cannot be allowed: choose of migrate, sync")
+    return found

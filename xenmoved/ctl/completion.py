@@ -1,0 +1,90 @@
+"""Completion by argcomplete: names come from the daemon, which has little time to answer.
+
+Nothing here may print or raise: it runs while somebody types.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+PATIENCE: Final = 1.0
+"""Seconds for the daemon to answer."""
+
+
+def complete(parser: ArgumentParser) -> None:
+    """Print completions and exit, if a shell asks for them."""
+    import argcomplete
+
+    argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def shell_code(shell: str) -> str:
+    """Return the set-up of a shell, to be evaluated in it."""
+    from argcomplete.shell_integration import shellcode
+
+    # The code for bash serves zsh too; releases of argcomplete differ in whether they know "zsh".
+    kind = "bash" if shell == "zsh" else shell
+    return str(shellcode(["xenmovectl"], shell=kind))
+
+
+def guests(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the names of the guests here."""
+    from xenmoved.control.api import Guests, ListGuests
+
+    answer = _ask(parsed_args, ListGuests(), Guests)
+    return _words(guest.name for guest in answer.guests) if answer else []
+
+
+def volumes(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the volumes of the guests here: their names in pools, or their paths."""
+    from xenmoved.control.api import Guests, ListGuests
+
+    answer = _ask(parsed_args, ListGuests(), Guests)
+    if answer is None:
+        return []
+    return _words(disk.volume or disk.path for guest in answer.guests for disk in guest.disks)
+
+
+def peers(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the names of the peers."""
+    from xenmoved.control.api import ListPeers, Peers
+
+    answer = _ask(parsed_args, ListPeers(), Peers)
+    return _words(peer.name for peer in answer.peers) if answer else []
+
+
+def live_jobs(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the jobs that have not ended."""
+    return _jobs(parsed_args, ended=False)
+
+
+def all_jobs(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return all jobs that are kept."""
+    return _jobs(parsed_args, ended=True)
+
+
+def _jobs(parsed_args: Namespace, *, ended: bool) -> list[str]:
+    from xenmoved.control.api import Jobs, ListJobs
+
+    answer = _ask(parsed_args, ListJobs(ended), Jobs)
+    return _words(job.job for job in answer.jobs) if answer else []
+
+
+def _ask(parsed_args: Namespace, request: object, expected: type[T]) -> T | None:
+    from xenmoved.ctl.daemon import Daemon
+    from xenmoved.ctl.exits import CommandError
+
+    with suppress(CommandError):
+        return Daemon(Path(parsed_args.socket)).ask(request, expected, timeout=PATIENCE)
+    return None
+
+
+def _words(names: Iterable[str]) -> list[str]:
+    # A name with other characters could do something else to the shell than be completed.
+    return [name for name in names if name.isprintable() and not set(name) & set(" \"'`$\\;&|<>*?")]

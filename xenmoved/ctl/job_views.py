@@ -1,0 +1,229 @@
+"""What jobs look like as text. Every view is made from reports and the time of day alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from protocol.messages import BLOCK_SIZE
+from xenmoved.control.api import (
+    ENDED,
+    JobKind,
+    JobReport,
+    JobState,
+    Phase,
+    RoundReport,
+    VolumeReport,
+)
+from xenmoved.ctl.text import (
+    Cell,
+    Line,
+    Span,
+    Style,
+    duration,
+    facts,
+    indent,
+    line,
+    percent,
+    plural,
+    rate,
+    size,
+    table,
+)
+
+STATE_STYLES = {
+    JobState.RUNNING: Style.BOLD,
+    JobState.IN_DOUBT: Style.WARN,
+    JobState.DONE: Style.GOOD,
+    JobState.FAILED: Style.BAD,
+    JobState.ABORTED: Style.WARN,
+}
+
+
+def subject(report: JobReport) -> str:
+    """Return what is moved: the guest, or the volumes of a sync."""
+    if report.guest:
+        return report.guest
+    return ", ".join(volume.name for volume in report.volumes[:3]) or "a volume"
+
+
+def title(report: JobReport) -> str:
+    """Return what is moved, and between which hosts."""
+    way = "from" if report.kind is JobKind.RECEIVE else "to"
+    return f"{subject(report)} {way} {report.peer}"
+
+
+def elapsed(report: JobReport, now: float) -> float:
+    """Return for how many seconds the job has been running, or was."""
+    return max(0.0, (now if report.ended is None else report.ended) - report.started)
+
+
+def mark(report: JobReport) -> tuple[object, ...]:
+    """Return a value that differs when the phase, the state or any round does."""
+    rounds = tuple(len(volume.rounds) for volume in report.volumes)
+    return report.state, report.phase, rounds, report.memory_sent > 0
+
+
+def progress(report: JobReport, now: float) -> Line:
+    """Return one line with everything that changes while a job runs."""
+    stage = str(report.phase)
+    if report.state is not JobState.RUNNING:
+        stage = f"{report.state}, {report.phase}" if report.state not in ENDED else report.state
+    parts = [_volume_progress(volume) for volume in report.volumes if volume.rounds]
+    if report.memory_sent:
+        parts.append(f"memory {_memory(report)}")
+    parts.append(f"sent {size(report.wire_bytes)} in {duration(elapsed(report, now))}")
+    style = STATE_STYLES[report.state]
+    return line(f"{title(report)}: ", Span(stage, style), ": ", "; ".join(parts))
+
+
+def jobs(reports: Sequence[JobReport], now: float) -> list[Line]:
+    """Return jobs in a table."""
+    if not reports:
+        return [line("no jobs")]
+    header = ("JOB", "KIND", "WHAT", "PEER", "STATE", "PROGRESS", "STARTED", "TIME")
+    rows: list[tuple[Cell, ...]] = [
+        (
+            Span(report.job, Style.BOLD),
+            report.kind,
+            subject(report),
+            report.peer,
+            Span(report.state, STATE_STYLES[report.state]),
+            _where(report),
+            _moment(report.started),
+            duration(elapsed(report, now)),
+        )
+        for report in reports
+    ]
+    return table(header, rows, "       r")
+
+
+def job(report: JobReport, now: float) -> list[Line]:
+    """Return everything that is known of a job."""
+    state = Span(report.state, STATE_STYLES[report.state])
+    pairs: list[tuple[str, Cell]] = [
+        ("job", Span(report.job, Style.BOLD)),
+        ("what", f"{report.kind} {title(report)}"),
+        ("state", state),
+    ]
+    if report.kind is not JobKind.SYNC and report.guest:
+        pairs.insert(2, ("mode", report.mode))
+    if report.state not in ENDED:
+        pairs.append(("phase", report.phase))
+    pairs.append(("started", _moment(report.started)))
+    if report.ended is not None:
+        pairs.append(("ended", _moment(report.ended)))
+    lines = [*facts(pairs), line(), *summary(report, now)]
+    if report.problem is not None:
+        lines += [line(), line(Span("problem: ", Style.BAD), report.problem.text)]
+        lines += indent([line(report.problem.hint)]) if report.problem.hint else []
+    return lines
+
+
+def outcome(report: JobReport) -> Line:
+    """Return one line on how a job that is done went."""
+    verb = {
+        JobKind.MIGRATE: "moved to",
+        JobKind.SYNC: "sent to",
+        JobKind.RECEIVE: "arrived from",
+    }[report.kind]
+    took = duration(elapsed(report, report.started))
+    return line(Span(f"{subject(report)} {verb} {report.peer}", Style.GOOD), f" in {took}")
+
+
+def summary(report: JobReport, now: float) -> list[Line]:
+    """Return what was sent: each round of each volume, the memory, the blackout, the totals."""
+    lines: list[Line] = []
+    rows = [row for volume in report.volumes for row in _rounds(volume)]
+    if rows:
+        header = (
+            *("VOLUME", "SIZE", "TARGET", "ROUND"),
+            *("SAME", "DIFF", "ZERO", "SENT", "RATE", "TIME"),
+        )
+        lines += table(header, rows, " r rrrrrrr")
+        lines += [line(Span(f"same, diff, zero: blocks of {size(BLOCK_SIZE)}", Style.DIM)), line()]
+    seconds = elapsed(report, now)
+    pairs: list[tuple[str, Cell]] = []
+    if report.guest:
+        pairs.append(("memory", _memory(report) if report.memory_total else "not sent yet"))
+    if report.blackout is not None:
+        pairs.append(("blackout", Span(duration(report.blackout), Style.BOLD)))
+    average = rate(report.wire_bytes, seconds)
+    pairs.append(("total", f"{size(report.wire_bytes)} sent in {duration(seconds)}, {average}"))
+    return lines + facts(pairs)
+
+
+def round_percent(one: RoundReport) -> str:
+    """Return how far a round has come."""
+    return percent(one.examined, one.total)
+
+
+def blocks(one: RoundReport) -> str:
+    """Return how the blocks of a round compared."""
+    return f"same {one.same} diff {one.diff} zero {one.zero}"
+
+
+def round_rate(one: RoundReport) -> str:
+    """Return the rate at which a round sends, on average."""
+    return rate(one.wire_bytes, one.seconds)
+
+
+def remaining(one: RoundReport) -> float | None:
+    """Return in how many seconds the round ends if it goes on like this; None: not known."""
+    if one.examined == 0 or one.seconds <= 0:
+        return None
+    return (one.total - one.examined) * one.seconds / one.examined
+
+
+def _volume_progress(volume: VolumeReport) -> str:
+    one = volume.rounds[-1]
+    return (
+        f"{volume.name} round {one.number} {round_percent(one)} {blocks(one)} "
+        f"{size(one.wire_bytes)} {round_rate(one)}"
+    )
+
+
+def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...]]:
+    target = f"{volume.target} (new)" if volume.fresh else volume.target
+    heads: list[tuple[Cell, Cell, Cell]] = [(volume.name, size(volume.size), target)]
+    rounds = volume.rounds
+    heads += [("", "", "")] * (len(rounds) - 1)
+    if not rounds:
+        return [(*heads[0], *[Span("-", Style.DIM)] * 7)]
+    return [
+        (
+            *head,
+            str(one.number) if one.examined == one.total else f"{one.number}: {round_percent(one)}",
+            f"{one.same:,}",
+            f"{one.diff:,}",
+            f"{one.zero:,}",
+            size(one.wire_bytes),
+            round_rate(one),
+            duration(one.seconds),
+        )
+        for head, one in zip(heads, rounds, strict=True)
+    ]
+
+
+def _memory(report: JobReport) -> str:
+    if report.memory_sent == report.memory_total:
+        return size(report.memory_sent)
+    return f"{size(report.memory_sent)} of {size(report.memory_total)}"
+
+
+def _where(report: JobReport) -> str:
+    """Return the phase of a job, with the share of its copies that is done."""
+    if report.state in ENDED:
+        return f"{size(report.wire_bytes)} sent"
+    current = [volume.rounds[-1] for volume in report.volumes if volume.rounds]
+    if not current or report.phase not in (Phase.PRE_COPY, Phase.FINAL_DELTA, Phase.VERIFY):
+        return report.phase
+    share = percent(sum(one.examined for one in current), sum(one.total for one in current))
+    number = max(one.number for one in current)
+    behind = len(report.volumes) - len(current)
+    waiting = f", {plural(behind, 'volume')} waiting" if behind else ""
+    return f"{report.phase}, round {number}: {share}{waiting}"
+
+
+def _moment(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))

@@ -1,0 +1,292 @@
+"""The command line: verbs, options, and their help."""
+
+from __future__ import annotations
+
+import os
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentParser,
+    BooleanOptionalAction,
+    RawDescriptionHelpFormatter,
+)
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import fill
+from typing import Any, Final, NoReturn
+
+from xenmoved import __version__
+from xenmoved.ctl import arguments, completion
+from xenmoved.ctl.exits import MEANINGS, CommandError, Exit
+
+DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
+MODES: Final = ("save",)
+COMPRESSIONS: Final = ("off", "zstd", "auto")
+
+_DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
+_EXAMPLES = """\
+examples:
+  xenmovectl                            how the daemon is, and what it is doing
+  xenmovectl list                       the guests here, and whether they can move
+  xenmovectl plan web host-b            what would stand in the way
+  xenmovectl migrate web host-b         move it, and watch
+  xenmovectl watch web                  watch from another terminal
+"""
+
+
+class Parser(ArgumentParser):
+    """Raises `CommandError` where argparse would exit."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line."""
+        raise CommandError(Exit.USAGE, ("usage", message, f"see: {self.prog} --help"))
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="xenmovectl", description=_DESCRIPTION, epilog=f"{_EXAMPLES}\n{exit_codes()}"
+    )
+    parser.add_argument("--version", action="version", version=f"xenmovectl {__version__}")
+    _add_global_options(parser, top=True)
+    parser.set_defaults(verb="status", watch=False)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
+    for add in (_add_views, _add_transfers, _add_jobs, _add_peers, _add_set_up):
+        add(verbs)
+    return parser
+
+
+def exit_codes() -> str:
+    """Return the exit codes as part of a help text."""
+    wrapped = (
+        fill(text, 79, initial_indent=f"  {code:<4}", subsequent_indent=" " * 6)
+        for code, text in MEANINGS.items()
+    )
+    return "\n".join(("exit codes:", *wrapped))
+
+
+def _add_global_options(parser: ArgumentParser, *, top: bool = False) -> None:
+    """Add what may stand before a verb as well as after it."""
+
+    def default(value: object) -> object:
+        return value if top else SUPPRESS
+
+    group = parser.add_argument_group("general options")
+    group.add_argument(
+        "--socket",
+        metavar="PATH",
+        type=Path,
+        default=default(Path(os.environ.get("XENMOVED_SOCKET") or DEFAULT_SOCKET)),
+        help=f"the daemon's socket (default: $XENMOVED_SOCKET, or {DEFAULT_SOCKET})",
+    )
+    flags = (
+        ("--json", "print JSON lines, each with a 'type'; errors too, as type 'failure'"),
+        ("--quiet", "print results and errors only"),
+        ("--no-color", "print no colors (as does the variable NO_COLOR)"),
+    )
+    for name, text in flags:
+        group.add_argument(name, action="store_true", default=default(False), help=text)
+
+
+def _add_verb(
+    verbs: Any, name: str, text: str, *, verb: str | None = None, examples: str = ""
+) -> Parser:
+    shown = "".join(f"  {example}\n" for example in examples.splitlines())
+    epilog = (f"examples:\n{shown}\n" if shown else "") + exit_codes()
+    description = f"{text[0].upper()}{text[1:]}."
+    parser: Parser = verbs.add_parser(name, help=text, description=description, epilog=epilog)
+    _add_global_options(parser)
+    parser.set_defaults(verb=verb or name)
+    return parser
+
+
+def _complete(action: Action, completer: Callable[..., list[str]]) -> None:
+    """Have a shell complete an argument with what `completer` returns."""
+    action.completer = completer  # type: ignore[attr-defined]
+
+
+def _add_views(verbs: Any) -> None:
+    status = _add_verb(
+        verbs,
+        "status",
+        "show how the daemon is and what it is doing (the default)",
+        examples="xenmovectl status --watch",
+    )
+    status.add_argument("-w", "--watch", action="store_true", help="refresh until Ctrl-C")
+    _add_verb(
+        verbs,
+        "list",
+        "list the guests here, their disks, and whether each can move",
+        examples="xenmovectl list\nxenmovectl list --json",
+    )
+
+
+def _add_transfers(verbs: Any) -> None:
+    plan = _add_verb(
+        verbs,
+        "plan",
+        "show what a migration would do and every problem at once; changes nothing",
+        examples="xenmovectl plan web host-b\nxenmovectl plan web host-b --pool fast",
+    )
+    migrate = _add_verb(
+        verbs,
+        "migrate",
+        "move a guest with its disks to a peer, and follow",
+        examples="xenmovectl migrate web host-b\n"
+        "xenmovectl migrate web host-b --rate-limit 80MiB --pool fast\n"
+        "xenmovectl migrate web host-b --detach --quiet",
+    )
+    for parser in (plan, migrate):
+        _complete(parser.add_argument("guest", metavar="GUEST"), completion.guests)
+        _complete(parser.add_argument("peer", metavar="PEER"), completion.peers)
+        parser.add_argument(
+            "--mode",
+            choices=MODES,
+            default=MODES[0],
+            help="save: suspend the guest for its memory and the last changes (the default)",
+        )
+        _add_transfer_options(parser)
+    sync = _add_verb(
+        verbs,
+        "sync",
+        "send a volume to a peer, only what differs, and follow",
+        examples="xenmovectl sync images:web-root host-b\n"
+        "xenmovectl sync /dev/vg0/web-root host-b:images/web-root",
+    )
+    volume = sync.add_argument(
+        "volume", metavar="VOLUME", type=arguments.volume, help="POOL:NAME or an absolute path"
+    )
+    _complete(volume, completion.volumes)
+    target = sync.add_argument(
+        "target",
+        metavar="PEER[:POOL/NAME]",
+        type=arguments.sync_target,
+        help="where to; without POOL/NAME the same name in the peer's default pool",
+    )
+    _complete(target, completion.peers)
+    _add_transfer_options(sync)
+    for parser in (migrate, sync):
+        parser.add_argument(
+            "--detach", action="store_true", help="begin, print the job, and do not follow"
+        )
+
+
+def _add_transfer_options(parser: Parser) -> None:
+    parser.add_argument("--pool", metavar="POOL", help="pool of the peer for new volumes")
+    parser.add_argument(
+        "--rate-limit",
+        metavar="RATE",
+        type=arguments.rate_limit,
+        help="most bytes a second, such as 80MiB, or unlimited",
+    )
+    parser.add_argument("--compress", choices=COMPRESSIONS, help="compress what is sent")
+    parser.add_argument(
+        "--verify",
+        action=BooleanOptionalAction,
+        help="read everything again on the peer and compare, or do not",
+    )
+    parser.add_argument(
+        "--keep-partial",
+        action="store_true",
+        help="keep new volumes there if it fails, so that another attempt sends less",
+    )
+
+
+def _add_jobs(verbs: Any) -> None:
+    jobs = _add_verb(
+        verbs,
+        "jobs",
+        "list jobs, newest first",
+        examples="xenmovectl jobs\nxenmovectl jobs --all",
+    )
+    jobs.add_argument("--all", action="store_true", help="also those that have ended")
+    of_job = (
+        ("show", "show everything about a job", completion.all_jobs),
+        ("watch", "follow a job to its end; Ctrl-C leaves it running", completion.live_jobs),
+        ("abort", "end a job before its commit; the guest stays here", completion.live_jobs),
+    )
+    for name, text, completer in of_job:
+        parser = _add_verb(verbs, name, text, examples=f"xenmovectl {name} web")
+        job = parser.add_argument(
+            "job", metavar="JOB", help="its id, the start of it, or the name of a guest"
+        )
+        _complete(job, completer)
+
+
+def _add_peers(verbs: Any) -> None:
+    peer = _add_verb(
+        verbs, "peer", "manage the hosts that guests are exchanged with", verb="peer list"
+    )
+    of_peer = peer.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
+    _add_verb(of_peer, "list", "list peers, and what each may do here", verb="peer list")
+    _add_peer_add(of_peer)
+    of_name = (
+        ("remove", "remove a peer that was added with 'peer add'"),
+        ("ping", "connect to a peer, measure, and show what this host may do there"),
+    )
+    for name, text in of_name:
+        parser = _add_verb(
+            of_peer, name, text, verb=f"peer {name}", examples=f"xenmovectl peer {name} host-b"
+        )
+        _complete(parser.add_argument("name", metavar="NAME"), completion.peers)
+
+
+def _add_peer_add(verbs: Any) -> None:
+    add = _add_verb(
+        verbs,
+        "add",
+        "add a peer; without --key, take the key that it shows once you have compared it",
+        verb="peer add",
+        examples="xenmovectl peer add host-b 192.0.2.7\n"
+        "xenmovectl peer add host-b [2001:db8::7]:7222 --allow migrate,sync --pools images "
+        "--guests 'web*,db1' --quota 500GiB",
+    )
+    add.add_argument("name", metavar="NAME", help="what to call it here")
+    add.add_argument(
+        "address",
+        metavar="ADDRESS[:PORT]",
+        type=arguments.address,
+        help=f"where its daemon listens (default port: {arguments.DEFAULT_PORT})",
+    )
+    add.add_argument(
+        "--key",
+        metavar="KEY",
+        type=arguments.public_key,
+        help="its public key, 'ssh-ed25519 AAAA...', as 'xenmovectl identity' shows it there",
+    )
+    lists = (
+        ("--allow", "ACTIONS", arguments.actions, "what it may do here: migrate,sync"),
+        ("--pools", "POOLS", arguments.names, "pools here that it may use: a,b"),
+        ("--guests", "PATTERNS", arguments.names, "guests that it may send: 'web*,db1'"),
+    )
+    for option, metavar, kind, text in lists:
+        add.add_argument(option, metavar=metavar, type=kind, default=(), help=text)
+    add.add_argument(
+        "--quota",
+        metavar="SIZE",
+        type=arguments.quota,
+        help="space here for volumes that are made for it (default: unlimited)",
+    )
+    add.add_argument("--replace", action="store_true", help="if it is a peer already, change it")
+    add.add_argument("--yes", action="store_true", help="take the key that it shows unasked")
+
+
+def _add_set_up(verbs: Any) -> None:
+    _add_verb(
+        verbs,
+        "identity",
+        "show this host's key, and the command that makes it known to another host",
+        examples="xenmovectl identity",
+    )
+    shells = _add_verb(
+        verbs,
+        "completion",
+        "print the set-up of completion for a shell",
+        examples='eval "$(xenmovectl completion bash)"\n'
+        'eval "$(xenmovectl completion zsh)"\n'
+        "xenmovectl completion fish | source",
+    )
+    shells.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"))

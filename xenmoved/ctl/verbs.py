@@ -1,0 +1,207 @@
+"""What `xenmovectl` does: one function for each verb, which returns the exit code.
+
+All of them raise `CommandError`. Those of `peer` are in `peer_verbs`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Final
+
+from protocol.messages import Mode
+from xenmoved.control.api import (
+    AbortJob,
+    Done,
+    GetIdentity,
+    GetJob,
+    GetStatus,
+    Guests,
+    Identity,
+    JobReport,
+    Jobs,
+    ListGuests,
+    ListJobs,
+    Plan,
+    PlanMigration,
+    StartMigration,
+    StartSync,
+    Status,
+    TransferOptions,
+)
+from xenmoved.ctl import job_views, peer_verbs, views
+from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.exits import CommandError, Exit
+from xenmoved.ctl.follow import follow
+from xenmoved.ctl.output import Output
+from xenmoved.ctl.text import line
+
+Verb = Callable[[Daemon, Output, Namespace], Exit]
+
+REFRESH: Final = 1.0
+"""Seconds between looks at the daemon by `status --watch`."""
+
+
+def run_status(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show how the daemon is; again and again with --watch."""
+    if args.watch:
+        return _watch_status(daemon, output)
+    answer = daemon.ask(GetStatus(), Status)
+    output.result(answer, views.status(answer, time.time()))
+    return Exit.OK
+
+
+def run_list(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show the guests of this host."""
+    answer = daemon.ask(ListGuests(), Guests)
+    output.result(answer, views.guests(answer))
+    return Exit.OK
+
+
+def run_plan(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show what a migration would do, and all that stands in its way."""
+    request = PlanMigration(args.guest, args.peer, Mode(args.mode), _options(args))
+    answer = daemon.ask(request, Plan, timeout=None, refusal=Exit.REFUSED)
+    output.result(answer, views.plan(answer))
+    return Exit.REFUSED if answer.problems else Exit.OK
+
+
+def run_migrate(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Move a guest, and follow."""
+    request = StartMigration(args.guest, args.peer, Mode(args.mode), _options(args))
+    return _start(daemon, output, args, request)
+
+
+def run_sync(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Send a volume, and follow."""
+    peer, target = args.target
+    if target is not None and args.pool is not None:
+        text = "--pool and the pool in PEER:POOL/NAME exclude each other"
+        raise CommandError(Exit.USAGE, ("usage", text, ""))
+    request = StartSync(args.volume, peer, target, _options(args))
+    return _start(daemon, output, args, request)
+
+
+def run_jobs(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show jobs."""
+    answer = daemon.ask(ListJobs(args.all), Jobs)
+    output.result(answer, job_views.jobs(answer.jobs, time.time()))
+    return Exit.OK
+
+
+def run_show(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show all of one job."""
+    answer = daemon.ask(GetJob(args.job), JobReport)
+    output.result(answer, job_views.job(answer, time.time()))
+    return Exit.OK
+
+
+def run_watch(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Follow a job to its end."""
+    return follow(daemon, output, args.job)
+
+
+def run_abort(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """End a job before its commit."""
+    answer = daemon.ask(AbortJob(args.job), Done, timeout=None)
+    _carried_out(output, answer)
+    return Exit.OK
+
+
+def run_identity(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show this host's key."""
+    answer = daemon.ask(GetIdentity(), Identity)
+    output.result(answer, views.identity(answer, socket.gethostname()))
+    return Exit.OK
+
+
+def run_completion(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Print what makes a shell complete the command line."""
+    from xenmoved.ctl.completion import shell_code
+
+    print(shell_code(args.shell))
+    return Exit.OK
+
+
+VERBS: Final[dict[str, Verb]] = {
+    "status": run_status,
+    "list": run_list,
+    "plan": run_plan,
+    "migrate": run_migrate,
+    "sync": run_sync,
+    "jobs": run_jobs,
+    "show": run_show,
+    "watch": run_watch,
+    "abort": run_abort,
+    "identity": run_identity,
+    "completion": run_completion,
+    "peer list": peer_verbs.run_list,
+    "peer add": peer_verbs.run_add,
+    "peer remove": peer_verbs.run_remove,
+    "peer ping": peer_verbs.run_ping,
+}
+
+
+def _options(args: Namespace) -> TransferOptions:
+    return TransferOptions(
+        rate_limit=args.rate_limit,
+        compression=args.compress,
+        verify=args.verify,
+        pool=args.pool,
+        keep_partial=args.keep_partial,
+    )
+
+
+def _start(
+    daemon: Daemon, output: Output, args: Namespace, request: StartMigration | StartSync
+) -> Exit:
+    try:
+        report = daemon.ask(request, JobReport, timeout=None, refusal=Exit.REFUSED)
+    except KeyboardInterrupt:
+        output.tell(
+            line("interrupted before xenmoved answered: the job may have begun"),
+            line("  see: xenmovectl jobs"),
+        )
+        return Exit.INTERRUPTED
+    if not args.detach:
+        return follow(daemon, output, report.job, report)
+    if output.quiet and not output.as_json:
+        output.print([line(report.job)])
+        return Exit.OK
+    begun = line(f"job {report.job} has begun: {job_views.title(report)}")
+    output.result(report, [begun, line(f"  watch it: xenmovectl watch {report.job}")])
+    return Exit.OK
+
+
+def _watch_status(daemon: Daemon, output: Output) -> Exit:
+    """Show the status until Ctrl-C, which is the way to end it and no failure."""
+    try:
+        if output.live:
+            _watch_live(daemon, output)
+        while True:
+            answer = daemon.ask(GetStatus(), Status)
+            output.result(answer, [*views.status(answer, time.time()), line()])
+            time.sleep(REFRESH)
+    except KeyboardInterrupt:
+        return Exit.OK
+
+
+def _watch_live(daemon: Daemon, output: Output) -> None:
+    from rich.console import Group
+
+    from xenmoved.ctl import live
+
+    with live.screen(output.no_color) as screen:
+        while True:
+            lines = views.status(daemon.ask(GetStatus(), Status), time.time())
+            screen.update(Group(*map(live.to_rich, lines)), refresh=True)
+            time.sleep(REFRESH)
+
+
+def _carried_out(output: Output, answer: Done) -> None:
+    if output.as_json:
+        output.result(answer, [])
+    else:
+        output.note(line(answer.text))

@@ -1,0 +1,213 @@
+"""The daemon: puts the parts together, runs them, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Self
+
+import asyncssh
+
+from xenmoved import logs, notify
+from xenmoved.config.errors import ConfigError
+from xenmoved.config.loader import load
+from xenmoved.config.model import Config
+from xenmoved.config.pools import make_pool
+from xenmoved.control.server import ControlServer
+from xenmoved.jobs import JobBoard
+from xenmoved.journal import Journal
+from xenmoved.link.identity import fingerprint, load_identity, parse_public
+from xenmoved.link.server import LinkServer
+from xenmoved.migration.arrivals import Arrivals
+from xenmoved.migration.host import Host, Links
+from xenmoved.migration.reception import Reception
+from xenmoved.migration.recovery import recover
+from xenmoved.requests import Requests
+from xenmoved.sync.devices import Buffers
+from xenmoved.toolstack.detect import detect
+
+log = logging.getLogger(__name__)
+
+_BUFFERS: Final = 24
+"""Buffers of 2 MiB for each direction: what all volumes together may have in memory."""
+_STOP_PATIENCE: Final = 60.0
+_STATUS_EVERY: Final = 2.0
+
+
+class Daemon:
+    """One daemon. `run` returns when it was told to stop."""
+
+    def __init__(self, host: Host, identity: asyncssh.SSHKey, config_file: Path) -> None:
+        self._host = host
+        self._identity = identity
+        self._config_file = config_file
+        self._server = LinkServer(identity, self._peers_by_key, host.config.timeouts.keepalive)
+        self._stopping = asyncio.Event()
+
+    @classmethod
+    async def create(cls, config: Config, config_file: Path) -> Self:
+        """Make the daemon of a configuration. Raises IdentityError, ToolstackError, OSError."""
+        identity = load_identity(config.state_dir / "identity")
+        journal = Journal(config.state_dir / "journal.db")
+        stack = config.toolstack
+        toolstack = await detect(
+            stack.kind.value,
+            stack.command,
+            config_dir=stack.config_dir,
+            sysfs_net=stack.sysfs_net,
+        )
+        host = Host(
+            config=config,
+            toolstack=toolstack,
+            pools={name: make_pool(pool) for name, pool in config.pools.items()},
+            journal=journal,
+            jobs=JobBoard(journal),
+            links=Links(identity),
+            outgoing_buffers=Buffers(_BUFFERS),
+            incoming_buffers=Buffers(_BUFFERS),
+        )
+        return cls(host, identity, config_file)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises OSError when it cannot listen."""
+        host, config = self._host, self._host.config
+        host.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await host.journal.open()
+        self._install_signals()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                arrivals = Arrivals(host, tasks)
+                reception = Reception(arrivals, tasks)
+                # What an earlier daemon left comes first, so that nothing new meets it half-made.
+                await recover(host, arrivals, tasks)
+                listen = config.listen
+                port = await self._server.start(listen.host, listen.port, reception.serve)
+                requests = Requests(
+                    host,
+                    server=self._server,
+                    identity=self._identity,
+                    config_file=self._config_file,
+                    port=port,
+                    reload=self._reload,
+                    tasks=tasks,
+                )
+                control = ControlServer(
+                    config.control.socket, config.control.group, requests.answer
+                )
+                await control.start()
+                log.info(
+                    "%s listens on port %d, key %s",
+                    config.node,
+                    port,
+                    fingerprint(self._identity),
+                )
+                notify.ready()
+                beat = tasks.create_task(self._beat())
+                await self._stopping.wait()
+                notify.stopping("ending jobs")
+                await self._end_jobs()
+                arrivals.stop()
+                await control.stop()
+                await self._server.stop()
+                await host.links.close()
+                beat.cancel()
+                # What is left is in doubt or waits for a peer: the journal has it.
+                raise _Stop
+        except* _Stop:
+            log.info("stopped")
+        finally:
+            await host.journal.close()
+
+    def stop(self) -> None:
+        """Have `run` come to its end."""
+        self._stopping.set()
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload_by_signal()))
+
+    def _peers_by_key(self) -> Mapping[bytes, str]:
+        peers = self._host.config.peers.values()
+        return {parse_public(peer.key).public_data: peer.name for peer in peers}
+
+    async def _reload_by_signal(self) -> None:
+        notify.reloading()
+        try:
+            await self._reload()
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)
+        notify.ready()
+
+    async def _reload(self) -> None:
+        """Read the configuration again and use what can change: peers, transfer, timeouts, log.
+
+        Raises ConfigError; then everything stays as it was.
+        """
+        old = self._host.config
+        new = await asyncio.to_thread(load, self._config_file)
+        self._host.config = replace(
+            old,
+            peers=new.peers,
+            transfer=new.transfer,
+            timeouts=new.timeouts,
+            default_pool=new.default_pool if new.default_pool in self._host.pools else None,
+            log_level=new.log_level,
+        )
+        logs.setup(new.log_level.value)
+        for name, peer in old.peers.items():
+            if new.peers.get(name) != peer:
+                self._host.links.drop(name)
+                self._server.drop(name)
+        log.info("configuration read: %d peers", len(new.peers))
+
+    async def _end_jobs(self) -> None:
+        """Ask every job that can still be aborted to end, and wait for it, for a while."""
+        jobs = self._host.jobs.live
+        for job in jobs:
+            job.abort_requested.set()
+        tasks = [job.task for job in jobs if job.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_STOP_PATIENCE)
+
+    async def _beat(self) -> None:
+        """Keep systemd's watchdog content and its status line true."""
+        interval = min(notify.watchdog_interval() or _STATUS_EVERY, _STATUS_EVERY)
+        shown = ""
+        while True:
+            notify.watchdog()
+            jobs = self._host.jobs.live
+            status = "; ".join(f"{j.guest or 'sync'}: {j.kind} {j.phase}" for j in jobs) or "idle"
+            if status != shown:
+                notify.status(status)
+                shown = status
+            await asyncio.sleep(interval)
+
+
+class _Stop(Exception):
+    """Ends the task group of a daemon that was told to stop."""
+
+
+def keep_memory() -> None:
+    """Have glibc keep large freed blocks: giving back and faulting in each packet costs half.
+
+    Without effect where there is no glibc.
+    """
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 64 * 2**20)
+        libc.mallopt(trim_threshold, 128 * 2**20)
+        libc.mallopt(top_pad, 16 * 2**20)
+
+
+def quiet_libraries() -> None:
+    """Have asyncssh log only what an operator should know: its debug calls cost in bulk."""
+    asyncssh.set_log_level(logging.WARNING)

@@ -1,0 +1,229 @@
+"""What the daemon must know after a crash: ownership of guests, volumes that it made, jobs.
+
+A sqlite database in WAL mode with synchronous=FULL: when a method returns, what it wrote survives
+the loss of power. All work is done in one thread of its own, in the order of the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from protocol.handover import SourceState, TargetState
+
+T = TypeVar("T")
+
+KEPT_JOBS: Final = 500
+"""Ended jobs that are remembered."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS outbound (
+    migration TEXT PRIMARY KEY, state TEXT NOT NULL, guest TEXT NOT NULL, peer TEXT NOT NULL,
+    job TEXT NOT NULL, settled INTEGER NOT NULL, updated REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS inbound (
+    migration TEXT PRIMARY KEY, state TEXT NOT NULL, peer TEXT NOT NULL, reason TEXT NOT NULL,
+    job TEXT NOT NULL, details TEXT NOT NULL, settled INTEGER NOT NULL, updated REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS made (
+    migration TEXT NOT NULL, pool TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
+    peer TEXT NOT NULL, PRIMARY KEY (pool, name));
+CREATE TABLE IF NOT EXISTS owners (
+    pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (pool, name));
+CREATE TABLE IF NOT EXISTS jobs (
+    job TEXT PRIMARY KEY, started REAL NOT NULL, ended INTEGER NOT NULL, report TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A migration that leaves this host."""
+
+    migration: str
+    state: SourceState
+    guest: str
+    peer: str
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A migration that comes to this host. `details` is plain data of its owner's choice."""
+
+    migration: str
+    state: TargetState
+    peer: str
+    reason: str
+    job: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVolume:
+    """A volume that was made for a peer. `size` in bytes."""
+
+    migration: str
+    pool: str
+    name: str
+    size: int
+    peer: str
+
+
+class Journal:
+    """The database. Construct, `open`, and `close` at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._database: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Open the database, making it when it is not there. Raises sqlite3.Error, OSError."""
+
+        def work() -> None:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            database = sqlite3.connect(self._path, isolation_level=None)
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.executescript(_SCHEMA)
+            self._database = database
+
+        await self._run(work)
+
+    async def close(self) -> None:
+        """Close the database. Idempotent."""
+
+        def work() -> None:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+        await self._run(work)
+        self._thread.shutdown()
+
+    async def record_outbound(self, entry: Outbound, *, settled: bool = False) -> None:
+        """Write the state of a migration that leaves."""
+        await self._execute(
+            "INSERT INTO outbound VALUES (?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
+            "state=excluded.state, settled=excluded.settled, updated=excluded.updated",
+            entry.migration,
+            entry.state.value,
+            entry.guest,
+            entry.peer,
+            entry.job,
+            settled,
+            time.time(),
+        )
+
+    async def unsettled_outbound(self) -> list[Outbound]:
+        """Migrations that left something to do here."""
+        rows = await self._select(
+            "SELECT migration, state, guest, peer, job FROM outbound WHERE NOT settled"
+        )
+        return [Outbound(m, SourceState(state), *rest) for m, state, *rest in rows]
+
+    async def record_inbound(self, entry: Inbound, *, settled: bool = False) -> None:
+        """Write the state of a migration that comes."""
+        await self._execute(
+            "INSERT INTO inbound VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
+            "state=excluded.state, reason=excluded.reason, details=excluded.details, "
+            "settled=excluded.settled, updated=excluded.updated",
+            entry.migration,
+            entry.state.value,
+            entry.peer,
+            entry.reason,
+            entry.job,
+            json.dumps(entry.details),
+            settled,
+            time.time(),
+        )
+
+    async def inbound(self, migration: str) -> Inbound | None:
+        """Return one migration that came, None when it is not known."""
+        rows = await self._select(f"{_INBOUND} WHERE migration=?", migration)
+        return _inbound(rows[0]) if rows else None
+
+    async def unsettled_inbound(self) -> list[Inbound]:
+        """Migrations that left something to do here."""
+        return [_inbound(row) for row in await self._select(f"{_INBOUND} WHERE NOT settled")]
+
+    async def record_made(self, volume: MadeVolume) -> None:
+        """Note a volume, before it is made."""
+        await self._execute(
+            "INSERT OR REPLACE INTO made VALUES (?,?,?,?,?)",
+            volume.migration,
+            volume.pool,
+            volume.name,
+            volume.size,
+            volume.peer,
+        )
+
+    async def forget_made(self, pool: str, name: str) -> None:
+        """Forget a volume that was removed."""
+        await self._execute("DELETE FROM made WHERE pool=? AND name=?", pool, name)
+        await self._execute("DELETE FROM owners WHERE pool=? AND name=?", pool, name)
+
+    async def made(
+        self, *, migration: str | None = None, peer: str | None = None
+    ) -> list[MadeVolume]:
+        """Volumes that were made for a migration, or for a peer."""
+        rows = await self._select(
+            "SELECT migration, pool, name, size, peer FROM made "
+            "WHERE migration=ifnull(?, migration) AND peer=ifnull(?, peer)",
+            migration,
+            peer,
+        )
+        return [MadeVolume(*row) for row in rows]
+
+    async def set_owner(self, pool: str, name: str, owner: str) -> None:
+        """Note whose data a volume holds: a guest's uuid, or a sync's source."""
+        await self._execute("INSERT OR REPLACE INTO owners VALUES (?,?,?)", pool, name, owner)
+
+    async def owner(self, pool: str, name: str) -> str | None:
+        """Return whose data a volume holds, None when not known."""
+        rows = await self._select("SELECT owner FROM owners WHERE pool=? AND name=?", pool, name)
+        return str(rows[0][0]) if rows else None
+
+    async def record_job(self, job: str, started: float, ended: bool, report: object) -> None:
+        """Keep a job's report (plain data), dropping the oldest ended ones."""
+        text = json.dumps(report)
+        await self._execute(
+            "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?)", job, started, ended, text
+        )
+        await self._execute(
+            "DELETE FROM jobs WHERE ended AND job NOT IN "
+            "(SELECT job FROM jobs ORDER BY started DESC LIMIT ?)",
+            KEPT_JOBS,
+        )
+
+    async def jobs(self) -> list[Any]:
+        """Return the reports of all jobs that are kept, newest first, as plain data."""
+        rows = await self._select("SELECT report FROM jobs ORDER BY started DESC")
+        return [json.loads(row[0]) for row in rows]
+
+    async def _execute(self, statement: str, *values: object) -> None:
+        await self._run(lambda: self._connection().execute(statement, values).close())
+
+    async def _select(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return await self._run(lambda: self._connection().execute(statement, values).fetchall())
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise sqlite3.ProgrammingError("the journal is not open")
+        return self._database
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+_INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
+
+
+def _inbound(row: Iterable[Any]) -> Inbound:
+    migration, state, peer, reason, job, details = row
+    return Inbound(migration, TargetState(state), peer, reason, job, json.loads(details))

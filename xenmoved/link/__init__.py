@@ -1,0 +1,11 @@
+"""The SSH connection between two daemons and the channels on it.
+
+    identity  this host's key and fingerprints
+    channel   one byte stream on a connection, with back-pressure in both directions
+    client    the connection to a peer that this host sends guests to
+    server    the listener for peers that send guests here
+
+A daemon dials the peers to which it sends; one connection carries every channel of all that goes
+from it to that peer. Both ends prove themselves with pinned ed25519 keys. The only things that can
+be opened on a connection are the subsystems named in `channel.Purpose`.
+"""

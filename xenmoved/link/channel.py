@@ -1,0 +1,167 @@
+"""One byte stream on a connection, with back-pressure in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final
+
+import asyncssh
+from asyncssh.channel import SSHChannel
+
+from xenmoved.link.errors import LinkLost
+
+PACKET_SIZE: Final = 1024 * 1024
+"""Largest SSH packet accepted: a whole bulk frame goes in one, which halves the cost per byte."""
+WINDOW: Final = 4 * 1024 * 1024
+"""Bytes that the other side may send on a channel before we have taken them."""
+
+_UNREAD_LIMIT: Final = 4 * 1024 * 1024
+_UNSENT_LIMIT: Final = 4 * 1024 * 1024
+
+
+class Purpose(StrEnum):
+    """What a channel is for: the subsystem that is asked for when it is opened."""
+
+    CONTROL = "xenmoved-control"
+    VOLUME = "xenmoved-volume"
+    MEMORY = "xenmoved-memory"
+    PROBE = "xenmoved-probe"
+
+
+class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]):
+    """A byte stream on a connection; the same class serves both ends.
+
+    Pieces that several tasks send stay whole; one task may receive at a time. When the channel ends
+    without an orderly end of file, both raise LinkLost.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        accept: Callable[[Purpose, Channel], bool] | None = None,
+        on_closed: Callable[[Channel], None] | None = None,
+    ) -> None:
+        self.peer = peer
+        self.sent_bytes = 0
+        self._accept = accept
+        self._on_closed = on_closed
+        self._channel: SSHChannel[bytes] | None = None
+        self._unread: deque[bytes] = deque()
+        self._unread_size = 0
+        self._paused = False
+        self._resuming = False
+        self._ended = False
+        self._lost: LinkLost | None = None
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._closed = asyncio.Event()
+
+    async def send(self, data: bytes) -> None:
+        """Send data, waiting while too much is unsent. Raises LinkLost."""
+        await self._writable.wait()
+        if self._lost is not None or self._channel is None:
+            raise self._lost or LinkLost(f"the channel to {self.peer} is closed")
+        try:
+            self._channel.write(data)
+        except OSError as error:
+            raise LinkLost(f"the channel to {self.peer} is closed: {error}") from None
+        self.sent_bytes += len(data)
+
+    async def receive(self) -> bytes:
+        """Return the next piece of the stream, empty at its end. Raises LinkLost."""
+        while not self._unread:
+            if self._ended:
+                return b""
+            if self._lost is not None:
+                raise self._lost
+            self._readable.clear()
+            await self._readable.wait()
+        data = self._unread.popleft()
+        self._unread_size -= len(data)
+        if self._paused and self._unread_size < _UNREAD_LIMIT // 2:
+            self._resume_reading()
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Have `data` come first in what `receive` returns."""
+        if data:
+            self._unread.appendleft(data)
+            self._unread_size += len(data)
+
+    def finish(self) -> None:
+        """Tell the other side that nothing more comes from here."""
+        if self._channel is not None and self._lost is None:
+            self._channel.write_eof()
+
+    def close(self) -> None:
+        """Close the channel, dropping what is unread. Idempotent."""
+        if self._channel is not None:
+            self._channel.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel is closed on both sides."""
+        await self._closed.wait()
+
+    # What follows is called by asyncssh.
+
+    def connection_made(self, chan: SSHChannel[bytes]) -> None:
+        """Keep the transport of this channel."""
+        self._channel = chan
+        chan.set_write_buffer_limits(high=_UNSENT_LIMIT)
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        """Accept only the purposes that exist, and only on the listening side."""
+        if self._accept is None or subsystem not in set(Purpose):
+            return False
+        return self._accept(Purpose(subsystem), self)
+
+    def data_received(self, data: bytes, datatype: Any) -> None:
+        """Queue what came; stop reading when too much is waiting."""
+        self._unread.append(data)
+        self._unread_size += len(data)
+        if not self._resuming:
+            self._pause_if_full()
+        self._readable.set()
+
+    def eof_received(self) -> bool:
+        """Note an orderly end; keep our own direction open."""
+        self._ended = True
+        self._readable.set()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wake whoever waits."""
+        reason = f": {exc}" if exc is not None else ""
+        self._lost = LinkLost(f"lost the channel to {self.peer}{reason}")
+        self._readable.set()
+        self._writable.set()
+        self._closed.set()
+        if self._on_closed is not None:
+            self._on_closed(self)
+
+    def pause_writing(self) -> None:
+        """Make `send` wait."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let `send` go on."""
+        self._writable.set()
+
+    def _pause_if_full(self) -> None:
+        if not self._paused and self._unread_size >= _UNREAD_LIMIT and self._channel is not None:
+            self._paused = True
+            self._channel.pause_reading()
+
+    def _resume_reading(self) -> None:
+        # asyncssh opens the whole window again with the first piece that it delivers, though more
+        # may lie in its buffer. Pausing before that buffer is empty would thus let it grow by a
+        # window each time; so take all of it, at most a window, and only then look again.
+        self._paused, self._resuming = False, True
+        if self._channel is not None:
+            self._channel.resume_reading()
+        self._resuming = False
+        self._pause_if_full()

@@ -1,0 +1,138 @@
+"""The connection to a peer that this host sends guests to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import asyncssh
+
+from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized, PeerUnreachable, WrongHostKey
+from xenmoved.link.identity import fingerprint
+from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
+
+
+class _PinnedClient(asyncssh.SSHClient):
+    """Accepts exactly one host key."""
+
+    def __init__(self, pinned: asyncssh.SSHKey) -> None:
+        self._pinned = pinned.public_data
+        self.offered: asyncssh.SSHKey | None = None
+
+    def validate_host_public_key(
+        self, host: str, addr: str, port: int, key: asyncssh.SSHKey
+    ) -> bool:
+        self.offered = key
+        return key.public_data == self._pinned
+
+
+class PeerLink:
+    """An authenticated connection to one peer. Made by `connect`."""
+
+    def __init__(self, peer: str, connection: asyncssh.SSHClientConnection) -> None:
+        self.peer = peer
+        self._connection = connection
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._connection.is_closed()
+
+    async def open(self, purpose: Purpose) -> Channel:
+        """Open a channel. Raises LinkError when the peer refuses or the connection is gone."""
+        options: dict[str, Any] = CHANNEL_OPTIONS
+        try:
+            _, channel = await self._connection.create_session(
+                lambda: Channel(self.peer), subsystem=purpose.value, **options
+            )
+        except asyncssh.ChannelOpenError as error:
+            raise LinkError(f"{self.peer} refuses a {purpose} channel: {error.reason}") from None
+        except (OSError, asyncssh.Error) as error:
+            raise LinkLost(f"lost the connection to {self.peer}: {error}") from None
+        return cast(Channel, channel)
+
+    async def close(self) -> None:
+        """Close the connection with every channel on it. Idempotent."""
+        self._connection.close()
+        await self._connection.wait_closed()
+
+    def abort(self) -> None:
+        """Drop the connection without a word. Idempotent."""
+        self._connection.abort()
+
+
+async def connect(
+    peer: str,
+    address: str,
+    port: int,
+    *,
+    identity: asyncssh.SSHKey,
+    pinned: asyncssh.SSHKey,
+    timeout: float,
+    keepalive: float,
+) -> PeerLink:
+    """Connect to a peer and check its key. Times in seconds.
+
+    Raises PeerUnreachable, WrongHostKey or NotAuthorized.
+    """
+    client = _PinnedClient(pinned)
+    where = f"{peer} ({address} port {port})"
+    try:
+        connection = await asyncssh.connect(
+            address,
+            port,
+            username=USERNAME,
+            client_factory=lambda: client,
+            client_keys=[identity],
+            agent_path=None,
+            known_hosts=([], [], []),
+            server_host_key_algs=["ssh-ed25519"],
+            preferred_auth="publickey",
+            connect_timeout=timeout,
+            login_timeout=timeout,
+            **ssh_options(keepalive),
+        )
+    except asyncssh.HostKeyNotVerifiable:
+        raise _wrong_key(where, client.offered, pinned) from None
+    except asyncssh.PermissionDenied:
+        raise NotAuthorized(
+            f"{where} does not know this host's key",
+            f"on {peer}, add this host: xenmovectl peer add (key: xenmovectl identity)",
+        ) from None
+    except (TimeoutError, OSError, asyncssh.Error) as error:
+        if client.offered is not None and client.offered.public_data != pinned.public_data:
+            raise _wrong_key(where, client.offered, pinned) from None
+        reason = str(error) or f"no answer within {timeout:g} s"
+        raise PeerUnreachable(
+            f"cannot connect to {where}: {reason}",
+            "check that xenmoved runs there, its address and port, and the firewall between",
+        ) from None
+    return PeerLink(peer, connection)
+
+
+async def fetch_host_key(address: str, port: int, timeout: float) -> asyncssh.SSHKey:
+    """Return the key that the host at the address proves, unchecked. Raises PeerUnreachable."""
+    where = f"{address} port {port}"
+    try:
+        async with asyncio.timeout(timeout):
+            key = await asyncssh.get_server_host_key(
+                address, port, config=None, server_host_key_algs=["ssh-ed25519"]
+            )
+    except (TimeoutError, OSError, asyncssh.Error) as error:
+        reason = str(error) or f"no answer within {timeout:g} s"
+        raise PeerUnreachable(f"cannot get the key of {where}: {reason}") from None
+    if key is None:
+        raise PeerUnreachable(f"cannot get the key of {where}: it shows none")
+    return key
+
+
+def _wrong_key(
+    where: str, offered: asyncssh.SSHKey | None, pinned: asyncssh.SSHKey
+) -> WrongHostKey:
+    shown = fingerprint(offered) if offered is not None else "none"
+    return WrongHostKey(
+        f"{where} proves the key {shown}, but {fingerprint(pinned)} is configured",
+        "somebody may be in between; if that host was reinstalled, compare the fingerprint that "
+        "`xenmovectl identity` shows there and add the peer again with --replace",
+    )

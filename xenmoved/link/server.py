@@ -1,0 +1,167 @@
+"""The listener for peers that send guests here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import asyncssh
+
+from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
+
+log = logging.getLogger(__name__)
+
+LOGIN_TIMEOUT: Final = 10.0
+"""Seconds that a connection may take to prove its key."""
+MAX_UNPROVEN: Final = 16
+"""Connections that have not proven a key yet; further ones are dropped at once."""
+MAX_CHANNELS: Final = 256
+"""Open channels of one connection."""
+
+
+@dataclass(slots=True, eq=False)
+class Visitor:
+    """An authenticated connection from a peer."""
+
+    peer: str
+    connection: asyncssh.SSHServerConnection
+    channels: set[Channel] = field(default_factory=set)
+
+
+Serve = Callable[[Visitor, Purpose, Channel], None]
+
+
+class LinkServer:
+    """Accepts connections of known peers, and hands their channels to the `serve` of `start`.
+
+    `peer_of_key` maps the public data of pinned keys to peer names, and is asked anew for every
+    connection, so that peers may be added while the server runs.
+    """
+
+    def __init__(
+        self,
+        identity: asyncssh.SSHKey,
+        peer_of_key: Callable[[], Mapping[bytes, str]],
+        keepalive: float,
+    ) -> None:
+        self._identity = identity
+        self._peer_of_key = peer_of_key
+        self._keepalive = keepalive
+        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._serve: Serve | None = None
+        self.visitors: set[Visitor] = set()
+        self.unproven = 0
+
+    async def start(self, address: str | None, port: int, serve: Serve) -> int:
+        """Listen; returns the port (for port 0). None is every address. Raises OSError."""
+        self._serve = serve
+        self._acceptor = await asyncssh.create_server(
+            lambda: _Gatekeeper(self),
+            address or "",
+            port,
+            server_host_keys=[self._identity],
+            login_timeout=LOGIN_TIMEOUT,
+            allow_pty=False,
+            agent_forwarding=False,
+            x11_forwarding=False,
+            password_auth=False,
+            kbdint_auth=False,
+            host_based_auth=False,
+            gss_host=None,
+            server_version="xenmoved",
+            **CHANNEL_OPTIONS,
+            **ssh_options(self._keepalive),
+        )
+        return self._acceptor.get_port()
+
+    def drop(self, peer: str) -> None:
+        """End the connections of a peer, as when it was removed."""
+        for visitor in [v for v in self.visitors if v.peer == peer]:
+            visitor.connection.abort()
+
+    async def stop(self) -> None:
+        """Stop listening and end every connection."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.wait_closed()
+        connections = [visitor.connection for visitor in self.visitors]
+        for connection in connections:
+            connection.abort()
+        await asyncio.gather(*(c.wait_closed() for c in connections), return_exceptions=True)
+
+    def peer_of(self, key: asyncssh.SSHKey) -> str | None:
+        """Return the name of the peer with this key."""
+        return self._peer_of_key().get(key.public_data)
+
+    def session(self, visitor: Visitor) -> Channel | None:
+        """Return a new channel of the visitor, None when it has too many."""
+        if len(visitor.channels) >= MAX_CHANNELS:
+            log.warning("%s has %d channels open: one more refused", visitor.peer, MAX_CHANNELS)
+            return None
+
+        def accept(purpose: Purpose, channel: Channel) -> bool:
+            assert self._serve is not None, "there are no visitors before the start"
+            self._serve(visitor, purpose, channel)
+            return True
+
+        channel = Channel(visitor.peer, accept, visitor.channels.discard)
+        visitor.channels.add(channel)
+        return channel
+
+
+class _Gatekeeper(asyncssh.SSHServer):
+    """Authentication of one connection, then its sessions. Everything else is refused."""
+
+    def __init__(self, server: LinkServer) -> None:
+        self._server = server
+        self._connection: asyncssh.SSHServerConnection | None = None
+        self._peer: str | None = None
+        self._visitor: Visitor | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+        self._server.unproven += 1
+        if self._server.unproven > MAX_UNPROVEN:
+            log.warning("too many connections without a key: one from %s dropped", _address(conn))
+            conn.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._visitor is None:
+            self._server.unproven -= 1
+            return
+        self._server.visitors.discard(self._visitor)
+        log.info("connection from %s ended%s", self._visitor.peer, f": {exc}" if exc else "")
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        # Asked once for a mere offer and again with the signature; the last asked is the one that
+        # was proven when auth_completed comes.
+        self._peer = self._server.peer_of(key) if username == USERNAME else None
+        return self._peer is not None
+
+    def auth_completed(self) -> None:
+        if self._connection is None or self._peer is None:
+            raise asyncssh.PermissionDenied("no peer has this key")
+        self._server.unproven -= 1
+        self._visitor = Visitor(self._peer, self._connection)
+        self._server.visitors.add(self._visitor)
+        log.info("connection from %s (%s)", self._peer, _address(self._connection))
+
+    def session_requested(self) -> Channel | bool:
+        if self._visitor is None:
+            return False
+        return self._server.session(self._visitor) or False
+
+
+def _address(connection: asyncssh.SSHServerConnection) -> str:
+    name = connection.get_extra_info("peername")
+    return str(name[0]) if name else "an unknown address"

@@ -1,0 +1,76 @@
+"""The command `xenmoved`: the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from pathlib import Path
+
+import uvloop
+
+import xenmoved
+from xenmoved import logs
+from xenmoved.config.errors import ConfigError
+from xenmoved.config.loader import DEFAULT_CONFIG, load
+from xenmoved.daemon import Daemon, keep_memory, quiet_libraries
+from xenmoved.link.identity import IdentityError
+from xenmoved.toolstack.interface import ToolstackError
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits(3): starting again will not help
+
+
+def main() -> None:
+    """Run the daemon, or check its configuration; exits the process."""
+    sys.exit(_run(_parse()))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="xenmoved",
+        description="Daemon that moves running Xen guests and their local disks between hosts.",
+        epilog="exit codes: 0 stopped as told, 1 failed, 2 usage, 78 configuration is wrong. "
+        "SIGHUP reads the configuration again. See xenmoved(8).",
+    )
+    parser.add_argument(
+        "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="only check the configuration: silent with exit 0 when it is right",
+    )
+    parser.add_argument("--version", action="version", version=f"xenmoved {xenmoved.__version__}")
+    return parser.parse_args()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    file: Path = arguments.config.absolute()
+    try:
+        config = load(file)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    if arguments.check_config:
+        return 0
+    logs.setup(config.log_level.value)
+    keep_memory()
+    quiet_libraries()
+
+    async def serve() -> None:
+        await (await Daemon.create(config, file)).run()
+
+    try:
+        uvloop.run(serve())
+    except IdentityError as error:
+        print(f"xenmoved: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except (OSError, sqlite3.Error, ToolstackError) as error:
+        print(f"xenmoved: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    main()

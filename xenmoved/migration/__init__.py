@@ -1,0 +1,15 @@
+"""Moving guests and volumes between this host and its peers.
+
+host       the services of this host that everything here uses
+dialogue   the source's end of a control channel
+offers     what this host would send, and why it cannot
+checks     what stands in the way of taking an offer
+rounds     how many pre-copy rounds, and when to stop
+disks      the volumes of an outgoing job on their channels
+outbound   a guest that leaves
+ownership  the source's half of the hand-over, also after a crash
+syncing    a volume that is sent without a guest
+inbound    a guest or volume that comes, and the target's half of the hand-over
+arrivals   all that comes to this host, and the channels of peers
+recovery   what an earlier daemon left
+"""

@@ -1,0 +1,212 @@
+"""All guests and volumes that are on their way to this host."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from protocol.errors import Code, ProtocolError
+from protocol.handover import TargetEvent, TargetState
+from protocol.messages import Action, Attach, Begin, Fate, Offer, Placement
+from xenmoved.control.api import JobKind, Phase
+from xenmoved.jobs import Job
+from xenmoved.journal import Inbound
+from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.server import Visitor
+from xenmoved.logs import log_context
+from xenmoved.migration.checks import Assessment, assess, owner_of
+from xenmoved.migration.host import Host
+from xenmoved.migration.inbound import Expected, InboundMigration, expect
+from xenmoved.migration.landing import Landing
+from xenmoved.problems import Refused
+
+log = logging.getLogger(__name__)
+
+
+OnFailure = Callable[[BaseException], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What bulk channels of one connection may reach, and whom to tell when one of them fails."""
+
+    visitor: Visitor
+    landing: Landing
+    on_failure: OnFailure
+
+
+class Arrivals:
+    """What comes to this host. `tasks` runs what must outlive the channel that it began on."""
+
+    def __init__(self, host: Host, tasks: asyncio.TaskGroup) -> None:
+        self.host = host
+        self._tasks = tasks
+        self._migrations: dict[str, InboundMigration] = {}
+        self._landings: dict[str, _Site] = {}
+        self._placing = asyncio.Lock()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Begin nothing more: the daemon ends. What is ready is settled at the next start."""
+        self._stopping = True
+
+    async def assess(self, peer: str, offer: Offer) -> Assessment:
+        """Look at what an offer needs; changes nothing."""
+        if (offer.action is Action.MIGRATE) != (offer.guest is not None):
+            raise ProtocolError(Code.OUT_OF_RANGE, f"an offer to {offer.action} and its guest")
+        arriving = [migration.guest for migration in self._migrations.values()]
+        return await assess(self.host, self.host.peer(peer), offer, arriving)
+
+    async def begin_guest(
+        self, visitor: Visitor, begin: Begin, on_failure: OnFailure
+    ) -> tuple[InboundMigration, tuple[Placement, ...]]:
+        """Take in a guest: provision its volumes. Raises Refused, or what went wrong."""
+        offer, guest = begin.offer, begin.offer.guest
+        assert guest is not None
+        async with self._placing:
+            placements = await self._accept(visitor, begin)
+            disks = {
+                volume.vdev: self.host.pools[placement.pool].path(placement.name)
+                for volume, placement in zip(offer.volumes, placements, strict=True)
+                if volume.vdev is not None
+            }
+            job = Job(JobKind.RECEIVE, guest.name, visitor.peer, offer.mode)
+            job.enter(Phase.PROVISION)
+            job.memory_total = guest.memory
+            expected = expect(guest, disks, begin.keep_partial)
+            migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
+            await migration.begin()
+            await self.host.jobs.add(job)
+            self._migrations[begin.migration] = migration
+            self._landings[begin.migration] = _Site(visitor, migration.landing, on_failure)
+        job.volumes = migration.landing.progress
+        self._tasks.create_task(self._forget_when_ended(migration))
+        try:
+            owner = owner_of(visitor.peer, offer)
+            await migration.landing.provision(offer.volumes, placements, owner)
+        except Exception as error:
+            await self.failed(migration, str(error))
+            raise
+        job.enter(Phase.PRE_COPY)
+        return migration, placements
+
+    async def begin_sync(
+        self, visitor: Visitor, begin: Begin, on_failure: OnFailure
+    ) -> tuple[Landing, tuple[Placement, ...]]:
+        """Take in volumes without a guest. What was written stays if it breaks off."""
+        async with self._placing:
+            placements = await self._accept(visitor, begin)
+            landing = Landing(self.host, visitor.peer, begin.migration)
+            self._landings[begin.migration] = _Site(visitor, landing, on_failure)
+        try:
+            owner = owner_of(visitor.peer, begin.offer)
+            await landing.provision(begin.offer.volumes, placements, owner)
+        except Exception:
+            await self.end_sync(begin.migration)
+            raise
+        return landing, placements
+
+    async def end_sync(self, migration: str) -> None:
+        """Release the volumes of a sync. Idempotent."""
+        if (entry := self._landings.pop(migration, None)) is not None:
+            await entry.landing.stop()
+
+    def landing(self, visitor: Visitor, migration: str) -> Landing:
+        """Return the volumes that a channel of this connection may write to."""
+        return self._site(visitor, migration).landing
+
+    async def serve_bulk(
+        self, visitor: Visitor, purpose: Purpose, attach: Attach, channel: Channel
+    ) -> None:
+        """Take in a volume or memory channel; a failure ends what it belongs to."""
+        site = self._site(visitor, attach.migration)
+        guest = self._migrations.get(attach.migration)
+        try:
+            if purpose is Purpose.VOLUME:
+                await site.landing.serve(attach.volume, channel)
+            elif guest is not None:
+                await guest.serve_memory(channel)
+            else:
+                raise ProtocolError(Code.UNEXPECTED, "a sync has no memory")
+        except Exception as error:
+            site.on_failure(error)
+            raise
+
+    async def fate(self, peer: str, migration: str) -> Fate:
+        """Return the durable state of a migration from this peer."""
+        if (live := self._live(peer, migration)) is not None:
+            return Fate(live.state, live.reason[:4000])
+        entry = await self.host.journal.inbound(migration)
+        if entry is None:
+            return Fate(TargetState.ABORTED, "nothing is known of it here")
+        if entry.peer != peer:
+            raise ProtocolError(Code.UNEXPECTED, "this migration is another peer's")
+        return Fate(entry.state, entry.reason[:4000])
+
+    async def decide(self, peer: str, migration: str, event: TargetEvent) -> Fate:
+        """Bring the source's decision, COMMIT or ABORT, to a migration; returns what came of it."""
+        if (live := self._live(peer, migration)) is not None:
+            await live.happen(event)
+        return await self.fate(peer, migration)
+
+    async def link_lost(self, migration: InboundMigration) -> None:
+        """Note that the control channel ended; a guest that is ready waits for its source."""
+        await migration.happen(TargetEvent.LINK_LOST)
+        if migration.state is TargetState.READY and not self._stopping:
+            self._tasks.create_task(self._await_source(migration))
+
+    async def failed(self, migration: InboundMigration, reason: str) -> None:
+        """Note that a migration cannot go on."""
+        if migration.state in (TargetState.RECEIVING, TargetState.READY):
+            migration.reason = reason[:4000]
+            await migration.happen(TargetEvent.FAILED)
+
+    async def recover(self, entry: Inbound, job: Job) -> None:
+        """Go on from what an earlier daemon wrote down about a migration."""
+        migration = InboundMigration(
+            self.host, entry.peer, entry.migration, Expected(**entry.details), job
+        )
+        self._migrations[entry.migration] = migration
+        try:
+            await migration.restore(entry.state, entry.reason or "the daemon was restarted")
+        finally:
+            self._migrations.pop(entry.migration, None)
+
+    def _site(self, visitor: Visitor, migration: str) -> _Site:
+        site = self._landings.get(migration)
+        if site is None or site.visitor is not visitor:
+            raise ProtocolError(Code.UNEXPECTED, "no such migration on this connection")
+        return site
+
+    def _live(self, peer: str, migration: str) -> InboundMigration | None:
+        live = self._migrations.get(migration)
+        if live is not None and live.peer != peer:
+            raise ProtocolError(Code.UNEXPECTED, "this migration is another peer's")
+        return live
+
+    async def _accept(self, visitor: Visitor, begin: Begin) -> tuple[Placement, ...]:
+        if begin.migration in self._landings or await self.host.journal.inbound(begin.migration):
+            raise ProtocolError(Code.UNEXPECTED, "this migration was begun before")
+        assessment = await self.assess(visitor.peer, begin.offer)
+        if assessment.problems:
+            raise Refused(assessment.problems)
+        return assessment.placements
+
+    async def _await_source(self, migration: InboundMigration) -> None:
+        timeout = self.host.config.timeouts.ready
+        log.warning("%s is ready, its source is gone: waiting %g s", migration.guest, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                await migration.ended.wait()
+        except TimeoutError:
+            migration.reason = f"the source did not come back within {timeout:g} s"
+            if migration.state is TargetState.READY:
+                await migration.happen(TargetEvent.READY_TIMEOUT)
+
+    async def _forget_when_ended(self, migration: InboundMigration) -> None:
+        with log_context(job=migration.job.job, domain=migration.guest, peer=migration.peer):
+            await migration.ended.wait()
+        self._migrations.pop(migration.migration, None)
+        self._landings.pop(migration.migration, None)

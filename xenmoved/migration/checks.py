@@ -1,0 +1,223 @@
+"""What stands in the way of taking an offer: the target's preflight. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from protocol.messages import Action, GuestOffer, Offer, Placement, Problem, VolumeOffer
+from storage.contracts import Pool
+from storage.errors import StorageError
+from xenmoved.config.model import Peer
+from xenmoved.config.units import format_size
+from xenmoved.migration.host import Host
+from xenmoved.problems import problem, problems_of
+from xenmoved.toolstack.interface import Domain, ToolstackError
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Every problem at once, and where each volume would go; placements only without problems."""
+
+    problems: tuple[Problem, ...]
+    placements: tuple[Placement, ...]
+
+
+def owner_of(peer: str, offer: Offer) -> str:
+    """Return whose data the volumes of an offer are, as the journal notes it."""
+    return offer.guest.uuid if offer.guest is not None else f"sync from {peer}"
+
+
+async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]) -> Assessment:
+    """Look at everything that an offer needs. `arriving`: names of guests already on their way."""
+    if denied := _permission(host, peer, offer):
+        return Assessment(tuple(denied), ())  # a peer learns nothing about what it may not use
+    problems: list[Problem] = []
+    domains = await _domains(host)
+    if offer.guest is not None:
+        problems += await _guest_problems(host, offer.guest, domains, arriving)
+    checker = _VolumeChecks(host, peer, offer, domains)
+    placements = [await checker.place(volume) for volume in offer.volumes]
+    problems += checker.problems + await checker.space_problems()
+    if problems:
+        return Assessment(tuple(problems), ())
+    return Assessment((), tuple(p for p in placements if p is not None))
+
+
+def chosen_pool(host: Host, volume: VolumeOffer) -> str | None:
+    """Return the name of the pool for a volume: the one asked for, or this host's default."""
+    return volume.pool or host.config.default_pool
+
+
+def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
+    node = host.config.node
+    hint = f"on {node}, see `allow` of peer {peer.name} in the configuration"
+    found = []
+    if offer.action not in peer.allow.actions:
+        found.append(problem("permission", f"{node} does not let {peer.name} {offer.action}", hint))
+    elif offer.guest is not None and not peer.may(offer.action, offer.guest.name):
+        text = f"{node} does not take a guest called {offer.guest.name} from {peer.name}"
+        found.append(problem("permission", text, hint))
+    for pool in dict.fromkeys(chosen_pool(host, volume) for volume in offer.volumes):
+        if pool is None:
+            text = f"{node} has no default pool for new volumes"
+            found.append(problem("pool", text, "name one with --pool, or set default_pool there"))
+        elif not peer.may_use(pool) or pool not in host.pools:
+            text = f"{node} has no pool {pool} that {peer.name} may use"
+            found.append(problem("permission", text, hint))
+    return found
+
+
+async def _domains(host: Host) -> list[Domain]:
+    """Describe every domain; one that goes away meanwhile is left out."""
+    found = []
+    for status in await host.toolstack.domains():
+        try:
+            found.append(await host.toolstack.describe(status.name))
+        except ToolstackError:
+            continue
+    return found
+
+
+async def _guest_problems(
+    host: Host, guest: GuestOffer, domains: list[Domain], arriving: Collection[str]
+) -> list[Problem]:
+    node = host.config.node
+    info = await host.toolstack.host()
+    found = []
+    if guest.toolstack != info.toolstack:
+        text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
+        found.append(problem("toolstack", text))
+    for domain in domains:
+        if domain.name in (guest.name, f"{guest.name}--incoming"):
+            text = f"{node} has a domain called {domain.name} already"
+            hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {domain.name}"
+            found.append(problem("guest-exists", text, hint))
+        elif domain.uuid == guest.uuid:
+            text = f"{node} has a domain with the uuid of {guest.name}: {domain.name}"
+            found.append(problem("guest-exists", text))
+    if guest.name in arriving:
+        found.append(problem("guest-exists", f"{guest.name} is on its way to {node} already"))
+    if guest.memory > info.free_memory:
+        text = (
+            f"{guest.name} needs {format_size(guest.memory)} of memory, {node} has "
+            f"{format_size(info.free_memory)} free"
+        )
+        found.append(problem("memory", text, f"free memory on {node}, or make the guest smaller"))
+    bridges = await host.toolstack.bridges()
+    wanted = {nic.bridge for nic in guest.nics if nic.bridge is not None}
+    for bridge in sorted(wanted - bridges):
+        known = ", ".join(sorted(bridges)) or "none"
+        text = f"{node} has no bridge {bridge}"
+        found.append(problem("bridge", text, f"make it there; bridges of {node}: {known}"))
+    return found
+
+
+class _VolumeChecks:
+    """The checks of an offer's volumes, with what they add up to."""
+
+    def __init__(self, host: Host, peer: Peer, offer: Offer, domains: list[Domain]) -> None:
+        self._host = host
+        self._peer = peer
+        self._offer = offer
+        self._disks: Mapping[str, list[str]] = {
+            domain.name: [disk.path for disk in domain.disks] for domain in domains
+        }
+        self._new_bytes: Counter[str] = Counter()
+        self._taken: set[tuple[str, str]] = set()
+        self.problems: list[Problem] = []
+
+    async def place(self, volume: VolumeOffer) -> Placement | None:
+        """Find where a volume goes, noting what is wrong."""
+        pool = self._host.pools[chosen_pool(self._host, volume) or ""]
+        shown = f"{pool.name}:{volume.name}"
+        if (pool.name, volume.name) in self._taken:
+            text = f"two disks of the guest would both become {shown}"
+            self._note("volume-name", text, "rename one of them at the source")
+            return None
+        self._taken.add((pool.name, volume.name))
+        try:
+            info = await asyncio.to_thread(pool.find, volume.name)
+        except StorageError as error:
+            self.problems += problems_of(error)
+            return None
+        if info is None:
+            if await asyncio.to_thread(pool.capacity) is None:
+                text = f"{self._node} has no volume {shown}, and cannot make one in that pool"
+                hint = f"make one of {volume.size} bytes there and list it in the configuration"
+                self._note("volume-missing", text, hint)
+            self._new_bytes[pool.name] += volume.size
+            return Placement(pool.name, volume.name, fresh=True)
+        if info.size < volume.size:
+            text = (
+                f"{shown} on {self._node} is too small: {info.size} bytes, the source has "
+                f"{volume.size}"
+            )
+            self._note("volume-too-small", text, "enlarge it there, or remove it")
+        users = self._users(pool, volume.name)
+        if info.in_use is not None:
+            users.append(info.in_use)
+        if users:
+            text = f"{shown} on {self._node} is in use: {', '.join(users)}"
+            self._note("volume-in-use", text, "only a volume that nobody uses can be written")
+        owner = await self._host.journal.owner(pool.name, volume.name)
+        if owner != owner_of(self._peer.name, self._offer) and not self._offer.overwrite:
+            text = f"{shown} on {self._node} exists, and is not known to be a copy of this volume"
+            hint = "if what is in it may be lost, say --overwrite; else rename or remove it"
+            self._note("volume-exists", text, hint)
+        return Placement(pool.name, volume.name, fresh=False)
+
+    async def space_problems(self) -> list[Problem]:
+        """Check the new volumes together against the space of their pools and the quota."""
+        found = []
+        for name, needed in self._new_bytes.items():
+            capacity = await asyncio.to_thread(self._host.pools[name].capacity)
+            if capacity is None or capacity.overcommit:
+                continue
+            if needed > capacity.free:
+                text = (
+                    f"pool {name} on {self._node} has {format_size(capacity.free)} free, "
+                    f"{format_size(needed)} are needed"
+                )
+                found.append(problem("pool-full", text, "free space there, or choose with --pool"))
+        quota = self._peer.allow.quota
+        if quota is not None and self._new_bytes:
+            used = await quota_used(self._host, self._peer.name)
+            if used + self._new_bytes.total() > quota:
+                text = (
+                    f"{self._peer.name} may take {format_size(quota)} on {self._node}: it has "
+                    f"{format_size(used)}, {format_size(self._new_bytes.total())} more are needed"
+                )
+                found.append(problem("quota", text, "remove old copies there or raise the quota"))
+        return found
+
+    @property
+    def _node(self) -> str:
+        return self._host.config.node
+
+    def _users(self, pool: Pool, name: str) -> list[str]:
+        return [
+            f"disk of {domain}"
+            for domain, paths in self._disks.items()
+            if any(path and pool.locate(path) == name for path in paths)
+        ]
+
+    def _note(self, code: str, text: str, hint: str) -> None:
+        self.problems.append(problem(code, text, hint))
+
+
+async def quota_used(host: Host, peer: str) -> int:
+    """Bytes of the volumes that were made for a peer and are still there."""
+    used = 0
+    for made in await host.journal.made(peer=peer):
+        pool = host.pools.get(made.pool)
+        info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
+        used += info.size if info is not None else 0
+    return used
+
+
+def needs_guest(offer: Offer) -> bool:
+    """Whether an offer must name a guest, and does not."""
+    return (offer.action is Action.MIGRATE) != (offer.guest is not None)

@@ -1,0 +1,127 @@
+"""The source's end of a control channel."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import xenmoved
+from protocol.conversation import Conversation
+from protocol.errors import Code, ProtocolError
+from protocol.frames import FrameDecoder, Kind
+from protocol.messages import CAPABILITIES, PEER, VERSION, Failed, Hello, common_capabilities
+from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.client import PeerLink
+from xenmoved.link.errors import LinkLost
+from xenmoved.problems import PeerFailed
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def hello(node: str) -> Hello:
+    """Return this release's greeting."""
+    return Hello(VERSION, f"xenmoved {xenmoved.__version__}", node, CAPABILITIES)
+
+
+class Dialogue:
+    """Questions to a target and its answers. Use as a context manager; made by `open_dialogue`.
+
+    The channel is read all the time, so that `Failed` is noticed when it comes: `failed` is then
+    set, and every question raises PeerFailed.
+    """
+
+    def __init__(self, link: PeerLink, channel: Channel, greeting: Hello) -> None:
+        self.link = link
+        self.peer_hello = greeting
+        self.capabilities: frozenset[str] = frozenset()
+        self._greeting = greeting
+        self._channel = channel
+        self._conversation = Conversation()
+        self._decoder = FrameDecoder({Kind.MESSAGE})
+        self._answers: asyncio.Queue[Any] = asyncio.Queue(1)
+        self._reader: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
+        self.failed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._reader = asyncio.create_task(self._read())
+        try:
+            self.peer_hello = await self.ask(self._greeting, Hello)
+            self.capabilities = common_capabilities(self.peer_hello)
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    @overload
+    async def ask(self, question: object, kind: type[T]) -> T: ...
+
+    @overload
+    async def ask(self, question: object, kind: type[T], other: type[U]) -> T | U: ...
+
+    async def ask(self, question: object, kind: type[T], other: type[U] | None = None) -> T | U:
+        """Send a request and return its answer, of one of the kinds.
+
+        Raises PeerFailed, LinkLost or ProtocolError.
+        """
+        self.check()
+        self._conversation.request(question)
+        await self._channel.send(PEER.encode(question))
+        answer = await self._answers.get()
+        self.check()
+        if isinstance(answer, kind) or (other is not None and isinstance(answer, other)):
+            return answer
+        raise ProtocolError(Code.UNEXPECTED, f"{type(answer).__name__} is not an answer")
+
+    def check(self) -> None:
+        """Raise what ended the dialogue, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    async def explanation(self, patience: float = 2.0) -> Exception | None:
+        """Wait a moment for the target to say why it failed; a volume channel may tell first."""
+        try:
+            async with asyncio.timeout(patience):
+                await self.failed.wait()
+        except TimeoutError:
+            return None
+        return self._error
+
+    async def _read(self) -> None:
+        try:
+            while untrusted_data := await self._channel.receive():
+                self._decoder.feed(untrusted_data)
+                while (frame := self._decoder.next_frame()) is not None:
+                    message = PEER.decode(frame.untrusted_body)
+                    self._conversation.reply(message)
+                    if isinstance(message, Failed):
+                        raise PeerFailed([message.problem])
+                    self._answers.put_nowait(message)
+            raise LinkLost(f"{self._channel.peer} closed the control channel")
+        except (LinkLost, ProtocolError, PeerFailed) as error:
+            self._error = error
+            self.failed.set()
+            if self._answers.empty():
+                self._answers.put_nowait(None)
+
+    async def _stop(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        self._channel.close()
+
+
+async def open_dialogue(link: PeerLink, node: str) -> Dialogue:
+    """Open a control channel; enter the dialogue to greet. Raises LinkError."""
+    channel = await link.open(Purpose.CONTROL)
+    return Dialogue(link, channel, hello(node))

@@ -1,0 +1,109 @@
+"""The services of this host that jobs use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from storage.contracts import Pool
+from xenmoved.config.model import Config, Peer
+from xenmoved.jobs import JobBoard
+from xenmoved.journal import Journal
+from xenmoved.link.client import PeerLink, connect
+from xenmoved.link.identity import parse_public
+from xenmoved.problems import Refused, problem
+from xenmoved.sync.devices import Buffers
+from xenmoved.toolstack.interface import Toolstack
+
+
+class Links:
+    """Connections to the peers that this host sends to: one each, made when needed."""
+
+    def __init__(self, identity: asyncssh.SSHKey) -> None:
+        self._identity = identity
+        self._links: dict[str, PeerLink] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def connected(self, peer: str) -> bool:
+        """Whether there is a connection to the peer now."""
+        return peer in self._links and not self._links[peer].closed
+
+    async def get(self, peer: Peer, *, timeout: float, keepalive: float) -> PeerLink:
+        """Return the connection to a peer, making it when there is none. Raises LinkError."""
+        async with self._locks.setdefault(peer.name, asyncio.Lock()):
+            link = self._links.get(peer.name)
+            if link is None or link.closed:
+                link = await connect(
+                    peer.name,
+                    peer.address,
+                    peer.port,
+                    identity=self._identity,
+                    pinned=parse_public(peer.key),
+                    timeout=timeout,
+                    keepalive=keepalive,
+                )
+                self._links[peer.name] = link
+            return link
+
+    def drop(self, peer: str) -> None:
+        """End the connection to a peer, as when its entry changed."""
+        if (link := self._links.pop(peer, None)) is not None:
+            link.abort()
+
+    async def close(self) -> None:
+        """End every connection."""
+        links = list(self._links.values())
+        self._links.clear()
+        for link in links:
+            link.abort()
+        await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
+
+
+@dataclass(slots=True)
+class Host:
+    """Services of this host: configuration, toolstack, pools and what all jobs share.
+
+    Buffers are separate for the two directions: two hosts that send to each other at the same time
+    would otherwise be able to wait for each other's buffers in a circle.
+    """
+
+    config: Config
+    toolstack: Toolstack
+    pools: Mapping[str, Pool]
+    journal: Journal
+    jobs: JobBoard
+    links: Links
+    outgoing_buffers: Buffers
+    incoming_buffers: Buffers
+
+    @property
+    def spool(self) -> Path:
+        """Folder for saved images and tables of fingerprints."""
+        return self.config.state_dir / "spool"
+
+    def peer(self, name: str) -> Peer:
+        """Return a configured peer. Raises Refused."""
+        if (peer := self.config.peers.get(name)) is None:
+            known = ", ".join(sorted(self.config.peers)) or "none"
+            raise Refused(
+                [problem("peer-unknown", f"no peer is called {name}", f"known peers: {known}")]
+            )
+        return peer
+
+    async def link(self, name: str) -> PeerLink:
+        """Return the connection to a peer. Raises Refused or LinkError."""
+        timeouts = self.config.timeouts
+        return await self.links.get(
+            self.peer(name), timeout=timeouts.connect, keepalive=timeouts.keepalive
+        )
+
+    def pool_of(self, path: str) -> tuple[Pool, str] | None:
+        """Return the pool and the name that a disk path denotes, None when no pool has it."""
+        for pool in self.pools.values():
+            if (name := pool.locate(path)) is not None:
+                return pool, name
+        return None

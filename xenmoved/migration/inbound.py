@@ -1,0 +1,261 @@
+"""A guest that comes to this host: the target's half of the hand-over, also after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from blake3 import blake3
+
+from protocol.errors import Code, ProtocolError
+from protocol.frames import FrameDecoder, Kind
+from protocol.handover import TargetAction, TargetEvent, TargetState, target_step
+from protocol.messages import GuestOffer, Seal
+from xenmoved.control.api import JobState, Phase
+from xenmoved.jobs import Job
+from xenmoved.journal import Inbound
+from xenmoved.link.channel import Channel
+from xenmoved.migration.host import Host
+from xenmoved.migration.landing import Landing
+from xenmoved.problems import problem
+from xenmoved.sync.devices import wait_through
+from xenmoved.toolstack.interface import (
+    Arrival,
+    IncomingImage,
+    Settled,
+    StartFailed,
+    ToolstackError,
+)
+
+log = logging.getLogger(__name__)
+
+_MEMORY_PATIENCE: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the journal keeps of an arriving guest, so that a later process can go on."""
+
+    name: str
+    uuid: str
+    disks: dict[str, str]
+    keep_partial: bool
+    config: str | None
+    autostart: bool
+
+    @property
+    def arrival(self) -> Arrival:
+        """How the guest is to look here."""
+        return Arrival(self.name, self.uuid, self.disks)
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What arrived of the saved image."""
+
+    digest: Any = field(default_factory=blake3)
+    size: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class InboundMigration:
+    """One guest on its way to this host."""
+
+    def __init__(self, host: Host, peer: str, migration: str, expected: Expected, job: Job) -> None:
+        self._host = host
+        self._expected = expected
+        self._job = job
+        self._lock = asyncio.Lock()
+        self._memory = _Memory()
+        self._receiving = False
+        self._image: IncomingImage = host.toolstack.incoming(
+            migration, expected.arrival, host.spool
+        )
+        self.peer = peer
+        self.migration = migration
+        self.state = TargetState.RECEIVING
+        self.reason = ""
+        self.landing = Landing(host, peer, migration)
+        self.ended = asyncio.Event()
+
+    @property
+    def guest(self) -> str:
+        """Name of the guest."""
+        return self._expected.name
+
+    @property
+    def job(self) -> Job:
+        """The job that shows it."""
+        return self._job
+
+    async def begin(self) -> None:
+        """Write down that it comes, before anything is made for it."""
+        await self._record(settled=False)
+
+    async def restore(self, state: TargetState, reason: str) -> None:
+        """Go on from what an earlier process wrote down."""
+        self.state, self.reason = state, reason
+        await self.happen(TargetEvent.RESTARTED)
+
+    async def receive(self) -> None:
+        """Get ready for the memory. Raises ToolstackError."""
+        self._job.enter(Phase.SUSPEND)
+        await self._image.start()
+        self._receiving = True
+
+    async def serve_memory(self, channel: Channel) -> None:
+        """Feed what comes on the memory channel to the toolstack, to its end."""
+        if not self._receiving or self._memory.task is not None:
+            raise ProtocolError(Code.UNEXPECTED, "no memory is expected now")
+        self._memory.task = asyncio.current_task()
+        decoder = FrameDecoder({Kind.MEMORY})
+        while untrusted_data := await channel.receive():
+            decoder.feed(untrusted_data)
+            while (frame := decoder.next_frame()) is not None:
+                self._memory.digest.update(frame.untrusted_body)
+                self._memory.size += len(frame.untrusted_body)
+                self._job.memory_sent = self._memory.size
+                await self._image.write(memoryview(frame.untrusted_body))
+        if decoder.pending:
+            raise ProtocolError(Code.BAD_FRAME, "the memory channel ends within a frame")
+        self._memory.ended.set()
+
+    async def seal(self, seal: Seal) -> None:
+        """Check that everything is there and durable, and build the domain, paused.
+
+        Raises ProtocolError, StorageError or ToolstackError.
+        """
+        await self.landing.seal()
+        try:
+            async with asyncio.timeout(_MEMORY_PATIENCE):
+                await self._memory.ended.wait()
+        except TimeoutError:
+            raise ProtocolError(Code.UNEXPECTED, "the memory channel does not end") from None
+        if self._memory.size != seal.memory_size or (
+            self._memory.digest.digest() != seal.memory_digest
+        ):
+            raise ProtocolError(
+                Code.DIGEST,
+                f"the saved memory of {self.guest} was damaged on the way: "
+                f"{self._memory.size} bytes arrived of {seal.memory_size}, and their digest is "
+                "not the source's",
+            )
+        self._job.enter(Phase.READY)
+        await self._image.build()
+        await self.happen(TargetEvent.BUILT)
+
+    async def happen(self, event: TargetEvent) -> None:
+        """Take an event: next state on disk, its actions, and what follows from them.
+
+        Goes to its end even if the caller is cancelled: what was begun must be decided.
+        """
+        await wait_through(self._happen(event))
+
+    async def _happen(self, event: TargetEvent) -> None:
+        async with self._lock:
+            following: TargetEvent | None = event
+            while following is not None:
+                step = target_step(self.state, following)
+                if step.state is not self.state or step.actions:
+                    log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
+                changed, self.state, following = step.state is not self.state, step.state, None
+                if changed:
+                    await self._record(settled=False)
+                for action in step.actions:
+                    following = await self._actions[action](self) or following
+            if self.state in (TargetState.STARTED, TargetState.ABORTED):
+                await self._conclude()
+
+    async def _start_guest(self) -> TargetEvent | None:
+        self._job.enter(Phase.COMMIT)
+        try:
+            await self._image.commit()
+        except StartFailed as error:
+            self.reason = str(error)
+            return TargetEvent.START_FAILED
+        except ToolstackError as error:
+            log.warning("the start of %s is unclear: %s", self.guest, error)
+            self.reason = str(error)
+            return await self._settle()
+        return TargetEvent.GUEST_RUNS
+
+    async def _settle(self) -> TargetEvent | None:
+        if await self._image.settle() is Settled.RUNNING:
+            return TargetEvent.GUEST_RUNS
+        self.reason = self.reason or "the guest was not started before a crash"
+        return TargetEvent.START_FAILED
+
+    async def _destroy_copy(self) -> TargetEvent | None:
+        if self._memory.task is not None and not self._memory.task.done():
+            self._memory.task.cancel()
+            await asyncio.wait([self._memory.task])
+        await self.landing.stop()
+        await self._image.abort()
+        if not self._expected.keep_partial:
+            await self.landing.remove_made()
+        return None
+
+    async def _nothing(self) -> TargetEvent | None:
+        """Answers are sent by whoever brought the event; waiting is the arrivals' work."""
+        return None
+
+    async def _conclude(self) -> None:
+        if self.ended.is_set():
+            return
+        if self.state is TargetState.STARTED:
+            self._job.enter(Phase.TIDY)
+            await self._install_config()
+        await self._record(settled=True)
+        self.ended.set()
+        if self.state is TargetState.STARTED:
+            log.info("%s runs here", self.guest)
+            await self._host.jobs.end(self._job, JobState.DONE)
+        else:
+            text = self.reason or "the source went away"
+            log.warning("%s does not come: %s", self.guest, text)
+            await self._host.jobs.end(self._job, JobState.FAILED, problem("aborted", text))
+
+    async def _install_config(self) -> None:
+        expected, toolstack = self._expected, self._host.toolstack
+        try:
+            await toolstack.restore_config(expected.name)
+            if expected.config is not None:
+                await toolstack.install_config(
+                    expected.name, expected.config, expected.arrival, expected.autostart
+                )
+        except (ToolstackError, OSError) as error:
+            log.warning("the configuration of %s was not written: %s", expected.name, error)
+
+    async def _record(self, *, settled: bool) -> None:
+        expected = self._expected
+        details = {
+            "name": expected.name,
+            "uuid": expected.uuid,
+            "disks": expected.disks,
+            "keep_partial": expected.keep_partial,
+            "config": expected.config,
+            "autostart": expected.autostart,
+        }
+        entry = Inbound(self.migration, self.state, self.peer, self.reason, self._job.job, details)
+        await self._host.journal.record_inbound(entry, settled=settled)
+
+    _actions: Final[
+        dict[TargetAction, Callable[[InboundMigration], Awaitable[TargetEvent | None]]]
+    ] = {
+        TargetAction.START_GUEST: _start_guest,
+        TargetAction.SETTLE: _settle,
+        TargetAction.DESTROY_COPY: _destroy_copy,
+        TargetAction.SEND_READY: _nothing,
+        TargetAction.SEND_STARTED: _nothing,
+        TargetAction.SEND_ABORTED: _nothing,
+        TargetAction.AWAIT_SOURCE: _nothing,
+    }
+
+
+def expect(guest: GuestOffer, disks: dict[str, str], keep_partial: bool) -> Expected:
+    """Return what is to be kept of an offered guest; `disks` maps each vdev to its path here."""
+    return Expected(guest.name, guest.uuid, disks, keep_partial, guest.config, guest.autostart)

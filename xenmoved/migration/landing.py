@@ -1,0 +1,150 @@
+"""The volumes of an arriving guest or sync: made, opened, written, closed, and removed again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from protocol.errors import Code, ProtocolError
+from protocol.messages import Placement, VolumeOffer
+from storage.contracts import Volume
+from storage.errors import StorageError
+from xenmoved.journal import MadeVolume
+from xenmoved.link.channel import Channel
+from xenmoved.migration.host import Host
+from xenmoved.sync.devices import DeviceThreads
+from xenmoved.sync.progress import VolumeProgress
+from xenmoved.sync.target import VolumeTarget
+
+log = logging.getLogger(__name__)
+
+_END_PATIENCE: Final = 60.0
+
+
+class Landing:
+    """Where the volumes of one migration or sync arrive."""
+
+    def __init__(self, host: Host, peer: str, migration: str) -> None:
+        self._host = host
+        self._peer = peer
+        self._migration = migration
+        self._volumes: list[Volume] = []
+        self._targets: dict[int, VolumeTarget] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sealed = False
+        self.progress: list[VolumeProgress] = []
+
+    async def provision(
+        self, offers: Sequence[VolumeOffer], placements: Sequence[Placement], owner: str
+    ) -> None:
+        """Make what is missing and open every volume for writing. Raises StorageError.
+
+        What is made is in the journal before it is there, so that it can be removed after a crash.
+        """
+        for offer, placement in zip(offers, placements, strict=True):
+            pool = self._host.pools[placement.pool]
+            if placement.fresh:
+                made = MadeVolume(
+                    self._migration, placement.pool, placement.name, offer.size, self._peer
+                )
+                await self._make(made)
+            volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
+            self._volumes.append(volume)
+            await self._host.journal.set_owner(placement.pool, placement.name, owner)
+            shown = f"{placement.pool}:{placement.name}"
+            self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
+
+    async def serve(self, index: int, channel: Channel) -> None:
+        """Write what comes on a volume channel until the source ends it."""
+        if self._sealed or index in self._targets or index >= len(self._volumes):
+            raise ProtocolError(Code.UNEXPECTED, f"volume {index} cannot be attached")
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            readers = self._host.config.transfer.readers
+            async with DeviceThreads(f"in{index}", readers) as threads:
+                progress = self.progress[index]
+                volume = _Sized(self._volumes[index], progress.size)
+                target = VolumeTarget(
+                    volume, channel, threads, self._host.incoming_buffers, progress
+                )
+                self._targets[index] = target
+                await target.serve()
+        finally:
+            self._tasks.discard(task)
+
+    async def seal(self) -> None:
+        """Wait for the end of every channel, check that all is durable, and close the volumes.
+
+        Raises ProtocolError when the source says that all was sent, and it was not.
+        """
+        self._sealed = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_END_PATIENCE)
+        for index in range(len(self._volumes)):
+            target = self._targets.get(index)
+            if self._tasks or target is None or not target.idle or target.rounds == 0:
+                raise ProtocolError(Code.UNEXPECTED, f"volume {index} is not complete")
+        await self._close_volumes()
+
+    async def stop(self) -> None:
+        """End what is going on and close the volumes. Idempotent."""
+        self._sealed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._close_volumes()
+
+    async def remove_made(self) -> None:
+        """Remove the volumes that were made for this migration. Idempotent; never others."""
+        await remove_made(self._host, self._migration)
+
+    async def _make(self, made: MadeVolume) -> None:
+        pool = self._host.pools[made.pool]
+        await self._host.journal.record_made(made)
+        try:
+            await asyncio.to_thread(pool.create, made.name, made.size)
+        except StorageError:
+            # Nothing was made, and what is there under this name now is somebody else's.
+            await self._host.journal.forget_made(made.pool, made.name)
+            raise
+
+    async def _close_volumes(self) -> None:
+        volumes, self._volumes = self._volumes, []
+        for volume in volumes:
+            with suppress(StorageError):
+                await asyncio.to_thread(volume.close)
+
+
+class _Sized:
+    """A volume that is used only as far as the source's reaches."""
+
+    def __init__(self, volume: Volume, size: int) -> None:
+        self._volume = volume
+        self.name = volume.name
+        self.size = size
+        self.alignment = volume.alignment
+        self.read_into = volume.read_into
+        self.write = volume.write
+        self.zero = volume.zero
+        self.flush = volume.flush
+        self.close = volume.close
+        self.data_extents = volume.data_extents
+
+
+async def remove_made(host: Host, migration: str) -> None:
+    """Remove the volumes that were made for a migration. Raises StorageError."""
+    for made in await host.journal.made(migration=migration):
+        pool = host.pools.get(made.pool)
+        if pool is None:
+            log.error("volume %s:%s is left: its pool is gone", made.pool, made.name)
+            continue
+        await asyncio.to_thread(pool.remove, made.name)
+        await host.journal.forget_made(made.pool, made.name)
+        log.info("removed volume %s:%s", made.pool, made.name)

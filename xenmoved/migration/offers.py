@@ -1,0 +1,245 @@
+"""What this host would send, and why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from protocol.errors import SchemaError
+from protocol.messages import (
+    Action,
+    GuestOffer,
+    Mode,
+    NicOffer,
+    Offer,
+    Problem,
+    VolumeName,
+    VolumeOffer,
+)
+from protocol.schema import build, plain
+from storage.errors import StorageError
+from storage.opening import open_source
+from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
+from xenmoved.migration.host import Host
+from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, ToolstackError
+
+MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """An offer and the local paths of its volumes, in the same order."""
+
+    offer: Offer
+    paths: tuple[str, ...]
+
+
+def moving_disks(domain: Domain) -> list[Disk]:
+    """Return the disks whose bytes move with the guest; empty drives stay behind."""
+    return [disk for disk in domain.disks if disk.path or not disk.cdrom]
+
+
+def disk_obstacle(disk: Disk) -> str | None:
+    """Why a disk cannot move, None when it can."""
+    obstacles = (
+        (disk.cdrom, f"holds the CD-ROM {disk.path}: eject it"),
+        (disk.script, f"is attached by the script {disk.script}"),
+        (disk.backend_domid, f"is served by domain {disk.backend_domid}, not by dom0"),
+        (disk.backend not in MOVABLE_BACKENDS, f"has the backend {disk.backend}"),
+        (
+            disk.format not in ("raw", "unknown", ""),
+            f"has the format {disk.format}: only raw disks move",
+        ),
+        (not disk.path.startswith("/"), f"is at {disk.path!r}, which is no absolute path"),
+    )
+    return next((f"disk {disk.vdev} {why}" for stands, why in obstacles if stands), None)
+
+
+def guest_obstacles(domain: Domain, state: DomainState) -> list[Problem]:
+    """Everything about a guest that stands in the way of moving it, whatever the target."""
+    found = [
+        problem("disk", f"{domain.name}: {obstacle}")
+        for disk in moving_disks(domain)
+        if (obstacle := disk_obstacle(disk)) is not None
+    ]
+    found += [
+        problem("passthrough", f"{domain.name} has the host device {device}: detach it first")
+        for device in domain.passthrough
+    ]
+    if state is not DomainState.RUNNING:
+        found.append(
+            problem("guest-state", f"{domain.name} is {state}, not running", _STATE_HINTS[state])
+        )
+    return found
+
+
+_STATE_HINTS = {
+    DomainState.PAUSED: "unpause it first: only a running guest can be saved",
+    DomainState.SUSPENDED: "a save or migration of it is under way, or one was broken off",
+    DomainState.SHUTDOWN: "it is shutting down",
+    DomainState.CRASHED: "look at its console; start it anew on the other host",
+    DomainState.DYING: "it is being destroyed",
+}
+
+
+async def guest_state(host: Host, name: str) -> DomainState | None:
+    """Return the state of a local guest, None when there is none of that name."""
+    statuses = await host.toolstack.domains()
+    return next((status.state for status in statuses if status.name == name), None)
+
+
+async def guest_rows(host: Host) -> list[GuestRow]:
+    """Describe every guest of this host, with why it cannot move."""
+    return [await _guest_row(host, status) for status in await host.toolstack.domains()]
+
+
+async def make_offer(
+    host: Host, guest: str, mode: Mode, options: TransferOptions
+) -> tuple[Sending | None, list[Problem]]:
+    """Return what would be sent for a guest, and every problem found on this host.
+
+    There is no offer when the guest is unknown or a disk cannot be measured.
+    """
+    state = await guest_state(host, guest)
+    if state is None:
+        hint = "xenmovectl list shows the guests of this host"
+        return None, [problem("guest-unknown", f"no guest called {guest} runs on this host", hint)]
+    domain = await host.toolstack.describe(guest)
+    problems = guest_obstacles(domain, state)
+    if (busy := host.jobs.busy_with(guest)) is not None:
+        problems.append(problem("busy", f"job {busy.job} is busy with {guest} already"))
+    volumes: list[VolumeOffer] = []
+    paths: list[str] = []
+    for disk in moving_disks(domain):
+        try:
+            size = await asyncio.to_thread(_measure, disk.path)
+            volumes.append(volume_offer(host, disk.path, size, disk.vdev, options.pool))
+            paths.append(disk.path)
+        except (StorageError, Refused) as error:
+            problems += problems_of(error)
+    try:
+        offer = Offer(
+            action=Action.MIGRATE,
+            mode=mode,
+            overwrite=options.overwrite,
+            guest=await _guest_offer(host, domain),
+            volumes=tuple(volumes),
+        )
+        # What the other side would refuse as malformed is better said here.
+        return Sending(build(Offer, plain(offer)), tuple(paths)), problems
+    except SchemaError as error:
+        return None, [*problems, problem("guest", f"{guest} cannot be described: {error}")]
+
+
+async def make_sync_offer(
+    host: Host, volume: str, target: str | None, options: TransferOptions
+) -> Sending:
+    """Return the offer for a volume without a guest. Raises Refused or StorageError."""
+    path = resolve_source(host, volume)
+    size = await asyncio.to_thread(_measure, path)
+    offered = volume_offer(host, path, size, None, options.pool)
+    if target is not None:
+        pool, colon, name = target.partition(":")
+        if not colon:
+            raise Refused([problem("usage", f"target {target!r} is not POOL:NAME")])
+        offered = VolumeOffer(name or offered.name, size, None, pool or None)
+    # Somebody who names the target volume means it, whatever is in it.
+    overwrite = options.overwrite or target is not None
+    offer = Offer(Action.SYNC, Mode.SAVE, overwrite, None, (offered,))
+    try:
+        return Sending(build(Offer, plain(offer)), (path,))
+    except SchemaError as error:
+        raise Refused([problem("usage", f"{volume}: {error}")]) from None
+
+
+def resolve_source(host: Host, volume: str) -> str:
+    """Return the path of a volume given as a path or as pool:name. Raises Refused."""
+    if volume.startswith("/"):
+        return volume
+    pool_name, _, name = volume.partition(":")
+    pool = host.pools.get(pool_name)
+    if pool is None or not name:
+        known = ", ".join(sorted(host.pools)) or "none"
+        raise Refused(
+            [
+                problem(
+                    "usage",
+                    f"{volume!r} is neither an absolute path nor POOL:NAME",
+                    f"known pools: {known}",
+                )
+            ]
+        )
+    if (info := pool.find(name)) is None:
+        raise Refused([problem("volume-missing", f"pool {pool_name} has no volume {name}")])
+    return info.path
+
+
+def volume_offer(
+    host: Host, path: str, size: int, vdev: str | None, pool: str | None
+) -> VolumeOffer:
+    """Name a volume for the target: as its pool here has it, or after its file."""
+    located = host.pool_of(path)
+    name = located[1] if located is not None else PurePath(path).name
+    try:
+        build(VolumeName, name)
+    except SchemaError as error:
+        raise Refused([problem("volume-name", f"{path}: {error}")]) from None
+    return VolumeOffer(name, size, vdev, pool)
+
+
+def _measure(path: str) -> int:
+    volume = open_source(path)
+    try:
+        return volume.size
+    finally:
+        volume.close()
+
+
+async def _guest_offer(host: Host, domain: Domain) -> GuestOffer:
+    return GuestOffer(
+        name=domain.name,
+        uuid=domain.uuid,
+        kind=domain.kind,
+        toolstack=host.toolstack.name,
+        memory=domain.memory,
+        nics=tuple(NicOffer(nic.mac, nic.bridge) for nic in domain.nics),
+        config=await host.toolstack.read_config(domain.name),
+        autostart=await host.toolstack.autostart(domain.name),
+    )
+
+
+async def _guest_row(host: Host, status: DomainStatus) -> GuestRow:
+    try:
+        domain = await host.toolstack.describe(status.name)
+    except ToolstackError as error:
+        obstacles: tuple[str, ...] = (str(error)[:4000],)
+        return GuestRow(
+            status.name, status.domid, "", status.memory, status.state.value, (), obstacles
+        )
+    disks = [await asyncio.to_thread(_disk_row, host, disk) for disk in domain.disks]
+    found = [item.text for item in guest_obstacles(domain, status.state)]
+    found += [disk.obstacle for disk in disks if disk.obstacle and disk.obstacle not in found]
+    return GuestRow(
+        name=domain.name,
+        domid=domain.domid,
+        kind=domain.kind,
+        memory=domain.memory,
+        state=status.state.value,
+        disks=tuple(disks),
+        obstacles=tuple(dict.fromkeys(found)),
+    )
+
+
+def _disk_row(host: Host, disk: Disk) -> DiskRow:
+    obstacle, size = None, None
+    if disk.path or not disk.cdrom:
+        obstacle = disk_obstacle(disk)
+        try:
+            size = _measure(disk.path)
+        except StorageError as error:
+            obstacle = obstacle or str(error)
+    located = host.pool_of(disk.path) if disk.path else None
+    volume = f"{located[0].name}:{located[1]}" if located is not None else None
+    return DiskRow(disk.vdev, disk.path, volume, size, disk.writable, obstacle)

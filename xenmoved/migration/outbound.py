@@ -1,0 +1,212 @@
+"""A guest that leaves this host, in save mode."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass
+from time import monotonic
+
+from blake3 import blake3
+
+from protocol.frames import MAX_PAYLOAD, encode_memory
+from protocol.handover import SourceEvent, SourceState
+from protocol.messages import (
+    PEER,
+    Attach,
+    Findings,
+    HandOver,
+    Placement,
+    Problem,
+    Ready,
+    Receiving,
+    Seal,
+)
+from xenmoved.control.api import JobState, Phase, TransferOptions
+from xenmoved.jobs import Job
+from xenmoved.link.channel import Purpose
+from xenmoved.link.client import PeerLink
+from xenmoved.logs import log_context
+from xenmoved.migration.dialogue import Dialogue, open_dialogue
+from xenmoved.migration.disks import Disks
+from xenmoved.migration.host import Host
+from xenmoved.migration.offers import Sending, guest_state, make_offer
+from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.transfer import Transfer, is_link_loss
+from xenmoved.problems import (
+    Refused,
+    is_expected,
+    problem,
+    problems_of,
+)
+from xenmoved.toolstack.interface import DomainState, OutgoingImage, ToolstackError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a migration would be: every problem of both hosts, and where volumes would go."""
+
+    sending: Sending | None
+    problems: tuple[Problem, ...]
+    placements: tuple[Placement, ...]
+
+
+async def preflight(
+    host: Host, guest: str, peer: str, job: Job, options: TransferOptions
+) -> Preflight:
+    """Look at both hosts. Changes nothing. Raises nothing that a problem can say."""
+    try:
+        sending, problems = await make_offer(host, guest, job.mode, options)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        sending, problems = None, list(problems_of(error))
+    findings = Findings((), ())
+    try:
+        link = await host.link(peer)
+        if sending is not None:
+            async with await open_dialogue(link, host.config.node) as dialogue:
+                findings = await dialogue.ask(sending.offer, Findings)
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        problems += problems_of(error)
+    return Preflight(sending, (*problems, *findings.problems), findings.volumes)
+
+
+class OutboundMigration:
+    """One migration from this host to a peer, from its first channel to the tidying up."""
+
+    def __init__(self, host: Host, job: Job, sending: Sending, options: TransferOptions) -> None:
+        self._host = host
+        self._job = job
+        self._sending = sending
+        self._migration = secrets.token_hex(16)
+        self._image: OutgoingImage = host.toolstack.outgoing(self._migration, job.guest, host.spool)
+        self._ownership = Ownership(host, job, self._migration, self._image)
+        self._transfer = Transfer(host, job, sending, options)
+        self._suspended_at = 0.0
+
+    async def run(self) -> None:
+        """Do all of it; returns when the job has ended. Raises only CancelledError."""
+        job = self._job
+        with log_context(job=job.job, domain=job.guest, peer=job.peer):
+            try:
+                await self._migrate()
+            except Exception as error:
+                if not is_expected(error):
+                    log.exception("internal error")
+                job.problem = job.problem or problems_of(error)[0]
+                await take_back(self._ownership, error)
+            if self._suspended_at and self._ownership.state is SourceState.DONE:
+                job.blackout = monotonic() - self._suspended_at
+            await conclude(self._host, job, self._ownership)
+
+    async def _migrate(self) -> None:
+        job = self._job
+        await self._ownership.begin()
+        await self._claim_volumes()
+        link = await self._host.link(job.peer)
+        async with await open_dialogue(link, self._host.config.node) as dialogue:
+            self._ownership.dialogue = dialogue
+            await self._transfer.attend(dialogue, self._send_all(link, dialogue))
+            job.enter(Phase.COMMIT)
+            await self._ownership.happen(SourceEvent.TARGET_READY)
+
+    async def _claim_volumes(self) -> None:
+        """Note whose data the volumes hold, for the day when the guest comes back."""
+        guest = self._sending.offer.guest
+        for path in self._sending.paths:
+            if guest is not None and (located := self._host.pool_of(path)) is not None:
+                await self._host.journal.set_owner(located[0].name, located[1], guest.uuid)
+
+    async def _send_all(self, link: PeerLink, dialogue: Dialogue) -> None:
+        """Copy, suspend and send everything, until the target waits for the commit."""
+        self._job.enter(Phase.PROVISION)
+        async with self._transfer.disks(link, dialogue, self._migration) as disks:
+            self._job.enter(Phase.PRE_COPY)
+            await disks.pre_copy(self._host.config.transfer.max_rounds)
+            await self._hand_over(link, dialogue, disks)
+
+    async def _hand_over(self, link: PeerLink, dialogue: Dialogue, disks: Disks) -> None:
+        job = self._job
+        await self._check_still_running()
+        await dialogue.ask(HandOver(), Receiving)
+        job.enter(Phase.SUSPEND)
+        await self._ownership.happen(SourceEvent.SUSPENDING)
+        await self._image.start()
+        async with asyncio.TaskGroup() as group:
+            memory = group.create_task(self._send_memory(link))
+            await self._image.suspended()
+            self._suspended_at = monotonic()
+            job.enter(Phase.FINAL_DELTA)
+            await disks.final_round()
+            if self._transfer.verify:
+                job.enter(Phase.VERIFY)
+                await disks.verify()
+        disks.finish()
+        job.enter(Phase.READY)
+        await dialogue.ask(memory.result(), Ready)
+
+    async def _check_still_running(self) -> None:
+        state = await guest_state(self._host, self._job.guest)
+        if state is not DomainState.RUNNING:
+            how = f"is {state} now" if state is not None else "has ended"
+            text = f"{self._job.guest} {how}: it was shut down while its disks were copied"
+            raise Refused(
+                [problem("guest-gone", text, "nothing was lost; start it where you like")]
+            )
+
+    async def _send_memory(self, link: PeerLink) -> Seal:
+        """Send the saved image; returns what it came to."""
+        digest, size = blake3(), 0
+        channel = await link.open(Purpose.MEMORY)
+        try:
+            await channel.send(PEER.encode(Attach(self._migration, 0)))
+            async for piece in self._image.stream():
+                view = memoryview(piece)
+                digest.update(view)
+                for start in range(0, len(view), MAX_PAYLOAD):
+                    frame = encode_memory(view[start : start + MAX_PAYLOAD])
+                    await self._transfer.limiter.take(len(frame))
+                    await channel.send(frame)
+                size += len(view)
+                self._job.memory_sent = size
+            channel.finish()
+            return Seal(size, digest.digest())
+        finally:
+            channel.close()
+
+
+async def take_back(ownership: Ownership, error: BaseException) -> None:
+    """After a failure before the commit: the guest runs here again, the target is told."""
+    if ownership.state in (SourceState.COPYING, SourceState.HANDING_OVER):
+        lost = is_link_loss(error)
+        await ownership.happen(SourceEvent.LINK_LOST if lost else SourceEvent.FAILED)
+
+
+async def conclude(host: Host, job: Job, ownership: Ownership) -> None:
+    """End the job according to who owns the guest now."""
+    unfinished = ownership.unfinished
+    if ownership.state is SourceState.DONE:
+        job.enter(Phase.TIDY)
+        try:
+            await host.toolstack.retire_config(job.guest)
+        except (ToolstackError, OSError) as error:
+            log.warning("the configuration of %s stays as it is: %s", job.guest, error)
+        if unfinished is None:
+            await ownership.settle()
+        log.info("%s runs on %s", job.guest, job.peer)
+        await host.jobs.end(job, JobState.DONE, unfinished)
+        return
+    found = job.problem or problem(
+        "target-aborted", f"{job.peer} did not start {job.guest}: {ownership.target_reason}"
+    )
+    if unfinished is None:
+        await ownership.settle()
+        log.error("%s stays here: %s", job.guest, found.text)
+    state = JobState.ABORTED if found.code == "aborted" else JobState.FAILED
+    await host.jobs.end(job, state, unfinished or found)

@@ -1,0 +1,83 @@
+"""What an earlier daemon left: every migration that its journal does not call settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from protocol.handover import SourceEvent
+from xenmoved.control.api import ENDED, JobKind, JobReport, JobState, Phase
+from xenmoved.jobs import Job
+from xenmoved.journal import Inbound, Outbound
+from xenmoved.logs import log_context
+from xenmoved.migration.arrivals import Arrivals
+from xenmoved.migration.host import Host
+from xenmoved.migration.outbound import conclude
+from xenmoved.migration.ownership import Ownership
+from xenmoved.problems import is_expected, problem
+
+log = logging.getLogger(__name__)
+
+_RESTARTED = problem("restarted", "the daemon was restarted meanwhile", "start it again")
+
+
+async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> None:
+    """Begin to settle everything. What needs no peer is settled when this returns.
+
+    A migration in doubt goes on in `tasks` until the target's word is known.
+    """
+    reports = {report.job: report for report in await host.jobs.reports()}
+    inbound = await host.journal.unsettled_inbound()
+    outbound = await host.journal.unsettled_outbound()
+    taken_up = {entry.job for entry in inbound} | {entry.job for entry in outbound}
+    for report in reports.values():
+        if report.state not in ENDED and report.job not in taken_up:
+            await host.jobs.end(_job(report), JobState.FAILED, _RESTARTED)
+    for entry in inbound:
+        await _recover_inbound(host, arrivals, entry, reports.get(entry.job))
+    for leaving in outbound:
+        tasks.create_task(_recover_outbound(host, leaving, reports.get(leaving.job)))
+
+
+async def _recover_inbound(
+    host: Host, arrivals: Arrivals, entry: Inbound, report: JobReport | None
+) -> None:
+    name = entry.details["name"]
+    job = _job(report) if report else Job(JobKind.RECEIVE, name, entry.peer, job=entry.job)
+    with log_context(job=job.job, domain=name, peer=entry.peer):
+        log.warning("found %s on its way here, %s", name, entry.state)
+        await host.jobs.add(job)
+        try:
+            await arrivals.recover(entry, job)
+        except Exception as error:
+            log.exception("could not settle %s; it is tried again at the next start", name)
+            if not is_expected(error):
+                raise
+
+
+async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | None) -> None:
+    job = _job(report) if report else Job(JobKind.MIGRATE, entry.guest, entry.peer, job=entry.job)
+    with log_context(job=job.job, domain=entry.guest, peer=entry.peer):
+        log.warning("found %s on its way to %s, %s", entry.guest, entry.peer, entry.state)
+        job.problem = _RESTARTED
+        job.phase = Phase.COMMIT
+        await host.jobs.add(job)
+        image = host.toolstack.outgoing(entry.migration, entry.guest, host.spool)
+        ownership = Ownership(host, job, entry.migration, image)
+        ownership.restore(entry.state)
+        await ownership.happen(SourceEvent.RESTARTED)
+        await conclude(host, job, ownership)
+
+
+def _job(report: JobReport) -> Job:
+    return Job(
+        kind=report.kind,
+        guest=report.guest,
+        peer=report.peer,
+        mode=report.mode,
+        job=report.job,
+        phase=report.phase,
+        started=report.started,
+        memory_sent=report.memory_sent,
+        memory_total=report.memory_total,
+    )

@@ -1,0 +1,207 @@
+"""The target's end of a control channel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from protocol.conversation import Conversation
+from protocol.errors import Code, ProtocolError
+from protocol.frames import FrameDecoder, Kind
+from protocol.handover import TargetEvent, TargetState
+from protocol.messages import (
+    PEER,
+    Abort,
+    Aborted,
+    Accepted,
+    Action,
+    Begin,
+    Commit,
+    Failed,
+    Fate,
+    Findings,
+    Finish,
+    Finished,
+    HandOver,
+    Hello,
+    Inquire,
+    Offer,
+    Ping,
+    Pong,
+    Ready,
+    Receiving,
+    Seal,
+    Started,
+    common_capabilities,
+)
+from protocol.messages import Refused as RefusedByUs
+from xenmoved.link.channel import Channel
+from xenmoved.link.errors import LinkLost
+from xenmoved.link.server import Visitor
+from xenmoved.migration.arrivals import Arrivals
+from xenmoved.migration.checks import quota_used
+from xenmoved.migration.dialogue import hello
+from xenmoved.migration.inbound import InboundMigration
+from xenmoved.problems import Refused, is_expected, problems_of
+from xenmoved.tasks import alongside
+
+log = logging.getLogger(__name__)
+
+_HELLO_PATIENCE = 10.0
+
+
+class ControlSession:
+    """Answers the questions of one source on one channel."""
+
+    def __init__(self, arrivals: Arrivals, visitor: Visitor, channel: Channel) -> None:
+        self._arrivals = arrivals
+        self._visitor = visitor
+        self._channel = channel
+        self._conversation = Conversation()
+        self._guest: InboundMigration | None = None
+        self._sync: str | None = None
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Answer until the source ends the channel. What it began ends with it."""
+        try:
+            await alongside(self._converse(), self._watch_volumes())
+        except Exception as error:
+            if not is_expected(error):
+                log.exception("internal error")
+            # A guest that is ready survives the loss of its link, and nobody is there to be told.
+            if problems_of(error)[0].code != "link-lost":
+                await self._say_failed(error)
+        finally:
+            if self._sync is not None:
+                await self._arrivals.end_sync(self._sync)
+            if self._guest is not None and not self._guest.ended.is_set():
+                await self._arrivals.link_lost(self._guest)
+
+    def _volume_failed(self, error: BaseException) -> None:
+        """Take note that a bulk channel of what was begun here failed."""
+        if not self._broken.done():
+            self._broken.set_exception(error)
+
+    async def _converse(self) -> None:
+        messages = self._messages()
+        async with asyncio.timeout(_HELLO_PATIENCE):
+            greeting = await anext(messages, None)
+        if greeting is None:
+            return
+        await self._reply(greeting)
+        async for message in messages:
+            await self._reply(message)
+
+    async def _messages(self) -> AsyncIterator[object]:
+        decoder = FrameDecoder({Kind.MESSAGE})
+        while untrusted_data := await self._channel.receive():
+            decoder.feed(untrusted_data)
+            while (frame := decoder.next_frame()) is not None:
+                message = PEER.decode(frame.untrusted_body)
+                self._conversation.request(message)
+                yield message
+
+    async def _watch_volumes(self) -> None:
+        try:
+            await self._broken
+        finally:
+            if self._broken.done() and not self._broken.cancelled():
+                self._broken.exception()
+
+    async def _reply(self, message: object) -> None:
+        answer = await self._answer(message)
+        self._conversation.reply(answer)
+        await self._channel.send(PEER.encode(answer))
+
+    async def _say_failed(self, error: Exception) -> None:
+        problem = problems_of(error)[0]
+        log.warning("%s: %s", self._visitor.peer, problem.text)
+        if self._guest is not None:
+            await self._arrivals.failed(self._guest, problem.text)
+        try:
+            await self._channel.send(PEER.encode(Failed(problem)))
+        except LinkLost:
+            log.debug("%s is gone already", self._visitor.peer)
+
+    async def _answer(self, message: object) -> object:  # noqa: PLR0911 - one line a message
+        peer = self._visitor.peer
+        match message:
+            case Hello():
+                common_capabilities(message)
+                return hello(self._arrivals.host.config.node)
+            case Ping():
+                return await self._pong()
+            case Offer():
+                found = await self._arrivals.assess(peer, message)
+                return Findings(found.problems[:256], found.placements)
+            case Begin():
+                return await self._begin(message)
+            case Inquire(migration):
+                return await self._arrivals.fate(peer, migration)
+            case Commit(migration):
+                return await self._commit(migration)
+            case Abort(migration):
+                return await self._abort(migration)
+            case HandOver() | Seal():
+                return await self._receive_memory(message)
+            case Finish() if self._sync is not None:
+                await self._arrivals.landing(self._visitor, self._sync).seal()
+                return Finished()
+        raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
+
+    async def _begin(self, begin: Begin) -> object:
+        try:
+            if begin.offer.action is Action.SYNC:
+                _, placements = await self._arrivals.begin_sync(
+                    self._visitor, begin, self._volume_failed
+                )
+                self._sync = begin.migration
+            else:
+                self._guest, placements = await self._arrivals.begin_guest(
+                    self._visitor, begin, self._volume_failed
+                )
+        except Refused as error:
+            return RefusedByUs(error.problems[:256])
+        return Accepted(placements)
+
+    async def _receive_memory(self, message: HandOver | Seal) -> object:
+        if self._guest is None:
+            raise ProtocolError(Code.UNEXPECTED, "a sync has no memory")
+        if isinstance(message, HandOver):
+            await self._guest.receive()
+            return Receiving()
+        await self._guest.seal(message)
+        return Ready()
+
+    async def _commit(self, migration: str) -> Started | Aborted:
+        fate = await self._arrivals.decide(self._visitor.peer, migration, TargetEvent.COMMIT)
+        if fate.state is TargetState.STARTED:
+            return Started()
+        return _aborted(fate)
+
+    async def _abort(self, migration: str) -> Aborted:
+        fate = await self._arrivals.decide(self._visitor.peer, migration, TargetEvent.ABORT)
+        return _aborted(fate)
+
+    async def _pong(self) -> Pong:
+        host = self._arrivals.host
+        allow = host.peer(self._visitor.peer).allow
+        info = await host.toolstack.host()
+        return Pong(
+            toolstack=info.toolstack,
+            xen_version=info.xen_version,
+            actions=tuple(action.value for action in allow.actions),
+            pools=tuple(pool for pool in allow.pools if pool in host.pools),
+            guests=allow.guests,
+            quota=allow.quota,
+            quota_used=await quota_used(host, self._visitor.peer),
+        )
+
+
+def _aborted(fate: Fate) -> Aborted:
+    """Say aborted, and only if that is what the journal says."""
+    if fate.state is not TargetState.ABORTED:
+        raise ProtocolError(Code.UNEXPECTED, f"the migration is {fate.state}")
+    return Aborted(fate.reason)

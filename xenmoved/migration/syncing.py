@@ -1,0 +1,71 @@
+"""A volume that is sent without a guest."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from protocol.messages import Findings, Finish, Finished
+from xenmoved.control.api import JobState, Phase, TransferOptions
+from xenmoved.jobs import Job
+from xenmoved.link.client import PeerLink
+from xenmoved.logs import log_context
+from xenmoved.migration.dialogue import Dialogue, open_dialogue
+from xenmoved.migration.host import Host
+from xenmoved.migration.offers import Sending
+from xenmoved.migration.transfer import Transfer
+from xenmoved.problems import Refused, is_expected, problems_of
+
+log = logging.getLogger(__name__)
+
+
+async def check_sync(host: Host, sending: Sending, peer: str) -> None:
+    """Ask the target what stands in the way. Raises Refused with every problem, or LinkError."""
+    link = await host.link(peer)
+    async with await open_dialogue(link, host.config.node) as dialogue:
+        findings = await dialogue.ask(sending.offer, Findings)
+    if findings.problems:
+        raise Refused(findings.problems)
+
+
+class OutboundSync:
+    """One volume sent to a peer: one round, verified if asked.
+
+    When it breaks off, what was written stays on the target, and the next one sends only what is
+    missing.
+    """
+
+    def __init__(self, host: Host, job: Job, sending: Sending, options: TransferOptions) -> None:
+        self._host = host
+        self._job = job
+        self._transfer = Transfer(host, job, sending, options)
+        self._id = secrets.token_hex(16)
+
+    async def run(self) -> None:
+        """Do all of it; returns when the job has ended. Raises only CancelledError."""
+        job = self._job
+        with log_context(job=job.job, peer=job.peer):
+            try:
+                link = await self._host.link(job.peer)
+                async with await open_dialogue(link, self._host.config.node) as dialogue:
+                    await self._transfer.attend(dialogue, self._sync(link, dialogue))
+            except Exception as error:
+                if not is_expected(error):
+                    log.exception("internal error")
+                found = problems_of(error)[0]
+                log.error("%s", found.text)
+                state = JobState.ABORTED if found.code == "aborted" else JobState.FAILED
+                await self._host.jobs.end(job, state, found)
+            else:
+                await self._host.jobs.end(job, JobState.DONE)
+
+    async def _sync(self, link: PeerLink, dialogue: Dialogue) -> None:
+        self._job.enter(Phase.PROVISION)
+        async with self._transfer.disks(link, dialogue, self._id) as disks:
+            self._job.enter(Phase.PRE_COPY)
+            await disks.pre_copy(max_rounds=1)
+            if self._transfer.verify:
+                self._job.enter(Phase.VERIFY)
+                await disks.verify()
+            disks.finish()
+            await dialogue.ask(Finish(), Finished)

@@ -1,0 +1,96 @@
+"""What every outgoing job shares: its choices, and the company of its dialogue."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from protocol.errors import Code, ProtocolError
+from protocol.messages import Accepted, Begin, Placement
+from protocol.messages import Refused as RefusedByPeer
+from xenmoved.control.api import TransferOptions
+from xenmoved.jobs import Job
+from xenmoved.link.client import PeerLink
+from xenmoved.migration.dialogue import Dialogue
+from xenmoved.migration.disks import Disks, attached_disks, watch_for_stall
+from xenmoved.migration.host import Host
+from xenmoved.migration.offers import Sending
+from xenmoved.problems import AbortRequested, Refused, problem, problems_of
+from xenmoved.sync.compression import Compression
+from xenmoved.sync.limiter import RateLimiter
+from xenmoved.sync.source import SyncTools
+from xenmoved.tasks import alongside
+
+
+class Transfer:
+    """The choices of one outgoing job: what it was asked for, or what is configured."""
+
+    def __init__(self, host: Host, job: Job, sending: Sending, options: TransferOptions) -> None:
+        configured = host.config.transfer
+        rate = configured.rate_limit if options.rate_limit is None else options.rate_limit or None
+        self._host = host
+        self._job = job
+        self._sending = sending
+        self._compression = Compression(options.compression or configured.compression.value)
+        self._keep_partial = options.keep_partial
+        self.verify = configured.verify if options.verify is None else options.verify
+        self.limiter = RateLimiter(rate)
+
+    @asynccontextmanager
+    async def disks(
+        self, link: PeerLink, dialogue: Dialogue, migration: str
+    ) -> AsyncIterator[Disks]:
+        """Have the target take the offer, and attach every volume. Raises Refused."""
+        begin = Begin(migration, self._sending.offer, self._keep_partial)
+        answer = await dialogue.ask(begin, Accepted, RefusedByPeer)
+        if isinstance(answer, RefusedByPeer):
+            raise Refused(answer.problems)
+        placements: tuple[Placement, ...] = answer.volumes
+        if len(placements) != len(self._sending.paths):
+            raise ProtocolError(Code.OUT_OF_RANGE, "the target placed other volumes than offered")
+        compression = self._compression if "zstd" in dialogue.capabilities else Compression.OFF
+        async with attached_disks(
+            link,
+            migration,
+            self._sending,
+            placements,
+            tools=SyncTools(self._host.outgoing_buffers, self.limiter, self._host.spool),
+            compression=compression,
+            readers=self._host.config.transfer.readers,
+            progress=self._job.volumes,
+        ) as disks:
+            yield disks
+
+    async def attend(self, dialogue: Dialogue, work: Coroutine[Any, Any, None]) -> None:
+        """Await the work; end it when the operator or the target says so, or when it stalls."""
+        job = self._job
+        stall = self._host.config.timeouts.stall
+        try:
+            await alongside(
+                work,
+                _obey_abort(job),
+                _heed(dialogue),
+                watch_for_stall(job.activity, job.peer, stall),
+            )
+        except Exception as error:
+            # A volume channel may have told of the end before the reason for it came.
+            if is_link_loss(error):
+                raise await dialogue.explanation() or error from error
+            raise
+
+
+def is_link_loss(error: BaseException) -> bool:
+    """Whether nothing else went wrong than that the connection ended."""
+    return all(item.code == "link-lost" for item in problems_of(error))
+
+
+async def _obey_abort(job: Job) -> None:
+    await job.abort_requested.wait()
+    raise AbortRequested([problem("aborted", "aborted by the operator")])
+
+
+async def _heed(dialogue: Dialogue) -> None:
+    """Raise what the target says when it fails."""
+    await dialogue.failed.wait()
+    dialogue.check()

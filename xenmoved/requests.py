@@ -1,0 +1,339 @@
+"""Answers to what `xenmovectl` asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import asyncssh
+
+import xenmoved
+from protocol.messages import Mode, Ping, Pong
+from xenmoved.config.errors import ConfigError
+from xenmoved.config.loader import peer_from
+from xenmoved.config.model import Peer
+from xenmoved.config.peers import remove_peer, write_peer
+from xenmoved.control.api import (
+    ENDED,
+    AbortJob,
+    AddPeer,
+    Done,
+    FetchPeerKey,
+    GetIdentity,
+    GetJob,
+    GetStatus,
+    Guests,
+    Identity,
+    JobKind,
+    JobReport,
+    Jobs,
+    JobState,
+    ListGuests,
+    ListJobs,
+    ListPeers,
+    PeerKey,
+    PeerPing,
+    PeerRow,
+    Peers,
+    PingPeer,
+    Plan,
+    PlanMigration,
+    PlannedVolume,
+    RemovePeer,
+    StartMigration,
+    StartSync,
+    Status,
+    WatchJob,
+)
+from xenmoved.jobs import Job
+from xenmoved.link.channel import Purpose
+from xenmoved.link.client import PeerLink, fetch_host_key
+from xenmoved.link.identity import fingerprint, parse_public, public_text
+from xenmoved.link.server import LinkServer
+from xenmoved.migration.dialogue import open_dialogue
+from xenmoved.migration.host import Host
+from xenmoved.migration.offers import guest_rows, make_sync_offer
+from xenmoved.migration.outbound import OutboundMigration, Preflight, preflight
+from xenmoved.migration.syncing import OutboundSync, check_sync
+from xenmoved.problems import Refused, problem
+
+_PROBE_SECONDS: Final = 1.0
+_PROBE_PIECE: Final = bytes(256 * 1024)
+_PROBE_MOST: Final = 512 * 2**20
+
+
+class Requests:
+    """Answers requests of the control socket."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        server: LinkServer,
+        identity: asyncssh.SSHKey,
+        config_file: Path,
+        port: int,
+        reload: Callable[[], Awaitable[None]],
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._host = host
+        self._server = server
+        self._identity = identity
+        self._config_file = config_file
+        self._port = port
+        self._reload = reload
+        self._tasks = tasks
+        self._starting = asyncio.Lock()
+
+    async def answer(self, request: Any) -> AsyncIterator[object]:
+        """Yield the answers to one request. Raises what `xenmoved.problems` knows."""
+        if isinstance(request, WatchJob):
+            async for report in self._watch(request):
+                yield report
+            return
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            raise Refused([problem("usage", f"{type(request).__name__} is not a request")])
+        yield await handler(self, request)
+
+    async def _status(self, _: GetStatus) -> Status:
+        info = await self._host.toolstack.host()
+        return Status(
+            node=self._host.config.node,
+            version=xenmoved.__version__,
+            toolstack=info.toolstack,
+            xen_version=info.xen_version,
+            free_memory=info.free_memory,
+            listening=f"{self._host.config.listen.address} port {self._port}",
+            fingerprint=fingerprint(self._identity),
+            peers=len(self._host.config.peers),
+            jobs=tuple(job.report() for job in self._host.jobs.live)[:1000],
+        )
+
+    async def _guests(self, _: ListGuests) -> Guests:
+        return Guests(tuple(await guest_rows(self._host)))
+
+    async def _plan(self, request: PlanMigration) -> Plan:
+        job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode)
+        found = await preflight(self._host, request.guest, request.peer, job, request.options)
+        return _plan_of(request, found)
+
+    async def _migrate(self, request: StartMigration) -> JobReport:
+        job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode)
+        async with self._starting:
+            found = await preflight(self._host, request.guest, request.peer, job, request.options)
+            if found.problems or found.sending is None:
+                raise Refused(found.problems)
+            guest = found.sending.offer.guest
+            job.memory_total = guest.memory if guest is not None else 0
+            await self._host.jobs.add(job)
+        migration = OutboundMigration(self._host, job, found.sending, request.options)
+        job.task = self._tasks.create_task(migration.run())
+        return job.report()
+
+    async def _sync(self, request: StartSync) -> JobReport:
+        peer, options = request.peer, request.options
+        sending = await make_sync_offer(self._host, request.volume, request.target, options)
+        await check_sync(self._host, sending, peer)
+        job = Job(JobKind.SYNC, "", peer, Mode.SAVE)
+        await self._host.jobs.add(job)
+        job.task = self._tasks.create_task(OutboundSync(self._host, job, sending, options).run())
+        return job.report()
+
+    async def _list_jobs(self, request: ListJobs) -> Jobs:
+        reports = await self._host.jobs.reports()
+        wanted = [r for r in reports if request.ended or r.state not in ENDED]
+        return Jobs(tuple(wanted[:1000]))
+
+    async def _job(self, request: GetJob) -> JobReport:
+        return await self._find(request.job)
+
+    async def _watch(self, request: WatchJob) -> AsyncIterator[JobReport]:
+        first = await self._find(request.job)
+        live = self._host.jobs.find_live(first.job)
+        while live is not None and not live.finished.is_set():
+            yield live.report()
+            try:
+                async with asyncio.timeout(request.interval):
+                    await live.finished.wait()
+            except TimeoutError:
+                continue
+        yield live.report() if live is not None else first
+
+    async def _abort(self, request: AbortJob) -> Done:
+        report = await self._find(request.job)
+        live = self._host.jobs.find_live(report.job)
+        if live is None:
+            raise Refused([problem("ended", f"job {report.job} has ended: it is {report.state}")])
+        if live.kind is JobKind.RECEIVE:
+            text = f"job {live.job} is {live.peer}'s: abort it there"
+            raise Refused([problem("not-ours", text)])
+        if live.state is JobState.IN_DOUBT:
+            text = f"job {live.job} is in doubt: {live.guest} may run on {live.peer} already"
+            hint = "it is decided as soon as the peer can be reached"
+            raise Refused([problem("in-doubt", text, hint)])
+        live.abort_requested.set()
+        await live.finished.wait()
+        if live.state is JobState.DONE:
+            text = f"job {live.job} could not be aborted any more: it is done"
+            raise Refused([problem("too-late", text)])
+        stays = f": {live.guest} stays here" if live.guest else ""
+        return Done(f"job {live.job} is {live.state}{stays}")
+
+    async def _find(self, wanted: str) -> JobReport:
+        if (report := await self._host.jobs.find(wanted)) is None:
+            hint = "xenmovectl jobs --all shows them"
+            raise Refused([problem("job-unknown", f"no job is called {wanted}", hint)])
+        return report
+
+    async def _identity_answer(self, _: GetIdentity) -> Identity:
+        key = self._identity
+        return Identity(self._host.config.node, public_text(key), fingerprint(key), self._port)
+
+    async def _fetch_key(self, request: FetchPeerKey) -> PeerKey:
+        timeout = self._host.config.timeouts.connect
+        key = await fetch_host_key(request.address, request.port, timeout)
+        return PeerKey(public_text(key), fingerprint(key))
+
+    async def _list_peers(self, _: ListPeers) -> Peers:
+        connected = {visitor.peer for visitor in self._server.visitors}
+        peers = sorted(self._host.config.peers.values(), key=lambda peer: peer.name)
+        return Peers(tuple(self._peer_row(peer, peer.name in connected) for peer in peers))
+
+    def _peer_row(self, peer: Peer, connected_from: bool) -> PeerRow:
+        return PeerRow(
+            name=peer.name,
+            address=peer.address,
+            port=peer.port,
+            fingerprint=fingerprint(parse_public(peer.key)),
+            actions=peer.allow.actions,
+            pools=peer.allow.pools,
+            guests=peer.allow.guests,
+            quota=peer.allow.quota,
+            connected_from=connected_from,
+            connected_to=self._host.links.connected(peer.name),
+        )
+
+    async def _add_peer(self, request: AddPeer) -> Done:
+        if request.key.split()[:2] == public_text(self._identity).split():
+            text = "that is the key of this host itself"
+            raise Refused([problem("own-key", text, "give the address of the other host")])
+        data: dict[str, object] = {
+            "address": request.address,
+            "port": request.port,
+            "key": request.key,
+        }
+        if request.actions or request.pools or request.guests:
+            data["allow"] = {
+                "actions": [action.value for action in request.actions],
+                "pools": list(request.pools),
+                "guests": list(request.guests),
+                **({"quota": request.quota} if request.quota is not None else {}),
+            }
+        try:
+            peer = peer_from(request.name, data, self._config_file)
+            path = write_peer(self._config_file, peer, replace=request.replace)
+        except ConfigError as error:
+            raise Refused([problem("configuration", str(error))]) from None
+        await self._reload()
+        return Done(f"peer {request.name} was written to {path}")
+
+    async def _remove_peer(self, request: RemovePeer) -> Done:
+        try:
+            path = remove_peer(self._config_file, request.name)
+        except ConfigError as error:
+            raise Refused([problem("configuration", str(error))]) from None
+        await self._reload()
+        return Done(f"peer {request.name} was removed: {path}")
+
+    async def _ping(self, request: PingPeer) -> PeerPing:
+        link = await self._host.link(request.name)
+        async with await open_dialogue(link, self._host.config.node) as dialogue:
+            began = monotonic()
+            pong = await dialogue.ask(Ping(), Pong)
+            await dialogue.ask(Ping(), Pong)
+            round_trip = (monotonic() - began) / 2
+            throughput = await _measure(link)
+            return PeerPing(
+                peer=request.name,
+                node=dialogue.peer_hello.node,
+                software=dialogue.peer_hello.software,
+                protocol_version=dialogue.peer_hello.version,
+                toolstack=pong.toolstack,
+                xen_version=pong.xen_version,
+                capabilities=tuple(sorted(dialogue.capabilities)),
+                round_trip=round_trip,
+                throughput=throughput,
+                actions=pong.actions,
+                pools=pong.pools,
+                guests=pong.guests,
+                quota=pong.quota,
+                quota_used=pong.quota_used,
+            )
+
+    _handlers: Final[dict[type, Callable[[Requests, Any], Awaitable[object]]]] = {
+        GetStatus: _status,
+        ListGuests: _guests,
+        PlanMigration: _plan,
+        StartMigration: _migrate,
+        StartSync: _sync,
+        ListJobs: _list_jobs,
+        GetJob: _job,
+        AbortJob: _abort,
+        GetIdentity: _identity_answer,
+        FetchPeerKey: _fetch_key,
+        ListPeers: _list_peers,
+        AddPeer: _add_peer,
+        RemovePeer: _remove_peer,
+        PingPeer: _ping,
+    }
+
+
+def _plan_of(request: PlanMigration, found: Preflight) -> Plan:
+    volumes: list[PlannedVolume] = []
+    memory = 0
+    if found.sending is not None:
+        offer = found.sending.offer
+        memory = offer.guest.memory if offer.guest is not None else 0
+        for offered, path, placement in zip(
+            offer.volumes, found.sending.paths, found.placements, strict=False
+        ):
+            volumes.append(
+                PlannedVolume(
+                    vdev=offered.vdev or "",
+                    source=path,
+                    target=f"{placement.pool}:{placement.name}",
+                    size=offered.size,
+                    fresh=placement.fresh,
+                )
+            )
+    return Plan(
+        guest=request.guest,
+        peer=request.peer,
+        mode=request.mode,
+        problems=found.problems[:512],
+        warnings=(),
+        volumes=tuple(volumes),
+        memory=memory,
+        estimate=None,
+        blackout=None,
+    )
+
+
+async def _measure(link: PeerLink) -> float:
+    """Return bytes a second that the link carried for about a second."""
+    channel = await link.open(Purpose.PROBE)
+    try:
+        began, sent = monotonic(), 0
+        while monotonic() - began < _PROBE_SECONDS and sent < _PROBE_MOST:
+            await channel.send(_PROBE_PIECE)
+            sent += len(_PROBE_PIECE)
+        channel.finish()
+        while await channel.receive():
+            pass
+        return sent / (monotonic() - began)
+    finally:
+        channel.close()

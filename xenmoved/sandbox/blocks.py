@@ -1,0 +1,88 @@
+"""Self-describing blocks, and the disks that hold them.
+
+The content of a block follows from guest, disk, place and sequence number, so that a block read
+back tells whether it is the right one, an older one (a lost write), one of a later copy, or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import stat
+import struct
+import uuid as uuids
+
+UNIT = 4096  # bytes; the smallest thing written and checked
+CHUNK_UNITS = 16  # the largest write is one chunk
+CHUNK = UNIT * CHUNK_UNITS
+
+_HEADER = struct.Struct("<8s16sIIQ")  # magic, guest, disk, unit, sequence number
+_MAGIC = b"XMVBLOCK"
+_BLKZEROOUT = 0x127F
+_ZEROES = bytes(UNIT)
+
+
+def make(guest: bytes, disk: int, unit: int, sequence: int) -> bytes:
+    """Content of one unit. `unit` counts units from the start of the disk."""
+    header = _HEADER.pack(_MAGIC, guest, disk, unit, sequence)
+    return header + hashlib.shake_128(header).digest(UNIT - _HEADER.size)
+
+
+def diagnose(found: bytes, guest: bytes, disk: int, unit: int, sequence: int) -> str:
+    """Say in what way `found` is not the content that was written last."""
+    if found == _ZEROES:
+        return f"missing: zeroes instead of write {sequence}"
+    magic, owner, at_disk, at_unit, written = _HEADER.unpack_from(found)
+    if magic != _MAGIC:
+        return f"wrong: foreign data instead of write {sequence}"
+    if (owner, at_disk, at_unit) != (guest, disk, unit):
+        whose = uuids.UUID(bytes=owner)
+        return f"wrong: block of guest {whose} disk {at_disk} unit {at_unit} (write {written})"
+    if found != make(guest, disk, unit, written):
+        return f"wrong: damaged content of write {written}, expected write {sequence}"
+    if written < sequence:
+        return f"stale: write {written} instead of write {sequence}"
+    return f"wrong: write {written} of another copy instead of write {sequence}"
+
+
+class Disk:
+    """An open disk: past the page cache for a block device, through the file for an image."""
+
+    def __init__(self, path: str, writable: bool) -> None:
+        self.is_block = stat.S_ISBLK(os.stat(path).st_mode)  # noqa: PTH116 - a guest's own name
+        flags = os.O_RDWR if writable else os.O_RDONLY
+        if self.is_block:
+            flags |= os.O_DIRECT
+        self._descriptor = os.open(path, flags | os.O_CLOEXEC)
+        self.size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        # An anonymous mapping is aligned to a page, as direct I/O wants.
+        self._buffer = memoryview(mmap.mmap(-1, CHUNK))
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read exactly `length` bytes (at most a chunk)."""
+        target = self._buffer[:length]
+        if os.preadv(self._descriptor, [target], offset) != length:
+            raise OSError(f"short read at {offset}")
+        return bytes(target)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of `data` (at most a chunk)."""
+        source = self._buffer[: len(data)]
+        source[:] = data
+        if os.pwritev(self._descriptor, [source], offset) != len(data):
+            raise OSError(f"short write at {offset}")
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeroes, on a block device without sending any data."""
+        if self.is_block:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._descriptor, _BLKZEROOUT, struct.pack("QQ", offset, length))
+                return
+        self.write(offset, bytes(length))
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        os.close(self._descriptor)

@@ -1,0 +1,351 @@
+"""The guest: a process that writes to its disks, dirties its memory and checks every block.
+
+Started by `build.start_guest` with its memory on descriptor 3 and a pipe on descriptor 4, on which
+it says `ok` once its disks are open, or why not. It starts paused and obeys its control socket.
+It executes only while it holds the lock of its witness file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+import uuid as uuids
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xenmoved.sandbox import control
+from xenmoved.sandbox.blocks import CHUNK_UNITS, UNIT, Disk, diagnose, make
+from xenmoved.sandbox.host import (
+    CRASHED,
+    NOT_SHUT_DOWN,
+    POWERED_OFF,
+    SUSPENDED,
+    Domain,
+    Host,
+    process_status,
+    replace,
+)
+from xenmoved.sandbox.ram import PAGE, MemoryDamaged, Ram, Table, knobs_from
+from xenmoved.sandbox.witness import Diverged, Witness, failures
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+MEMORY_DESCRIPTOR = 3
+READY_DESCRIPTOR = 4
+TICK = 0.05  # seconds
+WRITE_UNITS = (1, 1, 1, 2, 4, 8, CHUNK_UNITS)
+_ZERO_CHECKSUM = zlib.crc32(bytes(UNIT))
+
+
+class BlockFailed(Exception):
+    """A block does not hold what was written last."""
+
+
+class Volume:
+    """One writable disk with what the guest remembers of it."""
+
+    def __init__(self, number: int, table: Table, disk: Disk, guest: bytes) -> None:
+        self.table = table
+        self._number = number
+        self._disk = disk
+        self._guest = guest
+        self.written = table.written()
+
+    def write(self, sequence: int, *, zeroes: bool) -> None:
+        """Write a random piece of the working area as the guest's action `sequence`."""
+        index = random.randrange(self.table.working * CHUNK_UNITS)
+        count = min(random.choice(WRITE_UNITS), CHUNK_UNITS - index % CHUNK_UNITS)
+        at, unit = self.table.offset(index), self.table.unit(index)
+        if zeroes:
+            self._disk.zero(at, count * UNIT)
+            checksums = [_ZERO_CHECKSUM] * count
+        else:
+            parts = [make(self._guest, self._number, unit + i, sequence) for i in range(count)]
+            self._disk.write(at, b"".join(parts))
+            checksums = [zlib.crc32(part) for part in parts]
+        for i, checksum in enumerate(checksums):
+            if self.table.get(index + i)[0] == 0:
+                self.written.append(index + i)
+            self.table.set(index + i, sequence, checksum, zeroes)
+
+    def check(self, index: int, count: int = 1) -> int:
+        """Check units within one chunk; returns how many had been written. Raises BlockFailed."""
+        found = self._disk.read(self.table.offset(index), count * UNIT)
+        checked = 0
+        for i in range(count):
+            sequence, checksum, _ = self.table.get(index + i)
+            part = found[i * UNIT : (i + 1) * UNIT]
+            if sequence and zlib.crc32(part) != checksum:
+                unit = self.table.unit(index + i)
+                reason = diagnose(part, self._guest, self._number, unit, sequence)
+                raise BlockFailed(f"{self.table.vdev} block at {unit * UNIT}: {reason}")
+            checked += sequence != 0
+        return checked
+
+
+class Guest:
+    """State and actions of the guest. `gate` is held during every action."""
+
+    def __init__(self, host: Host, domain: Domain, *, fresh: bool) -> None:
+        self._host = host
+        self._domain = domain
+        self._ram = Ram(MEMORY_DESCRIPTOR)
+        self._witness = Witness(host.witness, domain.uuid)
+        self._gate = threading.Lock()
+        self._wanting: set[int] = set()
+        self._awake = threading.Event()
+        self._paused = True
+        self._shutdown = NOT_SHUT_DOWN
+        self._failures: list[str] = []
+        disks = self._open_disks()
+        if fresh:
+            knobs = knobs_from(domain.config["b_info"].get("cmdline", ""))
+            self._ram.boot(domain.uuid, knobs, [(vdev, disk.size) for vdev, disk in disks.items()])
+            self._ram.sequence = self._witness.sequence
+        # An image arrives as it was suspended, and is verified when it first executes.
+        self._sealed = not fresh
+        static = self._ram.static()
+        self._knobs: dict[str, float] = static["knobs"]
+        self._filler: int = static["filler"]
+        guest = uuids.UUID(static["uuid"]).bytes
+        self._volumes = [
+            Volume(number, self._ram.table(layout), disks[layout["vdev"]], guest)
+            for number, layout in enumerate(static["disks"])
+            if layout["working"]
+        ]
+
+    def _open_disks(self) -> dict[str, Disk]:
+        """Open every disk; returns those that the guest writes to."""
+        writable = {}
+        for disk in self._domain.config.get("disks", []):
+            if disk["format"] == "empty":
+                continue
+            for_writing = bool(disk.get("readwrite")) and not disk.get("is_cdrom")
+            opened = Disk(disk["pdev_path"], for_writing)
+            # Other formats hold metadata of their own, which raw writes would destroy.
+            if for_writing and disk["format"] == "raw":
+                writable[disk["vdev"]] = opened
+        return writable
+
+    @property
+    def _executing(self) -> bool:
+        return not self._paused and self._shutdown == NOT_SHUT_DOWN
+
+    def log(self, text: str) -> None:
+        """Print to the console."""
+        print(time.strftime("%H:%M:%S"), text, flush=True)
+
+    def _fail(self, text: str) -> None:
+        """Stop for good. The gate is held."""
+        self.log(f"FAILED: {text}")
+        self._failures.append(text)
+        self._shutdown = CRASHED
+        self._awake.clear()
+        self._witness.leave()
+        self._publish()
+
+    def _publish(self) -> None:
+        self._host.publish(self._domain.domid, paused=self._paused, shutdown=self._shutdown)
+
+    @contextlib.contextmanager
+    def _stopped(self) -> Iterator[None]:
+        """Hold the gate, before the worker takes it again: a lock alone would not be fair."""
+        self._wanting.add(threading.get_ident())
+        try:
+            with self._gate:
+                yield
+        finally:
+            self._wanting.discard(threading.get_ident())
+
+    def change(self, *, paused: bool | None = None, shutdown: str | None = None) -> None:
+        """Pause, suspend and so on; what was in flight is finished before this returns."""
+        with self._stopped():
+            before = self._executing
+            if paused is not None:
+                self._paused = paused
+            if shutdown is not None and self._shutdown != CRASHED:
+                if shutdown == SUSPENDED and not self._sealed:
+                    self._ram.seal()
+                    self._sealed = True
+                self._shutdown = shutdown
+            if before and not self._executing:
+                self._awake.clear()
+                self._witness.leave()
+            self._publish()
+            if self._executing and not before:
+                self._enter()
+
+    def _enter(self) -> None:
+        try:
+            if self._sealed:
+                self._ram.verify()
+            self._sealed = False
+            self._ram.sequence = self._witness.enter(self._ram.sequence)
+        except (MemoryDamaged, Diverged) as error:
+            self._fail(str(error))
+            return
+        self.log(f"executing from {self._ram.sequence} in process {os.getpid()}")
+        self._awake.set()
+
+    # --- the work ---
+
+    def work(self) -> None:
+        """Write, dirty and check at the rates of the knobs, for ever."""
+        mean = sum(WRITE_UNITS) / len(WRITE_UNITS) * UNIT
+        writes = self._knobs["writes"] or self._knobs["rate"] * (1 << 20) / mean
+        actions: list[tuple[float, Callable[[], None]]] = [
+            (writes, self._write),
+            (self._knobs["checks"], self._check_one),
+            (self._knobs["dirty"] * (1 << 20) / PAGE, self._dirty),
+        ]
+        owed = [0.0] * len(actions)
+        last = time.monotonic()
+        while True:
+            if not self._awake.is_set():
+                self._awake.wait()
+                last = time.monotonic()
+            time.sleep(TICK)
+            now = time.monotonic()
+            elapsed, last = min(now - last, 1.0), now
+            for number, (rate, action) in enumerate(actions):
+                owed[number] += rate * elapsed
+                while owed[number] >= 1 and self._act(action):
+                    owed[number] -= 1
+
+    def _act(self, action: Callable[[], None]) -> bool:
+        while self._wanting:
+            time.sleep(0.001)
+        with self._gate:
+            if not self._executing:
+                return False
+            try:
+                action()
+            except (BlockFailed, OSError) as error:
+                self._fail(str(error))
+        return True
+
+    def _write(self) -> None:
+        if self._volumes:
+            # Told before the write is done, so that no copy can have written more than is known.
+            sequence = self._ram.sequence + 1
+            self._witness.advance(sequence)
+            self._ram.sequence = sequence
+            zeroes = random.random() < self._knobs["zero"]
+            random.choice(self._volumes).write(sequence, zeroes=zeroes)
+
+    def _check_one(self) -> None:
+        volume = random.choice(self._volumes) if self._volumes else None
+        if volume is not None and volume.written:
+            volume.check(random.choice(volume.written))
+
+    def _dirty(self) -> None:
+        self._ram.dirty_filler(self._filler)
+
+    # --- the control socket ---
+
+    def serve(self, server: socket.socket) -> None:
+        """Answer connections, each in a thread of its own."""
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                operation = json.loads(control.read_line(connection) or b"{}").get("operation")
+                if operation == "watch":
+                    connection.recv(1)
+                    return
+                answer = self._perform(operation)
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+            except OSError:
+                return  # the caller went away
+            if operation == "shutdown" and self._shutdown == POWERED_OFF:
+                os._exit(0)
+
+    def _perform(self, operation: str) -> dict[str, Any]:
+        match operation:
+            case "pause":
+                self.change(paused=True)
+            case "unpause":
+                self.change(paused=False)
+            case "suspend":
+                if self._shutdown != SUSPENDED and not self._executing:
+                    return {"error": "guest didn't acknowledge suspend, cancelling request"}
+                self.change(shutdown=SUSPENDED)
+            case "resume":
+                if self._shutdown == SUSPENDED:
+                    self.change(shutdown=NOT_SHUT_DOWN)
+            case "shutdown":
+                if self._executing:
+                    self.log("powering off")
+                    self.change(shutdown=POWERED_OFF)
+            case "check":
+                return self._check_all()
+            case _:
+                return {"error": f"unknown operation {operation}"}
+        return {}
+
+    def _check_all(self) -> dict[str, Any]:
+        blocks = 0
+        problems: list[str] = []
+        for volume in self._volumes:
+            chunks = sorted({index // CHUNK_UNITS for index in list(volume.written)})
+            for chunk in chunks:
+                with self._stopped():
+                    if not self._executing:
+                        break
+                    try:
+                        blocks += volume.check(chunk * CHUNK_UNITS, CHUNK_UNITS)
+                    except (BlockFailed, OSError) as error:
+                        self._fail(str(error))
+        if not self._executing and not self._failures:
+            problems.append("the domain does not execute")
+        problems += self._failures + failures(self._host.witness, self._domain.uuid)
+        return {
+            "ok": not problems,
+            "blocks": blocks,
+            "sequence": self._ram.sequence,
+            "failures": problems,
+        }
+
+
+def register(host: Host, domid: int) -> Domain:
+    """Make this process the domain's guest, unless the domain was destroyed meanwhile."""
+    with host.locked():
+        domain = host.load(domid)
+        if domain is None:
+            sys.exit("the domain was destroyed while it was built")
+        status = process_status(os.getpid())
+        assert status is not None
+        replace(host.path(domid, "pid"), f"{os.getpid()} {status[19]}\n")
+    return domain
+
+
+def main() -> None:
+    """Entry point: ROOT WITNESS DOMID boot|restore."""
+    root, witness, domid, mode = sys.argv[1:]
+    host = Host(Path(root), Path(witness))
+    domain = register(host, int(domid))
+    try:
+        guest = Guest(host, domain, fresh=mode == "boot")
+        server = control.listen(host.path(domain.domid, "sock"))
+    except (OSError, KeyError, MemoryDamaged) as error:
+        os.write(READY_DESCRIPTOR, str(error).encode())
+        sys.exit(1)
+    threading.Thread(target=guest.serve, args=(server,), daemon=True).start()
+    os.write(READY_DESCRIPTOR, b"ok")
+    os.close(READY_DESCRIPTOR)
+    guest.work()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""One emulated host: a folder that holds its domains, sockets, consoles and bridges.
+
+DIR/lock                    taken (flock) to change the set of domains or their names
+DIR/next-domid              the next domain id
+DIR/domains/ID.json         a domain's configuration, as libxl keeps it
+DIR/domains/ID.state        two letters, written by the guest: paused, reason of shutdown
+DIR/domains/ID.pid          the guest process and its start time
+DIR/domains/ID.sock         the guest's control socket
+DIR/console/NAME.log        what the guest printed
+DIR/sys/class/net/BR/bridge bridges, made from DIR/bridges (one name a line)
+DIR/faults.json             failures to provoke, by verb (written by tests)
+DIR/host.json               {"total_memory": MiB, "xen_version": "4.17.3"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOM0_MEMORY = 1024  # MiB
+DEFAULT_TOTAL_MEMORY = 16384  # MiB
+INCOMING = "--incoming"
+MIGRATED_AWAY = "--migratedaway"
+
+# Reason of a shutdown as kept in the state file, and the letter that `xl list` prints for it.
+SUSPENDED = "s"
+CRASHED = "c"
+POWERED_OFF = "o"
+NOT_SHUT_DOWN = "-"
+
+
+class CommandFailed(Exception):
+    """An emulated command ends with this text on stderr and this exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NameTaken(CommandFailed):
+    """Another domain of this host has the name."""
+
+
+class Domain:
+    """A domain as recorded in the folder. It may still be under construction, with no process."""
+
+    __slots__ = ("config", "domid")
+
+    def __init__(self, domid: int, config: dict[str, Any]) -> None:
+        self.domid = domid
+        self.config = config
+
+    @property
+    def name(self) -> str:
+        """Present name, which a migration changes for a while."""
+        return str(self.config["c_info"]["name"])
+
+    @property
+    def uuid(self) -> str:
+        """Identity that survives migrations."""
+        return str(self.config["c_info"]["uuid"])
+
+    @property
+    def memory(self) -> int:
+        """Memory in MiB."""
+        return int(self.config["b_info"]["target_memkb"]) // 1024
+
+    @property
+    def vcpus(self) -> int:
+        """Number of virtual processors."""
+        return int(self.config["b_info"].get("max_vcpus", 1))
+
+
+class Host:
+    """The state folder of one emulated host and the operations on its set of domains."""
+
+    def __init__(self, root: Path, witness: Path) -> None:
+        self.root = root
+        self.witness = witness
+        self.folder = root / "domains"
+        if not self.folder.is_dir():
+            for path in (self.folder, root / "console", witness):
+                path.mkdir(parents=True, exist_ok=True)
+        self._make_bridges()
+
+    def _make_bridges(self) -> None:
+        listed = self.root / "bridges"
+        try:
+            names = listed.read_text().split()
+        except FileNotFoundError:
+            names = ["xenbr0"]
+            listed.write_text("xenbr0\n")
+        for name in names:
+            path = self.root / "sys/class/net" / name / "bridge"
+            if not path.is_dir():
+                path.mkdir(parents=True, exist_ok=True)
+
+    def faults(self, verb: str) -> dict[str, Any]:
+        """Failures that a test wants this verb to show."""
+        return dict(self._optional_json("faults.json").get(verb, {}))
+
+    def settings(self) -> dict[str, Any]:
+        """Properties of the host set by whoever made the sandbox."""
+        return self._optional_json("host.json")
+
+    def _optional_json(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.root / name).read_text()))
+        except FileNotFoundError:
+            return {}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Exclude every other command that changes the set of domains."""
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def path(self, domid: int, suffix: str) -> Path:
+        """Name a file that belongs to one domain."""
+        return self.folder / f"{domid}.{suffix}"
+
+    def console(self, name: str) -> Path:
+        """Name the console log, the same file whatever a migration calls the domain meanwhile."""
+        return self.root / "console" / (name.removesuffix(INCOMING) + ".log")
+
+    def domains(self) -> list[Domain]:
+        """Every domain but dom0, by id.
+
+        A guest process that was killed from outside takes its domain with it, as when a host loses
+        power; one that powered off stays until its monitor or somebody else destroys it.
+        """
+        found = []
+        for entry in self.folder.glob("*.json"):
+            domain = self.load(int(entry.stem))
+            if domain is not None and (
+                self.process(domain.domid) is not None
+                or not self.path(domain.domid, "pid").exists()
+                or self.flags(domain.domid)[1] == POWERED_OFF
+            ):
+                found.append(domain)
+        return sorted(found, key=lambda domain: domain.domid)
+
+    def load(self, domid: int) -> Domain | None:
+        """Read the record of one domain."""
+        try:
+            return Domain(domid, json.loads(self.path(domid, "json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def find(self, qualifier: str) -> Domain | None:
+        """Look a domain up by id or name."""
+        by_id = int(qualifier) if qualifier.isdecimal() else None
+        for domain in self.domains():
+            if domain.domid == by_id or (by_id is None and domain.name == qualifier):
+                return domain
+        return None
+
+    def add(self, config: dict[str, Any]) -> Domain:
+        """Record a new domain, paused and without a process."""
+        with self.locked():
+            present = self.domains()
+            kept = {domain.domid for domain in present}
+            for entry in self.folder.glob("*.json"):
+                if int(entry.stem) not in kept:
+                    self._forget(int(entry.stem))
+            counter = self.root / "next-domid"
+            domid = int(counter.read_text()) if counter.exists() else 1
+            domain = Domain(domid, config)
+            replace(counter, f"{domid + 1}\n")
+            self._require_free(domain.name, domid, present)
+            if domain.memory > self.free_memory(present):
+                raise CommandFailed("failed to free memory for the domain")
+            self.publish(domid, paused=True, shutdown=NOT_SHUT_DOWN)
+            self.store(domain)
+        return domain
+
+    def rename(self, domain: Domain, name: str) -> None:
+        """Give the domain another name. Raises NameTaken."""
+        with self.locked():
+            self._require_free(name, domain.domid, self.domains())
+            domain.config["c_info"]["name"] = name
+            self.store(domain)
+
+    @staticmethod
+    def _require_free(name: str, domid: int, present: list[Domain]) -> None:
+        if any(other.name == name and other.domid != domid for other in present):
+            raise NameTaken(
+                "libxl: error: libxl_domain.c:81:libxl__domain_rename: "
+                f'Domain {domid}:Domain with name "{name}" already exists.'
+            )
+
+    def store(self, domain: Domain) -> None:
+        """Write the record. The caller holds the lock or is the only one to know the domain."""
+        replace(self.path(domain.domid, "json"), json.dumps(domain.config))
+
+    def publish(self, domid: int, *, paused: bool, shutdown: str) -> None:
+        """Write what `flags` returns."""
+        replace(self.path(domid, "state"), ("p" if paused else "-") + shutdown)
+
+    def flags(self, domid: int) -> tuple[bool, str]:
+        """Whether the domain is paused, and the reason of its shutdown."""
+        try:
+            text = self.path(domid, "state").read_text()
+        except FileNotFoundError:
+            return True, NOT_SHUT_DOWN
+        return text[0] == "p", text[1]
+
+    def process(self, domid: int) -> int | None:
+        """Process id of the guest, None when it has none or has ended."""
+        try:
+            pid, started = self.path(domid, "pid").read_text().split()
+        except (FileNotFoundError, ValueError):
+            return None
+        status = process_status(int(pid))
+        alive = status is not None and status[0] != "Z" and status[19] == started
+        return int(pid) if alive else None
+
+    def destroy(self, domain: Domain) -> None:
+        """End the guest at once and forget it; returns when it has let go of its disks."""
+        pid = self.process(domain.domid)
+        if pid is not None:
+            kill(pid)
+        with self.locked():
+            self._forget(domain.domid)
+        # A guest that was just being started may have told its pid only now.
+        pid = self.process(domain.domid)
+        if pid is not None:
+            kill(pid)
+            self._forget(domain.domid)
+
+    def _forget(self, domid: int) -> None:
+        for suffix in ("json", "state", "sock", "pid"):
+            self.path(domid, suffix).unlink(missing_ok=True)
+
+    def total_memory(self) -> int:
+        """Memory of the host in MiB."""
+        return int(self.settings().get("total_memory", DEFAULT_TOTAL_MEMORY))
+
+    def free_memory(self, present: list[Domain]) -> int:
+        """Memory in MiB that no domain uses."""
+        return self.total_memory() - DOM0_MEMORY - sum(domain.memory for domain in present)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old or the new text, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def process_status(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the state letter on."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def kill(pid: int) -> None:
+    """Kill a process and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            waiter = select.poll()
+            waiter.register(descriptor, select.POLLIN)
+            if not waiter.poll(30_000):
+                raise CommandFailed(f"process {pid} does not end")
+        finally:
+            os.close(descriptor)

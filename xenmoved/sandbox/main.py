@@ -1,0 +1,98 @@
+"""`xenmoved-sandbox --root DIR [--witness DIR] xl|xm|check|stop …`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from xenmoved.sandbox.host import CommandFailed, Host
+
+USAGE = """\
+usage: xenmoved-sandbox --root DIR [--witness DIR] COMMAND
+  xl ARGS…      the xl command line on the emulated host in DIR
+  xm ARGS…      the xm command line
+  check [NAME]  make guests verify every block that they ever wrote; prints JSON, status 0 or 1
+  stop          destroy every guest of the host
+The witness folder (default: DIR/../witness) is shared by all hosts of one sandbox.\
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    folders: dict[str, Path] = {}
+    while len(args) >= 2 and args[0] in ("--root", "--witness"):
+        folders[args[0]] = Path(args[1]).absolute()
+        del args[:2]
+    if "--root" not in folders or not args:
+        print(USAGE, file=sys.stderr)
+        return 2
+    root = folders["--root"]
+    try:
+        host = Host(root, folders.get("--witness", root.parent / "witness"))
+        return _run(host, args[0], args[1:])
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        return error.status
+    except BrokenPipeError:
+        return 1
+
+
+def _run(host: Host, command: str, args: list[str]) -> int:
+    match command:
+        case "xl" | "xm":
+            _show_faults(host, args)
+            if command == "xl":
+                from xenmoved.sandbox import xl as toolstack
+            else:
+                from xenmoved.sandbox import xm as toolstack  # type: ignore[no-redef]
+            return toolstack.run(host, args)
+        case "check":
+            return _check(host, args)
+        case "stop":
+            for domain in host.domains():
+                host.destroy(domain)
+            return 0
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
+
+
+def _show_faults(host: Host, args: list[str]) -> None:
+    """Delay or fail a verb that a test wants delayed or failed.
+
+    `migrate-receive` fails by itself, when it has received everything.
+    """
+    verb = args[0] if args else ""
+    faults = host.faults(verb)
+    if "delay" in faults:
+        time.sleep(faults["delay"])
+    if "fail" in faults and verb != "migrate-receive":
+        raise CommandFailed(f"libxl: error: {faults['fail']}")
+
+
+def _check(host: Host, names: list[str]) -> int:
+    from xenmoved.sandbox import build, witness
+
+    def one(name: str) -> dict[str, Any]:
+        domain = host.find(name)
+        try:
+            if domain is None:
+                raise CommandFailed(f"there is no domain {name}")
+            return build.ask(host, domain, "check")
+        except CommandFailed as error:
+            known = witness.failures(host.witness, domain.uuid) if domain else []
+            return {"ok": False, "blocks": 0, "sequence": 0, "failures": [str(error), *known]}
+
+    if names:
+        answer = one(names[0])
+    else:
+        answers = {domain.name: one(domain.name) for domain in host.domains()}
+        recorded = witness.failures(host.witness)
+        ok = not recorded and all(one["ok"] for one in answers.values())
+        answer = {"ok": ok, "domains": answers, "failures": recorded}
+    print(json.dumps(answer))
+    return 0 if answer["ok"] else 1

@@ -1,0 +1,86 @@
+"""What is known of a guest outside of every host: who executes, and how far any copy of it got.
+
+One file a guest (by uuid) in a folder that all hosts of a sandbox share. It is flock'ed while a
+copy executes and holds the highest sequence number that any copy reached, through a shared
+mapping, so that it is exact even after kill -9. Every start consumes a sequence number, so two
+copies that ran one after the other are told apart even if neither wrote anything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Diverged(Exception):
+    """The copy must not run: another one runs, or ran after this one was taken."""
+
+
+class Witness:
+    """The witness file of one guest."""
+
+    def __init__(self, folder: Path, uuid: str) -> None:
+        self._folder = folder
+        self._uuid = uuid
+        self._descriptor = os.open(folder / uuid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if os.fstat(self._descriptor).st_size < mmap.PAGESIZE:
+            os.ftruncate(self._descriptor, mmap.PAGESIZE)
+        # One aligned 8-byte store, so a reader never sees half of a number.
+        self._cell = memoryview(mmap.mmap(self._descriptor, mmap.PAGESIZE)).cast("Q")
+
+    @property
+    def sequence(self) -> int:
+        """Highest sequence number that any copy of the guest reached."""
+        return self._cell[0]
+
+    def advance(self, sequence: int) -> None:
+        """Tell that the executing copy, which holds the lock, reached `sequence`."""
+        self._cell[0] = sequence
+
+    def enter(self, sequence: int) -> int:
+        """Begin to execute with a memory that reached `sequence`; returns the next number.
+
+        Raises Diverged, and records it for ever, when this copy must not run.
+        """
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._diverged("running twice") from None
+        if self.sequence > sequence:
+            text = (
+                "another copy of this guest ran after this one was taken "
+                f"(it reached {self.sequence}, this one {sequence})"
+            )
+            self.leave()
+            raise self._diverged(text)
+        self.advance(sequence + 1)
+        return sequence + 1
+
+    def leave(self) -> None:
+        """Cease to execute."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _diverged(self, text: str) -> Diverged:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
+        line = f"{stamp} process {os.getpid()}: {text}\n".encode()
+        path = self._folder / f"{self._uuid}.failures"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+        return Diverged(text)
+
+
+def failures(folder: Path, uuid: str | None = None) -> list[str]:
+    """Tell what was ever recorded against one guest, or against any."""
+    found = []
+    for path in sorted(folder.glob(f"{uuid or '*'}.failures")):
+        found += [f"{path.stem}: {line}" for line in path.read_text().splitlines()]
+    return found

@@ -1,0 +1,383 @@
+"""The verbs of `xl`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from xenmoved.sandbox.host import (
+    CRASHED,
+    DOM0_MEMORY,
+    NOT_SHUT_DOWN,
+    POWERED_OFF,
+    CommandFailed,
+    Domain,
+    Host,
+    process_status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOM0 = 0
+VERSION = "4.17.3"
+
+
+def split_options(
+    args: list[str], plain: str, valued: str = ""
+) -> tuple[dict[str, str], list[str]]:
+    """Options (with their values) and the rest, as getopt does. Long options must be `--known`."""
+    long_names = {"--long": "-l", "--live": "", "--debug": "", "--wait": "-w", "--force": "-f"}
+    options: dict[str, str] = {}
+    rest = list(args)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        word = long_names.get(word, word)
+        for at, letter in enumerate(word[1:], 1):
+            if letter in valued:
+                options[letter] = word[at + 1 :] or (rest.pop(0) if rest else "")
+                break
+            if letter not in plain:
+                raise CommandFailed(f"xl: invalid option -- '{letter}'", 2)
+            options[letter] = ""
+    return options, rest
+
+
+def find(host: Host, qualifier: str) -> Domain:
+    """Look a domain up by name or id. Fails as `xl` does."""
+    domain = host.find(qualifier)
+    if domain is None:
+        raise CommandFailed(f"{qualifier} is an invalid domain identifier (rc=-6)")
+    return domain
+
+
+def state_letters(host: Host, domain: Domain) -> str:
+    """Return the state column of `list`."""
+    paused, shutdown = host.flags(domain.domid)
+    running = blocked = False
+    if not paused and shutdown == NOT_SHUT_DOWN:
+        pid = host.process(domain.domid)
+        status = process_status(pid) if pid is not None else None
+        running = bool(status and status[0] == "R")
+        blocked = not running
+    reason = "-" if shutdown == POWERED_OFF else shutdown
+    return (
+        ("r" if running else "-")
+        + ("b" if blocked else "-")
+        + ("p" if paused else "-")
+        + ("s" if shutdown != NOT_SHUT_DOWN else "-")
+        + reason
+        + "-"
+    )
+
+
+def cpu_seconds(host: Host, domain: Domain) -> float:
+    """Measure the processor time that the guest has used."""
+    pid = host.process(domain.domid)
+    status = process_status(pid) if pid is not None else None
+    if status is None:
+        return 0.0
+    return (int(status[11]) + int(status[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def list_domains(host: Host, args: list[str]) -> int:
+    """`list [-l] [DOMAIN]`."""
+    options, rest = split_options(args, "lvZcn")
+    if "l" in options:
+        domains = [find(host, rest[0])] if rest else host.domains()
+        entries: list[dict[str, Any]] = [] if rest else [_dom0_entry()]
+        entries += [{"domid": domain.domid, "config": domain.config} for domain in domains]
+        print(json.dumps(entries, indent=4))
+        return 0
+    print("Name                                        ID   Mem VCPUs\tState\tTime(s)")
+    if not rest or rest[0] in ("0", "Domain-0"):
+        row = ("Domain-0", DOM0, DOM0_MEMORY, os.cpu_count() or 1, "r-----", time.process_time())
+        print(format_row(row))
+    if rest and rest[0] in ("0", "Domain-0"):
+        return 0
+    for domain in [find(host, rest[0])] if rest else host.domains():
+        state, seconds = state_letters(host, domain), cpu_seconds(host, domain)
+        row = (domain.name, domain.domid, domain.memory, domain.vcpus, state, seconds)
+        print(format_row(row))
+    return 0
+
+
+Row = tuple[str, int, int, int, str, float]
+
+
+def format_row(row: Row) -> str:
+    """Format one line of `list`."""
+    name, domid, memory, vcpus, state, seconds = row
+    return f"{name:<40s} {domid:5d} {memory:5d} {vcpus:5d}     {state}  {seconds:8.1f}"
+
+
+def _dom0_entry() -> dict[str, Any]:
+    memory = DOM0_MEMORY * 1024
+    return {
+        "domid": DOM0,
+        "config": {
+            "c_info": {"type": "pv", "name": "Domain-0"},
+            "b_info": {
+                "max_memkb": memory,
+                "target_memkb": memory,
+                "sched_params": {},
+                "type.pv": {},
+                "arch_arm": {},
+                "arch_x86": {},
+            },
+        },
+    }
+
+
+def create(host: Host, args: list[str]) -> int:
+    """`create [-p] CONFIG [LINE…]`."""
+    from xenmoved.sandbox import build, xlcfg
+
+    # Options may follow the name of the file.
+    flags = [word for word in args if word.startswith("-")]
+    options, _ = split_options(flags, "pqeFd")
+    rest = [word for word in args if not word.startswith("-")]
+    if not rest:
+        raise CommandFailed("'xl create' requires a configuration file.", 2)
+    print(f"Parsing config from {rest[0]}", file=sys.stderr)
+    domain = build.create(host, xlcfg.parse(xlcfg.read(rest[0], rest[1:]), rest[0]))
+    if "p" not in options:
+        build.ask(host, domain, "unpause")
+    if "e" not in options:
+        build.monitor(host, domain)
+    return 0
+
+
+def save(host: Host, args: list[str]) -> int:
+    """`save [-c|-p] DOMAIN FILE`."""
+    from xenmoved.sandbox import build, saving, stream
+
+    options, rest = split_options(args, "cpD")
+    domain, path = find(host, rest[0]), rest[1]
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        raise CommandFailed(f"Failed to open temp file {path} for writing") from error
+    output = stream.Output(descriptor, host.faults("save"))
+    stream.write_header(output, domain.config, path)
+    try:
+        saving.write_suspended(host, domain, output, inner=False)
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        print("Failed to save domain, resuming domain", file=sys.stderr)
+        build.ask(host, domain, "resume")
+        return 1
+    os.close(descriptor)
+    if "p" in options or "c" in options:
+        if "p" in options:
+            build.ask(host, domain, "pause")
+        build.ask(host, domain, "resume")
+    else:
+        host.destroy(domain)
+    return 0
+
+
+def restore(host: Host, args: list[str]) -> int:
+    """`restore [-p] FILE`."""
+    from xenmoved.sandbox import build, saving
+
+    options, rest = split_options(args, "peFd")
+    try:
+        descriptor = os.open(rest[0], os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise CommandFailed(f"Can't open restore file: {error.strerror}") from error
+    domain = saving.read_domain(host, descriptor, rest[0])
+    os.close(descriptor)
+    if "p" not in options:
+        build.ask(host, domain, "unpause")
+    if "e" not in options:
+        build.monitor(host, domain)
+    return 0
+
+
+def migrate(host: Host, args: list[str]) -> int:
+    """`migrate [-s SSH] DOMAIN HOST`, where an empty SSH makes HOST the command to run."""
+    from xenmoved.sandbox import migrate as migration
+
+    options, rest = split_options(args, "epFD", "sC")
+    domain = find(host, rest[0])
+    rune = rest[1]
+    ssh = options.get("s", "ssh")
+    if ssh:
+        flags = " -e" * ("e" in options) + " -p" * ("p" in options)
+        rune = f"exec {ssh} {rest[1]} xl migrate-receive{flags}"
+    return migration.send(host, domain, rune, host.faults("migrate"))
+
+
+def migrate_receive(host: Host, args: list[str]) -> int:
+    """`migrate-receive [-p] [-e]`."""
+    from xenmoved.sandbox import migrate as migration
+
+    options, _ = split_options(args, "Fedrp")
+    return migration.receive(
+        host,
+        host.faults("migrate-receive"),
+        leave_paused="p" in options,
+        watched="e" not in options,
+    )
+
+
+def _simple(operation: str) -> Callable[[Host, list[str]], int]:
+    def verb(host: Host, args: list[str]) -> int:
+        from xenmoved.sandbox import build
+
+        _, rest = split_options(args, "")
+        build.ask(host, find(host, rest[0]), operation)
+        return 0
+
+    return verb
+
+
+def destroy(host: Host, args: list[str]) -> int:
+    """`destroy DOMAIN`."""
+    _, rest = split_options(args, "f")
+    if rest[0] in ("0", "Domain-0"):
+        raise CommandFailed("Not destroying domain 0; use -f to force.")
+    host.destroy(find(host, rest[0]))
+    return 0
+
+
+def shutdown(host: Host, args: list[str]) -> int:
+    """`shutdown [-w] DOMAIN`."""
+    from xenmoved.sandbox import build
+
+    flags = [word for word in args if word.startswith("-")]
+    options, _ = split_options(flags, "wF")
+    rest = [word for word in args if not word.startswith("-")]
+    if not rest:
+        raise CommandFailed("You must specify -a or a domain id.\n")
+    domain = find(host, rest[0])
+    print(f"Shutting down domain {domain.domid}", file=sys.stderr)
+    build.ask(host, domain, "shutdown")
+    while "w" in options and host.find(str(domain.domid)) is not None:
+        if host.flags(domain.domid)[1] == CRASHED:
+            break
+        time.sleep(0.05)
+    return 0
+
+
+def rename(host: Host, args: list[str]) -> int:
+    """`rename DOMAIN NAME`."""
+    domain = find(host, args[0])
+    try:
+        host.rename(domain, args[1])
+    except CommandFailed as error:
+        raise CommandFailed(f"{error}\nCan't rename domain '{args[0]}'.") from error
+    return 0
+
+
+def domid(host: Host, args: list[str]) -> int:
+    """`domid NAME`."""
+    domain = next((one for one in host.domains() if one.name == args[0]), None)
+    if domain is None:
+        raise CommandFailed(
+            f"Can't get domid of domain name '{args[0]}', maybe this domain does not exist."
+        )
+    print(domain.domid)
+    return 0
+
+
+def domname(host: Host, args: list[str]) -> int:
+    """`domname ID`."""
+    domain = host.find(args[0]) if args[0].isdecimal() else None
+    if domain is None:
+        raise CommandFailed(
+            f"Can't get domain name of domain id '{args[0]}', maybe this domain does not exist."
+        )
+    print(domain.name)
+    return 0
+
+
+def info_lines(host: Host) -> list[tuple[str, str]]:
+    """Return what `info` tells of the host."""
+    system = os.uname()
+    version = str(host.settings().get("xen_version", VERSION))
+    major, minor, extra = version.split(".", 2)
+    return [
+        ("host", system.nodename),
+        ("release", system.release),
+        ("version", system.version),
+        ("machine", system.machine),
+        ("nr_cpus", str(os.cpu_count())),
+        ("max_cpu_id", str((os.cpu_count() or 1) - 1)),
+        ("nr_nodes", "1"),
+        ("cores_per_socket", str(os.cpu_count())),
+        ("threads_per_core", "1"),
+        ("cpu_mhz", "2000.000"),
+        ("virt_caps", "pv"),
+        ("total_memory", str(host.total_memory())),
+        ("free_memory", str(host.free_memory(host.domains()))),
+        ("sharing_freed_memory", "0"),
+        ("sharing_used_memory", "0"),
+        ("outstanding_claims", "0"),
+        ("free_cpus", "0"),
+        ("xen_major", major),
+        ("xen_minor", minor),
+        ("xen_extra", f".{extra}"),
+        ("xen_version", version),
+        ("xen_caps", "xen-3.0-x86_64"),
+        ("xen_scheduler", "credit2"),
+        ("xen_pagesize", "4096"),
+        ("platform_params", "virt_start=0xffff800000000000"),
+        ("xen_changeset", ""),
+        ("xen_commandline", "placeholder"),
+        ("xend_config_format", "4"),
+    ]
+
+
+def info(host: Host, args: list[str]) -> int:
+    """`info [KEY]`."""
+    _, rest = split_options(args, "n")
+    for key, value in info_lines(host):
+        if not rest:
+            print(f"{key:<23s}: {value}")
+        elif key.startswith(rest[0]):
+            print(value)
+    return 0
+
+
+# Verb, least number of arguments (options not counted), function.
+VERBS: dict[str, tuple[int, Callable[[Host, list[str]], int]]] = {
+    "create": (0, create),
+    "destroy": (1, destroy),
+    "domid": (1, domid),
+    "domname": (1, domname),
+    "info": (0, info),
+    "list": (0, list_domains),
+    "migrate": (2, migrate),
+    "migrate-receive": (0, migrate_receive),
+    "pause": (1, _simple("pause")),
+    "rename": (2, rename),
+    "restore": (1, restore),
+    "resume": (1, _simple("resume")),
+    "save": (2, save),
+    "shutdown": (0, shutdown),
+    "unpause": (1, _simple("unpause")),
+}
+
+
+def run(host: Host, args: list[str]) -> int:
+    """Perform one `xl` command line."""
+    if not args or args[0] == "help":
+        print("Usage xl [-vfNtT] <subcommand> [args]\n\nxl full list of subcommands:\n")
+        print("\n".join(f" {verb}" for verb in VERBS))
+        return 0 if args else 1
+    if args[0] not in VERBS:
+        raise CommandFailed("command not implemented")
+    least, verb = VERBS[args[0]]
+    if len([word for word in args[1:] if word == "" or not word.startswith("-")]) < least:
+        raise CommandFailed(
+            f"'xl {args[0]}' requires at least {least} argument{'s'[: least > 1]}.", 2
+        )
+    return verb(host, args[1:])

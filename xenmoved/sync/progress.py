@@ -1,0 +1,36 @@
+"""Counters of a copy, from which every view of it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class RoundProgress:
+    """One round of one volume. Counts are of blocks, sizes in bytes, times in seconds.
+
+    `same` blocks were alike on both hosts, `diff` were sent, `zero` were zeros here and made zero
+    there. `examined` is how far the source has come, out of `total`.
+    """
+
+    number: int
+    total: int
+    examined: int = 0
+    same: int = 0
+    diff: int = 0
+    zero: int = 0
+    data_bytes: int = 0
+    zero_bytes: int = 0
+    wire_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class VolumeProgress:
+    """One volume of a job, with its rounds in order."""
+
+    name: str
+    size: int
+    target: str = ""
+    fresh: bool = False
+    rounds: list[RoundProgress] = field(default_factory=list)

@@ -1,0 +1,230 @@
+"""The text of a guest's configuration file (xl.cfg, and xm's in so far as it is plain), adapted.
+
+A file from another host will be handed to `xl create` one day, at boot even, so the same holds as
+for the configuration inside an image (see `vetting`): what it names of this host must be what was
+agreed upon, and nothing in it may run a program or open a file here. `adapt` replaces the path of
+each disk by vdev, and the bridges, where they stand, and leaves every other character as it is. It
+raises ToolstackError when anything cannot be adapted or vouched for; a human must then look.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from xenmoved.toolstack.domains import under
+from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.vetting import NIC_SCRIPT, PYGRUB, PYGRUB_ARGUMENT, words
+
+TEXT_LIMIT: Final = 1 << 20
+
+_BLANK: Final = re.compile(r"(?:[ \t\r\n;]|#[^\n]*|\\\n)*")
+_SPACE: Final = re.compile(r"(?:[ \t\r]|\\\n)*")
+_ASSIGN: Final = re.compile(r"([A-Za-z_]\w*)[ \t]*\+?=")
+_STRING: Final = re.compile(r"'([^'\n\\]|\\.)*'|\"([^\"\n\\]|\\.)*\"")
+_NUMBER: Final = re.compile(r"-?(?:0[xX][0-9A-Fa-f]+|\d+)\b")
+_END: Final = re.compile(r"[ \t\r]*(?:[\n;#]|$)")
+
+_TEXT: Final = frozenset(("extra", "root", "cmdline", "description", "vncpasswd", "spicepasswd"))
+_BOOT: Final = frozenset(("kernel", "ramdisk", "loader", "firmware_override", "pvshim_path"))
+_PLAIN: Final = words(
+    "name uuid builder type vcpu_avail cpus cpus_soft cpuid memory maxmem pool on_poweroff "
+    "on_reboot on_watchdog on_crash on_soft_reset on_xend_start on_xend_stop localtime tsc_mode "
+    "timer_mode boot bios firmware hdtype vga stdvga keymap vnclisten soundhw acpi_firmware_mode "
+    "viridian sched device_model_version vfb features nestedhvm hap altp2m passthrough "
+    "max_grant_version spicehost platform xen_platform_pci seclabel init_seclabel vendor_device "
+    "iomem_policy vnuma cpu_weight cap vcpus maxvcpus"
+)
+_PLAIN_VALUE: Final = re.compile(r"[\w.,:+\-=()<>@*^!% ]*", re.ASCII)
+_RULES: Final[Mapping[str, re.Pattern[str]]] = {
+    "bootloader": PYGRUB,
+    "bootloader_args": PYGRUB_ARGUMENT,
+    "serial": re.compile(r"pty|null|none"),
+    "usbdevice": re.compile(r"tablet|mouse|keyboard"),
+    "device_model": re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm"),
+}
+
+_DISK_KEYS: Final = words("format vdev access backendtype backend script devtype discard target")
+_NAMED: Final = re.compile(r"\s*([a-z-]+)\s*=(.*)", re.DOTALL)
+_VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)(?::(cdrom|disk))?")
+_SCHEME: Final = re.compile(r"((?:(?:phy|file|tap2?|aio|raw|qcow2?|vhd|qed|drbd|nbd):)*)(.*)")
+_NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|nbd")
+_BACKEND_PHY: Final = re.compile(r"\s*backendtype\s*=\s*phy\s*")
+_UNQUOTABLE: Final = re.compile(r"[,'\"\\\x00-\x1f]")
+
+
+@dataclass(slots=True)
+class _Statement:
+    key: str
+    line: int
+    strings: list[tuple[int, int]] = field(default_factory=list)  # spans without the quotes
+
+
+def _statements(text: str) -> list[_Statement]:
+    """Find the assignments of literals that the text consists of. Raises ToolstackError."""
+    if len(text) > TEXT_LIMIT:
+        raise ToolstackError(f"it is longer than {TEXT_LIMIT} characters")
+    found: list[_Statement] = []
+    position = _skip(_BLANK, text, 0)
+    while position < len(text):
+        match = _ASSIGN.match(text, position)
+        if match is None:
+            raise _unreadable(text, position)
+        statement = _Statement(match[1], text.count("\n", 0, position) + 1)
+        position = _value(text, _skip(_SPACE, text, match.end()), statement, 0)
+        if _END.match(text, position) is None:
+            raise _unreadable(text, position)
+        found.append(statement)
+        position = _skip(_BLANK, text, position)
+    return found
+
+
+def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
+    match = pattern.match(text, position)
+    return match.end() if match else position
+
+
+def _unreadable(text: str, position: int) -> ToolstackError:
+    line = text.count("\n", 0, position) + 1
+    return ToolstackError(f"line {line} is not a plain assignment")
+
+
+def _value(text: str, position: int, statement: _Statement, depth: int) -> int:
+    if match := _STRING.match(text, position):
+        statement.strings.append((match.start() + 1, match.end() - 1))
+        return match.end()
+    if match := _NUMBER.match(text, position):
+        return match.end()
+    if text[position : position + 1] != "[" or depth > 4:
+        raise _unreadable(text, position)
+    position = _skip(_BLANK, text, position + 1)
+    while text[position : position + 1] != "]":
+        position = _skip(_BLANK, text, _value(text, position, statement, depth + 1))
+        if text[position : position + 1] == ",":
+            position = _skip(_BLANK, text, position + 1)
+        elif text[position : position + 1] != "]":
+            raise _unreadable(text, position)
+    return position + 1
+
+
+@dataclass(slots=True)
+class _DiskSpec:
+    parts: list[str]
+    vdev: str = ""
+    target: int = 0  # index of the part that names it, -1 for none
+    cdrom: bool = False
+
+
+def _parse_disk(spec: str) -> _DiskSpec:
+    """Find the parts of a disk specification that matter. Raises ToolstackError."""
+    disk = _DiskSpec(spec.split(","))
+    for number, part in enumerate(disk.parts):
+        named = _NAMED.fullmatch(part)
+        key, value = (named[1], named[2].strip()) if named else ("", part.strip())
+        if key not in _DISK_KEYS:
+            key, value = "", part.strip()
+        if key == "target":  # takes the rest of the specification, commas and all
+            disk.parts[number:] = [",".join(disk.parts[number:])]
+            disk.target = number
+            break
+        if key and number == 0:
+            disk.target = -1
+        if key in ("script", "backend"):
+            raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
+        if _NOT_RAW.fullmatch(value) and (key == "format" or (not key and number)):
+            raise ToolstackError(f"disk {spec!r} is not raw")
+        disk.cdrom |= value == "cdrom"
+        if (match := _VDEV.fullmatch(value)) and key in ("", "vdev"):
+            disk.vdev = match[1]
+            disk.cdrom |= match[2] == "cdrom"
+    return disk
+
+
+def adapt_disk(spec: str, disks: Mapping[str, str], is_block: Callable[[str], bool]) -> str:
+    """Replace the target of a disk specification (xl-disk-configuration(5), or xm's form).
+
+    A scheme such as `phy:` becomes the one that fits the local path. An empty drive stays as it
+    is. Raises ToolstackError when the specification is not understood or may not be taken over.
+    """
+    disk = _parse_disk(spec)
+    lead, old = "", disk.parts[disk.target] if disk.target >= 0 else ""
+    if old.strip().startswith("target"):
+        lead, _, old = old.partition("=")
+        lead += "="
+    scheme = _SCHEME.fullmatch(old.strip())
+    if scheme is None:
+        raise ToolstackError(f"disk {spec!r} is not understood")
+    if disk.cdrom and not scheme[2]:
+        return spec
+    local = disks.get(disk.vdev)
+    if local is None or disk.target < 0:
+        raise ToolstackError(f"disk {spec!r} has no volume on this host that was agreed upon")
+    if _UNQUOTABLE.search(local) or any(_NOT_RAW.fullmatch(s) for s in scheme[1].split(":")):
+        raise ToolstackError(f"disk {spec!r} cannot be written with the path {local!r}")
+    block, prefix = is_block(local), scheme[1]
+    if prefix:
+        prefix = "phy:" if block else "tap:aio:" if prefix == "tap:aio:" else "file:"
+    parts = list(disk.parts)
+    parts[disk.target] = f"{lead}{prefix}{local}"
+    if not block:
+        parts = [part for part in parts if not _BACKEND_PHY.fullmatch(part)]
+    return ",".join(parts)
+
+
+def adapt_vif(spec: str, bridges: Mapping[str, str]) -> str:
+    """Replace the bridge in a network interface specification. Raises ToolstackError."""
+    parts = spec.split(",")
+    for number, part in enumerate(parts):
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        if key == "bridge":
+            parts[number] = f"{part.partition('=')[0]}={bridges.get(value, value)}"
+        elif (key == "script" and not NIC_SCRIPT.fullmatch(value)) or key == "backend":
+            raise ToolstackError(f"network interface {spec!r} has {key}={value}")
+    adapted = ",".join(parts)
+    without_script = ",".join(part for part in parts if not part.strip().startswith("script"))
+    if not re.fullmatch(r"[\w.,:+\-=@/ ]*", without_script, re.ASCII):
+        raise ToolstackError(f"network interface {spec!r} has unexpected characters")
+    return adapted
+
+
+def adapt(
+    text: str, arrival: Arrival, boot_folders: tuple[str, ...], is_block: Callable[[str], bool]
+) -> str:
+    """Adapt a configuration file to this host.
+
+    `is_block` tells whether a local path is a block device. Raises ToolstackError with all that
+    stands in the way, when anything does.
+    """
+    edits: list[tuple[int, int, str]] = []
+    problems: list[str] = []
+    for statement in _statements(text):
+        for start, end in statement.strings:
+            value = text[start:end]
+            try:
+                if statement.key == "disk":
+                    edits.append((start, end, adapt_disk(value, arrival.disks, is_block)))
+                elif statement.key == "vif":
+                    edits.append((start, end, adapt_vif(value, arrival.bridges)))
+                else:
+                    _check(statement.key, value, arrival, boot_folders)
+            except ToolstackError as error:
+                problems.append(f"line {statement.line}: {error}")
+    if problems:
+        raise ToolstackError("; ".join(problems[:20]))
+    for start, end, replacement in reversed(edits):
+        text = text[:start] + replacement + text[end:]
+    return text
+
+
+def _check(key: str, value: str, arrival: Arrival, boot_folders: tuple[str, ...]) -> None:
+    if key == "name" and value != arrival.name:
+        raise ToolstackError(f"it is the configuration of a domain {value!r}")
+    if key in _BOOT and (under(value, boot_folders) or re.fullmatch(r"[\w.-]*", value)):
+        return
+    if key in _TEXT or not value:
+        return
+    rule = _RULES.get(key, _PLAIN_VALUE if key in _PLAIN else None)
+    if rule is None or not rule.fullmatch(value):
+        raise ToolstackError(f"{key} = {value[:200]!r} may not come from another host unseen")

@@ -1,0 +1,117 @@
+"""Small files that must survive a crash of the host, and the folder entries that name them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from xenmoved.toolstack.interface import ToolstackError
+
+T = TypeVar("T")
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def check_migration(migration: str) -> str:
+    """Return `migration` when it can be part of a file name. Raises ToolstackError."""
+    if _IDENTIFIER.fullmatch(migration) is None:
+        raise ToolstackError(f"{migration[:128]!r} cannot be the id of a migration.")
+    return migration
+
+
+def sync_folder(folder: Path) -> None:
+    """Make creations, renames and removals in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content and its name durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+def write_file(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file as a whole, durably."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def unlink_files(*paths: Path) -> None:
+    """Remove what exists of these files, durably."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+            sync_folder(path.parent)
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Run a blocking function in a thread, to its end: a cancellation is held back until then.
+
+    Otherwise it would go on by itself and undo what is done after the cancellation.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise
+
+
+async def remove_files(*paths: Path) -> None:
+    """Remove what exists of these files, durably when this returns."""
+    await in_thread(unlink_files, *paths)
+
+
+def boot_id() -> str:
+    """Identify this boot of the host, "" where the kernel does not tell."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+class Ledger:
+    """What a driver must remember of one migration across crashes: one word, and when it booted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> tuple[str, bool]:
+        """Read the word, "" when none was written, and whether it is from this boot of the host."""
+        try:
+            word, _, boot = self.path.read_text().strip().partition(" ")
+        except FileNotFoundError:
+            return "", True
+        return word, boot == boot_id()
+
+    async def write(self, word: str) -> None:
+        """Remember a word, durably when this returns."""
+        await in_thread(write_file, self.path, f"{word} {boot_id()}\n")

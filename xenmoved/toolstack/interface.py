@@ -1,0 +1,237 @@
+"""What the daemon needs of a Xen toolstack, and all that it may ask.
+
+Nothing outside this package runs a Xen command. Two drivers implement `Toolstack`: `xl` (libxl) and
+`xm` (Xen before 4.5). Facts that they rest on are described where they are used.
+
+Images know how to settle themselves after a crash: an `OutgoingImage` or `IncomingImage` may be
+constructed for a migration that an earlier daemon process began, and `rollback`, `discard`,
+`abort` and `settle` then work from what they find on the host. To make that possible every process
+that a driver starts for a migration carries `MIGRATION_VARIABLE` in its environment, so that a
+later daemon finds it in /proc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
+
+
+class ToolstackError(Exception):
+    """A toolstack command failed or answered what it must not. The message is complete."""
+
+
+class DomainNotFound(ToolstackError):
+    """There is no domain of that name."""
+
+
+class StartFailed(ToolstackError):
+    """The domain could not be started here and its copy is destroyed: it will never run here."""
+
+
+class DomainState(StrEnum):
+    """State of a domain as the toolstack reports it."""
+
+    RUNNING = "running"  # running or blocked: its processors may execute
+    PAUSED = "paused"
+    SUSPENDED = "suspended"  # stopped by a suspend request, as during a save
+    SHUTDOWN = "shutdown"
+    CRASHED = "crashed"
+    DYING = "dying"
+
+
+@dataclass(frozen=True, slots=True)
+class DomainStatus:
+    """One line of the list of domains. Memory in bytes."""
+
+    name: str
+    domid: int
+    memory: int
+    state: DomainState
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A virtual disk of a domain, as configured.
+
+    `path` is what the backend opens, "" for an empty drive. `backend` is phy, tap, qdisk,
+    standalone or unknown.
+    """
+
+    vdev: str
+    path: str
+    backend: str
+    format: str
+    writable: bool
+    cdrom: bool
+    script: str | None
+    backend_domid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A virtual network interface."""
+
+    mac: str | None
+    bridge: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A domain's description. Memory in bytes. `kind` is pv, pvh or hvm.
+
+    `passthrough` names host devices given to the guest, which can never move. `obstacles` says all
+    that a receiver of the same toolstack would refuse in its configuration, whatever the target.
+    """
+
+    name: str
+    uuid: str
+    domid: int
+    kind: str
+    memory: int
+    disks: tuple[Disk, ...]
+    nics: tuple[Nic, ...]
+    passthrough: tuple[str, ...] = ()
+    obstacles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """The host as the toolstack sees it. Memory in bytes. `xen_version` like "4.17.3"."""
+
+    toolstack: str
+    xen_version: str
+    free_memory: int
+    total_memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How an incoming domain is to look on this host.
+
+    `disks` maps each vdev to the local path that replaces the peer's, `bridges` maps bridge names.
+    A disk in the image that is not in `disks` is refused: paths named by a peer are never opened.
+    """
+
+    name: str
+    uuid: str
+    disks: Mapping[str, str]
+    bridges: Mapping[str, str] = field(default_factory=dict)
+
+
+class Settled(StrEnum):
+    """What became of an incoming domain, as found on the host."""
+
+    RUNNING = "running"
+    ABSENT = "absent"
+
+
+class OutgoingImage(Protocol):
+    """A running domain being turned into a stream. Construction has no effect."""
+
+    async def start(self) -> None:
+        """Begin to suspend and save the domain. From here until `rollback` it may not run."""
+
+    async def suspended(self) -> None:
+        """Wait until the domain no longer executes. Raises ToolstackError if the save failed."""
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """Yield the image in pieces of at most 512 KiB, to its end.
+
+        Ends normally only after the toolstack has said that the image is whole and the domain can
+        no longer run by itself. Raises ToolstackError otherwise.
+        """
+
+    async def rollback(self) -> None:
+        """Make the domain run here again, whatever step was reached. Idempotent.
+
+        Works in a later process too. Raises ToolstackError if the domain cannot be made to run,
+        with what to do by hand; a domain that ended by itself meanwhile is not an error.
+        """
+
+    async def discard(self) -> None:
+        """Remove the suspended domain (and any image file): it now lives elsewhere. Idempotent."""
+
+
+class IncomingImage(Protocol):
+    """A stream being turned into a domain that stays paused until told. Construction does nothing.
+
+    The last bytes of the stream are withheld from the toolstack until `build`, so that it cannot
+    open a disk before every volume is complete, whatever the peer sends.
+    """
+
+    async def start(self) -> None:
+        """Begin to receive."""
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Take the next piece of the image. Raises ToolstackError when it is unacceptable."""
+
+    async def build(self) -> None:
+        """Build the domain, paused: the image is complete and all volumes are durable."""
+
+    async def commit(self) -> None:
+        """Let the domain run. Raises StartFailed when it will certainly never run here."""
+
+    async def abort(self) -> None:
+        """Destroy what was built, remove spool files. Idempotent; works in a later process too.
+
+        Never touches a domain that was committed and runs.
+        """
+
+    async def settle(self) -> Settled:
+        """After a crash between commit and its outcome: wait until it is decided, and tell.
+
+        When it tells ABSENT nothing of the copy is left and it will never run here.
+        """
+
+
+class Toolstack(Protocol):
+    """One kind of Xen toolstack on this host."""
+
+    name: str
+
+    async def host(self) -> HostInfo:
+        """Version and memory of this host."""
+
+    async def domains(self) -> list[DomainStatus]:
+        """Every domain but dom0."""
+
+    async def describe(self, name: str) -> Domain:
+        """Describe a domain. Raises DomainNotFound."""
+
+    async def bridges(self) -> set[str]:
+        """Names of the network bridges that exist on this host."""
+
+    def outgoing(self, migration: str, name: str, spool: Path) -> OutgoingImage:
+        """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
+
+    def incoming(self, migration: str, arrival: Arrival, spool: Path) -> IncomingImage:
+        """Receiver for a domain; `spool` is a folder it may use."""
+
+    async def read_config(self, name: str) -> str | None:
+        """Text of the domain's configuration file (CONFIG_DIR/NAME.cfg), None without one."""
+
+    async def install_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[str, ...]:
+        """Write CONFIG_DIR/NAME.cfg with this host's disk paths and bridges, unless one exists.
+
+        Returns what the operator should know: a text that cannot be adapted, or that would run or
+        open something of this host, goes to NAME.cfg.received, and is not started at boot.
+        """
+
+    async def autostart(self, name: str) -> bool:
+        """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
+
+    async def retire_config(self, name: str) -> None:
+        """Disable configuration and autostart of a domain that moved away. Idempotent.
+
+        CONFIG_DIR/NAME.cfg becomes NAME.cfg.moved, its link in auto is removed.
+        """
+
+    async def restore_config(self, name: str) -> None:
+        """Forget a NAME.cfg.moved of an earlier move away when the domain came back. Idempotent."""

@@ -1,0 +1,84 @@
+"""Finding and ending domains, the same way with either toolstack."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from xenmoved.toolstack.commands import Commands
+from xenmoved.toolstack.domains import parse_table
+from xenmoved.toolstack.interface import (
+    DomainNotFound,
+    DomainState,
+    DomainStatus,
+    ToolstackError,
+)
+
+STOPPED: Final = (DomainState.PAUSED, DomainState.SUSPENDED)
+
+_DESTROY_TIMEOUT: Final = 120.0
+_GONE_TIMEOUT: Final = 20.0
+_POLL: Final = 0.1
+
+
+class Lookup:
+    """The domains of this host, by the table that the toolstack's `list` prints."""
+
+    def __init__(self, commands: Commands) -> None:
+        self.commands = commands
+
+    async def all(self) -> list[DomainStatus]:
+        """Every domain but dom0."""
+        result = await self.commands.run("list")
+        return [domain for domain in parse_table(result.stdout) if domain.domid != 0]
+
+    async def find(self, name: str) -> DomainStatus | None:
+        """Find the domain of that name, None without one.
+
+        By the whole table: `list NAME` fails in the same way for no such domain and for any other
+        reason, and takes a name of digits for an id.
+        """
+        return next((domain for domain in await self.all() if domain.name == name), None)
+
+    async def get(self, name: str) -> DomainStatus:
+        """Find the domain of that name. Raises DomainNotFound."""
+        found = await self.find(name)
+        if found is None:
+            raise DomainNotFound(f"there is no domain {name} on this host.")
+        return found
+
+    async def unpause(self, domain: DomainStatus) -> None:
+        """Unpause exactly this domain."""
+        await self.commands.run(
+            "unpause",
+            str(domain.domid),
+            advice=f"Domain {domain.name} stays paused; unpause it by hand when the cause is gone.",
+        )
+
+    async def destroy_stopped(self, domain: DomainStatus) -> None:
+        """Destroy exactly this domain, which was seen paused or suspended, and see it gone.
+
+        By its id, so that another domain that takes the name meanwhile is not hit. A domain that
+        runs is never destroyed: raises ToolstackError.
+        """
+        if domain.state not in STOPPED:
+            raise ToolstackError(
+                f"domain {domain.name} (id {domain.domid}) is {domain.state}, where a paused or "
+                "suspended one was to be destroyed; it is left alone. Find out who resumed it."
+            )
+        result = await self.commands.run(
+            "destroy", str(domain.domid), timeout=_DESTROY_TIMEOUT, check=False
+        )
+        deadline = time.monotonic() + _GONE_TIMEOUT
+        while time.monotonic() < deadline:
+            left = next((one for one in await self.all() if one.domid == domain.domid), None)
+            # A dying domain runs no more; Xen frees it when its last shared page is returned.
+            if left is None or left.state is DomainState.DYING:
+                return
+            if result.status != 0:
+                break
+            await asyncio.sleep(_POLL)
+        raise result.error(
+            f"Domain {domain.name} (id {domain.domid}) is still there; destroy it by hand."
+        )

@@ -1,0 +1,159 @@
+"""The driver of `xl`, the toolstack of Xen 4.2 and later."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from xenmoved.toolstack.commands import Commands
+from xenmoved.toolstack.configfile import ConfigFolder
+from xenmoved.toolstack.domains import (
+    PASSTHROUGH,
+    check_name,
+    load_list,
+    parse_domain,
+    parse_info,
+)
+from xenmoved.toolstack.interface import (
+    Arrival,
+    Domain,
+    DomainNotFound,
+    DomainStatus,
+    HostInfo,
+    ToolstackError,
+)
+from xenmoved.toolstack.lookup import Lookup
+from xenmoved.toolstack.vetting import BOOT_FOLDERS, rewrite_config
+from xenmoved.toolstack.xl_incoming import XlIncoming
+from xenmoved.toolstack.xl_outgoing import XlOutgoing
+
+_MIB = 1 << 20
+
+
+def host_info(toolstack: str, text: str) -> HostInfo:
+    """Read the output of `xl info` or `xm info`, whose memory is in MiB."""
+    values = parse_info(text)
+    version = values.get("xen_version") or ".".join(
+        values.get(key, "") for key in ("xen_major", "xen_minor")
+    ) + values.get("xen_extra", "")
+    try:
+        return HostInfo(
+            toolstack=toolstack,
+            xen_version=version,
+            free_memory=int(values["free_memory"]) * _MIB,
+            total_memory=int(values["total_memory"]) * _MIB,
+        )
+    except (KeyError, ValueError) as error:
+        raise ToolstackError(
+            f"expected free_memory and total_memory in MiB from `{toolstack} info`: {error}."
+        ) from error
+
+
+def find_bridges(sysfs_net: Path) -> set[str]:
+    """Names of the Linux bridges among the host's network devices."""
+    if not sysfs_net.is_dir():
+        return set()
+    return {device.name for device in sysfs_net.iterdir() if (device / "bridge").is_dir()}
+
+
+class XlToolstack:
+    """`Toolstack` of `xl`.
+
+    `command` is the command line up to xl's own arguments. `boot_folders` are the folders from
+    which an arriving guest may be booted again (see `vetting`).
+    """
+
+    name = "xl"
+
+    def __init__(
+        self,
+        command: Sequence[str] = ("/usr/sbin/xl",),
+        config_dir: Path = Path("/etc/xen"),
+        sysfs_net: Path = Path("/sys/class/net"),
+        boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+    ) -> None:
+        self._commands = Commands(command)
+        self._lookup = Lookup(self._commands)
+        self._configs = ConfigFolder(config_dir, boot_folders)
+        self._sysfs_net = sysfs_net
+        self._boot_folders = boot_folders
+
+    async def host(self) -> HostInfo:
+        """Version and memory of this host."""
+        result = await self._commands.run("info", advice="Is this host running Xen?")
+        return host_info(self.name, result.stdout)
+
+    async def domains(self) -> list[DomainStatus]:
+        """Every domain but dom0."""
+        return await self._lookup.all()
+
+    async def describe(self, name: str) -> Domain:
+        """Describe a domain. Raises DomainNotFound."""
+        domain = await self._lookup.get(check_name(name))
+        result = await self._commands.run("list", "-l", str(domain.domid), check=False)
+        if result.status != 0:
+            if await self._lookup.find(name) is None:
+                raise DomainNotFound(f"there is no domain {name} on this host.")
+            raise result.error(f"Domain {name} cannot be described.")
+        entries = [
+            entry for entry in load_list(result.stdout) if entry.get("domid") == domain.domid
+        ]
+        if len(entries) != 1:
+            raise ToolstackError(f"expected one domain with id {domain.domid} from `xl list -l`.")
+        described = dataclasses.replace(parse_domain(entries[0]), name=name)
+        return dataclasses.replace(described, obstacles=self._obstacles(described, entries[0]))
+
+    def _obstacles(self, domain: Domain, entry: Mapping[str, object]) -> tuple[str, ...]:
+        """Find what a host like this one would refuse to receive, passthrough aside."""
+        config = copy.deepcopy(entry["config"])
+        assert isinstance(config, dict)  # as parse_domain has found
+        config["c_info"]["name"] = domain.name
+        for key in PASSTHROUGH:
+            config.pop(key, None)
+        for key in ("ioports", "irqs", "iomem"):
+            config["b_info"].pop(key, None)
+        here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        try:
+            return tuple(rewrite_config(config, here, self._boot_folders))
+        except (ToolstackError, RecursionError) as error:
+            return (str(error),)
+
+    async def bridges(self) -> set[str]:
+        """Names of the network bridges that exist on this host."""
+        return find_bridges(self._sysfs_net)
+
+    def outgoing(self, migration: str, name: str, spool: Path) -> XlOutgoing:
+        """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
+        return XlOutgoing(self._lookup, migration, check_name(name), spool)
+
+    def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XlIncoming:
+        """Receiver for a domain; `spool` is a folder it may use."""
+        check_name(arrival.name)
+        return XlIncoming(self._lookup, migration, arrival, spool, self._boot_folders)
+
+    async def read_config(self, name: str) -> str | None:
+        """Text of CONFIG_DIR/NAME.cfg, None without one."""
+        return await self._configs.read(name)
+
+    async def install_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[str, ...]:
+        """Write CONFIG_DIR/NAME.cfg with this host's disk paths and bridges, unless one exists.
+
+        Returns what the operator should know (see `ConfigFolder.install`).
+        """
+        return await self._configs.install(name, text, arrival, autostart)
+
+    async def autostart(self, name: str) -> bool:
+        """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
+        return await self._configs.autostart(name)
+
+    async def retire_config(self, name: str) -> None:
+        """Disable configuration and autostart of a domain that moved away."""
+        await self._configs.retire(name)
+
+    async def restore_config(self, name: str) -> None:
+        """Forget a NAME.cfg.moved of an earlier move away when the domain came back."""
+        await self._configs.restore(name)

@@ -1,0 +1,126 @@
+"""The driver of `xm`, the toolstack of Xen before 4.5."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from xenmoved.toolstack.commands import Commands
+from xenmoved.toolstack.configfile import ConfigFolder, is_block_device
+from xenmoved.toolstack.domains import check_name
+from xenmoved.toolstack.interface import Arrival, Domain, DomainStatus, HostInfo, ToolstackError
+from xenmoved.toolstack.lookup import Lookup
+from xenmoved.toolstack.sexpr import Sexpr, child_value, name_of, parse_all
+from xenmoved.toolstack.vetting import BOOT_FOLDERS
+from xenmoved.toolstack.xl import find_bridges, host_info
+from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
+from xenmoved.toolstack.xm_incoming import XmIncoming
+from xenmoved.toolstack.xm_outgoing import XmOutgoing
+
+
+class XmToolstack:
+    """`Toolstack` of `xm`.
+
+    `command` is the command line up to xm's own arguments. `boot_folders` are the folders from
+    which an arriving guest may be booted again (see `vetting`).
+    """
+
+    name = "xm"
+
+    def __init__(
+        self,
+        command: Sequence[str] = ("/usr/sbin/xm",),
+        config_dir: Path = Path("/etc/xen"),
+        sysfs_net: Path = Path("/sys/class/net"),
+        boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+    ) -> None:
+        self._commands = Commands(command)
+        self._lookup = Lookup(self._commands)
+        self._configs = ConfigFolder(config_dir, boot_folders)
+        self._sysfs_net = sysfs_net
+        self._boot_folders = boot_folders
+
+    async def host(self) -> HostInfo:
+        """Version and memory of this host."""
+        result = await self._commands.run("info", advice="Is xend running?")
+        return host_info(self.name, result.stdout)
+
+    async def domains(self) -> list[DomainStatus]:
+        """Every domain but dom0."""
+        return await self._lookup.all()
+
+    async def describe(self, name: str) -> Domain:
+        """Describe a domain. Raises DomainNotFound."""
+        status = await self._lookup.get(check_name(name))
+        result = await self._commands.run("list", "-l", name)
+        found = [
+            expression
+            for expression in parse_all(result.stdout)
+            if name_of(expression) == "domain" and child_value(expression, "name") == name
+        ]
+        if len(found) != 1:
+            raise ToolstackError(f"expected one domain {name} from `xm list -l`.")
+        domain = dataclasses.replace(parse_xm_domain(found[0]), domid=status.domid)
+        return dataclasses.replace(domain, obstacles=self._obstacles(domain, found[0]))
+
+    def _obstacles(self, domain: Domain, expression: Sexpr) -> tuple[str, ...]:
+        """Find what a host like this one would refuse to receive, passthrough aside."""
+        assert isinstance(expression, list)  # as parse_xm_domain has found
+        moved = [
+            copy.deepcopy(item)
+            for item in expression
+            if name_of(item) != "device" or name_of(item[1]) not in domain.passthrough
+        ]
+        here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        try:
+            return tuple(rewrite_xm_config(moved, here, self._boot_folders, is_block_device))
+        except ToolstackError as error:
+            return (str(error),)
+
+    async def bridges(self) -> set[str]:
+        """Names of the network bridges that exist on this host."""
+        return find_bridges(self._sysfs_net)
+
+    def outgoing(self, migration: str, name: str, spool: Path) -> XmOutgoing:
+        """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
+        return XmOutgoing(self._lookup, migration, check_name(name), spool)
+
+    def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XmIncoming:
+        """Receiver for a domain; `spool` is a folder it may use."""
+        check_name(arrival.name)
+        return XmIncoming(
+            self._lookup,
+            migration,
+            arrival,
+            spool,
+            boot_folders=self._boot_folders,
+            is_block=is_block_device,
+        )
+
+    async def read_config(self, name: str) -> str | None:
+        """Text of CONFIG_DIR/NAME.cfg, None without one."""
+        return await self._configs.read(name)
+
+    async def install_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[str, ...]:
+        """Write CONFIG_DIR/NAME.cfg with this host's disk paths and bridges, unless one exists.
+
+        Returns what the operator should know (see `ConfigFolder.install`). `xm` executes these
+        files as Python, so one that is more than plain assignments is never installed.
+        """
+        return await self._configs.install(name, text, arrival, autostart)
+
+    async def autostart(self, name: str) -> bool:
+        """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
+        return await self._configs.autostart(name)
+
+    async def retire_config(self, name: str) -> None:
+        """Disable configuration and autostart of a domain that moved away."""
+        await self._configs.retire(name)
+
+    async def restore_config(self, name: str) -> None:
+        """Forget a NAME.cfg.moved of an earlier move away when the domain came back."""
+        await self._configs.restore(name)

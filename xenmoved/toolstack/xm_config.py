@@ -1,0 +1,313 @@
+"""A domain as xend describes it: the S-expression of `xm list -l`, which also heads a saved image.
+
+Shapes are those that xend wrote (xen.git before 4.5, tools/python/xen/xend: XendConfig.py,
+XendDomainInfo.py, XendCheckpoint.py, server/*if.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from xenmoved.toolstack.domains import normal_uuid, under
+from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
+from xenmoved.toolstack.sexpr import Sexpr, child_value, children, name_of
+from xenmoved.toolstack.vetting import NIC_SCRIPT, PYGRUB, PYGRUB_ARGUMENT, words
+
+_MIB: Final = 1 << 20
+_DISKS: Final = ("vbd", "tap", "tap2")
+_HARMLESS: Final = ("vfb", "vkbd", "console")
+
+# xend unpacks a paravirtual guest's kernel here before it boots it.
+_BOOT: Final = ("/var/run/xend/boot", "/var/lib/xend/boot", "/var/run/libxl", "/var/lib/xen")
+_DEVICE_MODEL: Final = re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm")
+_PLAIN: Final = re.compile(r"[\w.,:+\-=<>()@*^%!| ]*", re.ASCII)
+_LINE: Final = re.compile(r"[^\x00-\x1f\x7f]*")
+
+_TOP: Final = words(
+    "domid cpu_weight cpu_cap on_crash on_poweroff on_reboot on_xend_start on_xend_stop uuid vcpus "
+    "name cpus memory maxmem shadow_memory features start_time cpu_time online_vcpus status state "
+    "store_mfn console_mfn node pool_name vcpu_avail localtime cpu rtc/timeoffset security_label"
+)
+_IMAGE: Final = words(
+    "acpi apic boot display isa keymap localtime nographic nomigrate pae rtc_timeoffset sdl opengl "
+    "soundhw stdvga videoram usb hpet vnc vncconsole vncdisplay vnclisten timer_mode tsc_mode "
+    "vpt_align viridian vncunused guest_os_type hap nestedhvm xen_platform_pci oos notes vcpus "
+    "use_tmp_kernel use_tmp_ramdisk superpages memory_sharing features vhpt root "
+    "xen_extended_power_mgmt pci_msitranslate pci_power_mgmt"
+)
+_RULES: Final[Mapping[str, re.Pattern[str]]] = {
+    "serial": re.compile(r"pty|null|none"),
+    "parallel": re.compile(r"null|none"),
+    "monitor": re.compile(r"0"),
+    "usbdevice": re.compile(r"tablet|mouse|keyboard"),
+    "device_model": _DEVICE_MODEL,
+    "args": _LINE,
+    "vncpasswd": _LINE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Uname:
+    """What a disk's `uname` says."""
+
+    scheme: str
+    path: str
+    backend: str
+    format: str
+    script: str | None
+
+
+def _parse_uname(uname: str) -> _Uname:
+    if not uname:
+        return _Uname("", "", "unknown", "raw", None)
+    scheme, colon, rest = uname.partition(":")
+    if not colon:
+        scheme, rest = "phy", uname
+    if scheme == "phy":
+        path = rest if rest.startswith("/") or not rest else f"/dev/{rest}"
+        return _Uname(scheme, path, "phy", "raw", None)
+    if scheme == "file":
+        return _Uname(scheme, rest, "phy", "raw", None)
+    if scheme in ("tap", "tap2"):
+        driver, _, path = rest.removeprefix("tapdisk:").partition(":")
+        kind = "raw" if driver in ("aio", "ram", "sync") else driver
+        return _Uname(scheme, path, "tap", kind, None)
+    return _Uname(scheme, rest, "phy", "raw", f"block-{scheme}")
+
+
+def _devices(domain: Sexpr) -> list[list[Sexpr]]:
+    found: list[list[Sexpr]] = []
+    for device in children(domain, "device"):
+        if len(device) != 2 or not isinstance(device[1], list) or not name_of(device[1]):
+            raise ToolstackError("expected one device in each (device …) of the domain.")
+        found.append(device[1])
+    return found
+
+
+def _vdev(body: list[Sexpr]) -> tuple[str, bool]:
+    """Virtual device name and whether it is a CD drive, from `dev`, as in `xvda:disk`."""
+    dev = child_value(body, "dev") or ""
+    name, _, kind = dev.removeprefix("ioemu:").partition(":")
+    if not name:
+        raise ToolstackError("expected (dev …) in every disk of the domain.")
+    return name, kind == "cdrom"
+
+
+def _backend(body: list[Sexpr]) -> int:
+    """Domain id of the backend, -1 for another domain known by name only."""
+    backend = child_value(body, "backend") or "0"
+    if backend == "Domain-0":
+        return 0
+    return int(backend) if backend.isdigit() else -1
+
+
+def _parse_disk(body: list[Sexpr]) -> Disk:
+    vdev, cdrom = _vdev(body)
+    uname = _parse_uname(child_value(body, "uname") or "")
+    return Disk(
+        vdev=vdev,
+        path=uname.path,
+        backend=uname.backend,
+        format=uname.format,
+        writable=(child_value(body, "mode") or "r").startswith("w"),
+        cdrom=cdrom,
+        script=uname.script,
+        backend_domid=_backend(body),
+    )
+
+
+def _number(domain: Sexpr, key: str, default: int) -> int:
+    value = child_value(domain, key)
+    if value is None:
+        return default
+    try:
+        return int(value)
+    except ValueError as error:
+        raise ToolstackError(f"expected a number as ({key} …) of the domain.") from error
+
+
+def parse_xm_domain(domain: Sexpr) -> Domain:
+    """One `(domain …)` of `xm list -l`. Raises ToolstackError naming what was expected."""
+    if name_of(domain) != "domain":
+        raise ToolstackError("expected (domain …) from `xm list -l`.")
+    name, uuid = child_value(domain, "name"), normal_uuid(child_value(domain, "uuid"))
+    if not name or not uuid:
+        raise ToolstackError("expected a name and a uuid in the domain's description.")
+    bodies = _devices(domain)
+    images = [part for image in children(domain, "image") for part in image[1:]]
+    hvm = any(name_of(image) == "hvm" for image in images)
+    memory = max(_number(domain, "memory", 0), _number(domain, "maxmem", 0)) * _MIB
+    return Domain(
+        name=name,
+        uuid=uuid,
+        domid=_number(domain, "domid", -1),
+        kind="hvm" if hvm else "pv",
+        memory=memory,
+        disks=tuple(_parse_disk(body) for body in bodies if name_of(body) in _DISKS),
+        nics=tuple(
+            Nic(mac=child_value(body, "mac"), bridge=child_value(body, "bridge"))
+            for body in bodies
+            if name_of(body) == "vif"
+        ),
+        passthrough=tuple(
+            name_of(body) for body in bodies if name_of(body) not in (*_DISKS, *_HARMLESS, "vif")
+        ),
+    )
+
+
+class _Vetter:
+    """Checks and adapts one `(domain …)`, collecting what is wrong with it."""
+
+    def __init__(
+        self, arrival: Arrival, boot_folders: tuple[str, ...], is_block: Callable[[str], bool]
+    ) -> None:
+        self.arrival = arrival
+        self.boot_folders = boot_folders
+        self.is_block = is_block
+        self.problems: list[str] = []
+
+    def atoms(self, where: str, value: Sexpr, pattern: re.Pattern[str] = _PLAIN) -> None:
+        if isinstance(value, list):
+            for child in value:
+                self.atoms(where, child, pattern)
+        elif not pattern.fullmatch(value):
+            self.problems.append(f"{where}: {value[:80]!r} may not come from another host")
+
+    def backend(self, where: str, body: list[Sexpr]) -> None:
+        if _backend(body) != 0:
+            self.problems.append(f"{where}: is served by a driver domain")
+
+    def top(self, item: Sexpr) -> None:
+        key = name_of(item)
+        if not isinstance(item, list) or not key:
+            self.problems.append("domain: has something other than (key value)")
+        elif key == "image":
+            for part in item[1:]:
+                self.image(part)
+        elif key == "bootloader":
+            for path in item[1:]:
+                trusted = isinstance(path, str) and under(path, ("/usr/bin", *self.boot_folders))
+                if path and not (trusted and PYGRUB.fullmatch(str(path))) and path != "pygrub":
+                    self.problems.append(f"bootloader: {path!r} may not come from another host")
+        elif key == "bootloader_args":
+            for argument in " ".join(str(part) for part in item[1:]).split():
+                self.atoms(key, argument, PYGRUB_ARGUMENT)
+        elif key == "description":
+            self.atoms(key, item[1:], _LINE)
+        elif key in _TOP:
+            self.atoms(key, item[1:])
+        elif key != "device" and any(part not in ("", "0", []) for part in item[1:]):
+            self.problems.append(f"{key}: is not something that may come from another host")
+
+    def image(self, image: Sexpr) -> None:
+        if not isinstance(image, list) or name_of(image) not in ("linux", "hvm"):
+            self.problems.append("image: is neither (linux …) nor (hvm …)")
+            return
+        for item in image[1:]:
+            key = name_of(item)
+            if not isinstance(item, list) or not key:
+                self.problems.append("image: has something other than (key value)")
+            elif key in ("kernel", "ramdisk", "loader"):
+                for path in item[1:]:
+                    if path and not (
+                        isinstance(path, str) and under(path, (*self.boot_folders, *_BOOT))
+                    ):
+                        self.problems.append(f"{key}: {path!r} is in no folder to boot from")
+            elif key in _RULES:
+                self.atoms(key, [part for part in item[1:] if part], _RULES[key])
+            elif key in _IMAGE:
+                self.atoms(key, item[1:])
+            elif key not in ("xauthority",) and any(p not in ("", "0", []) for p in item[1:]):
+                self.problems.append(f"image {key}: may not come from another host")
+        image[:] = [item for item in image if name_of(item) != "xauthority"]
+
+    def disk(self, body: list[Sexpr], seen: set[str]) -> None:
+        disk = _parse_disk(body)
+        where = f"disk {disk.vdev[:40]!r}"
+        for item in body[1:]:
+            if name_of(item) != "uname":
+                self.atoms(where, item)
+        self.backend(where, body)
+        if disk.vdev in seen:
+            self.problems.append(f"{where}: appears twice")
+        seen.add(disk.vdev)
+        if disk.script is not None:
+            self.problems.append(f"{where}: needs the block script {disk.script!r}")
+        if (child_value(body, "mode") or "").endswith("!"):
+            self.problems.append(f"{where}: is shared with another guest (mode w!)")
+        local = self.arrival.disks.get(disk.vdev)
+        if local is None:
+            if disk.path or not disk.cdrom:
+                self.problems.append(f"{where}: has no volume here that was agreed upon")
+            return
+        if disk.format != "raw":
+            self.problems.append(f"{where}: has format {disk.format}; only raw can be moved")
+        block = self.is_block(local)
+        scheme = "phy:" if block else "tap:aio:" if disk.backend == "tap" else "file:"
+        # blktap serves files only; the class of the device has to agree with the scheme.
+        body[0] = name_of(body) if scheme == "tap:aio:" else "vbd"
+        body[1:] = [item for item in body[1:] if name_of(item) not in ("uname", "VDI")]
+        body.append(["uname", scheme + local])
+
+    def nic(self, body: list[Sexpr]) -> None:
+        self.backend("vif", body)
+        for item in body[1:]:
+            key = name_of(item)
+            if not isinstance(item, list) or len(item) != 2 or not isinstance(item[1], str):
+                self.atoms("vif", item)
+            elif key == "script":
+                self.atoms("vif script", item[1], NIC_SCRIPT)
+            elif key == "ip":
+                self.atoms("vif ip", item[1], re.compile(r"[0-9A-Fa-f.:/, ]*"))
+            elif key == "bridge":
+                item[1] = self.arrival.bridges.get(item[1], item[1])
+                self.atoms("vif bridge", item[1])
+            else:
+                self.atoms(f"vif {key}", item[1])
+
+    def device(self, body: list[Sexpr], seen: set[str]) -> None:
+        kind = name_of(body)
+        if kind in _DISKS:
+            self.disk(body, seen)
+        elif kind == "vif":
+            self.nic(body)
+        elif kind in _HARMLESS:
+            self.backend(kind, body)
+            # The cookie file of a screen of the other host.
+            body[:] = [item for item in body if name_of(item) != "xauthority"]
+            for item in body[1:]:
+                self.atoms(kind, item, _LINE if name_of(item) == "vncpasswd" else _PLAIN)
+        else:
+            self.problems.append(f"device {kind}: belongs to the other host")
+
+
+def rewrite_xm_config(
+    domain: Sexpr,
+    arrival: Arrival,
+    boot_folders: tuple[str, ...],
+    is_block: Callable[[str], bool],
+) -> list[str]:
+    """Adapt xend's description, in place, to how the domain is to look on this host.
+
+    The same rules as for `xl` (see `vetting`). Returns everything in it that may not come from
+    another host. Raises ToolstackError when its shape is not that of a domain.
+    """
+    if not isinstance(domain, list) or name_of(domain) != "domain":
+        raise ToolstackError("the domain's description is not (domain …).")
+    vetter = _Vetter(arrival, boot_folders, is_block)
+    names = [item[1:] for item in children(domain, "name")]
+    uuids = [normal_uuid(item[1] if len(item) > 1 else "") for item in children(domain, "uuid")]
+    if names != [[arrival.name]]:
+        vetter.problems.append(f"name: is not the announced {arrival.name!r}")
+    if not arrival.uuid or uuids != [normal_uuid(arrival.uuid)]:
+        vetter.problems.append(f"uuid: is not the announced {arrival.uuid}")
+    for item in domain[1:]:
+        if name_of(item) not in ("name", "uuid"):
+            vetter.top(item)
+    seen: set[str] = set()
+    for body in _devices(domain):
+        vetter.device(body, seen)
+    return vetter.problems
