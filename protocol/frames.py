@@ -25,6 +25,10 @@ HASH_SIZE: Final = 32
 MAX_HASHES: Final = 2048
 """Most block hashes in one frame."""
 
+_SMALL: Final = 4096
+"""Pieces below this size are gathered into larger ones: each costs far more than its bytes."""
+_GATHERED: Final = 64 * 1024
+
 _HEADER: Final = struct.Struct(">BI")
 _OFFSET: Final = struct.Struct(">Q")
 _PACKED: Final = struct.Struct(">QI")
@@ -71,16 +75,25 @@ class FrameDecoder:
 
     def __init__(self, allowed: Collection[Kind]) -> None:
         self._allowed = frozenset(int(kind) for kind in allowed)
-        self._pieces: deque[memoryview] = deque()
+        self._pieces: deque[memoryview | bytearray] = deque()
+        self._gathering: bytearray | None = None  # the last piece, while it may still grow
         self._buffered = 0
         self._header: tuple[Kind, int] | None = None
         self._error: ProtocolError | None = None
 
     def feed(self, untrusted_data: Bytes) -> None:
         """Take the next piece of the stream. It must not be changed by the caller afterwards."""
-        if len(untrusted_data) and self._error is None:
+        if not len(untrusted_data) or self._error is not None:
+            return
+        self._buffered += len(untrusted_data)
+        if len(untrusted_data) >= _SMALL:
             self._pieces.append(memoryview(untrusted_data))
-            self._buffered += len(untrusted_data)
+            self._gathering = None
+            return
+        if self._gathering is None or len(self._gathering) >= _GATHERED:
+            self._gathering = bytearray()
+            self._pieces.append(self._gathering)
+        self._gathering += untrusted_data
 
     @property
     def pending(self) -> bool:
@@ -91,6 +104,7 @@ class FrameDecoder:
         """Give up what was fed after the last frame, for whoever goes on with the stream."""
         rest = b"".join(self._pieces)
         self._pieces.clear()
+        self._gathering = None
         self._buffered = 0
         return rest
 
@@ -106,6 +120,7 @@ class FrameDecoder:
             except ProtocolError as error:
                 self._error = error
                 self._pieces.clear()
+                self._gathering = None
                 raise
         kind, length = self._header
         if self._buffered < length:
@@ -133,15 +148,17 @@ class FrameDecoder:
     def _take(self, count: int) -> Bytes:
         """Remove `count` buffered bytes; without a copy when they lie in one piece."""
         self._buffered -= count
-        piece = self._pieces[0]
+        self._gathering = None  # what views look at must not grow any more
+        piece = memoryview(self._pieces[0])
         if len(piece) > count:
             self._pieces[0] = piece[count:]
             return piece[:count]
         if len(piece) == count:
-            return self._pieces.popleft()
+            self._pieces.popleft()
+            return piece
         taken = bytearray()
         while len(taken) < count:
-            piece = self._pieces.popleft()
+            piece = memoryview(self._pieces.popleft())
             rest = count - len(taken)
             if len(piece) > rest:
                 self._pieces.appendleft(piece[rest:])

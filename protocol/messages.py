@@ -114,13 +114,16 @@ class GuestOffer:
 class VolumeOffer:
     """A volume that is to be copied.
 
-    `pool` None leaves the choice to the target. `vdev` is None for a volume without a guest.
+    `pool` is the pool that was asked for. Without one the target prefers a pool called like `home`,
+    the one that the volume is in at the source, to its default. `vdev` is None for a volume without
+    a guest.
     """
 
     name: VolumeName
     size: U63
     vdev: Vdev | None
     pool: PoolName | None
+    home: PoolName | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from xenmoved.migration.recovery import recover
 from xenmoved.requests import Requests
 from xenmoved.sync.devices import Buffers
 from xenmoved.toolstack.detect import detect
+from xenmoved.toolstack.vetting import BOOT_FOLDERS
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Daemon:
             stack.command,
             config_dir=stack.config_dir,
             sysfs_net=stack.sysfs_net,
+            boot_folders=(*BOOT_FOLDERS, *(str(folder) for folder in stack.boot_folders)),
         )
         host = Host(
             config=config,
@@ -206,8 +208,3 @@ def keep_memory() -> None:
         libc.mallopt(mmap_threshold, 64 * 2**20)
         libc.mallopt(trim_threshold, 128 * 2**20)
         libc.mallopt(top_pad, 16 * 2**20)
-
-
-def quiet_libraries() -> None:
-    """Have asyncssh log only what an operator should know: its debug calls cost in bulk."""
-    asyncssh.set_log_level(logging.WARNING)

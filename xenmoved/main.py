@@ -13,7 +13,7 @@ import xenmoved
 from xenmoved import logs
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import DEFAULT_CONFIG, load
-from xenmoved.daemon import Daemon, keep_memory, quiet_libraries
+from xenmoved.daemon import Daemon, keep_memory
 from xenmoved.link.identity import IdentityError
 from xenmoved.toolstack.interface import ToolstackError
 
@@ -56,7 +56,6 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     logs.setup(config.log_level.value)
     keep_memory()
-    quiet_libraries()
 
     async def serve() -> None:
         await (await Daemon.create(config, file)).run()

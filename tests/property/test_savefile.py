@@ -119,12 +119,12 @@ keys = st.sampled_from(
 configs = st.recursive(
     st.dictionaries(keys, json_values, max_size=6),
     lambda inner: st.dictionaries(keys, inner | st.lists(inner, max_size=2), max_size=6),
-    max_leaves=12,
+    max_leaves=6,
 )
 
 
 @given(configs)
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_any_configuration_is_rewritten_or_refused(config):
     merged = {**CONFIG, **config}
     with contextlib.suppress(ToolstackError):

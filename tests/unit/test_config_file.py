@@ -64,7 +64,8 @@ def test_everything_can_be_set(file):
         listen: {{address: 192.0.2.1, port: 7000}}
         state_dir: /srv/state
         control: {{socket: /run/x.sock, group: xen}}
-        toolstack: {{kind: xm, command: [/opt/xm, -v], config_dir: /srv/cfg, sysfs_net: /srv/net}}
+        toolstack: {{kind: xm, command: [/opt/xm, -v], config_dir: /srv/cfg, sysfs_net: /srv/net,
+            boot_folders: [/srv/kernels]}}
         pools:
           images: {{kind: dir, path: /srv/images, reserve: 20GiB, overcommit: true}}
           disks: {{kind: block, devices: [/dev/vg0/root, /dev/vg0/data]}}
@@ -90,6 +91,7 @@ def test_everything_can_be_set(file):
     assert config.toolstack.command == ("/opt/xm", "-v")
     assert config.toolstack.config_dir == Path("/srv/cfg")
     assert config.toolstack.sysfs_net == Path("/srv/net")
+    assert config.toolstack.boot_folders == (Path("/srv/kernels"),)
     images = config.pools["images"]
     assert (images.name, images.kind) == ("images", "dir")
     assert images.options == DirectoryOptions(Path("/srv/images"), True, 20 * 2**30)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 from ctl_support import (
@@ -66,6 +67,11 @@ def test_an_arrival_that_fails_claims_nothing_of_the_guest(daemon):
     shown = run(daemon, "watch", "1a2b")
     assert shown.returncode == 1
     assert shown.stderr == "xenmovectl: job 1a2b3c4d (web from host-b) was aborted\n"
+
+
+def test_the_end_of_a_job_is_the_end_even_if_the_connection_stays(daemon):
+    daemon.answers[WatchJob] = [job_done(), FOR_EVER]
+    assert run(daemon, "watch", "web").returncode == 0
 
 
 def test_a_job_that_has_ended_can_be_watched(daemon):
@@ -170,6 +176,16 @@ def test_ctrl_c_on_a_terminal_leaves_it_in_order(daemon):
     assert "round 1 25% same 26 diff 4 zero 10" in end
     assert "xenmovectl abort 1a2b3c4d" in end
     assert "Traceback" not in shown
+
+
+def test_ctrl_c_counts_even_if_the_exception_is_dropped():
+    with follow_module.Interrupts() as interrupts:
+        interrupts.check()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_lines_are_rare_while_nothing_new_begins(capsys):

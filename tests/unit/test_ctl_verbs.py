@@ -326,6 +326,13 @@ def test_who_may_not_use_the_socket_is_told_so(tmp_path):
     assert "run as root" in shown.stderr
 
 
+def test_whom_the_daemon_turns_away_is_told_so(daemon):
+    daemon.answers[StartMigration] = failure("access-denied", "this user may not use xenmoved")
+    shown = run(daemon, "migrate", "web", "host-b")
+    assert (shown.returncode, shown.stdout) == (5, "")
+    assert shown.stderr == "xenmovectl: this user may not use xenmoved\n"
+
+
 # It runs once beforehand, to import everything: nobody may be unable to read the program.
 _AS_NOBODY = """
 import contextlib, io, os, sys

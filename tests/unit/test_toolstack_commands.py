@@ -118,7 +118,8 @@ async def test_tagged_processes(tmp_path):
     theirs, ours = os.pipe()
     tag = f"tag-{os.getpid()}"
     receiver = python.spawn("migrate-receive", migration=tag, log=log, stdin=theirs, stdout=write)
-    monitor = python.spawn("migrate-receive", migration=tag, log=log, stdout=write)
+    null = os.open("/dev/null", os.O_RDONLY)
+    monitor = python.spawn("migrate-receive", migration=tag, log=log, stdin=null, stdout=write)
     other = python.spawn("migrate-receive", migration=tag + "x", log=log, stdout=write)
     try:
         for _ in range(3):
@@ -134,7 +135,7 @@ async def test_tagged_processes(tmp_path):
         for process in (receiver, monitor, other):
             process.kill()
             await process.wait(10)
-        for descriptor in (read, write, theirs, ours):
+        for descriptor in (read, write, theirs, ours, null):
             os.close(descriptor)
     assert await find_tagged_processes(tag) == []
     assert await working_on(tag, ("migrate-receive",), receiver) == []

@@ -84,12 +84,15 @@ class ToolstackConfig:
     """The Xen toolstack of this host.
 
     `command` is the program with its first arguments; when empty, the tool is found in PATH.
+    `boot_folders` are folders, besides the usual ones, whose files an arriving guest may name as
+    its kernel or ramdisk.
     """
 
     kind: ToolstackKind = ToolstackKind.AUTO
     command: tuple[Annotated[str, Length(1, 4096)], ...] = ()
     config_dir: AbsolutePath = Path("/etc/xen")
     sysfs_net: AbsolutePath = Path("/sys/class/net")
+    boot_folders: tuple[AbsolutePath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,8 @@ class SyncTarget(NamedTuple):
 def address(written: str) -> Address:
     """Parse ``host``, ``host:port``, ``[::1]``, ``[::1]:port`` or ``::1``."""
     match = re.fullmatch(r"\[([^][]+)\](?::([0-9]+))?|([^][:]+)(?::([0-9]+))?", written)
-    if match is not None:
-        host, port = match[1] or match[3], match[2] or match[4]
-    elif written.count(":") > 1 and re.fullmatch(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?", written):
-        host, port = written, None
-    else:
+    host, port = (match[1] or match[3], match[2] or match[4]) if match else (written, None)
+    if not host or set(host) & set("[]") or (":" in host and not _is_ipv6(host)):
         raise ArgumentTypeError(
             f"{written!r} is no address: write HOST, HOST:PORT, or [2001:db8::1]:PORT"
         )
@@ -104,3 +101,13 @@ def actions(written: str) -> tuple[str, ...]:
     if unknown := [name for name in found if name not in ("migrate", "sync")]:
         raise ArgumentTypeError(f"{unknown[0]!r} cannot be allowed: choose of migrate, sync")
     return found
+
+
+def _is_ipv6(host: str) -> bool:
+    from ipaddress import IPv6Address
+
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True

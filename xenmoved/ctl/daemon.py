@@ -18,6 +18,8 @@ T = TypeVar("T")
 QUICK: Final = 30.0
 """Seconds in which the daemon answers whatever it need ask nobody else about."""
 _SILENCE: Final = 60.0
+_DENIED: Final = "access-denied"
+"""Code of the problem with which the daemon turns a user away."""
 
 
 class Daemon:
@@ -47,7 +49,7 @@ class Daemon:
         return _expect(answer, expected, refusal)
 
     def watch(self, request: WatchJob) -> Iterator[JobReport]:
-        """Yield reports until the daemon ends the stream, which it does when the job has ended."""
+        """Yield reports until the daemon hangs up. The one of a job that has ended is the last."""
         _check(request)
         try:
             with ControlClient(self._path, request.interval + _SILENCE) as client:
@@ -60,7 +62,7 @@ class Daemon:
 def unavailable(error: DaemonUnavailable) -> CommandError:
     """Return what it means for the command that the daemon cannot be reached."""
     if isinstance(error, AccessDenied):
-        return CommandError(Exit.DENIED, ("permission-denied", str(error), ""))
+        return CommandError(Exit.DENIED, (_DENIED, str(error), ""))
     return CommandError(Exit.UNREACHABLE, ("daemon-unreachable", str(error), ""))
 
 
@@ -79,7 +81,8 @@ def _check(request: object) -> None:
 
 def _expect(answer: Any, expected: type[T], refusal: Exit) -> T:
     if isinstance(answer, Failure):
-        raise CommandError(refusal, *map(fields_of, answer.problems))
+        denied = any(problem.code == _DENIED for problem in answer.problems)
+        raise CommandError(Exit.DENIED if denied else refusal, *map(fields_of, answer.problems))
     if not isinstance(answer, expected):
         text = f"xenmoved gave an answer to another question: {type(answer).__name__}"
         hint = "is it of the same release as xenmovectl? see: xenmovectl --version"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from xenmoved.control.api import JobKind, JobReport, JobState, WatchJob
+from xenmoved.control.api import ENDED, JobKind, JobReport, JobState, WatchJob
 from xenmoved.ctl import job_views
 from xenmoved.ctl.daemon import Daemon, fields_of
 from xenmoved.ctl.exits import CommandError, Exit
@@ -100,6 +101,38 @@ class LiveDisplay(Display):
         self._stack.close()
 
 
+class Interrupts:
+    """Ctrl-C, noticed even where Python drops the exception: in callbacks while it imports."""
+
+    def __init__(self) -> None:
+        self._pressed = False
+        self._replaced = False
+
+    def __enter__(self) -> Self:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._note)
+            self._replaced = True
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._replaced:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._pressed = True
+        raise KeyboardInterrupt
+
+
 def display_for(output: Output) -> Display:
     """Return the display that fits the options and where stdout goes."""
     if output.as_json:
@@ -117,12 +150,15 @@ def follow(daemon: Daemon, output: Output, job: str, first: JobReport | None = N
     last = first
     doubtful_since: float | None = None
     try:
-        with display_for(output) as display:
+        with Interrupts() as interrupts, display_for(output) as display:
             if first is not None:
                 display.show(first)
             for report in daemon.watch(WatchJob(job, INTERVAL)):
                 last = report
                 display.show(report)
+                interrupts.check()
+                if report.state in ENDED:
+                    break
                 if report.state is not JobState.IN_DOUBT:
                     doubtful_since = None
                 elif doubtful_since is None:

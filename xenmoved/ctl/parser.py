@@ -189,6 +189,12 @@ def _add_transfer_options(parser: Parser) -> None:
         help="read everything again on the peer and compare, or do not",
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="use volumes that are on the target already though they are not known to be copies "
+        "of this guest's: what is in them is lost",
+    )
+    parser.add_argument(
         "--keep-partial",
         action="store_true",
         help="keep new volumes there if it fails, so that another attempt sends less",

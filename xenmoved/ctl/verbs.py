@@ -151,6 +151,7 @@ def _options(args: Namespace) -> TransferOptions:
         verify=args.verify,
         pool=args.pool,
         keep_partial=args.keep_partial,
+        overwrite=args.overwrite,
     )
 
 

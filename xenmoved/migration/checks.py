@@ -46,9 +46,17 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
     return Assessment((), tuple(p for p in placements if p is not None))
 
 
-def chosen_pool(host: Host, volume: VolumeOffer) -> str | None:
-    """Return the name of the pool for a volume: the one asked for, or this host's default."""
-    return volume.pool or host.config.default_pool
+def chosen_pool(host: Host, peer: Peer, volume: VolumeOffer) -> str | None:
+    """Return the name of the pool for a volume.
+
+    It is the one asked for, or one called like the volume's pool at the source if the peer may use
+    it, or this host's default.
+    """
+    if volume.pool is not None:
+        return volume.pool
+    if volume.home is not None and volume.home in host.pools and peer.may_use(volume.home):
+        return volume.home
+    return host.config.default_pool
 
 
 def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
@@ -60,7 +68,7 @@ def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
     elif offer.guest is not None and not peer.may(offer.action, offer.guest.name):
         text = f"{node} does not take a guest called {offer.guest.name} from {peer.name}"
         found.append(problem("permission", text, hint))
-    for pool in dict.fromkeys(chosen_pool(host, volume) for volume in offer.volumes):
+    for pool in dict.fromkeys(chosen_pool(host, peer, volume) for volume in offer.volumes):
         if pool is None:
             text = f"{node} has no default pool for new volumes"
             found.append(problem("pool", text, "name one with --pool, or set default_pool there"))
@@ -131,7 +139,7 @@ class _VolumeChecks:
 
     async def place(self, volume: VolumeOffer) -> Placement | None:
         """Find where a volume goes, noting what is wrong."""
-        pool = self._host.pools[chosen_pool(self._host, volume) or ""]
+        pool = self._host.pools[chosen_pool(self._host, self._peer, volume) or ""]
         shown = f"{pool.name}:{volume.name}"
         if (pool.name, volume.name) in self._taken:
             text = f"two disks of the guest would both become {shown}"

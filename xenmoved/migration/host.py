@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,16 @@ class Host:
     def spool(self) -> Path:
         """Folder for saved images and tables of fingerprints."""
         return self.config.state_dir / "spool"
+
+    def spool_of(self, migration: str) -> Path:
+        """Folder for the image of one migration; made here, removed with `clear_spool`."""
+        folder = self.spool / migration
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def clear_spool(self, migration: str) -> None:
+        """Remove what is left of a migration that is settled."""
+        shutil.rmtree(self.spool / migration, ignore_errors=True)
 
     def peer(self, name: str) -> Peer:
         """Return a configured peer. Raises Refused."""

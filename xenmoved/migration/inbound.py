@@ -18,6 +18,7 @@ from xenmoved.control.api import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
 from xenmoved.link.channel import Channel
+from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
 from xenmoved.problems import problem
@@ -73,7 +74,7 @@ class InboundMigration:
         self._memory = _Memory()
         self._receiving = False
         self._image: IncomingImage = host.toolstack.incoming(
-            migration, expected.arrival, host.spool
+            migration, expected.arrival, host.spool_of(migration)
         )
         self.peer = peer
         self.migration = migration
@@ -153,7 +154,8 @@ class InboundMigration:
 
         Goes to its end even if the caller is cancelled: what was begun must be decided.
         """
-        await wait_through(self._happen(event))
+        with log_context(job=self._job.job, domain=self.guest):
+            await wait_through(self._happen(event))
 
     async def _happen(self, event: TargetEvent) -> None:
         async with self._lock:
@@ -209,7 +211,9 @@ class InboundMigration:
         if self.state is TargetState.STARTED:
             self._job.enter(Phase.TIDY)
             await self._install_config()
+            await self._image.forget()
         await self._record(settled=True)
+        self._host.clear_spool(self.migration)
         self.ended.set()
         if self.state is TargetState.STARTED:
             log.info("%s runs here", self.guest)
@@ -224,9 +228,11 @@ class InboundMigration:
         try:
             await toolstack.restore_config(expected.name)
             if expected.config is not None:
-                await toolstack.install_config(
+                remarks = await toolstack.install_config(
                     expected.name, expected.config, expected.arrival, expected.autostart
                 )
+                for remark in remarks:
+                    log.warning("configuration of %s: %s", expected.name, remark)
         except (ToolstackError, OSError) as error:
             log.warning("the configuration of %s was not written: %s", expected.name, error)
 

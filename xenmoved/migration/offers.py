@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from protocol.errors import SchemaError
@@ -67,6 +67,12 @@ def guest_obstacles(domain: Domain, state: DomainState) -> list[Problem]:
     found += [
         problem("passthrough", f"{domain.name} has the host device {device}: detach it first")
         for device in domain.passthrough
+    ]
+    said = {item.text for item in found}
+    found += [
+        problem("guest", text)
+        for obstacle in domain.obstacles
+        if (text := f"{domain.name}: {obstacle}") not in said
     ]
     if state is not DomainState.RUNNING:
         found.append(
@@ -144,7 +150,7 @@ async def make_sync_offer(
         pool, colon, name = target.partition(":")
         if not colon:
             raise Refused([problem("usage", f"target {target!r} is not POOL:NAME")])
-        offered = VolumeOffer(name or offered.name, size, None, pool or None)
+        offered = replace(offered, name=name or offered.name, pool=pool or None)
     # Somebody who names the target volume means it, whatever is in it.
     overwrite = options.overwrite or target is not None
     offer = Offer(Action.SYNC, Mode.SAVE, overwrite, None, (offered,))
@@ -186,7 +192,8 @@ def volume_offer(
         build(VolumeName, name)
     except SchemaError as error:
         raise Refused([problem("volume-name", f"{path}: {error}")]) from None
-    return VolumeOffer(name, size, vdev, pool)
+    home = located[0].name if located is not None else None
+    return VolumeOffer(name, size, vdev, pool, home)
 
 
 def _measure(path: str) -> int:

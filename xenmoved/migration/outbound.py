@@ -85,10 +85,12 @@ class OutboundMigration:
         self._job = job
         self._sending = sending
         self._migration = secrets.token_hex(16)
-        self._image: OutgoingImage = host.toolstack.outgoing(self._migration, job.guest, host.spool)
+        self._image: OutgoingImage = host.toolstack.outgoing(
+            self._migration, job.guest, host.spool_of(self._migration)
+        )
         self._ownership = Ownership(host, job, self._migration, self._image)
         self._transfer = Transfer(host, job, sending, options)
-        self._suspended_at = 0.0
+        self._suspended_at: float | None = None
 
     async def run(self) -> None:
         """Do all of it; returns when the job has ended. Raises only CancelledError."""
@@ -101,8 +103,8 @@ class OutboundMigration:
                     log.exception("internal error")
                 job.problem = job.problem or problems_of(error)[0]
                 await take_back(self._ownership, error)
-            if self._suspended_at and self._ownership.state is SourceState.DONE:
-                job.blackout = monotonic() - self._suspended_at
+            if self._suspended_at is not None and self._ownership.started_at is not None:
+                job.blackout = self._ownership.started_at - self._suspended_at
             await conclude(self._host, job, self._ownership)
 
     async def _migrate(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Final
 
 from protocol.errors import ProtocolError
@@ -42,6 +43,8 @@ class Ownership:
         self.dialogue: Dialogue | None = None
         self.target_reason = ""
         self.unfinished: Problem | None = None
+        self.started_at: float | None = None
+        """Moment (monotonic) of the target's word that the guest runs there."""
 
     async def begin(self) -> None:
         """Write down that the migration exists."""
@@ -58,6 +61,8 @@ class Ownership:
             step = source_step(self.state, following)
             log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
             self.state, following = step.state, None
+            if self.state is SourceState.DONE and self.started_at is None:
+                self.started_at = monotonic()
             await self._record(settled=False)
             for action in step.actions:
                 following = await self._actions[action](self) or following
@@ -65,6 +70,7 @@ class Ownership:
     async def settle(self) -> None:
         """Write down that nothing is left to do."""
         await self._record(settled=True)
+        self._host.clear_spool(self._migration)
 
     async def _record(self, *, settled: bool) -> None:
         entry = Outbound(

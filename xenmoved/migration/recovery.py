@@ -62,7 +62,9 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         job.problem = _RESTARTED
         job.phase = Phase.COMMIT
         await host.jobs.add(job)
-        image = host.toolstack.outgoing(entry.migration, entry.guest, host.spool)
+        image = host.toolstack.outgoing(
+            entry.migration, entry.guest, host.spool_of(entry.migration)
+        )
         ownership = Ownership(host, job, entry.migration, image)
         ownership.restore(entry.state)
         await ownership.happen(SourceEvent.RESTARTED)

@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from protocol.messages import Action
 from xenmoved.control.api import ENDED, AddPeer, GetIdentity, Identity, JobReport, WatchJob
 from xenmoved.control.client import ControlClient, DaemonUnavailable
-from protocol.messages import Action
 from xenmoved.sandbox.harness import EmulatedHost
 
 
@@ -37,6 +37,7 @@ class SandboxHost:
         tool: str = "xl",
         settings: dict[str, Any] | None = None,
         launcher: Sequence[str] = (),
+        overcommit: bool = False,
     ) -> None:
         self.name = name
         self.folder = root / name
@@ -48,7 +49,7 @@ class SandboxHost:
         self.port = _free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._launcher = tuple(launcher) or (sys.executable, "-m", "xenmoved.main")
-        self._settings: dict[str, Any] = {
+        self.settings: dict[str, Any] = {
             "node": name,
             "listen": {"address": "127.0.0.1", "port": self.port},
             "state_dir": str(self.folder / "state"),
@@ -59,7 +60,9 @@ class SandboxHost:
                 "config_dir": str(self.folder / "xen"),
                 "sysfs_net": str(self.xen.root / "sys" / "class" / "net"),
             },
-            "pools": {"images": {"kind": "dir", "path": str(self.images)}},
+            "pools": {
+                "images": {"kind": "dir", "path": str(self.images), "overcommit": overcommit}
+            },
             "default_pool": "images",
             **(settings or {}),
         }
@@ -69,8 +72,8 @@ class SandboxHost:
 
     def write_config(self, **settings: Any) -> None:
         """Write the configuration, with some of its top-level settings replaced."""
-        self._settings.update(settings)
-        self.config_file.write_text(yaml.safe_dump(self._settings))
+        self.settings.update(settings)
+        self.config_file.write_text(yaml.safe_dump(self.settings))
 
     def start(self, **environment: str) -> None:
         """Start the daemon and wait until it answers."""
@@ -153,7 +156,7 @@ class SandboxHost:
             "port": other.port,
             "key": identity.key,
             "actions": (Action.MIGRATE, Action.SYNC),
-            "pools": tuple(self._settings["pools"]),
+            "pools": tuple(self.settings["pools"]),
             "guests": ("*",),
             "quota": None,
             "replace": True,
@@ -175,11 +178,16 @@ class SandboxHost:
 
 @contextlib.contextmanager
 def sandbox_pair(
-    root: Path, *, tool: str = "xl", settings: dict[str, Any] | None = None
+    root: Path,
+    *,
+    tool: str = "xl",
+    settings: dict[str, Any] | None = None,
+    overcommit: bool = False,
 ) -> Iterator[tuple[SandboxHost, SandboxHost]]:
     """Run two hosts, host-a and host-b, that trust each other; everything is ended afterwards."""
     hosts = tuple(
-        SandboxHost(root, name, tool=tool, settings=settings) for name in ("host-a", "host-b")
+        SandboxHost(root, name, tool=tool, settings=settings, overcommit=overcommit)
+        for name in ("host-a", "host-b")
     )
     try:
         for host in hosts:

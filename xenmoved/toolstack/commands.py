@@ -199,21 +199,17 @@ def running_command(processes: Sequence[TaggedProcess], command: str) -> list[Ta
     """Those that are executing the toolstack's `command` (such as "save"), not their offspring.
 
     A toolstack leaves processes behind that inherit the tag and live as long as the domain: device
-    models, and the monitor that `xl migrate-receive` forks, which keeps its command line but has
-    stdin moved to /dev/null (tools/xl/xl_utils.c, do_daemonize); the receiver's is a pipe.
+    models, and the monitor that `xl` forks when it has built a domain, which keeps its command
+    line but has stdin moved to /dev/null (tools/xl/xl_utils.c, do_daemonize). That of a command
+    itself is always a pipe (`Commands.spawn`).
     """
-    return [
-        process
-        for process in processes
-        if command in process.argv
-        and not (command == "migrate-receive" and process.stdin == "/dev/null")
-    ]
+    return [p for p in processes if command in p.argv and p.stdin != "/dev/null"]
 
 
 async def working_on(
     migration: str, commands: Sequence[str], own: Process | None
 ) -> list[TaggedProcess]:
-    """Processes that are executing one of `commands` for a migration, `own` among them.
+    """Find what is executing one of `commands` for a migration, `own` among it.
 
     One's own child counts while it runs, even in the moment when it has no environment yet because
     it is being executed; and it is reaped here when it has ended.
@@ -344,20 +340,23 @@ class Commands:
         *arguments: str,
         migration: str,
         log: Path,
-        stdin: int = subprocess.DEVNULL,
+        stdin: int | None = None,
         stdout: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
     ) -> Process:
         """Start a process of a migration, tagged with it; stderr is appended to `log`.
 
-        `stdin` and `stdout` are descriptors. Raises ToolstackError when it cannot be started.
+        `stdin` and `stdout` are descriptors; without `stdin` it reads the end of a file, from a
+        pipe, by which `running_command` knows it. Raises ToolstackError when it cannot be started.
         """
         argv = (*self.prefix, *arguments)
+        ended, write = os.pipe()
+        os.close(write)
         try:
             with log.open("ab") as stderr:
                 process = subprocess.Popen(
                     (*_IGNORE_PIPE, *argv),
-                    stdin=stdin,
+                    stdin=ended if stdin is None else stdin,
                     stdout=stdout,
                     stderr=stderr,
                     pass_fds=tuple(pass_fds),
@@ -366,6 +365,8 @@ class Commands:
                 )
         except OSError as error:
             raise _cannot_start(argv, error) from error
+        finally:
+            os.close(ended)
         return Process(process, argv, log)
 
 

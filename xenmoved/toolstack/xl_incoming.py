@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -48,6 +49,8 @@ _EXIT_TIMEOUT: Final = 30.0
 _SETTLE_TIMEOUT: Final = 60.0
 _DEATH_GRACE: Final = 5.0
 _POLL: Final = 0.1
+
+_UUID: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 _HEARD: Final = "migration target: Ready to receive"
 _PERMITTED: Final = "migration target: Got permission"
@@ -200,17 +203,30 @@ class XlIncoming:
     async def _receiving(self) -> list[TaggedProcess]:
         return await working_on(self._migration, ("migrate-receive",), self._process)
 
-    async def _find_ours(self, name: str) -> DomainStatus | None:
-        """Find the domain of that name if it is the arriving one and not dying."""
-        for last in (False, False, True):
-            domain = await self._lookup.find(name)
-            if domain is None or domain.state is DomainState.DYING:
-                return None
-            result = await self._lookup.commands.run("list", "-l", str(domain.domid), check=last)
-            if result.status == 0:  # otherwise it went away in between
-                uuids = (config_uuid(entry) for entry in load_list(result.stdout))
-                return domain if normal_uuid(self._arrival.uuid) in uuids else None
-        return None
+    async def _find_ours(self) -> tuple[DomainStatus | None, DomainStatus | None]:
+        """Find the arriving domain under its own name and under that of a copy, unless dying."""
+        alive = {d.name: d for d in await self._lookup.all() if d.state is not DomainState.DYING}
+        return (
+            await self._if_ours(alive.get(self._arrival.name)),
+            await self._if_ours(alive.get(self._arrival.name + INCOMING)),
+        )
+
+    async def _if_ours(self, domain: DomainStatus | None) -> DomainStatus | None:
+        if domain is None:
+            return None
+        result = await self._lookup.commands.run("list", "-l", str(domain.domid), check=False)
+        if result.status != 0:
+            left = [one.domid for one in await self._lookup.all()]
+            if domain.domid in left:
+                raise result.error(f"Domain {domain.name} cannot be told from a stranger.")
+            return None
+        uuids = [config_uuid(entry) for entry in load_list(result.stdout)]
+        if not uuids:
+            # Without a configuration yet, as its receiver was killed while it built it. `xl` then
+            # skips it here, but knows the uuid from the hypervisor (tools/xl/xl_info.c).
+            verbose = await self._lookup.commands.run("list", "-v", str(domain.domid))
+            uuids = _UUID.findall(verbose.stdout.lower())
+        return domain if normal_uuid(self._arrival.uuid) in uuids else None
 
     async def settle(self) -> Settled:
         """Wait until it is decided whether the domain lives here, and tell.
@@ -224,11 +240,10 @@ class XlIncoming:
         while True:
             # In this order: with no receiver left, nothing but us changes the domains any more.
             receiving = await self._receiving()
-            domain = await self._find_ours(self._arrival.name)
+            domain, copy = await self._find_ours()
             if domain is not None and domain.state is not DomainState.PAUSED:
                 break
             if not receiving:
-                copy = await self._find_ours(self._arrival.name + INCOMING)
                 if domain is not None:
                     await self._lookup.unpause(domain)  # the receiver died on its last step
                 elif copy is not None:
@@ -273,6 +288,10 @@ class XlIncoming:
             f"paused. It last said: {self._said()}"
         )
 
+    async def forget(self) -> None:
+        """Remove what `settle` needs."""
+        await remove_files(self._log, self._ledger.path)
+
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
         word, _ = self._ledger.read()
@@ -282,7 +301,7 @@ class XlIncoming:
             self._stdin.close()
         await self._end_receivers()
         deadline = time.monotonic() + _EXIT_TIMEOUT
-        while copy := await self._find_ours(self._arrival.name + INCOMING):
+        while (copy := (await self._find_ours())[1]) is not None:
             if time.monotonic() > deadline:
                 raise ToolstackError(
                     f"domain {copy.name} (id {copy.domid}) cannot be removed; destroy it by hand."

@@ -1,0 +1,213 @@
+"""Speed of `xenmovectl sync` beside what a user would pick instead, on the same data in one run.
+
+    python -m tests.bench [--size MIB] [--runs N] [--dir DIR] [--cap SECONDS] [--json FILE]
+
+Everything lies in one folder, by default in memory, so that the programs are compared and not the
+disk; with another --dir the page cache is dropped before each run. Every copy is durable when its
+time is taken, and is compared with its source afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.contenders import Contender, Dd, OpenSsh, Ours, Rsync, Run, missing_tools
+from xenmoved.sandbox.pair import sandbox_pair
+
+BLOCK = 64 * 1024
+SPARSE_SIZE = 100 * 2**30
+HUGE_SIZE = 2**40
+SPARSE_DATA = 256
+
+Prepare = Callable[[Path, Path], None]
+Results = dict[str, dict[str, list[Run]]]
+
+
+def main() -> None:
+    """Measure and print; exits the process."""
+    parser = argparse.ArgumentParser(prog="tests.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=2048, metavar="MIB", help="of each volume")
+    parser.add_argument("--runs", type=int, default=3, help="of each case; the median counts")
+    parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="default: %(default)s")
+    parser.add_argument("--cap", type=float, default=60, help="seconds after which others end")
+    parser.add_argument("--json", type=Path, default=Path("bench-results/sync.json"))
+    arguments = parser.parse_args()
+    if missing := missing_tools():
+        sys.exit(
+            f"error: the programs to compare with are missing: apt-get install {' '.join(missing)}"
+        )
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.dir)))
+        results = measure(folder, arguments, stack)
+    Console(width=110).print(table(results, arguments.size))
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    plain = {c: {n: [asdict(r) for r in rs] for n, rs in by.items()} for c, by in results.items()}
+    arguments.json.write_text(json.dumps(plain, indent=1))
+    print(f"written to {arguments.json}")
+
+
+def measure(folder: Path, arguments: argparse.Namespace, stack: ExitStack) -> Results:
+    """Run every case with every contender, in turns."""
+    settings = {"transfer": {"compression": "off"}}
+    source_host, target_host = stack.enter_context(
+        sandbox_pair(folder / "hosts", settings=settings, overcommit=True)
+    )
+    server = OpenSsh(folder / "ssh")
+    stack.callback(server.close)
+    ours = Ours(source_host, target_host)
+    others: list[Contender] = [
+        Dd(server),
+        Rsync(server, whole_file=True),
+        Rsync(server, whole_file=False),
+    ]
+    source, target = folder / "source.img", target_host.images / "target.img"
+    random_file(source, arguments.size)
+    in_memory = str(folder).startswith("/dev/shm")
+    results: Results = {}
+
+    def case(
+        name: str, contenders: list[Contender], prepare: Prepare, runs: int, path: Path
+    ) -> None:
+        by_name = results.setdefault(name, {})
+        for _ in range(runs):
+            for contender in contenders:
+                prepare(path, target)
+                if not in_memory:
+                    drop_caches()
+                run = contender.run(path, target, arguments.cap)
+                if not run.capped:
+                    check_same(path, target)
+                by_name.setdefault(contender.name, []).append(run)
+                print(f"{name:>24}  {contender.name:<32} {run.wall:7.2f} s", flush=True)
+
+    all_of_them: list[Contender] = [ours, *others]
+    case("initial copy", all_of_them, fresh, arguments.runs, source)
+    case("identical", all_of_them, identical, arguments.runs, source)
+    case("1 % changed", all_of_them, changed, arguments.runs, source)
+    results["plain read of both"] = {
+        "floor": [floor(source, target) for _ in range(arguments.runs)]
+    }
+    target.unlink()
+    sparse = folder / "sparse.img"
+    sparse_file(sparse, SPARSE_SIZE)
+    case("100 GiB sparse", all_of_them, fresh, 1, sparse)
+    case("100 GiB sparse again", [ours], sparse_copy, 1, sparse)
+    target.unlink()
+    sparse_file(sparse, HUGE_SIZE)
+    case("1 TiB sparse", [ours], fresh, 1, sparse)
+    return results
+
+
+def fresh(_source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+
+
+def identical(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def sparse_copy(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    subprocess.run(["cp", "--sparse=auto", str(source), str(target)], check=True)
+
+
+def changed(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    blocks = source.stat().st_size // BLOCK
+    with target.open("r+b") as file:
+        for block in random.sample(range(blocks), blocks // 100):
+            file.seek(block * BLOCK)
+            file.write(os.urandom(4096))
+
+
+def floor(source: Path, target: Path) -> Run:
+    """Read both files at the same time, as dd would."""
+    began = time.monotonic()
+    readers = [
+        subprocess.Popen(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"])
+        for path in (source, target)
+    ]
+    for reader in readers:
+        reader.wait()
+    return Run(time.monotonic() - began, 0.0, None)
+
+
+def random_file(path: Path, mebibytes: int) -> None:
+    with path.open("wb") as file:
+        for _ in range(mebibytes):
+            file.write(os.urandom(2**20))
+
+
+def sparse_file(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+        for number in range(SPARSE_DATA):
+            file.seek(size // SPARSE_DATA * number)
+            file.write(os.urandom(2**20))
+
+
+def check_same(source: Path, target: Path) -> None:
+    """Compare two files where they have data. Raises RuntimeError."""
+    if source.stat().st_size != target.stat().st_size:
+        raise RuntimeError("the copy has another size")
+    with source.open("rb") as ours, target.open("rb") as theirs:
+        for number in {os.fstat(f.fileno()).st_ino: f for f in (ours, theirs)}.values():
+            position, end = 0, source.stat().st_size
+            while position < end:
+                try:
+                    position = os.lseek(number.fileno(), position, os.SEEK_DATA)
+                except OSError:
+                    break
+                if os.pread(ours.fileno(), 2**20, position) != os.pread(
+                    theirs.fileno(), 2**20, position
+                ):
+                    raise RuntimeError(f"the copy differs near {position}")
+                position += 2**20
+
+
+def drop_caches() -> None:
+    subprocess.run(["sync"], check=True)
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def table(results: Results, size: int) -> Table:
+    """Return the medians, with ratios to ours."""
+    shown = Table(title=f"sync of {size} MiB volumes, medians")
+    for column in ("case", "program", "wall s", "times ours", "CPU s", "peak MiB"):
+        shown.add_column(column, justify="left" if column in ("case", "program") else "right")
+    for name, by_name in results.items():
+        base = statistics.median(run.wall for run in next(iter(by_name.values())))
+        for program, runs in by_name.items():
+            wall = statistics.median(run.wall for run in runs)
+            more = "> " if any(run.capped for run in runs) else ""
+            peaks = [run.peak_memory for run in runs if run.peak_memory is not None]
+            shown.add_row(
+                name if program == next(iter(by_name)) else "",
+                program,
+                f"{more}{wall:.2f}",
+                f"{more}{wall / base:.2f}",
+                f"{statistics.median(run.cpu for run in runs):.2f}" if not more else "",
+                f"{max(peaks) / 2**20:.0f}" if peaks else "",
+                end_section=program == list(by_name)[-1],
+            )
+    return shown
+
+
+if __name__ == "__main__":
+    main()

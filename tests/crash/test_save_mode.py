@@ -1,0 +1,120 @@
+"""Every step of a save-mode migration, with the source, the target or the link ended there."""
+
+from __future__ import annotations
+
+
+from dataclasses import dataclass
+
+import pytest
+from crash_support import World
+
+from xenmoved.sandbox.harness import wait_until
+
+VICTIMS = ("source", "target", "link")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A point of `faulty_daemon`, what makes the migration pass it, and where the guest then is.
+
+    `trigger` is what the target's emulated toolstack does wrong. `first` are faults that come
+    before. `stays` tells whether the guest must be at the source in the end, None: either.
+    """
+
+    point: str
+    trigger: str = ""
+    first: tuple[str, ...] = ()
+    stays: bool | None = None
+
+    @property
+    def at_source(self) -> bool:
+        return self.point.split(":")[0] in ("outbound", "outgoing", "ask")
+
+
+TRIGGERS = {
+    "": {},
+    "build fails": {"migrate_receive": {"fail": "no room"}},
+    "start fails": {"migrate_receive": {"unpause_status": 1}},
+}
+
+STEPS = (
+    Step("ask:Offer:after", stays=True),
+    Step("outbound:copying:after", stays=True),
+    Step("inbound:receiving:after", stays=True),
+    Step("landing:make:before", stays=True),
+    Step("landing:make:after", stays=True),
+    Step("answer:Begin:after", stays=True),
+    Step("outbound:phase-pre-copy", stays=True),
+    Step("ask:HandOver:before", stays=True),
+    Step("incoming:start:after", stays=True),
+    Step("outbound:handing-over:after", stays=True),
+    Step("outgoing:start:after", stays=True),
+    Step("outgoing:stream:middle", stays=True),
+    Step("incoming:write:after", stays=True),
+    Step("outbound:phase-final-delta", stays=True),
+    Step("outgoing:stream:after", stays=True),
+    Step("ask:Seal:before", stays=True),
+    Step("incoming:build:before", stays=True),
+    Step("incoming:build:after", stays=True),
+    Step("inbound:ready:after", stays=True),
+    Step("answer:Seal:sent"),
+    Step("outbound:commit-sent:before", stays=True),
+    Step("outbound:commit-sent:after"),
+    Step("answer:Commit:before"),
+    Step("inbound:committed:before"),
+    Step("inbound:committed:after"),
+    Step("incoming:commit:after", stays=False),
+    Step("inbound:started:after", stays=False),
+    Step("inbound:settled:before", stays=False),
+    Step("answer:Commit:after", stays=False),
+    Step("answer:Commit:sent", stays=False),
+    Step("outbound:done:before", stays=False),
+    Step("outbound:done:after", stays=False),
+    Step("outgoing:discard:after", stays=False),
+    Step("outbound:settled:before", stays=False),
+    # A migration that fails before the commit.
+    Step("inbound:aborted:after", "build fails", stays=True),
+    Step("incoming:abort:after", "build fails", stays=True),
+    Step("outbound:aborted:before", "build fails", stays=True),
+    Step("outbound:aborted:after", "build fails", stays=True),
+    Step("outgoing:rollback:after", "build fails", stays=True),
+    Step("ask:Abort:before", "build fails", stays=True),
+    Step("answer:Abort:after", "build fails", stays=True),
+    # One whose guest certainly does not start on the target.
+    Step("inbound:aborted:before", "start fails", stays=True),
+    Step("inbound:settled:before", "start fails", stays=True),
+    Step("outbound:aborted:before", "start fails", stays=True),
+    Step("outgoing:rollback:before", "start fails", stays=True),
+    # One in doubt.
+    Step("ask:Inquire:before", first=("cut@ask:Commit:before",)),
+    Step("ask:Inquire:after", first=("cut@ask:Commit:before",)),
+)
+
+
+def crash(world: World, step: Step, victim: str) -> None:
+    """Migrate, with the fault at its step; return when all is settled again."""
+    source = world.source
+    target = world.other(source)
+    here = source if step.at_source else target
+    hit = {"source": source, "target": target}.get(victim)
+    action = "cut" if hit is None else "kill" if hit is here else f"kill={hit.pid}"
+    target.xen.faults(**TRIGGERS[step.trigger])
+    here.arm(*step.first, f"{action}@{step.point}")
+    source.migrate(target)
+    wait_until(lambda: here.fired, f"the fault at {step.point}", 15)
+    if hit is not None:
+        wait_until(lambda: hit.dead, f"the end of the {victim}", 5)
+    world.restart_dead()
+    world.wait_quiet()
+    target.xen.faults()
+    owner = world.owner()
+    if step.stays is not None:
+        assert owner is (source if step.stays else target)
+    world.assert_moves()
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.point + step.trigger.replace(" ", "-"))
+def test_one_owner_after_a_crash(worlds, step, victim):
+    with worlds.use() as world:
+        crash(world, step, victim)

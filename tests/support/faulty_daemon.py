@@ -1,0 +1,213 @@
+"""The daemon with faults that a test arms: ``python -m tests.support.faulty_daemon --config FILE``.
+
+The environment variable XENMOVED_FAULT names a file, so that a running daemon can be armed, too.
+Each line of it is ACTION@POINT; only the first line is armed, and it is removed before its action
+is carried out. So a fault comes once, also when the daemon is started again.
+
+Actions:
+    kill        this process, by SIGKILL
+    kill=PID    another process, and wait for its end
+    cut         every SSH connection of this process, without a word
+
+Points, each with `:before` and `:after` unless said otherwise:
+    outbound:STATE, inbound:STATE        the journal's write of a state of the hand-over
+    outbound:settled, inbound:settled    its write that nothing is left to do
+    outbound:phase-PHASE, inbound:phase-PHASE    a job enters a phase (no suffix)
+    ask:MESSAGE                          a question of the source and its answer
+    answer:MESSAGE                       the target's work for an answer; `:sent` when it was sent
+    landing:make                         a volume is made
+    outgoing:start, suspended, stream, rollback, discard    as in `OutgoingImage`; `stream:middle`
+    incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import select
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from xenmoved.control.api import JobKind
+from xenmoved.jobs import Job
+from xenmoved.journal import Journal
+from xenmoved.link.client import PeerLink
+from xenmoved.link.server import LinkServer
+from xenmoved.main import main
+from xenmoved.migration.dialogue import Dialogue
+from xenmoved.migration.landing import Landing
+from xenmoved.migration.session import ControlSession
+from xenmoved.toolstack.xl_incoming import XlIncoming
+from xenmoved.toolstack.xl_outgoing import XlOutgoing
+from xenmoved.toolstack.xm_incoming import XmIncoming
+from xenmoved.toolstack.xm_outgoing import XmOutgoing
+
+VARIABLE = "XENMOVED_FAULT"
+
+_ARRIVES = 0.1
+"""Seconds in which what was sent on the loopback has certainly arrived."""
+
+
+class Faults:
+    """What is armed, and the connections that there are to cut."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._links: list[PeerLink] = []
+        self._servers: list[LinkServer] = []
+
+    def at(self, point: str) -> None:
+        """Do what is armed for this point."""
+        try:
+            lines = self._file.read_text().splitlines()
+        except FileNotFoundError:
+            return
+        action, _, wanted = lines[0].partition("@") if lines else ("", "", "")
+        if wanted != point:
+            return
+        rest = "".join(f"{line}\n" for line in lines[1:])
+        partial = self._file.with_name(f"{self._file.name}.new")
+        partial.write_text(rest)
+        partial.replace(self._file)
+        name, _, number = action.partition("=")
+        if name == "kill":
+            kill(int(number or os.getpid()))
+        elif name == "cut":
+            self._cut()
+        else:
+            raise ValueError(f"unknown action {action}")
+
+    def watch_connections(self) -> None:
+        """Take note of every connection that is made from now on."""
+        faults = self
+
+        def note(owner: type, noted: list[Any]) -> None:
+            real = owner.__init__  # type: ignore[misc]
+
+            @functools.wraps(real)
+            def wrapped(self: Any, *args: Any, **options: Any) -> None:
+                real(self, *args, **options)
+                noted.append(self)
+
+            owner.__init__ = wrapped  # type: ignore[misc]
+
+        note(PeerLink, faults._links)
+        note(LinkServer, faults._servers)
+
+    def _cut(self) -> None:
+        for link in self._links:
+            link.abort()
+        for server in self._servers:
+            for visitor in list(server.visitors):
+                visitor.connection.abort()
+
+
+def kill(pid: int) -> None:
+    """Kill a process, which has let go of everything when this returns."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        waiter = select.poll()
+        waiter.register(descriptor, select.POLLIN)
+        waiter.poll(10_000)
+    finally:
+        os.close(descriptor)
+
+
+Label = Callable[..., str]
+
+
+def _around(faults: Faults, owner: type, method: str, label: str | Label) -> None:
+    """Make a coroutine method pass the points `LABEL:before` and `LABEL:after`."""
+    real: Callable[..., Awaitable[Any]] = getattr(owner, method)
+
+    @functools.wraps(real)
+    async def wrapped(self: Any, *args: Any, **options: Any) -> Any:
+        point = label if isinstance(label, str) else label(*args, **options)
+        faults.at(f"{point}:before")
+        result = await real(self, *args, **options)
+        faults.at(f"{point}:after")
+        return result
+
+    setattr(owner, method, wrapped)
+
+
+def _around_stream(faults: Faults, owner: type) -> None:
+    real: Callable[..., Any] = owner.stream  # type: ignore[attr-defined]
+
+    @functools.wraps(real)
+    async def stream(self: Any) -> AsyncIterator[bytes]:
+        faults.at("outgoing:stream:before")
+        async with aclosing(real(self)) as pieces:
+            async for piece in pieces:
+                yield piece
+                faults.at("outgoing:stream:middle")
+        faults.at("outgoing:stream:after")
+
+    owner.stream = stream  # type: ignore[attr-defined]
+
+
+def _after_sending(faults: Faults) -> None:
+    real = ControlSession._reply
+
+    @functools.wraps(real)
+    async def reply(self: ControlSession, message: object) -> None:
+        await real(self, message)
+        await asyncio.sleep(_ARRIVES)
+        faults.at(f"answer:{type(message).__name__}:sent")
+
+    ControlSession._reply = reply  # type: ignore[method-assign]
+
+
+def _before_phases(faults: Faults) -> None:
+    real = Job.enter
+
+    @functools.wraps(real)
+    def enter(self: Job, phase: Any) -> None:
+        real(self, phase)
+        role = "inbound" if self.kind is JobKind.RECEIVE else "outbound"
+        faults.at(f"{role}:phase-{phase}")
+
+    Job.enter = enter  # type: ignore[method-assign]
+
+
+def install(faults: Faults) -> None:
+    """Lead everything that matters past its points."""
+
+    def state(role: str) -> Label:
+        def label(entry: Any, *, settled: bool = False) -> str:
+            return f"{role}:{'settled' if settled else entry.state}"
+
+        return label
+
+    def message(verb: str) -> Label:
+        def label(message: object, *_: object) -> str:
+            return f"{verb}:{type(message).__name__}"
+
+        return label
+
+    faults.watch_connections()
+    _before_phases(faults)
+    _around(faults, Journal, "record_outbound", state("outbound"))
+    _around(faults, Journal, "record_inbound", state("inbound"))
+    _around(faults, Dialogue, "ask", message("ask"))
+    _around(faults, ControlSession, "_answer", message("answer"))
+    _after_sending(faults)
+    _around(faults, Landing, "_make", "landing:make")
+    for outgoing in (XlOutgoing, XmOutgoing):
+        _around_stream(faults, outgoing)
+        for step in ("start", "suspended", "rollback", "discard"):
+            _around(faults, outgoing, step, f"outgoing:{step}")
+    for incoming in (XlIncoming, XmIncoming):
+        for step in ("start", "write", "build", "commit", "settle", "abort"):
+            _around(faults, incoming, step, f"incoming:{step}")
+
+
+if __name__ == "__main__":
+    if VARIABLE in os.environ:
+        install(Faults(Path(os.environ[VARIABLE])))
+    main()
