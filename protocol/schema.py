@@ -110,10 +110,11 @@ def _reader(kind: Any, lenient: bool) -> Reader:
     if not bounds:
         return base
     checks = [_check(b) for b in bounds]
+    plain_type = {tuple: list, dict: dict}.get(get_origin(kind))
 
     def read(data: object, path: Path) -> Any:
         # The length of a list or map is checked first, so that no work is done on an oversized one.
-        if isinstance(data, list | dict):
+        if plain_type is not None and isinstance(data, plain_type):
             for check in checks:
                 check(data, path)
             return base(data, path)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import logging
+import os
 import signal
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -39,6 +42,10 @@ _BUFFERS: Final = 24
 """Buffers of 2 MiB for each direction: what all volumes together may have in memory."""
 _STOP_PATIENCE: Final = 60.0
 _STATUS_EVERY: Final = 2.0
+
+
+class CannotStart(Exception):
+    """The daemon cannot start. The message says why."""
 
 
 class Daemon:
@@ -77,10 +84,18 @@ class Daemon:
         return cls(host, identity, config_file)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises OSError when it cannot listen."""
+        """Serve until SIGTERM or SIGINT. Raises CannotStart, alone or in an ExceptionGroup."""
+        host = self._host
+        with _exclusive(host.config.state_dir):
+            try:
+                host.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+                await host.journal.open()
+            except (OSError, sqlite3.Error) as error:
+                raise CannotStart(f"cannot use {host.config.state_dir}: {error}") from None
+            await self._serve()
+
+    async def _serve(self) -> None:
         host, config = self._host, self._host.config
-        host.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        await host.journal.open()
         self._install_signals()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -88,8 +103,7 @@ class Daemon:
                 reception = Reception(arrivals, tasks)
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)
-                listen = config.listen
-                port = await self._server.start(listen.host, listen.port, reception.serve)
+                port = await self._listen(reception)
                 requests = Requests(
                     host,
                     server=self._server,
@@ -99,10 +113,7 @@ class Daemon:
                     reload=self._reload,
                     tasks=tasks,
                 )
-                control = ControlServer(
-                    config.control.socket, config.control.group, requests.answer
-                )
-                await control.start()
+                control = await self._open_control(requests)
                 log.info(
                     "%s listens on port %d, key %s",
                     config.node,
@@ -125,6 +136,28 @@ class Daemon:
             log.info("stopped")
         finally:
             await host.journal.close()
+
+    async def _listen(self, reception: Reception) -> int:
+        listen = self._host.config.listen
+        try:
+            return await self._server.start(listen.host, listen.port, reception.serve)
+        except OSError as error:
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno or 0) if known else error.strerror
+            raise CannotStart(
+                f"cannot listen on {listen.address} port {listen.port}: {reason}; "
+                f"see `listen` in {self._config_file}"
+            ) from None
+
+    async def _open_control(self, requests: Requests) -> ControlServer:
+        control = self._host.config.control
+        server = ControlServer(control.socket, control.group, requests.answer)
+        try:
+            await server.start()
+        except OSError as error:
+            reason = f"{error}; see `control` in {self._config_file}"
+            raise CannotStart(f"cannot open the control socket: {reason}") from None
+        return server
 
     def stop(self) -> None:
         """Have `run` come to its end."""
@@ -191,6 +224,26 @@ class Daemon:
                 notify.status(status)
                 shown = status
             await asyncio.sleep(interval)
+
+
+@contextlib.contextmanager
+def _exclusive(state_dir: Path) -> Iterator[None]:
+    """Keep others from this state: two daemons on one journal would undo each other's work.
+
+    Raises CannotStart.
+    """
+    try:
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(f"cannot use {state_dir}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(f"another xenmoved uses {state_dir}") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class _Stop(Exception):

@@ -120,6 +120,13 @@ class Journal:
             time.time(),
         )
 
+    async def supersede_outbound(self, guest: str) -> list[str]:
+        """Call settled what earlier migrations of a guest left to do, but for one in doubt.
+
+        To be called when the guest is seen to run here. Returns the migrations.
+        """
+        return await self._supersede("outbound", "guest=? AND state<>'commit-sent'", guest)
+
     async def unsettled_outbound(self) -> list[Outbound]:
         """Migrations that left something to do here."""
         rows = await self._select(
@@ -147,6 +154,14 @@ class Journal:
         """Return one migration that came, None when it is not known."""
         rows = await self._select(f"{_INBOUND} WHERE migration=?", migration)
         return _inbound(rows[0]) if rows else None
+
+    async def supersede_inbound(self, guest: str) -> list[str]:
+        """Call settled what earlier migrations of a guest that never came left to do here.
+
+        To be called before the guest comes again. Returns the migrations.
+        """
+        condition = "json_extract(details, '$.name')=? AND state='aborted'"
+        return await self._supersede("inbound", condition, guest)
 
     async def unsettled_inbound(self) -> list[Inbound]:
         """Migrations that left something to do here."""
@@ -205,6 +220,12 @@ class Journal:
         """Return the reports of all jobs that are kept, newest first, as plain data."""
         rows = await self._select("SELECT report FROM jobs ORDER BY started DESC")
         return [json.loads(row[0]) for row in rows]
+
+    async def _supersede(self, table: str, condition: str, value: str) -> list[str]:
+        where = f"WHERE NOT settled AND {condition}"
+        rows = await self._select(f"SELECT migration FROM {table} {where}", value)
+        await self._execute(f"UPDATE {table} SET settled=1 {where}", value)
+        return [migration for (migration,) in rows]
 
     async def _execute(self, statement: str, *values: object) -> None:
         await self._run(lambda: self._connection().execute(statement, values).close())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import xenmoved
 from xenmoved import logs
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import DEFAULT_CONFIG, load
-from xenmoved.daemon import Daemon, keep_memory
+from xenmoved.daemon import CannotStart, Daemon, keep_memory
 from xenmoved.link.identity import IdentityError
 from xenmoved.toolstack.interface import ToolstackError
 
@@ -60,15 +59,20 @@ def _run(arguments: argparse.Namespace) -> int:
     async def serve() -> None:
         await (await Daemon.create(config, file)).run()
 
+    status = 0
     try:
         uvloop.run(serve())
-    except IdentityError as error:
+    except* IdentityError as errors:
+        status = _tell(errors, EXIT_CONFIG)
+    except* (CannotStart, OSError, ToolstackError) as errors:
+        status = _tell(errors, EXIT_FAILED)
+    return status
+
+
+def _tell(errors: BaseExceptionGroup[Exception], status: int) -> int:
+    for error in errors.exceptions:
         print(f"xenmoved: {error}", file=sys.stderr)
-        return EXIT_CONFIG
-    except (OSError, sqlite3.Error, ToolstackError) as error:
-        print(f"xenmoved: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
+    return status
 
 
 if __name__ == "__main__":

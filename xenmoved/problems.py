@@ -17,6 +17,7 @@ from storage.errors import (
     InvalidVolumeName,
     PoolFull,
     StorageError,
+    UnsupportedVolume,
     VolumeExists,
     VolumeFull,
     VolumeInUse,
@@ -34,26 +35,39 @@ from xenmoved.toolstack.interface import DomainNotFound, StartFailed, ToolstackE
 
 _LIMIT: Final = 4000
 
-_CODES: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (VolumeFull, "volume-full"),
-    (PoolFull, "pool-full"),
-    (VolumeInUse, "volume-in-use"),
-    (VolumeNotFound, "volume-missing"),
-    (VolumeExists, "volume-exists"),
-    (InvalidVolumeName, "volume-name"),
-    (StorageError, "storage"),
-    (WrongHostKey, "wrong-host-key"),
-    (NotAuthorized, "not-authorized"),
-    (PeerUnreachable, "peer-unreachable"),
-    (LinkLost, "link-lost"),
-    (LinkError, "link"),
-    (ProtocolError, "protocol"),
-    (VerificationFailed, "verification-failed"),
-    (DomainNotFound, "guest-unknown"),
-    (StartFailed, "start-failed"),
-    (ToolstackError, "toolstack"),
-    (OSError, "system"),
+_LOGS: Final = "look at /var/log/xen and the log of xenmoved on that host"
+_SPACE: Final = "make space there, or choose another pool with --pool"
+
+_KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
+    (VolumeFull, "volume-full", _SPACE),
+    (PoolFull, "pool-full", _SPACE),
+    (VolumeInUse, "volume-in-use", "only a volume that nobody uses can be written"),
+    (VolumeNotFound, "volume-missing", "xenmovectl list shows the disks of guests"),
+    (VolumeExists, "volume-exists", "rename or remove it there"),
+    (InvalidVolumeName, "volume-name", "rename it"),
+    (UnsupportedVolume, "volume-kind", "only regular files and block devices can be sent"),
+    (StorageError, "storage", "look at that disk, and at the kernel's log of its host"),
+    (WrongHostKey, "wrong-host-key", ""),
+    (NotAuthorized, "not-authorized", ""),
+    (
+        PeerUnreachable,
+        "peer-unreachable",
+        "check that xenmoved runs there, its address and port, and the firewall between",
+    ),
+    (LinkLost, "link-lost", "check the network and the log of the other host, then try again"),
+    (LinkError, "link", "look at the log of xenmoved on the other host"),
+    (ProtocolError, "protocol", "see that both hosts have the same release of xenmoved"),
+    (
+        VerificationFailed,
+        "verification-failed",
+        "a disk or the memory of one of the two hosts cannot be trusted: look at their logs",
+    ),
+    (DomainNotFound, "guest-unknown", "xenmovectl list shows the guests of this host"),
+    (StartFailed, "start-failed", _LOGS),
+    (ToolstackError, "toolstack", _LOGS),
+    (OSError, "system", "look at the log of xenmoved"),
 )
+"""Kinds of errors, the most special first, with their codes and what to do."""
 
 
 class JobError(Exception):
@@ -97,7 +111,7 @@ def problems_of(error: BaseException) -> tuple[Problem, ...]:
 
 def is_expected(error: BaseException) -> bool:
     """Whether all of an exception is of kinds that say what went wrong, not a bug of ours."""
-    kinds: tuple[type[BaseException], ...] = (JobError, *(kind for kind, _ in _CODES))
+    kinds: tuple[type[BaseException], ...] = (JobError, *(kind for kind, _, _ in _KINDS))
     return all(isinstance(leaf, kinds) for leaf in _leaves(error))
 
 
@@ -110,10 +124,10 @@ def _leaves(error: BaseException) -> Iterable[BaseException]:
 
 
 def _describe(error: BaseException) -> Problem:
-    hint = error.hint if isinstance(error, LinkError) else ""
-    for kind, code in _CODES:
+    own = error.hint if isinstance(error, LinkError) else ""
+    for kind, code, hint in _KINDS:
         if isinstance(error, kind):
-            return problem(code, str(error) or kind.__name__, hint)
+            return problem(code, str(error) or kind.__name__, own or hint)
     return problem(
         "internal",
         f"internal error: {type(error).__name__}: {error}",

@@ -12,7 +12,7 @@ import asyncssh
 
 import xenmoved
 from protocol.messages import Mode, Ping, Pong
-from xenmoved.config.errors import ConfigError
+from xenmoved.config.errors import ConfigError, PeerExists
 from xenmoved.config.loader import peer_from
 from xenmoved.config.model import Peer
 from xenmoved.config.peers import remove_peer, write_peer
@@ -63,6 +63,7 @@ from xenmoved.problems import Refused, problem
 _PROBE_SECONDS: Final = 1.0
 _PROBE_PIECE: Final = bytes(256 * 1024)
 _PROBE_MOST: Final = 512 * 2**20
+_UNCHANGED: Final = "nothing was changed"
 
 
 class Requests:
@@ -237,7 +238,8 @@ class Requests:
             peer = peer_from(request.name, data, self._config_file)
             path = write_peer(self._config_file, peer, replace=request.replace)
         except ConfigError as error:
-            raise Refused([problem("configuration", str(error))]) from None
+            hint = "to change it, say --replace" if isinstance(error, PeerExists) else _UNCHANGED
+            raise Refused([problem("configuration", str(error), hint)]) from None
         await self._reload()
         return Done(f"peer {request.name} was written to {path}")
 
@@ -245,7 +247,8 @@ class Requests:
         try:
             path = remove_peer(self._config_file, request.name)
         except ConfigError as error:
-            raise Refused([problem("configuration", str(error))]) from None
+            hint = "xenmovectl peer list shows the peers; " + _UNCHANGED
+            raise Refused([problem("configuration", str(error), hint)]) from None
         await self._reload()
         return Done(f"peer {request.name} was removed: {path}")
 

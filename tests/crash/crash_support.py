@@ -15,7 +15,6 @@ from typing import Any
 from protocol.messages import Mode
 from tests.support.faulty_daemon import VARIABLE
 from xenmoved.control.api import (
-    GetStatus,
     JobReport,
     JobState,
     ListJobs,
@@ -103,7 +102,7 @@ class CrashHost(SandboxHost):
 
     def jobs(self) -> tuple[JobReport, ...]:
         """Jobs that have not ended."""
-        jobs: tuple[JobReport, ...] = self.ask(GetStatus()).jobs
+        jobs: tuple[JobReport, ...] = self.ask(ListJobs(False)).jobs
         return jobs
 
     def last_job(self) -> JobReport:

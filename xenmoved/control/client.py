@@ -67,7 +67,7 @@ class ControlClient:
         return self._next()
 
     def watch(self, request: object) -> Iterator[Any]:
-        """Send a request and yield answers until the daemon ends the stream."""
+        """Send a request and yield its answers; stop at the one that says that it is the last."""
         self._send(request)
         while (answer := self._next_or_end()) is not None:
             yield answer

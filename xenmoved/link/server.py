@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,7 +19,8 @@ log = logging.getLogger(__name__)
 LOGIN_TIMEOUT: Final = 10.0
 """Seconds that a connection may take to prove its key."""
 MAX_UNPROVEN: Final = 16
-"""Connections that have not proven a key yet; further ones are dropped at once."""
+"""Connections that have not proven a key yet. For a further one, the oldest of the address that has
+most of them is dropped, so that a flood from one address does not keep out another."""
 MAX_CHANNELS: Final = 256
 """Open channels of one connection."""
 
@@ -54,7 +56,7 @@ class LinkServer:
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._serve: Serve | None = None
         self.visitors: set[Visitor] = set()
-        self.unproven = 0
+        self._unproven: dict[asyncssh.SSHServerConnection, str] = {}  # addresses, oldest first
 
     async def start(self, address: str | None, port: int, serve: Serve) -> int:
         """Listen; returns the port (for port 0). None is every address. Raises OSError."""
@@ -77,6 +79,26 @@ class LinkServer:
             **ssh_options(self._keepalive),
         )
         return self._acceptor.get_port()
+
+    @property
+    def unproven(self) -> int:
+        """Number of connections that have not proven a key yet."""
+        return len(self._unproven)
+
+    def greet(self, connection: asyncssh.SSHServerConnection) -> None:
+        """Count a new connection as unproven, and make room for it."""
+        self._unproven[connection] = _address(connection)
+        if len(self._unproven) <= MAX_UNPROVEN:
+            return
+        crowd = Counter(self._unproven.values()).most_common(1)[0][0]
+        oldest = next(one for one, address in self._unproven.items() if address == crowd)
+        log.warning("too many connections without a key: one from %s dropped", crowd)
+        del self._unproven[oldest]
+        oldest.abort()
+
+    def proven(self, connection: asyncssh.SSHServerConnection) -> None:
+        """Count a connection as unproven no more: it has proven its key, or is gone."""
+        self._unproven.pop(connection, None)
 
     def drop(self, peer: str) -> None:
         """End the connections of a peer, as when it was removed."""
@@ -124,14 +146,12 @@ class _Gatekeeper(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
-        self._server.unproven += 1
-        if self._server.unproven > MAX_UNPROVEN:
-            log.warning("too many connections without a key: one from %s dropped", _address(conn))
-            conn.abort()
+        self._server.greet(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection is not None:
+            self._server.proven(self._connection)
         if self._visitor is None:
-            self._server.unproven -= 1
             return
         self._server.visitors.discard(self._visitor)
         log.info("connection from %s ended%s", self._visitor.peer, f": {exc}" if exc else "")
@@ -151,7 +171,7 @@ class _Gatekeeper(asyncssh.SSHServer):
     def auth_completed(self) -> None:
         if self._connection is None or self._peer is None:
             raise asyncssh.PermissionDenied("no peer has this key")
-        self._server.unproven -= 1
+        self._server.proven(self._connection)
         self._visitor = Visitor(self._peer, self._connection)
         self._server.visitors.add(self._visitor)
         log.info("connection from %s (%s)", self._peer, _address(self._connection))

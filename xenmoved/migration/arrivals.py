@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.errors import Code, ProtocolError
-from protocol.handover import TargetEvent, TargetState
+from protocol.handover import InvalidTransition, TargetEvent, TargetState
 from protocol.messages import Action, Attach, Begin, Fate, Offer, Placement
 from xenmoved.control.api import JobKind, Phase
 from xenmoved.jobs import Job
@@ -148,7 +148,10 @@ class Arrivals:
     async def decide(self, peer: str, migration: str, event: TargetEvent) -> Fate:
         """Bring the source's decision, COMMIT or ABORT, to a migration; returns what came of it."""
         if (live := self._live(peer, migration)) is not None:
-            await live.happen(event)
+            try:
+                await live.happen(event)
+            except InvalidTransition as error:
+                raise ProtocolError(Code.UNEXPECTED, str(error)) from None
         return await self.fate(peer, migration)
 
     async def link_lost(self, migration: InboundMigration) -> None:
@@ -159,9 +162,10 @@ class Arrivals:
 
     async def failed(self, migration: InboundMigration, reason: str) -> None:
         """Note that a migration cannot go on."""
-        if migration.state in (TargetState.RECEIVING, TargetState.READY):
+        undecided = (TargetState.RECEIVING, TargetState.READY)
+        if migration.state in undecided:
             migration.reason = reason[:4000]
-            await migration.happen(TargetEvent.FAILED)
+            await migration.happen(TargetEvent.FAILED, only_in=undecided)
 
     async def recover(self, entry: Inbound, job: Job) -> None:
         """Go on from what an earlier daemon wrote down about a migration."""
@@ -201,9 +205,9 @@ class Arrivals:
             async with asyncio.timeout(timeout):
                 await migration.ended.wait()
         except TimeoutError:
-            migration.reason = f"the source did not come back within {timeout:g} s"
             if migration.state is TargetState.READY:
-                await migration.happen(TargetEvent.READY_TIMEOUT)
+                migration.reason = f"the source did not come back within {timeout:g} s"
+            await migration.happen(TargetEvent.READY_TIMEOUT, only_in=(TargetState.READY,))
 
     async def _forget_when_ended(self, migration: InboundMigration) -> None:
         with log_context(job=migration.job.job, domain=migration.guest, peer=migration.peer):

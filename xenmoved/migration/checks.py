@@ -97,17 +97,18 @@ async def _guest_problems(
     found = []
     if guest.toolstack != info.toolstack:
         text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
-        found.append(problem("toolstack", text))
+        found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
     for domain in domains:
+        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {domain.name}"
         if domain.name in (guest.name, f"{guest.name}--incoming"):
             text = f"{node} has a domain called {domain.name} already"
-            hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {domain.name}"
             found.append(problem("guest-exists", text, hint))
         elif domain.uuid == guest.uuid:
             text = f"{node} has a domain with the uuid of {guest.name}: {domain.name}"
-            found.append(problem("guest-exists", text))
+            found.append(problem("guest-exists", text, hint))
     if guest.name in arriving:
-        found.append(problem("guest-exists", f"{guest.name} is on its way to {node} already"))
+        text = f"{guest.name} is on its way to {node} already"
+        found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {guest.name}"))
     if guest.memory > info.free_memory:
         text = (
             f"{guest.name} needs {format_size(guest.memory)} of memory, {node} has "

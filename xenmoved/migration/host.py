@@ -87,13 +87,11 @@ class Host:
         return self.config.state_dir / "spool"
 
     def spool_of(self, migration: str) -> Path:
-        """Folder for the image of one migration; made here, removed with `clear_spool`."""
-        folder = self.spool / migration
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+        """Folder for the image of one migration; the toolstack makes it when it needs it."""
+        return self.spool / migration
 
     def clear_spool(self, migration: str) -> None:
-        """Remove what is left of a migration that is settled."""
+        """Remove what is left of a migration, before it is written down as settled."""
         shutil.rmtree(self.spool / migration, ignore_errors=True)
 
     def peer(self, name: str) -> Peer:

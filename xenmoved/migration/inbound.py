@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from blake3 import blake3
 from protocol.errors import Code, ProtocolError
 from protocol.frames import FrameDecoder, Kind
 from protocol.handover import TargetAction, TargetEvent, TargetState, target_step
-from protocol.messages import GuestOffer, Seal
+from protocol.messages import GuestOffer, Problem, Seal
+from storage.errors import StorageError
 from xenmoved.control.api import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -21,7 +22,7 @@ from xenmoved.link.channel import Channel
 from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
-from xenmoved.problems import problem
+from xenmoved.problems import JobError, problem
 from xenmoved.sync.devices import wait_through
 from xenmoved.toolstack.interface import (
     Arrival,
@@ -80,6 +81,7 @@ class InboundMigration:
         self.migration = migration
         self.state = TargetState.RECEIVING
         self.reason = ""
+        self._unfinished: Problem | None = None
         self.landing = Landing(host, peer, migration)
         self.ended = asyncio.Event()
 
@@ -95,7 +97,9 @@ class InboundMigration:
 
     async def begin(self) -> None:
         """Write down that it comes, before anything is made for it."""
-        await self._record(settled=False)
+        for earlier in await self._host.journal.supersede_inbound(self.guest):
+            self._host.clear_spool(earlier)
+        await self._record(self.state)
 
     async def restore(self, state: TargetState, reason: str) -> None:
         """Go on from what an earlier process wrote down."""
@@ -128,7 +132,7 @@ class InboundMigration:
     async def seal(self, seal: Seal) -> None:
         """Check that everything is there and durable, and build the domain, paused.
 
-        Raises ProtocolError, StorageError or ToolstackError.
+        Raises ProtocolError, StorageError, ToolstackError, or JobError when it was aborted.
         """
         await self.landing.seal()
         try:
@@ -147,26 +151,31 @@ class InboundMigration:
             )
         self._job.enter(Phase.READY)
         await self._image.build()
-        await self.happen(TargetEvent.BUILT)
+        await self.happen(TargetEvent.BUILT, only_in=(TargetState.RECEIVING,))
+        if self.state is TargetState.ABORTED:
+            raise JobError([problem("aborted", self.reason or "aborted by the source")])
 
-    async def happen(self, event: TargetEvent) -> None:
+    async def happen(
+        self, event: TargetEvent, *, only_in: Collection[TargetState] = tuple(TargetState)
+    ) -> None:
         """Take an event: next state on disk, its actions, and what follows from them.
 
-        Goes to its end even if the caller is cancelled: what was begun must be decided.
+        It is dropped when by its turn the state is none of `only_in`. Goes to its end even if the
+        caller is cancelled: what was begun must be decided.
         """
         with log_context(job=self._job.job, domain=self.guest):
-            await wait_through(self._happen(event))
+            await wait_through(self._happen(event, only_in))
 
-    async def _happen(self, event: TargetEvent) -> None:
+    async def _happen(self, event: TargetEvent, only_in: Collection[TargetState]) -> None:
         async with self._lock:
-            following: TargetEvent | None = event
+            following: TargetEvent | None = event if self.state in only_in else None
             while following is not None:
                 step = target_step(self.state, following)
                 if step.state is not self.state or step.actions:
                     log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
-                changed, self.state, following = step.state is not self.state, step.state, None
-                if changed:
-                    await self._record(settled=False)
+                if step.state is not self.state:
+                    await self._record(step.state)
+                self.state, following = step.state, None
                 for action in step.actions:
                     following = await self._actions[action](self) or following
             if self.state in (TargetState.STARTED, TargetState.ABORTED):
@@ -196,9 +205,15 @@ class InboundMigration:
             self._memory.task.cancel()
             await asyncio.wait([self._memory.task])
         await self.landing.stop()
-        await self._image.abort()
-        if not self._expected.keep_partial:
-            await self.landing.remove_made()
+        try:
+            await self._image.abort()
+            if not self._expected.keep_partial:
+                await self.landing.remove_made()
+        except (ToolstackError, StorageError, OSError) as error:
+            text = f"what arrived of {self.guest} is still on this host"
+            log.exception("%s", text)
+            hint = "xenmoved tries again when it is restarted"
+            self._unfinished = problem("unfinished", f"{text}: {error}", hint)
         return None
 
     async def _nothing(self) -> TargetEvent | None:
@@ -211,9 +226,9 @@ class InboundMigration:
         if self.state is TargetState.STARTED:
             self._job.enter(Phase.TIDY)
             await self._install_config()
-            await self._image.forget()
-        await self._record(settled=True)
-        self._host.clear_spool(self.migration)
+        if self._unfinished is None:
+            self._host.clear_spool(self.migration)
+            await self._record(self.state, settled=True)
         self.ended.set()
         if self.state is TargetState.STARTED:
             log.info("%s runs here", self.guest)
@@ -221,22 +236,23 @@ class InboundMigration:
         else:
             text = self.reason or "the source went away"
             log.warning("%s does not come: %s", self.guest, text)
-            await self._host.jobs.end(self._job, JobState.FAILED, problem("aborted", text))
+            found = self._unfinished or problem("aborted", text)
+            await self._host.jobs.end(self._job, JobState.FAILED, found)
 
     async def _install_config(self) -> None:
         expected, toolstack = self._expected, self._host.toolstack
         try:
-            await toolstack.restore_config(expected.name)
             if expected.config is not None:
                 remarks = await toolstack.install_config(
                     expected.name, expected.config, expected.arrival, expected.autostart
                 )
                 for remark in remarks:
                     log.warning("configuration of %s: %s", expected.name, remark)
+            await toolstack.restore_config(expected.name)
         except (ToolstackError, OSError) as error:
             log.warning("the configuration of %s was not written: %s", expected.name, error)
 
-    async def _record(self, *, settled: bool) -> None:
+    async def _record(self, state: TargetState, *, settled: bool = False) -> None:
         expected = self._expected
         details = {
             "name": expected.name,
@@ -246,7 +262,7 @@ class InboundMigration:
             "config": expected.config,
             "autostart": expected.autostart,
         }
-        entry = Inbound(self.migration, self.state, self.peer, self.reason, self._job.job, details)
+        entry = Inbound(self.migration, state, self.peer, self.reason, self._job.job, details)
         await self._host.journal.record_inbound(entry, settled=settled)
 
     _actions: Final[

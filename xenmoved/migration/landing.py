@@ -35,6 +35,7 @@ class Landing:
         self._targets: dict[int, VolumeTarget] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sealed = False
+        self._provisioning = asyncio.Lock()
         self.progress: list[VolumeProgress] = []
 
     async def provision(
@@ -43,23 +44,30 @@ class Landing:
         """Make what is missing and open every volume for writing. Raises StorageError.
 
         What is made is in the journal before it is there, so that it can be removed after a crash.
+        Raises ProtocolError when the source gives up meanwhile, as `stop` waits for the end of it.
         """
-        for offer, placement in zip(offers, placements, strict=True):
-            pool = self._host.pools[placement.pool]
-            if placement.fresh:
-                made = MadeVolume(
-                    self._migration, placement.pool, placement.name, offer.size, self._peer
-                )
-                await self._make(made)
-            volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
-            self._volumes.append(volume)
-            await self._host.journal.set_owner(placement.pool, placement.name, owner)
-            shown = f"{placement.pool}:{placement.name}"
-            self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
+        async with self._provisioning:
+            for offer, placement in zip(offers, placements, strict=True):
+                if self._sealed:
+                    raise ProtocolError(Code.UNEXPECTED, "given up while its volumes were made")
+                await self._provide(offer, placement, owner)
+
+    async def _provide(self, offer: VolumeOffer, placement: Placement, owner: str) -> None:
+        pool = self._host.pools[placement.pool]
+        if placement.fresh:
+            made = MadeVolume(
+                self._migration, placement.pool, placement.name, offer.size, self._peer
+            )
+            await self._make(made)
+        volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
+        self._volumes.append(volume)
+        await self._host.journal.set_owner(placement.pool, placement.name, owner)
+        shown = f"{placement.pool}:{placement.name}"
+        self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
 
     async def serve(self, index: int, channel: Channel) -> None:
         """Write what comes on a volume channel until the source ends it."""
-        if self._sealed or index in self._targets or index >= len(self._volumes):
+        if self._sealed or index in self._targets or index >= len(self.progress):
             raise ProtocolError(Code.UNEXPECTED, f"volume {index} cannot be attached")
         task = asyncio.current_task()
         assert task is not None
@@ -99,7 +107,8 @@ class Landing:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._close_volumes()
+        async with self._provisioning:
+            await self._close_volumes()
 
     async def remove_made(self) -> None:
         """Remove the volumes that were made for this migration. Idempotent; never others."""

@@ -41,38 +41,44 @@ def moving_disks(domain: Domain) -> list[Disk]:
     return [disk for disk in domain.disks if disk.path or not disk.cdrom]
 
 
-def disk_obstacle(disk: Disk) -> str | None:
-    """Why a disk cannot move, None when it can."""
+def disk_obstacle(disk: Disk) -> tuple[str, str] | None:
+    """Why a disk cannot move and what to do about it, None when it can."""
+    plain = "only disks that dom0 serves from a file or block device move: attach it in that way"
     obstacles = (
-        (disk.cdrom, f"holds the CD-ROM {disk.path}: eject it"),
-        (disk.script, f"is attached by the script {disk.script}"),
-        (disk.backend_domid, f"is served by domain {disk.backend_domid}, not by dom0"),
-        (disk.backend not in MOVABLE_BACKENDS, f"has the backend {disk.backend}"),
+        (disk.cdrom, f"holds the CD-ROM {disk.path}", "eject it"),
+        (disk.script, f"is attached by the script {disk.script}", plain),
+        (disk.backend_domid, f"is served by domain {disk.backend_domid}, not by dom0", plain),
+        (disk.backend not in MOVABLE_BACKENDS, f"has the backend {disk.backend}", plain),
         (
             disk.format not in ("raw", "unknown", ""),
             f"has the format {disk.format}: only raw disks move",
+            "convert it with qemu-img while the guest is down",
         ),
-        (not disk.path.startswith("/"), f"is at {disk.path!r}, which is no absolute path"),
+        (not disk.path.startswith("/"), f"is at {disk.path!r}, which is no absolute path", plain),
     )
-    return next((f"disk {disk.vdev} {why}" for stands, why in obstacles if stands), None)
+    return next(
+        ((f"disk {disk.vdev} {why}", hint) for stands, why, hint in obstacles if stands), None
+    )
 
 
 def guest_obstacles(domain: Domain, state: DomainState) -> list[Problem]:
     """Everything about a guest that stands in the way of moving it, whatever the target."""
-    found = [
-        problem("disk", f"{domain.name}: {obstacle}")
+    blocked = {
+        disk.vdev: obstacle
         for disk in moving_disks(domain)
         if (obstacle := disk_obstacle(disk)) is not None
-    ]
+    }
+    found = [problem("disk", f"{domain.name}: {why}", hint) for why, hint in blocked.values()]
     found += [
-        problem("passthrough", f"{domain.name} has the host device {device}: detach it first")
+        problem("passthrough", f"{domain.name} has the host device {device}", "detach it first")
         for device in domain.passthrough
     ]
-    said = {item.text for item in found}
+    said = tuple(f"disk {vdev!r}" for vdev in blocked)
+    hint = "change it in the guest's configuration and start the guest anew"
     found += [
-        problem("guest", text)
+        problem("guest-config", f"{domain.name}: {obstacle}", hint)
         for obstacle in domain.obstacles
-        if (text := f"{domain.name}: {obstacle}") not in said
+        if not obstacle.startswith(said)
     ]
     if state is not DomainState.RUNNING:
         found.append(
@@ -115,7 +121,8 @@ async def make_offer(
     domain = await host.toolstack.describe(guest)
     problems = guest_obstacles(domain, state)
     if (busy := host.jobs.busy_with(guest)) is not None:
-        problems.append(problem("busy", f"job {busy.job} is busy with {guest} already"))
+        hint = f"to follow it: xenmovectl watch {busy.job}"
+        problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
     volumes: list[VolumeOffer] = []
     paths: list[str] = []
     for disk in moving_disks(domain):
@@ -147,17 +154,19 @@ async def make_sync_offer(
     size = await asyncio.to_thread(_measure, path)
     offered = volume_offer(host, path, size, None, options.pool)
     if target is not None:
-        pool, colon, name = target.partition(":")
-        if not colon:
-            raise Refused([problem("usage", f"target {target!r} is not POOL:NAME")])
-        offered = replace(offered, name=name or offered.name, pool=pool or None)
+        pool, _, name = target.partition(":")
+        if not (pool and name):
+            text = f"target {target!r} is not POOL:NAME"
+            raise Refused([problem("usage", text, f"such as images:{offered.name}")])
+        offered = replace(offered, name=name, pool=pool)
     # Somebody who names the target volume means it, whatever is in it.
     overwrite = options.overwrite or target is not None
     offer = Offer(Action.SYNC, Mode.SAVE, overwrite, None, (offered,))
     try:
         return Sending(build(Offer, plain(offer)), (path,))
     except SchemaError as error:
-        raise Refused([problem("usage", f"{volume}: {error}")]) from None
+        text = f"{volume} cannot be sent to {target or 'a volume of that name'}: {error}"
+        raise Refused([problem("usage", text, "choose another name for the target")]) from None
 
 
 def resolve_source(host: Host, volume: str) -> str:
@@ -178,7 +187,8 @@ def resolve_source(host: Host, volume: str) -> str:
             ]
         )
     if (info := pool.find(name)) is None:
-        raise Refused([problem("volume-missing", f"pool {pool_name} has no volume {name}")])
+        hint = f"{host.pools[pool_name].path(name)} is not there"
+        raise Refused([problem("volume-missing", f"pool {pool_name} has no volume {name}", hint)])
     return info.path
 
 
@@ -191,7 +201,8 @@ def volume_offer(
     try:
         build(VolumeName, name)
     except SchemaError as error:
-        raise Refused([problem("volume-name", f"{path}: {error}")]) from None
+        hint = "rename it: it keeps its name on the other host"
+        raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
     home = located[0].name if located is not None else None
     return VolumeOffer(name, size, vdev, pool, home)
 
@@ -242,7 +253,7 @@ async def _guest_row(host: Host, status: DomainStatus) -> GuestRow:
 def _disk_row(host: Host, disk: Disk) -> DiskRow:
     obstacle, size = None, None
     if disk.path or not disk.cdrom:
-        obstacle = disk_obstacle(disk)
+        obstacle = found[0] if (found := disk_obstacle(disk)) is not None else None
         try:
             size = _measure(disk.path)
         except StorageError as error:

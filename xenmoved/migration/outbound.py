@@ -184,8 +184,8 @@ class OutboundMigration:
 
 
 async def take_back(ownership: Ownership, error: BaseException) -> None:
-    """After a failure before the commit: the guest runs here again, the target is told."""
-    if ownership.state in (SourceState.COPYING, SourceState.HANDING_OVER):
+    """After a failure: the guest runs here again, the target is told. Or the doubt is resolved."""
+    if ownership.state not in (SourceState.DONE, SourceState.ABORTED):
         lost = is_link_loss(error)
         await ownership.happen(SourceEvent.LINK_LOST if lost else SourceEvent.FAILED)
 

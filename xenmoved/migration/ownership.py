@@ -21,7 +21,7 @@ from xenmoved.journal import Outbound
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
-from xenmoved.problems import PeerFailed, problem
+from xenmoved.problems import JobError, problem
 from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,10 @@ class Ownership:
         """Moment (monotonic) of the target's word that the guest runs there."""
 
     async def begin(self) -> None:
-        """Write down that the migration exists."""
-        await self._record(settled=False)
+        """Write down that the migration exists: the guest runs here, whatever was before."""
+        for earlier in await self._host.journal.supersede_outbound(self._job.guest):
+            self._host.clear_spool(earlier)
+        await self._record(self.state)
 
     def restore(self, state: SourceState) -> None:
         """Take up what an earlier process wrote down."""
@@ -60,22 +62,20 @@ class Ownership:
         while following is not None:
             step = source_step(self.state, following)
             log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
-            self.state, following = step.state, None
-            if self.state is SourceState.DONE and self.started_at is None:
+            if step.state is SourceState.DONE and self.started_at is None:
                 self.started_at = monotonic()
-            await self._record(settled=False)
+            await self._record(step.state)
+            self.state, following = step.state, None
             for action in step.actions:
                 following = await self._actions[action](self) or following
 
     async def settle(self) -> None:
         """Write down that nothing is left to do."""
-        await self._record(settled=True)
         self._host.clear_spool(self._migration)
+        await self._record(self.state, settled=True)
 
-    async def _record(self, *, settled: bool) -> None:
-        entry = Outbound(
-            self._migration, self.state, self._job.guest, self._job.peer, self._job.job
-        )
+    async def _record(self, state: SourceState, *, settled: bool = False) -> None:
+        entry = Outbound(self._migration, state, self._job.guest, self._job.peer, self._job.job)
         await self._host.journal.record_outbound(entry, settled=settled)
 
     async def _send_commit(self) -> SourceEvent | None:
@@ -83,7 +83,7 @@ class Ownership:
             return SourceEvent.LINK_LOST
         try:
             answer = await self.dialogue.ask(Commit(self._migration), Started, Aborted)
-        except (LinkError, ProtocolError, PeerFailed) as error:
+        except (LinkError, ProtocolError, JobError) as error:
             log.warning("no answer to the commit: %s", error)
             return SourceEvent.LINK_LOST
         return self._word(answer)
@@ -104,7 +104,7 @@ class Ownership:
                 if (event := await self._inquire()) is not None:
                     self._job.state, self._job.problem = JobState.RUNNING, None
                     return event
-            except (LinkError, ProtocolError, PeerFailed) as error:
+            except (LinkError, ProtocolError, JobError) as error:
                 log.warning("in doubt: %s", error)
             await asyncio.sleep(_ASK_EVERY[min(attempt, len(_ASK_EVERY) - 1)])
             attempt += 1
@@ -154,7 +154,7 @@ class Ownership:
                 link = await self._host.link(self._job.peer)
                 async with await open_dialogue(link, self._host.config.node) as dialogue:
                     await dialogue.ask(Abort(self._migration, reason), Aborted)
-        except (TimeoutError, LinkError, ProtocolError, PeerFailed) as error:
+        except (TimeoutError, LinkError, ProtocolError, JobError) as error:
             log.warning("could not tell %s of the abort: %s", self._job.peer, error or "no answer")
         return None
 

@@ -44,6 +44,7 @@ from xenmoved.migration.checks import quota_used
 from xenmoved.migration.dialogue import hello
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.problems import Refused, is_expected, problems_of
+from xenmoved.sync.devices import wait_through
 from xenmoved.tasks import alongside
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,8 @@ class ControlSession:
                 found = await self._arrivals.assess(peer, message)
                 return Findings(found.problems[:256], found.placements)
             case Begin():
-                return await self._begin(message)
+                # Whatever it makes must be known here, to be undone, even if this is cancelled.
+                return await wait_through(self._begin(message))
             case Inquire(migration):
                 return await self._arrivals.fate(peer, migration)
             case Commit(migration):

@@ -63,10 +63,18 @@ async def examine(
                     yield Examined(hole, memoryview(b""), b"")
             ahead.popleft()
     finally:
-        for left in ahead:
-            if isinstance(left, _Reading):
-                await wait_through(asyncio.wait([left.fingerprints]))
-                buffers.release(left.buffer)
+        if ahead:
+            await wait_through(_give_back(ahead, buffers))
+
+
+async def _give_back(ahead: deque[Segment | _Reading], buffers: Buffers) -> None:
+    """Release the buffers of what is left, each when its thread is done with it."""
+    for left in ahead:
+        if isinstance(left, _Reading):
+            await asyncio.wait([left.fingerprints])
+            if not left.fingerprints.cancelled():
+                left.fingerprints.exception()  # retrieved: it was another one that ended the work
+            buffers.release(left.buffer)
 
 
 async def _begin(

@@ -170,7 +170,9 @@ class VolumeSource:
             if consumed:
                 async with self._coverage:
                     self._coverage.notify_all()
-                await self._send(self._sender.grant(consumed))
+                # After the last of it no credit may follow: the round may end before it is sent.
+                if self._sender.covered < self._volume.size:
+                    await self._send(self._sender.grant(consumed))
 
     async def _covered(self, end: int) -> None:
         """Wait until the target's comparison has come to `end`."""

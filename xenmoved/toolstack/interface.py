@@ -188,9 +188,6 @@ class IncomingImage(Protocol):
         When it tells ABSENT nothing of the copy is left and it will never run here.
         """
 
-    async def forget(self) -> None:
-        """Remove what `settle` needs: that the domain runs here is written down. Idempotent."""
-
 
 class Toolstack(Protocol):
     """One kind of Xen toolstack on this host."""

@@ -288,10 +288,6 @@ class XlIncoming:
             f"paused. It last said: {self._said()}"
         )
 
-    async def forget(self) -> None:
-        """Remove what `settle` needs."""
-        await remove_files(self._log, self._ledger.path)
-
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
         word, _ = self._ledger.read()

@@ -210,11 +210,6 @@ class XmIncoming:
                 )
             await asyncio.sleep(_POLL)
 
-    async def forget(self) -> None:
-        """Remove what `settle` needs."""
-        await self._clean()
-        await remove_files(self._ledger.path)
-
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
         if self._ledger.read()[0] == COMMITTING and await self.settle() is Settled.RUNNING:

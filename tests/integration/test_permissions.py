@@ -1,0 +1,132 @@
+"""What a peer may do here, and who may use the control socket."""
+
+from __future__ import annotations
+
+import grp
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import RESIDENT
+from integration_support import Dom0, image, the_problem
+
+from protocol.messages import Action
+
+Hosts = tuple[Dom0, Dom0]
+NOBODY = 65534
+AS_NOBODY = """
+import contextlib, io, os, sys
+from xenmoved.ctl.main import main
+
+def run(*args):
+    sys.argv[1:] = args
+    main()
+
+# Whatever is imported late is imported now: the interpreter may be out of the user's reach.
+socket, groups = sys.argv[1], [int(group) for group in sys.argv[2].split(",") if group]
+for path in (socket, "/no/such/socket"):
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()):
+            run("--socket", path, "status")
+os.setgroups(groups)
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+run("--socket", socket, "status")
+"""
+
+
+@pytest.mark.parametrize(
+    ("allow", "words"),
+    [
+        ({"actions": (Action.SYNC,)}, "host-b does not let host-a migrate"),
+        ({"actions": (), "pools": (), "guests": ()}, "host-b does not let host-a migrate"),
+        ({"guests": ("db-*", "mail")}, "host-b does not take a guest called resident from host-a"),
+        ({"pools": ("thin",)}, "host-b has no pool images that host-a may use"),
+    ],
+    ids=["action", "nothing", "guest", "pool"],
+)
+def test_a_guest_that_may_not_come(hosts: Hosts, allow: dict[str, Any], words: str) -> None:
+    a, b = hosts
+    b.trust(a, **allow)
+    before = b.footprint()
+    answer = a.try_migrate(RESIDENT)
+    found = answer.problems[0]
+    assert found.code == "permission"
+    assert words in found.text
+    assert "on host-b, see `allow` of peer host-a" in found.hint
+    assert b.footprint() == before
+    a.assert_runs(RESIDENT)
+
+
+def test_a_volume_that_may_not_come(hosts: Hosts) -> None:
+    a, b = hosts
+    disk = image(a.images / "volume", 1)
+    b.trust(a, actions=(Action.MIGRATE,))
+    assert "does not let host-a sync" in the_problem(a.try_sync(disk), "permission").text
+    b.trust(a, pools=("images",))
+    answer = a.try_sync(disk, target="thin:volume")
+    assert "no pool thin that host-a may use" in the_problem(answer, "permission").text
+    a.sync(disk)
+
+
+def test_patterns_of_guests_are_matched_as_they_are_written(hosts: Hosts) -> None:
+    a, b = hosts
+    for pattern, allowed in (("res*", True), ("RES*", False), ("resident?", False)):
+        b.trust(a, guests=(pattern,))
+        assert (a.plan(RESIDENT).problems == ()) is allowed
+
+
+@pytest.mark.root
+class TestControlSocket:
+    @pytest.fixture(autouse=True)
+    def reachable(self, hosts: Hosts) -> None:
+        """Let any user come as far as the socket itself."""
+        folder = hosts[0].folder
+        for path in (folder, *folder.parents):
+            if path == Path("/tmp"):
+                break
+            path.chmod(path.stat().st_mode | 0o011)
+
+    def status_as_nobody(self, host: Dom0, *groups: int) -> subprocess.CompletedProcess[str]:
+        """Run `xenmovectl status` as a user without any rights."""
+        return subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(host.socket), ",".join(map(str, groups))],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+
+    def test_the_mode_keeps_others_out(self, hosts: Hosts) -> None:
+        a, _ = hosts
+        assert a.socket.stat().st_mode & 0o777 == 0o600
+        done = self.status_as_nobody(a)
+        assert done.returncode == 5, done.stderr
+        assert f"no permission to use {a.socket}" in done.stderr
+        assert "control.group" in done.stderr
+
+    def test_only_members_of_the_group_get_through(self, hosts: Hosts) -> None:
+        a, _ = hosts
+        group = next(one for one in grp.getgrall() if one.gr_gid not in (0, NOBODY))
+        a.write_config(control={"socket": str(a.socket), "group": group.gr_name})
+        a.stop()
+        a.start()
+        status = a.socket.stat()
+        assert (status.st_gid, status.st_mode & 0o777) == (group.gr_gid, 0o660)
+
+        member = self.status_as_nobody(a, group.gr_gid)
+        assert member.returncode == 0, member.stderr
+        assert "host-a" in member.stdout
+        assert self.status_as_nobody(a).returncode == 5
+
+        # The daemon does not rely on the mode alone.
+        a.socket.chmod(0o666)
+        done = self.status_as_nobody(a)
+        assert done.returncode == 5, done.stderr
+        assert "this user may not use xenmoved" in done.stderr
+        assert "control.group" in done.stderr
+        assert "was refused at the control socket" in a.log()
+        a.stop()
+        a.write_config(control={"socket": str(a.socket)})

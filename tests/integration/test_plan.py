@@ -1,0 +1,87 @@
+"""`plan`: what a migration would be, and everything that stands in its way at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from conftest import RESIDENT
+from integration_support import MIB, QUIET, Dom0, image, unique
+
+from protocol.messages import Action
+
+Hosts = tuple[Dom0, Dom0]
+
+
+def test_a_plan_tells_what_would_be_done(hosts: Hosts) -> None:
+    a, b = hosts
+    before = a.footprint(), b.footprint()
+    plan = a.plan(RESIDENT)
+    assert plan.problems == ()
+    (volume,) = plan.volumes
+    assert (volume.vdev, volume.size, volume.fresh) == ("xvda", 4 * MIB, True)
+    assert volume.source == str(a.images / "resident-root")
+    assert volume.target == "images:resident-root"
+    assert plan.memory == 2 * MIB
+    assert (a.footprint(), b.footprint()) == before
+    assert a.plan(RESIDENT, pool="thin").volumes[0].target == "thin:resident-root"
+
+
+def test_every_problem_of_both_hosts_at_once(hosts: Hosts, tmp_path: Path) -> None:
+    a, b = hosts
+    name = unique("unlucky")
+    root = image(a.images / f"{name}-root", 4)
+    iso = image(tmp_path / "install.iso", 1)
+    a.boot(
+        name,
+        [root, iso],
+        memory=16,
+        bridge="dmz",
+        extra=QUIET,
+        specs=[f"file:{root},xvda,w", f"file:{iso},xvdb:cdrom,r"],
+        lines="pci = ['0000:03:00.1']\n",
+    )
+    a.xen.xl("pause", name)
+    image(b.images / root.name, 2)
+    (b.xen.root / "host.json").write_text(json.dumps({"total_memory": 1024 + 8}))
+    b.trust(a, quota=1)
+    before = a.footprint(), b.footprint()
+
+    plan = a.plan(name)
+
+    assert sorted(one.code for one in plan.problems) == [
+        "bridge",
+        "disk",
+        "guest-state",
+        "memory",
+        "passthrough",
+        "quota",
+        "volume-exists",
+        "volume-too-small",
+    ]
+    assert all(one.text and one.hint for one in plan.problems), plan.problems
+    assert (a.footprint(), b.footprint()) == before
+
+    typed = a.ctl("plan", name, "host-b")
+    assert typed.returncode == 3
+    shown = " ".join((typed.stdout + typed.stderr).split())
+    for one in plan.problems:
+        assert " ".join(one.text.split()) in shown
+    assert json.loads(a.ctl("plan", name, "host-b", "--json").stdout)["problems"]
+
+
+def test_problems_here_are_told_though_the_peer_is_not_there(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("web")
+    a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    a.xen.xl("pause", name)
+    b.stop()
+    plan = a.plan(name)
+    assert sorted(one.code for one in plan.problems) == ["guest-state", "peer-unreachable"]
+
+
+def test_a_peer_without_permission_learns_nothing_of_the_host(hosts: Hosts) -> None:
+    a, b = hosts
+    image(b.images / "resident-root", 1)
+    b.trust(a, actions=(Action.SYNC,))
+    assert [one.code for one in a.plan(RESIDENT).problems] == ["permission"]
