@@ -88,9 +88,8 @@ async def serving():
 
 def test_an_identity_is_made_once_and_is_private(tmp_path):
     path = tmp_path / "state" / "identity"
-    os.umask(old := os.umask(0))
+    old = os.umask(0)
     try:
-        os.umask(0)
         key = load_identity(path)
     finally:
         os.umask(old)
@@ -580,8 +579,8 @@ async def test_a_slow_reader_holds_up_a_fast_sender():
                 highest = max(highest, resident())
                 if pieces % 40 == 0:
                     await asyncio.sleep(0.001)
-        assert received - 0 >= total
-        assert ahead < 3 * WINDOW + 2 * 2**20 + 2 * 2**20, f"{ahead >> 20} MiB on the way"
+        assert received >= total
+        assert ahead < 3 * WINDOW + 4 * 2**20, f"{ahead >> 20} MiB on the way"
         assert highest - before < 40 * 2**20, f"grew by {(highest - before) >> 20} MiB"
 
 

@@ -47,6 +47,8 @@ class PeerLink:
                 lambda: Channel(self.peer), subsystem=purpose.value, **options
             )
         except asyncssh.ChannelOpenError as error:
+            if self.closed:
+                raise LinkLost(f"lost the connection to {self.peer}: {error.reason}") from None
             raise LinkError(f"{self.peer} refuses a {purpose} channel: {error.reason}") from None
         except (OSError, asyncssh.Error) as error:
             raise LinkLost(f"lost the connection to {self.peer}: {error}") from None

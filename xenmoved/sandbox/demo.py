@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, metavar="MIB", help="of each disk")
     parser.add_argument("--rate", type=float, default=4, metavar="MIB", help="written a second")
     arguments = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="xenmoved-demo-") as folder, ExitStack() as stack:
         good = _demonstrate(console, Path(folder), stack, arguments.size, arguments.rate)
     sys.exit(0 if good else 1)
@@ -53,7 +54,7 @@ def _demonstrate(console: Console, folder: Path, stack: ExitStack, size: int, ra
     _create_guest(first, size, rate)
     console.print(
         f"Two daemons run on this machine. {GUEST} runs on {first.name}: {_MEMORY} MiB of memory, "
-        f"two disks of {size} MiB, {rate:g} MiB written every second.\n"
+        f"two disks of {size} MiB (one half full), {rate:g} MiB written every second.\n"
     )
     time.sleep(2)
     moves = []
@@ -71,6 +72,14 @@ def _demonstrate(console: Console, folder: Path, stack: ExitStack, size: int, ra
             return False
         time.sleep(2)
     console.print(_summary(moves))
+    there, back = (
+        sum(one.wire_bytes for volume in report.volumes for one in volume.rounds)
+        for report in moves
+    )
+    console.print(
+        f"Disks: {format_size(there)} travelled there, {format_size(back)} on the way back: only "
+        "what differs."
+    )
     console.print(
         f"[green]{GUEST} moved to {second.name} and back, and found every block that it wrote."
     )
@@ -107,6 +116,9 @@ def _create_guest(host: SandboxHost, size: int, rate: float) -> None:
     pools = host.settings["pools"]
     root, data = host.images / _ROOT_DISK, host.images / _DATA_DISK
     make_image(root, size)
+    with root.open("r+b") as file:  # the guest's own data from before
+        for _ in range(size // 2):
+            file.write(os.urandom(2**20))
     if "disks" in pools:
         data = Path(pools["disks"]["devices"][_DATA_DISK])
     else:
@@ -155,9 +167,10 @@ def _verified(
 
 
 def _summary(moves: list[JobReport]) -> Table:
-    table = Table(title="What travelled")
+    table = Table(title="What travelled", box=box.SIMPLE_HEAD, padding=(0, 1))
     for column in ("to", "disk", "round", "same", "diff", "zero", "sent", "MiB/s", "blackout"):
-        table.add_column(column, justify="left" if column in ("to", "disk") else "right")
+        justify: Literal["left", "right"] = "left" if column in ("to", "disk") else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
     for report in moves:
         blackout = f"{report.blackout:.2f} s" if report.blackout is not None else "?"
         for volume in report.volumes:
