@@ -97,13 +97,9 @@ class Journal:
 
     async def close(self) -> None:
         """Close the database. Idempotent."""
-
-        def work() -> None:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
-
-        await self._run(work)
+        if self._database is not None:
+            await self._run(self._database.close)
+            self._database = None
         self._thread.shutdown()
 
     async def record_outbound(self, entry: Outbound, *, settled: bool = False) -> None:

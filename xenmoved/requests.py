@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -11,7 +12,8 @@ from typing import Any, Final
 import asyncssh
 
 import xenmoved
-from protocol.messages import Mode, Ping, Pong
+from protocol.messages import Mode, Ping, Placement, Pong
+from storage.errors import StorageError
 from xenmoved.config.errors import ConfigError, PeerExists
 from xenmoved.config.loader import peer_from
 from xenmoved.config.model import Peer
@@ -51,14 +53,25 @@ from xenmoved.control.api import (
 from xenmoved.jobs import Job
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import PeerLink, fetch_host_key
+from xenmoved.link.errors import LinkError
 from xenmoved.link.identity import fingerprint, parse_public, public_text
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.dialogue import open_dialogue
+from xenmoved.migration.estimate import (
+    PROBE_SECONDS,
+    Content,
+    Estimate,
+    Rates,
+    estimate,
+    look,
+)
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import guest_rows, make_sync_offer
+from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
 from xenmoved.migration.outbound import OutboundMigration, Preflight, preflight
 from xenmoved.migration.syncing import OutboundSync, check_sync
 from xenmoved.problems import Refused, problem
+
+log = logging.getLogger(__name__)
 
 _PROBE_SECONDS: Final = 1.0
 _PROBE_PIECE: Final = bytes(256 * 1024)
@@ -120,7 +133,32 @@ class Requests:
     async def _plan(self, request: PlanMigration) -> Plan:
         job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode)
         found = await preflight(self._host, request.guest, request.peer, job, request.options)
-        return _plan_of(request, found)
+        guess = None
+        if not found.problems and found.sending is not None:
+            guess = await self._estimate(request, found.sending, found.placements)
+        return _plan_of(request, found, guess)
+
+    async def _estimate(
+        self, request: PlanMigration, sending: Sending, placements: Sequence[Placement]
+    ) -> Estimate | None:
+        """Guess how long it would take; None when the link or a disk cannot be measured."""
+        configured = self._host.config.transfer.rate_limit
+        asked = request.options.rate_limit
+        limit = configured if asked is None else asked
+        try:
+            link = await self._host.link(request.peer)
+            sent = await _measure(link, PROBE_SECONDS)
+            data, read = await asyncio.to_thread(look, sending.paths)
+        except (LinkError, StorageError) as error:
+            log.info("no estimate of a migration to %s: %s", request.peer, error)
+            return None
+        disks = [
+            Content(size, placement.fresh)
+            for size, placement in zip(data, placements, strict=False)
+        ]
+        guest = sending.offer.guest
+        memory = guest.memory if guest is not None else 0
+        return estimate(disks, memory, Rates(min(sent, limit or sent), read))
 
     async def _migrate(self, request: StartMigration) -> JobReport:
         job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode)
@@ -259,7 +297,7 @@ class Requests:
             pong = await dialogue.ask(Ping(), Pong)
             await dialogue.ask(Ping(), Pong)
             round_trip = (monotonic() - began) / 2
-            throughput = await _measure(link)
+            throughput = await _measure(link, _PROBE_SECONDS)
             return PeerPing(
                 peer=request.name,
                 node=dialogue.peer_hello.node,
@@ -295,7 +333,7 @@ class Requests:
     }
 
 
-def _plan_of(request: PlanMigration, found: Preflight) -> Plan:
+def _plan_of(request: PlanMigration, found: Preflight, guess: Estimate | None) -> Plan:
     volumes: list[PlannedVolume] = []
     memory = 0
     if found.sending is not None:
@@ -321,17 +359,17 @@ def _plan_of(request: PlanMigration, found: Preflight) -> Plan:
         warnings=(),
         volumes=tuple(volumes),
         memory=memory,
-        estimate=None,
-        blackout=None,
+        estimate=guess.total if guess is not None else None,
+        blackout=guess.blackout if guess is not None else None,
     )
 
 
-async def _measure(link: PeerLink) -> float:
-    """Return bytes a second that the link carried for about a second."""
+async def _measure(link: PeerLink, seconds: float) -> float:
+    """Return bytes a second that the link carried, having tried it for about so many seconds."""
     channel = await link.open(Purpose.PROBE)
     try:
         began, sent = monotonic(), 0
-        while monotonic() - began < _PROBE_SECONDS and sent < _PROBE_MOST:
+        while monotonic() - began < seconds and sent < _PROBE_MOST:
             await channel.send(_PROBE_PIECE)
             sent += len(_PROBE_PIECE)
         channel.finish()

@@ -5,6 +5,6 @@ from crash_support import Worlds
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory):
     """Worlds of this worker. Unix sockets want short paths."""
-    made = Worlds(lambda tool: tmp_path_factory.mktemp(tool))
+    made = Worlds(tmp_path_factory.mktemp)
     yield made
     made.close()

@@ -96,8 +96,9 @@ class CrashHost(SandboxHost):
         return [
             row
             for table in ("outbound", "inbound")
-            for row in self.query(f"SELECT '{table}', migration, state FROM {table} "  # noqa: S608
-                                  "WHERE NOT settled")
+            for row in self.query(
+                f"SELECT '{table}', migration, state FROM {table} WHERE NOT settled"
+            )
         ]
 
     def jobs(self) -> tuple[JobReport, ...]:
@@ -185,7 +186,7 @@ class World:
         """Wait until no host has anything to do any more."""
 
         def quiet() -> bool:
-            return not any(host.jobs() or host.unsettled() for host in self.hosts)
+            return not any(host.unsettled() or host.jobs() for host in self.hosts)
 
         what = "every job to end and every migration to be settled"
         try:

@@ -22,7 +22,7 @@ from xenmoved.ctl.main import main
 
 def run(*args):
     sys.argv[1:] = args
-    main()
+    sys.exit(main())
 
 # Whatever is imported late is imported now: the interpreter may be out of the user's reach.
 socket, groups = sys.argv[1], [int(group) for group in sys.argv[2].split(",") if group]

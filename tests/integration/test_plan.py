@@ -23,8 +23,22 @@ def test_a_plan_tells_what_would_be_done(hosts: Hosts) -> None:
     assert volume.source == str(a.images / "resident-root")
     assert volume.target == "images:resident-root"
     assert plan.memory == 2 * MIB
+    assert plan.estimate is not None
+    assert plan.blackout is not None
+    assert 0 < plan.blackout < plan.estimate < 5
     assert (a.footprint(), b.footprint()) == before
     assert a.plan(RESIDENT, pool="thin").volumes[0].target == "thin:resident-root"
+
+
+def test_the_estimate_respects_the_rate_limit(hosts: Hosts) -> None:
+    a, _ = hosts
+    name = unique("web")
+    a.boot(name, [image(a.images / f"{name}-root", 32, data=24)], memory=8, extra=QUIET)
+    plan = a.plan(name, rate_limit=4 * MIB)
+    assert plan.blackout is not None
+    assert 2 <= plan.blackout < 3  # the memory
+    assert plan.estimate is not None
+    assert 6 + plan.blackout <= plan.estimate < 10  # the disk, and reading it again
 
 
 def test_every_problem_of_both_hosts_at_once(hosts: Hosts, tmp_path: Path) -> None:

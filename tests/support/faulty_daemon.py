@@ -7,7 +7,10 @@ is carried out. So a fault comes once, also when the daemon is started again.
 Actions:
     kill        this process, by SIGKILL
     kill=PID    another process, and wait for its end
+    term        this process, by SIGTERM, as when it is stopped in order
+    term=PID    another process
     cut         every SSH connection of this process, without a word
+    freeze=SECONDS    nothing happens in this process for a while
 
 Points, each with `:before` and `:after` unless said otherwise:
     outbound:STATE, inbound:STATE        the journal's write of a state of the hand-over
@@ -27,6 +30,7 @@ import functools
 import os
 import select
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -76,6 +80,10 @@ class Faults:
         name, _, number = action.partition("=")
         if name == "kill":
             kill(int(number or os.getpid()))
+        elif name == "term":
+            os.kill(int(number or os.getpid()), signal.SIGTERM)
+        elif name == "freeze":
+            time.sleep(float(number))
         elif name == "cut":
             self._cut()
         else:

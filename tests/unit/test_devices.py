@@ -272,6 +272,7 @@ async def test_no_buffer_is_used_twice_in_a_storm_of_cancellations(seed):
                 async for _ in reading:
                     await asyncio.sleep(rng.random() * 0.001)
 
+    cancelled = 0
     for _ in range(12):
         tasks = [asyncio.create_task(read()) for _ in range(3)]
         for task in tasks:
@@ -280,8 +281,8 @@ async def test_no_buffer_is_used_twice_in_a_storm_of_cancellations(seed):
                 task.cancel()
                 await asyncio.sleep(rng.choice((0, 0, 0.0005, 0.002)))
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(r, asyncio.CancelledError) for r in results), results
+        assert all(r is None or isinstance(r, asyncio.CancelledError) for r in results), results
+        cancelled += sum(r is not None for r in results)
         assert volume.trouble == []
         await whole(buffers, 4)
-
-
+    assert cancelled > 12

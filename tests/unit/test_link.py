@@ -548,7 +548,7 @@ async def test_what_came_before_the_end_is_not_lost():
 
 
 def resident():
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123, ASYNC230
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 Answer = Callable[[object], AsyncIterator[object]]
 
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
+_SO_PEERGROUPS: Final = 59  # asm-generic/socket.h
+_GID: Final = struct.Struct("I")
+_MAX_GROUPS: Final = 256
 _READ_SIZE: Final = 64 * 1024
 _MAX_CLIENTS: Final = 64
 
@@ -86,22 +89,23 @@ class ControlServer:
     def _refusal(self, writer: asyncio.StreamWriter) -> Failure | None:
         if len(self._clients) > _MAX_CLIENTS:
             return Failure((problem("busy", "too many clients of the control socket"),))
-        _, uid, gid = _credentials(writer.get_extra_info("socket"))
-        if uid in (0, os.geteuid()) or self._is_member(uid, gid):
+        connection = writer.get_extra_info("socket")
+        _, uid, gid = _credentials(connection)
+        if uid in (0, os.geteuid()) or self._is_member(uid, {gid, *_groups(connection)}):
             return None
         log.warning("user %d was refused at the control socket", uid)
         hint = "run as root, or as a member of the group that control.group names"
         return Failure((problem("access-denied", "this user may not use xenmoved", hint),))
 
-    def _is_member(self, uid: int, gid: int) -> bool:
+    def _is_member(self, uid: int, gids: set[int]) -> bool:
         if self._group is None:
             return False
         entry = grp.getgrnam(self._group)
         try:
             name = pwd.getpwuid(uid).pw_name
         except KeyError:
-            return gid == entry.gr_gid
-        return gid == entry.gr_gid or name in entry.gr_mem
+            return entry.gr_gid in gids
+        return entry.gr_gid in gids or name in entry.gr_mem
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = FrameDecoder({Kind.MESSAGE})
@@ -128,6 +132,15 @@ def _credentials(connection: socket.socket) -> tuple[int, int, int]:
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     pid, uid, gid = _PEER_CREDENTIALS.unpack(data)
     return pid, uid, gid
+
+
+def _groups(connection: socket.socket) -> list[int]:
+    """Return the supplementary groups of the process at the other end, none if there are many."""
+    try:
+        data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * _GID.size)
+    except OSError:
+        return []
+    return [gid for (gid,) in _GID.iter_unpack(data)]
 
 
 async def _remove_stale(path: Path) -> None:

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Placement, VolumeOffer
 from storage.contracts import Volume
-from storage.errors import StorageError
-from xenmoved.journal import MadeVolume
+from storage.errors import StorageError, VolumeExists
+from xenmoved.journal import Journal, MadeVolume
 from xenmoved.link.channel import Channel
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
@@ -22,6 +23,9 @@ from xenmoved.sync.target import VolumeTarget
 log = logging.getLogger(__name__)
 
 _END_PATIENCE: Final = 60.0
+_MAKING: Final[WeakKeyDictionary[Journal, asyncio.Lock]] = WeakKeyDictionary()
+"""One at a time looks whether a volume is there, notes it and makes it. Of two migrations that were
+promised the same name, the later one would else overwrite, and drop, the note of the other."""
 
 
 class Landing:
@@ -115,14 +119,17 @@ class Landing:
         await remove_made(self._host, self._migration)
 
     async def _make(self, made: MadeVolume) -> None:
-        pool = self._host.pools[made.pool]
-        await self._host.journal.record_made(made)
-        try:
-            await asyncio.to_thread(pool.create, made.name, made.size)
-        except StorageError:
-            # Nothing was made, and what is there under this name now is somebody else's.
-            await self._host.journal.forget_made(made.pool, made.name)
-            raise
+        pool, journal = self._host.pools[made.pool], self._host.journal
+        async with _MAKING.setdefault(journal, asyncio.Lock()):
+            if await asyncio.to_thread(pool.find, made.name) is not None:
+                raise VolumeExists(f"volume {made.pool}:{made.name} was made by somebody else")
+            await journal.record_made(made)
+            try:
+                await asyncio.to_thread(pool.create, made.name, made.size)
+            except StorageError:
+                # Nothing was made, and what is there under this name now is somebody else's.
+                await journal.forget_made(made.pool, made.name)
+                raise
 
     async def _close_volumes(self) -> None:
         volumes, self._volumes = self._volumes, []

@@ -238,7 +238,7 @@ async def _guest_row(host: Host, status: DomainStatus) -> GuestRow:
         )
     disks = [await asyncio.to_thread(_disk_row, host, disk) for disk in domain.disks]
     found = [item.text for item in guest_obstacles(domain, status.state)]
-    found += [disk.obstacle for disk in disks if disk.obstacle and disk.obstacle not in found]
+    found += [f"{domain.name}: {disk.obstacle}" for disk in disks if disk.obstacle]
     return GuestRow(
         name=domain.name,
         domid=domain.domid,

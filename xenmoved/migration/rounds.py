@@ -15,7 +15,8 @@ from xenmoved.sync.progress import RoundProgress
 
 _SHRINKS = 0.8
 _SMALL_SHARE = 0.1
-_SMALL_BYTES = 16 * 2**20
+SMALL_BYTES = 16 * 2**20
+"""A round that sent no more than this was the last before the suspension."""
 
 
 def another_round(done: Sequence[RoundProgress], max_rounds: int) -> bool:
@@ -23,7 +24,7 @@ def another_round(done: Sequence[RoundProgress], max_rounds: int) -> bool:
     if not done:
         return True
     last = done[-1]
-    if len(done) >= max_rounds or last.data_bytes <= _SMALL_BYTES:
+    if len(done) >= max_rounds or last.data_bytes <= SMALL_BYTES:
         return False
     if len(done) == 1:
         return True  # the first round takes long: much may have been written meanwhile

@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -167,7 +166,7 @@ def _verified(
 
 
 def _summary(moves: list[JobReport]) -> Table:
-    table = Table(title="What travelled", box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title="What travelled", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in ("to", "disk", "round", "same", "diff", "zero", "sent", "MiB/s", "blackout"):
         justify: Literal["left", "right"] = "left" if column in ("to", "disk") else "right"
         table.add_column(column, justify=justify, no_wrap=True)

@@ -1,0 +1,859 @@
+"""A real daemon and a peer that means harm, or is mad: with a pinned key, and without any."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+
+import pytest
+
+from protocol.frames import MAX_PAYLOAD, Kind, encode_data, encode_memory, encode_zero
+from protocol.handover import TargetState
+from protocol.messages import (
+    CAPABILITIES,
+    PEER,
+    VERSION,
+    Abort,
+    Aborted,
+    Accepted,
+    Attach,
+    Begin,
+    BeginRound,
+    Commit,
+    Credit,
+    EndRound,
+    Failed,
+    Fate,
+    Findings,
+    Finish,
+    HandOver,
+    Hello,
+    Inquire,
+    Ping,
+    Pong,
+    Ready,
+    Receiving,
+    Refused,
+    Seal,
+    Started,
+)
+from tests.support.hostile import (
+    Guest,
+    Stranger,
+    Transfer,
+    forget_peak,
+    greeted,
+    memory_of,
+    new_migration,
+    sync_offer,
+    talk,
+    transferring,
+    volume_offer,
+    with_config,
+)
+from xenmoved.control.api import GetStatus
+from xenmoved.link.channel import Purpose
+from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized
+from xenmoved.sandbox.harness import EmulatedHost, make_image
+from xenmoved.sandbox.pair import SandboxHost
+
+MIB = 2**20
+SIZE = MIB
+GROWTH = 80 * MIB
+HELLO = Hello(VERSION, "hostile 1", "hostile", CAPABILITIES)
+
+
+class Target:
+    """The daemon under attack, a hostile peer of it, and one that behaves."""
+
+    def __init__(self, root):
+        self.host = SandboxHost(root, "target")
+        self.host.start()
+        self.evil = Stranger(self.host, "evil")
+        self.good = Stranger(self.host, "good")
+        self.nobody = Stranger(self.host, "nobody")
+        self.evil.introduce()
+        self.good.introduce()
+        self.log_mark = 0
+        self.numbers = iter(range(10_000))
+
+    @property
+    def pid(self):
+        assert self.host.process is not None
+        return self.host.process.pid
+
+    def news(self):
+        """Return what was logged since this was last asked."""
+        log = self.host.log()
+        news, self.log_mark = log[self.log_mark :], len(log)
+        return news
+
+    def left(self):
+        """Return everything that a migration could have left."""
+        spool = self.host.folder / "state" / "spool"
+        domains = self.host.xen.run("xl", "list").stdout.splitlines()[1:]
+        return {
+            "images": sorted(path.name for path in self.host.images.iterdir()),
+            "spool": sorted(path.name for path in spool.iterdir()),
+            "domains": [line.split()[0] for line in domains if not line.startswith("Domain-0")],
+            "jobs": [job.guest for job in self.host.ask(GetStatus()).jobs],
+        }
+
+    async def clean(self, timeout=8.0):
+        """Wait until nothing is left."""
+        deadline = time.monotonic() + timeout
+        while any((left := await asyncio.to_thread(self.left)).values()):
+            assert time.monotonic() < deadline, left
+            await asyncio.sleep(0.05)
+
+    @contextlib.asynccontextmanager
+    async def serving_others(self):
+        """Assert that the daemon answers a peer that behaves, quickly, all the time."""
+        took = []
+
+        async def ping():
+            while True:
+                took.append(await self.good.ping(2.0))
+                await asyncio.sleep(0.15)
+
+        task = asyncio.create_task(ping())
+        try:
+            yield took
+            while not took and not task.done():
+                await asyncio.sleep(0.01)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        if not task.cancelled():
+            raise AssertionError("the other peer was not served") from task.exception()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    target = Target(tmp_path_factory.mktemp("hostile"))
+    try:
+        yield target
+    finally:
+        target.host.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A guest's saved image."""
+    folder = tmp_path_factory.mktemp("saved")
+    xen = EmulatedHost(folder / "xen")
+    options = "sandbox.rate=0 sandbox.checks=0 sandbox.dirty=0"
+    xen.create("web", [make_image(folder / "disk.img", 1)], memory=2, extra=options)
+    xen.xl("save", "web", str(folder / "image"))
+    xen.stop()
+    return Guest((folder / "image").read_bytes())
+
+
+@pytest.fixture
+def guest(running, saved):
+    """A guest of a name that no other test uses."""
+    return saved.named(f"web{next(running.numbers)}")
+
+
+@pytest.fixture
+async def target(running):
+    """The daemon: it must survive, stay small, and keep nothing."""
+    forget_peak(running.pid)
+    before = memory_of(running.pid, "VmRSS")
+    yield running
+    await running.good.ping()
+    await running.clean()
+    grown = memory_of(running.pid) - before
+    news = running.news()
+    assert "Traceback" not in news, news[-3000:]
+    assert "internal error" not in news, news[-3000:]
+    assert grown < GROWTH, f"the daemon grew by {grown / MIB:.0f} MiB"
+
+
+async def until(condition, what, timeout=8.0):
+    deadline = time.monotonic() + timeout
+    while not await condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        await asyncio.sleep(0.05)
+
+
+# Without a key
+
+
+async def slam(port, data, source="127.0.0.2"):
+    """Connect, send, and wait for the other side to end it; returns what it said."""
+    try:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, local_addr=(source, 0)
+        )
+    except OSError:
+        return b""
+    heard = b""
+    with contextlib.suppress(OSError, TimeoutError):
+        writer.write(data)
+        writer.write_eof()
+        async with asyncio.timeout(3):
+            while piece := await reader.read(65536):
+                heard += piece
+    writer.close()
+    return heard
+
+
+BANNER = b"SSH-2.0-x\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\0" * 100_000,
+        b"x" * MIB,
+        b"x\n" * 100_000,
+        b"SSH-2.0-" + b"x" * 100_000,
+        b"SSH-1.5-old\r\n",
+        BANNER + b"\xff" * 100_000,
+        BANNER + b"\x7f\xff\xff\xff" + b"\x10" + bytes(5 * MIB),
+        BANNER + b"\x00\x10\x00\x00" + b"\x10" + bytes(5 * MIB),
+        BANNER + b"\x00\x00\x00\x00" * 1000,
+        BANNER + b"\x00\x00\x00\x0c\x04" + bytes(11),
+    ],
+    ids=[
+        *("http", "zeros", "long-line", "lines", "long-version", "ssh-1", "noise"),
+        *("giant-packet", "big-packet", "empty-packets", "no-kex"),
+    ],
+)
+async def test_garbage_instead_of_ssh(target, data):
+    async with target.serving_others():
+        heard = await asyncio.gather(*(slam(target.host.port, data) for _ in range(10)))
+    assert any(said.startswith(b"SSH-2.0-xenmoved") for said in heard)
+
+
+async def test_a_thousand_connections_keep_nobody_out(target):
+    held = []
+
+    async def connect():
+        with contextlib.suppress(OSError):
+            held.append(
+                await asyncio.open_connection(
+                    "127.0.0.1", target.host.port, local_addr=("127.0.0.2", 0)
+                )
+            )
+
+    descriptors = len(os.listdir(f"/proc/{target.pid}/fd"))  # noqa: PTH208
+    async with target.serving_others() as took:
+        for _ in range(20):
+            await asyncio.gather(*(connect() for _ in range(50)))
+        await asyncio.sleep(0.3)
+    assert len(held) > 900
+    assert len(took) >= 2
+    assert len(os.listdir(f"/proc/{target.pid}/fd")) < descriptors + 40  # noqa: PTH208
+    for _, writer in held:
+        writer.close()
+
+
+async def test_a_stranger_learns_and_opens_nothing(target):
+    for _ in range(20):
+        with pytest.raises(NotAuthorized):
+            await target.nobody.connect()
+    assert "from nobody" not in target.news()
+
+
+# Garbage with a key
+
+
+def frame(kind, body, length=None):
+    size = len(body) if length is None else length
+    return bytes([kind]) + size.to_bytes(4, "big") + body
+
+
+GARBAGE = {
+    "noise": b"\xde\xad\xbe\xef" * 5000,
+    "zeros": bytes(100),
+    "kind": frame(Kind.DATA, bytes(100)),
+    "giant": frame(Kind.MESSAGE, b"", 2**32 - 1),
+    "not-msgpack": frame(Kind.MESSAGE, b"\xc1" * 50),
+    "deep": frame(Kind.MESSAGE, b"\x91" * 100_000),
+    "claims": frame(Kind.MESSAGE, b"\xdd\xff\xff\xff\xff"),
+    "bomb": frame(
+        Kind.MESSAGE, b"\x92\xa4Ping\x81\xa1x\xdc\x00\x78" + (b"\xdc\x20\x00" + b"\x90" * 8192) * 120
+    ),
+    "unknown": frame(Kind.MESSAGE, b"\x92\xa4Evil\x80"),
+    "wrong-type": frame(Kind.MESSAGE, b"\x92\xa7Inquire\x81\xa9migration\x90"),
+    "other-channel": PEER.encode(Credit(1)),
+}
+CODES = {
+    "noise": "bad-frame",
+    "zeros": "bad-frame",
+    "kind": "bad-frame",
+    "giant": "too-large",
+    "not-msgpack": "bad-message",
+    "deep": "bad-message",
+    "claims": "bad-message",
+    "bomb": "out-of-range",
+    "unknown": "unknown-message",
+    "wrong-type": "out-of-range",
+    "other-channel": "unexpected",
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+async def test_garbage_on_a_control_channel_is_answered_with_its_code(target, guest, name):
+    async with target.serving_others(), target.evil.linked() as link:
+        for greet in (False, True):
+            control = await greeted(link) if greet else await talk(link)
+            (said,) = await control.ask_and_end(GARBAGE[name])
+            assert isinstance(said, Failed)
+            assert said.problem.code == "protocol"
+            assert said.problem.text.endswith(f"({CODES[name]})")
+        # In the midst of a migration it ends that, too.
+        transfer = Transfer(link, await greeted(link), guest.offer(SIZE))
+        assert isinstance(await transfer.begin(), Accepted)
+        volume = await transfer.attached()
+        await volume.say(BeginRound(1, False))
+        (said,) = await transfer.control.ask_and_end(GARBAGE[name])
+        assert said.problem.text.endswith(f"({CODES[name]})")
+        await volume.ended()
+        # And the connection goes on.
+        assert isinstance(await (await greeted(link)).ask(Ping()), Pong)
+
+
+@pytest.mark.parametrize("first", [Ping(), Commit("0" * 32), HELLO], ids=["ping", "commit", "again"])
+async def test_the_greeting_comes_first_and_once(target, first):
+    async with target.evil.linked() as link:
+        control = await (greeted(link) if first is HELLO else talk(link))
+        (said,) = await control.ask_and_end(PEER.encode(first))
+        assert "is out of turn" in said.problem.text
+
+
+async def test_another_version_is_told_both(target):
+    async with target.evil.linked() as link:
+        control = await talk(link)
+        (said,) = await control.ask_and_end(PEER.encode(Hello(9, "future 9", "f", CAPABILITIES)))
+        assert "speaks protocol version 9, this host version 1" in said.problem.text
+        control = await talk(link)
+        (said,) = await control.ask_and_end(PEER.encode(Hello(VERSION, "odd 1", "f", ())))
+        assert "lacks blake3-64k" in said.problem.text
+
+
+@pytest.mark.parametrize("purpose", [Purpose.VOLUME, Purpose.MEMORY])
+@pytest.mark.parametrize("name", [*GARBAGE, "control", "end"])
+async def test_garbage_on_a_bulk_channel_before_it_is_attached(target, purpose, name):
+    async with target.serving_others(), target.evil.linked() as link:
+        bulk = await talk(link, purpose)
+        if name == "end":
+            bulk.channel.finish()
+        else:
+            await bulk.say(HELLO if name == "control" else GARBAGE[name])
+        assert await bulk.ended() == []
+
+
+VIOLATIONS = {
+    "no-round": [encode_zero(0, SIZE)],
+    "outside": [BeginRound(1, False), encode_zero(SIZE, 65536)],
+    "unaligned": [BeginRound(1, False), encode_data(1, bytes(65536))],
+    "not-zstd": [BeginRound(1, False), frame(Kind.PACKED, bytes(8) + b"\0\1\0\0" + b"x" * 30)],
+    "credit": [BeginRound(1, True), Credit(256), Credit(256)],
+    "no-comparison": [BeginRound(1, True), EndRound(1, 0, 0, 0, bytes(32))],
+    "digest": [BeginRound(1, False), encode_zero(0, SIZE), EndRound(1, 0, SIZE, 1, bytes(32))],
+    "two-rounds": [BeginRound(1, False), BeginRound(2, False)],
+    "garbage": [b"\xff" * 1000],
+    "attach-again": [Attach("0" * 32, 0)],
+    "ping": [Ping()],
+    "end": [BeginRound(1, False), None],
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+async def test_a_violation_on_a_volume_channel_ends_the_migration(target, guest, name):
+    async with target.serving_others():
+        async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+            volume = await transfer.attached()
+            for item in VIOLATIONS[name]:
+                if item is None:
+                    volume.channel.finish()
+                else:
+                    await volume.say(item)
+            said = await transfer.control.ended()
+            if name != "end":
+                assert [type(message) for message in said] == [Failed]
+                assert said[0].problem.code == "protocol"
+            await target.clean()
+            again = await greeted(transfer.link)
+            fate = await again.ask(Inquire(transfer.migration))
+            assert fate.state is TargetState.ABORTED
+            assert isinstance(await again.ask(Commit(transfer.migration)), Aborted)
+
+
+@pytest.mark.parametrize("name", ["garbage", "data", "early-end"])
+async def test_garbage_on_the_memory_channel_ends_the_migration(target, guest, name):
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        await transfer.hand_over()
+        memory = await transfer.attached(0, Purpose.MEMORY)
+        await memory.say(encode_memory(guest.image[:1000]))
+        if name == "garbage":
+            await memory.say(b"\xff" * 100)
+        elif name == "data":
+            await memory.say(encode_data(0, bytes(65536)))
+        else:
+            await memory.say(encode_memory(bytes(100))[:50])
+            memory.channel.finish()
+        (said,) = await transfer.control.ended()
+        assert said.problem.code == "protocol"
+        await target.clean()
+
+
+# Floods
+
+
+async def pour(channel, data, limit, seconds=1.5):
+    """Send the same bytes until the limit, or the daemon takes no more; returns how many it took."""
+    with contextlib.suppress(TimeoutError, LinkLost):
+        async with asyncio.timeout(seconds):
+            while channel.sent_bytes < limit:
+                await channel.send(data)
+    return channel.sent_bytes
+
+
+async def test_a_flood_of_questions_without_hearing_the_answers(target):
+    async with target.serving_others(), target.evil.linked() as link:
+        floods = []
+        for _ in range(4):
+            control = await greeted(link)
+            floods.append(pour(control.channel, PEER.encode(Inquire("0" * 32)) * 500, 30 * MIB))
+        await asyncio.gather(*floods)
+
+
+async def test_a_flood_of_nearly_whole_messages(target):
+    async with target.serving_others(), target.evil.linked() as link:
+        channels = [await talk(link, p) for p in Purpose if p is not Purpose.PROBE for _ in range(6)]
+        for one in channels:
+            await one.say(frame(Kind.MESSAGE, bytes(MIB - 1), MIB))
+        await asyncio.sleep(0.3)
+
+
+async def test_a_flood_in_crumbs(target):
+    async with target.serving_others(), target.evil.linked() as link:
+        control = await talk(link)
+        await control.say(frame(Kind.MESSAGE, b"", MIB))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                for _ in range(100_000):
+                    await control.say(b"\x90\x90")
+                    if control.channel.sent_bytes % 2000 == 0:
+                        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kind", ["data", "zeros", "bombs"])
+async def test_a_flood_on_a_volume_channel(target, guest, kind):
+    import zstandard
+
+    bomb = zstandard.ZstdCompressor(level=3).compress(bytes(MAX_PAYLOAD))
+    data = {
+        "data": encode_data(0, secrets.token_bytes(MAX_PAYLOAD)) * 4,
+        "zeros": encode_zero(0, 65536) * 1000,
+        "bombs": frame(Kind.PACKED, bytes(8) + MAX_PAYLOAD.to_bytes(4, "big") + bomb) * 100,
+    }[kind]
+    async with target.serving_others():
+        async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+            volume = await transfer.attached()
+            await volume.say(BeginRound(1, False))
+            assert await pour(volume.channel, data, 150 * MIB) > 100_000
+        await target.clean()
+
+
+async def test_a_flood_of_memory(target, guest):
+    async with target.serving_others():
+        async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+            await transfer.hand_over()
+            memory = await transfer.attached(0, Purpose.MEMORY)
+            await pour(memory.channel, encode_memory(guest.image[:200_000]), 200 * MIB)
+        await target.clean()
+
+
+async def test_memory_before_anybody_asked_for_it(target, guest):
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        memory = await transfer.attached(0, Purpose.MEMORY)
+        await pour(memory.channel, encode_memory(bytes(MAX_PAYLOAD)), 50 * MIB)
+        (said,) = await transfer.control.ended()
+        assert "no memory is expected now" in said.problem.text
+
+
+async def test_a_probe_is_limited(target):
+    async with target.serving_others(), target.evil.linked() as link:
+        probe = await link.open(Purpose.PROBE)
+        await pour(probe, bytes(MIB), 64 * MIB, 5)
+        probe.finish()
+        assert int.from_bytes(await probe.receive(), "big") == probe.sent_bytes
+        assert await probe.receive() == b""
+
+
+async def test_many_channels_that_say_nothing(target):
+    async with target.serving_others(), target.evil.linked() as link:
+        opened = 0
+        with pytest.raises(LinkError, match="refuses"):
+            while opened < 400:
+                await link.open(list(Purpose)[opened % 4])
+                opened += 1
+        assert opened == 256
+        async with target.evil.linked() as other:
+            assert isinstance(await (await greeted(other)).ask(Ping()), Pong)
+
+
+# Stalls
+
+
+STEPS = ["connected", "opened", "greeted", "begun", "attached", "in-round", "copied", "receiving"]
+STEPS += ["in-memory", "sent", "ready"]
+
+
+async def come_to(step, link, guest):
+    """Behave until a step, and no longer."""
+    if step == "connected":
+        return None
+    if step == "opened":
+        return [await talk(link, purpose) for purpose in Purpose]
+    transfer = Transfer(link, await greeted(link), guest.offer(SIZE))
+    if step == "greeted":
+        return transfer
+    if step in ("begun", "attached", "in-round", "copied"):
+        assert isinstance(await transfer.begin(), Accepted)
+        if step == "copied":
+            await transfer.copy()
+        elif step != "begun":
+            volume = await transfer.attached()
+            if step == "in-round":
+                await volume.say(BeginRound(1, True), Credit(1))
+                await volume.say(encode_data(0, bytes(65536))[:1000])
+        return transfer
+    await transfer.hand_over()
+    if step == "receiving":
+        return transfer
+    if step == "in-memory":
+        memory = await transfer.attached(0, Purpose.MEMORY)
+        await memory.say(encode_memory(guest.image[:70_000]))
+        return transfer
+    seal = await transfer.send_memory(guest.image)
+    if step == "ready":
+        assert isinstance(await transfer.control.ask(seal), Ready)
+        await transfer.control.say(PEER.encode(Commit(transfer.migration))[:20])
+    return transfer
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_stall_holds_up_nobody_and_its_end_leaves_nothing(target, guest, step):
+    async with target.serving_others() as took:
+        link = await target.evil.connect()
+        stalled = await come_to(step, link, guest)
+        await asyncio.sleep(0.3)
+        if isinstance(stalled, Transfer):  # the peer itself may do other things meanwhile
+            assert isinstance(await (await greeted(link)).ask(Ping()), Pong)
+        link.abort()
+        if step == "ready":  # the target waits for its source to come back, and is told to give up
+            async with target.evil.linked() as again:
+                await until(lambda: is_ready(again, stalled.migration), "the loss to be noticed")
+                said = await (await greeted(again)).ask(Abort(stalled.migration, "enough"))
+                assert isinstance(said, Aborted)
+        await target.clean()
+    assert len(took) >= 2
+
+
+async def is_ready(link, migration):
+    fate = await (await greeted(link)).ask(Inquire(migration))
+    assert isinstance(fate, Fate)
+    return fate.state is TargetState.READY
+
+
+async def test_a_channel_that_is_never_attached_or_greeted_is_ended(target):
+    """All of them wait at the same time: this takes ten seconds once."""
+    async with target.serving_others(), target.evil.linked() as link:
+        silent = [await talk(link, p) for p in Purpose if p is not Purpose.PROBE]
+        half = await talk(link)
+        await half.say(PEER.encode(HELLO)[:-1])
+        async with asyncio.timeout(14):
+            for one in [*silent, half]:
+                for said in await one.ended():
+                    assert isinstance(said, Failed)
+
+
+# Migrations that are not as they should be
+
+
+async def test_what_is_done_right_goes_through(target, guest):
+    """So that the refusals here are not those of a peer that never got anywhere."""
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        await transfer.hand_over()
+        seal = await transfer.send_memory(guest.image)
+        assert isinstance(await transfer.control.ask(seal), Ready)
+        assert isinstance(await transfer.control.ask(Commit(transfer.migration)), Started)
+        again = await greeted(transfer.link)
+        assert isinstance(await again.ask(Commit(transfer.migration)), Started)
+    assert target.host.xen.state(guest.name) is not None
+    target.host.xen.xl("destroy", guest.name)
+    (target.host.images / f"{guest.name}-xvda").unlink()
+    for path in (target.host.folder / "xen").rglob(f"{guest.name}*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("wrong", ["digest", "size", "flipped", "shorter", "longer"])
+async def test_memory_that_was_damaged_on_the_way_is_refused(target, guest, wrong):
+    image = bytearray(guest.image)
+    if wrong == "flipped":
+        image[-5000] ^= 1
+    sent = {"shorter": image[:-8], "longer": image + bytes(8)}.get(wrong, image)
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        await transfer.hand_over()
+        seal = await transfer.send_memory(bytes(sent))
+        if wrong == "digest":
+            seal = Seal(seal.memory_size, bytes(32))
+        elif wrong == "size":
+            seal = Seal(seal.memory_size + 1, seal.memory_digest)
+        else:
+            true = await _seal_of(guest.image)
+            seal = true
+        said = await transfer.control.ask(seal)
+        assert isinstance(said, Failed)
+        if wrong != "longer":  # that one the toolstack's own format gives away first
+            assert f"memory of {guest.name} was damaged on the way" in said.problem.text
+        assert await transfer.control.ended() == []
+        await target.clean()
+        again = await greeted(transfer.link)
+        assert isinstance(await again.ask(Commit(transfer.migration)), Aborted)
+    assert "damaged" in target.host.log() or wrong == "longer"
+
+
+async def _seal_of(image):
+    from blake3 import blake3
+
+    return Seal(len(image), blake3(image).digest())
+
+
+def with_disk(guest, disk):
+    config = {**guest.config, "disks": [*guest.config["disks"], disk]}
+    return with_config(guest.image, config)
+
+
+EVIL_CONFIGS = {
+    "another-disk": lambda c: c["disks"].append({**c["disks"][0], "vdev": "xvdb"}),
+    "shadow": lambda c: c["disks"].append(
+        {"pdev_path": "/etc/shadow", "vdev": "xvdz", "format": "raw", "readwrite": 1}
+    ),
+    "no-disk": lambda c: c["disks"].clear(),
+    "qcow2": lambda c: c["disks"][0].update(format="qcow2"),
+    "script": lambda c: c["disks"][0].update(script="/tmp/evil"),
+    "other-uuid": lambda c: c["c_info"].update(uuid="0" * 8 + c["c_info"]["uuid"][8:]),
+    "kernel": lambda c: c["b_info"].update(kernel="/etc/shadow"),
+    "device-model": lambda c: c["b_info"].update(device_model="/tmp/evil"),
+    "pci": lambda c: c.update(pcidevs=[{"bus": 1, "dev": 0}]),
+}
+
+
+@pytest.mark.parametrize("name", EVIL_CONFIGS)
+async def test_an_image_that_names_what_was_not_offered_is_refused(target, guest, name):
+    config = {**guest.config, "disks": [dict(disk) for disk in guest.config["disks"]]}
+    config["b_info"], config["c_info"] = dict(config["b_info"]), dict(config["c_info"])
+    EVIL_CONFIGS[name](config)
+    image = with_config(guest.image, config)
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        await transfer.hand_over()
+        with contextlib.suppress(LinkLost):
+            await transfer.send_memory(image)
+        said = await transfer.control.hear()
+        assert isinstance(said, Failed), said
+        assert said.problem.code == "toolstack", said
+        await target.clean()
+        assert (await is_aborted(transfer.link, transfer.migration)) is True
+
+
+async def is_aborted(link, migration):
+    fate = await (await greeted(link)).ask(Inquire(migration))
+    return isinstance(fate, Fate) and fate.state is TargetState.ABORTED
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "/etc/passwd", ".hidden", "a\0b", "x" * 300])
+async def test_names_with_paths_in_them_are_refused(target, guest, name):
+    async with target.evil.linked() as link:
+        for offer in (
+            sync_offer(volume_offer(name, SIZE)),
+            type(guest)(guest.image).offer(SIZE),
+        ):
+            volumes = (volume_offer(name, SIZE, "xvda" if offer.guest else None),)
+            bad = type(offer)(offer.action, offer.mode, True, offer.guest, volumes)
+            for request in (bad, Begin(new_migration(), bad, False)):
+                control = await greeted(link)
+                (said,) = await control.ask_and_end(PEER.encode(request))
+                assert said.problem.text.endswith("(out-of-range)")
+                assert "a volume name" in said.problem.text
+
+
+async def test_pools_that_were_not_granted_do_not_exist(target):
+    async with target.evil.linked() as link:
+        control = await greeted(link)
+        for pool in ("secret", "default", "Images"):
+            volume = type(volume_offer("x", SIZE))("x", SIZE, None, pool, None)
+            for request in (sync_offer(volume), Begin(new_migration(), sync_offer(volume), False)):
+                said = await control.ask(request)
+                assert isinstance(said, Findings | Refused)
+                assert [problem.code for problem in said.problems] == ["permission"]
+
+
+async def test_one_volume_is_attached_once(target, guest):
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        await transfer.attached()
+        second = await transfer.attached()
+        assert await second.ended() == []
+        (said,) = await transfer.control.ended()
+        assert "volume 0 cannot be attached" in said.problem.text
+
+
+async def test_a_volume_that_was_not_offered_cannot_be_attached(target, guest):
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        await transfer.attached(1)
+        (said,) = await transfer.control.ended()
+        assert "volume 1 cannot be attached" in said.problem.text
+
+
+async def test_memory_comes_once(target, guest):
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        await transfer.hand_over()
+        await transfer.attached(0, Purpose.MEMORY)
+        await transfer.attached(0, Purpose.MEMORY)
+        (said,) = await transfer.control.ended()
+        assert "no memory is expected" in said.problem.text
+
+
+async def test_a_sync_has_no_memory(target):
+    async with transferring(target.evil, sync_offer(volume_offer("plain", SIZE))) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        await transfer.attached(0, Purpose.MEMORY)
+        (said,) = await transfer.control.ended()
+        assert "a sync has no memory" in said.problem.text
+    (target.host.images / "plain").unlink()
+
+
+async def test_a_guest_cannot_be_sealed_before_its_volumes_are_complete(target, guest):
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        assert isinstance(await transfer.control.ask(HandOver()), Receiving)
+        seal = await transfer.send_memory(guest.image)
+        said = await transfer.control.ask(seal)
+        assert isinstance(said, Failed)
+        assert "volume 0 is not complete" in said.problem.text
+        await target.clean()
+
+
+@pytest.mark.parametrize("step", ["begun", "copied", "receiving", "sent"])
+async def test_a_commit_without_ready_starts_nothing(target, guest, step):
+    async with target.evil.linked() as link:
+        transfer = await come_to(step, link, guest)
+        other = await greeted(link)
+        said = await other.ask(Commit(transfer.migration))
+        assert not isinstance(said, Started)
+        (said,) = await transfer.control.ask_and_end(PEER.encode(Commit(transfer.migration)))
+        assert isinstance(said, Failed)
+        await target.clean()
+        assert await is_aborted(link, transfer.migration)
+
+
+async def test_another_peers_migration_cannot_be_touched(target, guest):
+    async with transferring(target.good, guest.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        mine = await transfer.attached()
+        await mine.say(BeginRound(1, False))
+        async with target.evil.linked() as link:
+            for request in (Commit, Inquire):
+                control = await greeted(link)
+                (said,) = await control.ask_and_end(PEER.encode(request(transfer.migration)))
+                assert "another peer's" in said.problem.text
+            control = await greeted(link)
+            (said,) = await control.ask_and_end(PEER.encode(Abort(transfer.migration, "x")))
+            assert "another peer's" in said.problem.text
+            control = await greeted(link)
+            begin = Begin(transfer.migration, guest.named("thief").offer(SIZE), False)
+            (said,) = await control.ask_and_end(PEER.encode(begin))
+            assert "was begun before" in said.problem.text
+            for purpose in (Purpose.VOLUME, Purpose.MEMORY):
+                bulk = await talk(link, purpose)
+                await bulk.say(Attach(transfer.migration, 0))
+                assert await bulk.ended() == []
+        # Nor can another connection of the same peer take its channels.
+        async with target.good.linked() as link:
+            bulk = await talk(link, Purpose.VOLUME)
+            await bulk.say(Attach(transfer.migration, 0))
+            assert await bulk.ended() == []
+        mine.channel.close()
+        transfer.control.channel.finish()
+        await target.clean()
+
+
+async def test_an_id_is_used_once(target, guest):
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        transfer.control.channel.close()
+        await target.clean()
+        transfer.control = await greeted(transfer.link)
+        said = await transfer.begin()
+        assert "was begun before" in said.problem.text
+
+
+async def test_a_disk_that_two_migrations_want_is_kept_or_removed_with_its_own(target, guest):
+    """Both are told that it is theirs to make: one of them is refused, and breaks nothing."""
+    for _ in range(5):
+        async with target.evil.linked() as link:
+            offers = [guest.offer(SIZE), guest.named(guest.name + "x").offer(SIZE)]
+            offers[1] = type(offers[1])(
+                offers[1].action, offers[1].mode, False, offers[1].guest, offers[0].volumes
+            )
+            transfers = [Transfer(link, await greeted(link), offer) for offer in offers]
+            said = await asyncio.gather(*(transfer.begin() for transfer in transfers))
+            assert sum(isinstance(answer, Accepted) for answer in said) == 1, said
+        await target.clean()
+
+
+async def test_the_end_of_a_migration_while_its_volumes_are_made_leaves_none(target, guest):
+    vdevs = tuple(f"xvd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
+    for wait in (0.0, 0.01, 0.03, 0.06):
+        offer = guest.offer(SIZE, vdevs)
+        async with target.evil.linked() as link:
+            transfer = Transfer(link, await greeted(link), offer)
+            other = await greeted(link)
+            await transfer.control.say(Begin(transfer.migration, offer, False))
+            await wait_for_volume(target, guest)
+            await asyncio.sleep(wait)
+            said = await other.ask(Abort(transfer.migration, "on second thoughts"))
+            assert isinstance(said, Aborted), said
+            await transfer.control.ended()
+            await target.clean()
+
+
+async def test_a_broken_channel_while_the_volumes_are_made_leaves_none(target, guest):
+    vdevs = tuple(f"xvd{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
+    for _ in range(3):
+        offer = guest.offer(SIZE, vdevs)
+        async with target.evil.linked() as link:
+            transfer = Transfer(link, await greeted(link), offer)
+            await transfer.control.say(Begin(transfer.migration, offer, False))
+            await wait_for_volume(target, guest)
+            await transfer.attached(200)
+            await transfer.control.ended()
+            await target.clean()
+
+
+async def wait_for_volume(target, guest):
+    async with asyncio.timeout(8):
+        while not any(path.name.startswith(guest.name) for path in target.host.images.iterdir()):
+            await asyncio.sleep(0.002)
+
+
+async def test_a_sync_that_is_not_complete_is_not_finished(target):
+    async with transferring(target.evil, sync_offer(volume_offer("half", SIZE))) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        said = await transfer.control.ask(Finish())
+        assert isinstance(said, Failed)
+        assert "volume 0 is not complete" in said.problem.text
+    (target.host.images / "half").unlink()

@@ -1,0 +1,119 @@
+"""The journal: what is written survives, and what is left to do is found again."""
+
+import sqlite3
+
+import pytest
+
+from protocol.handover import SourceState, TargetState
+from xenmoved.journal import Inbound, Journal, MadeVolume, Outbound
+
+
+@pytest.fixture
+async def journal(tmp_path):
+    opened = Journal(tmp_path / "state" / "journal.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def leaving(migration, state=SourceState.COPYING, guest="web"):
+    return Outbound(migration, state, guest, "host-b", "00000001")
+
+
+def coming(migration, state=TargetState.RECEIVING, guest="web"):
+    details = {"name": guest, "disks": {"xvda": "/images/web"}}
+    return Inbound(migration, state, "host-a", "why", "00000002", details)
+
+
+async def reopened(journal, tmp_path):
+    await journal.close()
+    again = Journal(tmp_path / "state" / "journal.db")
+    await again.open()
+    return again
+
+
+async def test_what_is_written_is_there_after_a_restart(journal, tmp_path):
+    await journal.record_outbound(leaving("m1", SourceState.COMMIT_SENT))
+    await journal.record_inbound(coming("m2", TargetState.READY))
+    await journal.record_made(MadeVolume("m2", "images", "web", 4096, "host-a"))
+    await journal.set_owner("images", "web", "uuid")
+    again = await reopened(journal, tmp_path)
+    try:
+        assert await again.unsettled_outbound() == [leaving("m1", SourceState.COMMIT_SENT)]
+        assert await again.unsettled_inbound() == [coming("m2", TargetState.READY)]
+        assert await again.made(migration="m2") == await again.made(peer="host-a")
+        assert await again.owner("images", "web") == "uuid"
+    finally:
+        await again.close()
+
+
+async def test_a_later_state_replaces_the_earlier_one(journal):
+    for state in (SourceState.COPYING, SourceState.HANDING_OVER, SourceState.ABORTED):
+        await journal.record_outbound(leaving("m1", state))
+    assert [entry.state for entry in await journal.unsettled_outbound()] == [SourceState.ABORTED]
+
+
+async def test_settled_is_not_found_again_but_still_known(journal):
+    await journal.record_outbound(leaving("m1", SourceState.DONE), settled=True)
+    await journal.record_inbound(coming("m2", TargetState.ABORTED), settled=True)
+    assert await journal.unsettled_outbound() == []
+    assert await journal.unsettled_inbound() == []
+    assert await journal.inbound("m2") == coming("m2", TargetState.ABORTED)
+    assert await journal.inbound("m3") is None
+
+
+async def test_every_write_is_synchronous(journal, tmp_path):
+    await journal.record_outbound(leaving("m1"))
+    other = sqlite3.connect(tmp_path / "state" / "journal.db")
+    try:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert other.execute("SELECT state FROM outbound").fetchall() == [("copying",)]
+    finally:
+        other.close()
+    assert await journal._select("PRAGMA synchronous") == [(2,)]
+
+
+async def test_a_new_departure_supersedes_what_was_left_of_that_guest(journal):
+    await journal.record_outbound(leaving("aborted", SourceState.ABORTED))
+    await journal.record_outbound(leaving("done", SourceState.DONE))
+    await journal.record_outbound(leaving("doubt", SourceState.COMMIT_SENT))
+    await journal.record_outbound(leaving("other", SourceState.ABORTED, guest="db"))
+    await journal.record_outbound(leaving("settled", SourceState.DONE), settled=True)
+    assert sorted(await journal.supersede_outbound("web")) == ["aborted", "done"]
+    left = {entry.migration for entry in await journal.unsettled_outbound()}
+    assert left == {"doubt", "other"}
+
+
+async def test_a_new_arrival_supersedes_what_was_left_of_that_guest(journal):
+    await journal.record_inbound(coming("aborted", TargetState.ABORTED))
+    await journal.record_inbound(coming("committed", TargetState.COMMITTED))
+    await journal.record_inbound(coming("other", TargetState.ABORTED, guest="db"))
+    assert await journal.supersede_inbound("web") == ["aborted"]
+    left = {entry.migration for entry in await journal.unsettled_inbound()}
+    assert left == {"committed", "other"}
+
+
+async def test_a_volume_that_was_removed_is_forgotten_with_its_owner(journal):
+    await journal.record_made(MadeVolume("m1", "images", "web", 4096, "host-a"))
+    await journal.set_owner("images", "web", "uuid")
+    await journal.forget_made("images", "web")
+    assert await journal.made() == []
+    assert await journal.owner("images", "web") is None
+
+
+async def test_old_jobs_are_dropped_but_never_one_that_has_not_ended(journal, monkeypatch):
+    monkeypatch.setattr("xenmoved.journal.KEPT_JOBS", 5)
+    await journal.record_job("running", 0.0, False, {"job": "running"})
+    for number in range(8):
+        await journal.record_job(f"{number}", 1.0 + number, True, {"job": number})
+    jobs = [report["job"] for report in await journal.jobs()]
+    assert jobs == [7, 6, 5, 4, 3, "running"]
+
+
+async def test_closing_twice_is_no_error_and_using_it_unopened_is(tmp_path):
+    journal = Journal(tmp_path / "journal.db")
+    with pytest.raises(sqlite3.ProgrammingError):
+        await journal.unsettled_inbound()
+    await journal.open()
+    await journal.close()
+    await journal.close()

@@ -1,0 +1,81 @@
+"""AES-GCM for SSH packets with fewer copies than asyncssh makes of each.
+
+The cryptography is the library's; only the handling of buffers differs: asyncssh copies a packet
+four times around its encryption, which is a tenth of all the time that a bulk transfer takes.
+The format is that of OpenSSH's PROTOCOL, section 1.6 (RFC 5647 with the packet length as
+additional data): the length in clear, then the packet, then a tag of 16 bytes; the last eight
+bytes of the nonce count packets.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asyncssh.encryption import Encryption, register_encryption_alg
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_TAG_SIZE: Final = 16
+_COUNTER_END: Final = 2**64
+
+
+class LeanGcm(Encryption):
+    """One direction of a connection."""
+
+    def __init__(self, key: bytes, nonce: bytes) -> None:
+        self._cipher = AESGCM(key)
+        self._fixed = nonce[:4]
+        self._counter = int.from_bytes(nonce[4:], "big")
+
+    @classmethod
+    def new(  # noqa: PLR0917 - asyncssh's signature
+        cls,
+        cipher_name: str,
+        key: bytes,
+        iv: bytes,
+        mac_alg: bytes = b"",
+        mac_key: bytes = b"",
+        etm: bool = False,
+    ) -> LeanGcm:
+        """Return the cipher for a key and a nonce; it needs no separate MAC."""
+        return cls(key, iv)
+
+    @classmethod
+    def needs_mac(cls) -> bool:
+        """Tell that the cipher authenticates by itself."""
+        return False
+
+    @classmethod
+    def get_mac_params(cls, mac_alg: bytes) -> tuple[int, int, bool]:
+        """Return key size, tag size, and that the length is in clear."""
+        return 0, _TAG_SIZE, True
+
+    def encrypt_packet(self, seq: int, header: bytes, packet: bytes) -> tuple[bytes, bytes]:
+        """Return the whole packet on the wire; nothing is left for a MAC."""
+        return header + self._cipher.encrypt(self._nonce(), packet, header), b""
+
+    def decrypt_header(self, seq: int, first_block: bytes, header_len: int) -> tuple[bytes, bytes]:
+        """Return the first block as it is, and the length in it."""
+        return first_block, first_block[:header_len]
+
+    def decrypt_packet(
+        self, seq: int, first: bytes, rest: bytes, header_len: int, mac: bytes
+    ) -> bytes | None:
+        """Return the packet, None when it is not authentic."""
+        sealed = b"".join((memoryview(first)[header_len:], rest, mac))
+        try:
+            return self._cipher.decrypt(self._nonce(), sealed, first[:header_len])
+        except InvalidTag:
+            return None
+
+    def _nonce(self) -> bytes:
+        nonce = self._fixed + self._counter.to_bytes(8, "big")
+        self._counter = (self._counter + 1) % _COUNTER_END
+        return nonce
+
+
+def install() -> None:
+    """Have asyncssh use this for its AES-GCM ciphers, in this process."""
+    for bits in (128, 256):
+        name = f"aes{bits}-gcm"
+        register_encryption_alg(f"{name}@openssh.com".encode(), LeanGcm, name, default=True)

@@ -1,0 +1,104 @@
+"""How long a migration will take, and for how long the guest will stand still: told beforehand.
+
+Two rates are measured for a moment: that of the link, and that of reading and hashing the guest's
+largest disk. Everything else is assumed:
+
+- Sources are read where they may hold data. Disks are read one after the other, as if they shared
+  one device.
+- A fresh volume is sent in full. Of one that the target has, nothing is: it is only read and
+  compared, at the target as fast as here.
+- As no tracker tells what was written, every further round reads everything again. There is a
+  second round unless the first has next to nothing to send, and the final one, under suspension.
+- What the guest writes meanwhile is not known and counts for nothing.
+
+A page cache that holds the start of a disk makes reading look faster than it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.fingerprints import fingerprints
+from protocol.messages import BLOCK_SIZE
+from storage.buffers import AlignedBuffer
+from storage.opening import open_source
+from xenmoved.migration.rounds import SMALL_BYTES
+from xenmoved.sync.devices import SEGMENT_SIZE
+from xenmoved.sync.segments import whole_volume
+
+PROBE_SECONDS: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Bytes a second. `send` respects a rate limit."""
+
+    send: float
+    read: float
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes of a disk that may hold data. `fresh`: the target has none of it."""
+
+    data: int
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Seconds for all of it, and those of them in which the guest stands still."""
+
+    total: float
+    blackout: float
+
+
+def estimate(disks: Sequence[Content], memory: int, rates: Rates) -> Estimate:
+    """Return how long it will take, under the assumptions above."""
+    reading = sum(disk.data for disk in disks) / rates.read
+    sent = sum(disk.data for disk in disks if disk.fresh)
+    first = max(reading, sent / rates.send)
+    second = reading if sent > SMALL_BYTES else 0.0
+    blackout = max(reading, memory / rates.send)
+    return Estimate(first + second + blackout, blackout)
+
+
+def look(paths: Iterable[str]) -> tuple[list[int], float]:
+    """Return the bytes that may hold data in each source, and the rate of reading the fullest.
+
+    Blocks for `PROBE_SECONDS` and what it takes to find the data. Raises StorageError.
+    """
+    data: list[int] = []
+    fullest = ""
+    for path in paths:
+        volume = open_source(path)
+        try:
+            data.append(sum(extent.length for extent in volume.data_extents()))
+        finally:
+            volume.close()
+        if data[-1] == max(data):
+            fullest = path
+    return data, _read_rate(fullest) if data else float("inf")
+
+
+def _read_rate(path: str) -> float:
+    buffer = AlignedBuffer(SEGMENT_SIZE)
+    volume = open_source(path)
+    try:
+        began = time.monotonic()
+        count = 0
+        for segment in whole_volume(volume.data_extents(), volume.size):
+            if segment.hole:
+                continue
+            view = buffer.view[: segment.length]
+            volume.read_into(segment.offset, view)
+            fingerprints(view)
+            count += segment.length
+            if time.monotonic() - began > PROBE_SECONDS:
+                break
+        return max(count, BLOCK_SIZE) / max(time.monotonic() - began, 1e-6)
+    finally:
+        volume.close()
