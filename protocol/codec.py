@@ -7,6 +7,7 @@ its fields. Which messages exist, and the bounds of their fields, is declared wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgpack
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 MAX_ITEMS = 8192
 """Most items of one list or map in a message: msgpack makes room before it reads them."""
+MAX_CONTAINERS = 16384
+"""Most lists and maps in a message: empty ones take a byte each, but a hundred times that here."""
 
 
 class MessageSet:
@@ -50,9 +53,12 @@ class MessageSet:
 
     def decode(self, untrusted_body: Bytes) -> Any:
         """Return the message in the body of a MESSAGE frame. Raises ProtocolError."""
+        count = _counter()
         try:
             untrusted = msgpack.unpackb(
                 untrusted_body,
+                list_hook=count,
+                object_hook=count,
                 strict_map_key=True,
                 max_array_len=MAX_ITEMS,
                 max_map_len=MAX_ITEMS,
@@ -72,3 +78,16 @@ class MessageSet:
             return build(kind, untrusted_fields)
         except SchemaError as error:
             raise ProtocolError(Code.OUT_OF_RANGE, f"{untrusted_name}.{error}") from None
+
+
+def _counter() -> Callable[[T], T]:
+    left = MAX_CONTAINERS
+
+    def count(container: T) -> T:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ProtocolError(Code.BAD_MESSAGE, f"more than {MAX_CONTAINERS} lists and maps")
+        return container
+
+    return count

@@ -207,7 +207,7 @@ class Daemon:
         """Ask every job that can still be aborted to end, and wait for it, for a while."""
         jobs = self._host.jobs.live
         for job in jobs:
-            job.abort_requested.set()
+            job.request_abort("aborted: the daemon was stopped")
         tasks = [job.task for job in jobs if job.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=_STOP_PATIENCE)

@@ -44,8 +44,14 @@ class Job:
     blackout: float | None = None
     problem: Problem | None = None
     task: asyncio.Task[None] | None = None
+    abort_reason: str = ""
     abort_requested: asyncio.Event = field(default_factory=asyncio.Event)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def request_abort(self, why: str) -> None:
+        """Have the job end before its commit, if it still can; `why` is told to the operator."""
+        self.abort_reason = why
+        self.abort_requested.set()
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase."""

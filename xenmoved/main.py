@@ -13,7 +13,7 @@ from xenmoved import logs
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import DEFAULT_CONFIG, load
 from xenmoved.daemon import CannotStart, Daemon, keep_memory
-from xenmoved.link import gcm
+from xenmoved.link import lean
 from xenmoved.link.identity import IdentityError
 from xenmoved.toolstack.interface import ToolstackError
 
@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     logs.setup(config.log_level.value)
     keep_memory()
-    gcm.install()
+    lean.install()
 
     async def serve() -> None:
         await (await Daemon.create(config, file)).run()

@@ -214,7 +214,7 @@ class Requests:
             text = f"job {live.job} is in doubt: {live.guest} may run on {live.peer} already"
             hint = "it is decided as soon as the peer can be reached"
             raise Refused([problem("in-doubt", text, hint)])
-        live.abort_requested.set()
+        live.request_abort("aborted by the operator")
         await live.finished.wait()
         if live.state is JobState.DONE:
             text = f"job {live.job} could not be aborted any more: it is done"

@@ -35,7 +35,8 @@ SETTINGS = {"timeouts": {"connect": "2s", "ready": "1s", "stall": "20s", "keepal
 GUEST = "web"
 DISKS = ("web-root", "web-data")
 EXECUTES = ("-b----", "r-----")
-PATIENCE = 20.0
+PATIENCE = 45.0
+"""Seconds for what takes one or two: a busy machine may stand still for a while."""
 
 
 class CrashHost(SandboxHost):
@@ -182,7 +183,7 @@ class World:
         for host in dead:
             host.wait_ready()
 
-    def wait_quiet(self, patience: float = PATIENCE) -> None:
+    def wait_quiet(self) -> None:
         """Wait until no host has anything to do any more."""
 
         def quiet() -> bool:
@@ -190,7 +191,7 @@ class World:
 
         what = "every job to end and every migration to be settled"
         try:
-            wait_until(quiet, what, patience)
+            wait_until(quiet, what, PATIENCE)
         except AssertionError as error:
             left = {host.name: (host.jobs(), host.unsettled()) for host in self.hosts}
             raise AssertionError(f"{error}: {left}") from None

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from crash_support import EXECUTES, GUEST, World
+from crash_support import EXECUTES, GUEST, PATIENCE, World
 
 from xenmoved.control.api import AbortJob, Done, Failure, JobReport, JobState, RemovePeer
 from xenmoved.sandbox.harness import wait_until
@@ -34,7 +34,7 @@ def test_killed_save_process(worlds):
             tagged = [p for (m,) in rows for p in asyncio.run(find_tagged_processes(m))]
             return running_command(tagged, "save")
 
-        wait_until(lambda: source.domains()[GUEST] not in EXECUTES, "the suspension")
+        wait_until(lambda: source.domains()[GUEST] not in EXECUTES, "the suspension", PATIENCE)
         for process in saving():
             os.kill(process.pid, signal.SIGKILL)
         source.xen.faults()
@@ -76,7 +76,7 @@ def test_doubt_lasts_until_the_target_is_back(worlds):
             return any(report.state is JobState.IN_DOUBT for report in source.jobs())
 
         def check_doubt() -> None:
-            wait_until(in_doubt, "the doubt")
+            wait_until(in_doubt, "the doubt", PATIENCE)
             assert source.domains()[GUEST] not in EXECUTES
             assert target.domains().get(GUEST) not in EXECUTES
             assert "in-doubt" in source.ctl("status").stdout
@@ -94,7 +94,7 @@ def test_doubt_lasts_until_the_target_is_back(worlds):
         check_doubt()
         target.start()
         source.trust(target)
-        world.wait_quiet(30)
+        world.wait_quiet()
         assert world.owner() is source
         world.assert_moves()
 
@@ -105,8 +105,10 @@ def test_target_that_gave_up_refuses_the_commit(worlds):
         target = world.other(source)
         source.arm("kill@outbound:commit-sent:after")
         source.migrate(target)
-        wait_until(lambda: source.dead, "the end of the source")
-        wait_until(lambda: not target.unsettled() and not target.jobs(), "the ready timeout")
+        wait_until(lambda: source.dead, "the end of the source", PATIENCE)
+        wait_until(
+            lambda: not target.unsettled() and not target.jobs(), "the ready timeout", PATIENCE
+        )
         assert target.domains() == {}
         assert target.volumes() == set()
         world.restart_dead()
@@ -123,7 +125,7 @@ def test_stopped_in_order(worlds, phase, victim):
         hit = source if victim == "source" else target
         source.arm(f"term={hit.pid}@outbound:phase-{phase}")
         source.migrate(target)
-        wait_until(lambda: hit.dead, "the end of the daemon")
+        wait_until(lambda: hit.dead, "the end of the daemon", PATIENCE)
         assert hit.process.returncode == 0
         if hit is source:
             assert source.domains()[GUEST] in EXECUTES, "it runs before the daemon has ended"
@@ -144,13 +146,13 @@ def test_aborted_by_the_operator(worlds, phase):
         answers: list[Any] = []
 
         def abort() -> None:
-            wait_until(lambda: source.fired, f"the phase {phase}")
+            wait_until(lambda: source.fired, f"the phase {phase}", PATIENCE)
             answers.append(source.ask(AbortJob(GUEST)))
 
         operator = threading.Thread(target=abort)
         operator.start()
         started = source.migrate(target)
-        operator.join(20)
+        operator.join(PATIENCE)
         assert isinstance(started, JobReport), started
         owner = settle(world)
         report = source.last_job()
@@ -180,7 +182,7 @@ def test_unfinished_work_of_an_earlier_migration_is_dropped(worlds):
         # The target starts the guest, and the source does not learn of it before its own end.
         source.arm("kill@ask:Commit:after")
         source.migrate(target)
-        wait_until(lambda: source.dead, "the end of the source")
+        wait_until(lambda: source.dead, "the end of the source", PATIENCE)
         world.restart_dead()
         assert settle(world) is target
         world.assert_moves()
@@ -193,8 +195,8 @@ def test_copy_that_could_not_be_removed_is_removed_at_the_next_start(worlds):
         target.xen.faults(destroy={"fail": "busy"})
         target.arm("cut@inbound:ready:after")
         source.migrate(target)
-        wait_until(lambda: target.fired, "the fault")
-        wait_until(lambda: not source.jobs() and not target.jobs(), "the end of the jobs")
+        wait_until(lambda: target.fired, "the fault", PATIENCE)
+        wait_until(lambda: not source.jobs() and not target.jobs(), "the end of the jobs", PATIENCE)
         assert target.last_job().problem.code == "unfinished"
         assert target.unsettled()
         assert target.domains()[GUEST] not in EXECUTES

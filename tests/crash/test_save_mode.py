@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from crash_support import World
+from crash_support import PATIENCE, World
 
 from xenmoved.sandbox.harness import wait_until
 
@@ -126,9 +126,9 @@ def crash(world: World, step: Step, victim: str) -> None:
     target.xen.faults(**TRIGGERS[step.trigger])
     here.arm(*step.first, f"{action}@{step.point}")
     source.migrate(target)
-    wait_until(lambda: here.fired, f"the fault at {step.point}", 15)
+    wait_until(lambda: here.fired, f"the fault at {step.point}", PATIENCE)
     if hit is not None:
-        wait_until(lambda: hit.dead, f"the end of the {victim}", 5)
+        wait_until(lambda: hit.dead, f"the end of the {victim}", PATIENCE)
     world.restart_dead()
     world.wait_quiet()
     target.xen.faults()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +82,15 @@ def test_patterns_of_guests_are_matched_as_they_are_written(hosts: Hosts) -> Non
 
 @pytest.mark.root
 class TestControlSocket:
-    @pytest.fixture(autouse=True)
-    def reachable(self, hosts: Hosts) -> None:
-        """Let any user come as far as the socket itself."""
-        folder = hosts[0].folder
-        for path in (folder, *folder.parents):
-            if path == Path("/tmp"):
-                break
-            path.chmod(path.stat().st_mode | 0o011)
+    @pytest.fixture
+    def open_host(self) -> Iterator[Dom0]:
+        """A host whose control socket any user can come to, as far as folders are concerned."""
+        with tempfile.TemporaryDirectory(prefix="xenmoved-") as root:
+            host = Dom0(Path(root), "host-p")
+            for folder in (Path(root), host.folder):
+                folder.chmod(0o755)
+            yield host
+            host.close()
 
     def status_as_nobody(self, host: Dom0, *groups: int) -> subprocess.CompletedProcess[str]:
         """Run `xenmovectl status` as a user without any rights."""
@@ -99,34 +102,30 @@ class TestControlSocket:
             timeout=30,
         )
 
-    def test_the_mode_keeps_others_out(self, hosts: Hosts) -> None:
-        a, _ = hosts
-        assert a.socket.stat().st_mode & 0o777 == 0o600
-        done = self.status_as_nobody(a)
+    def test_the_mode_keeps_others_out(self, open_host: Dom0) -> None:
+        open_host.start()
+        assert open_host.socket.stat().st_mode & 0o777 == 0o600
+        done = self.status_as_nobody(open_host)
         assert done.returncode == 5, done.stderr
-        assert f"no permission to use {a.socket}" in done.stderr
+        assert f"no permission to use {open_host.socket}" in done.stderr
         assert "control.group" in done.stderr
 
-    def test_only_members_of_the_group_get_through(self, hosts: Hosts) -> None:
-        a, _ = hosts
+    def test_only_members_of_the_group_get_through(self, open_host: Dom0) -> None:
         group = next(one for one in grp.getgrall() if one.gr_gid not in (0, NOBODY))
-        a.write_config(control={"socket": str(a.socket), "group": group.gr_name})
-        a.stop()
-        a.start()
-        status = a.socket.stat()
+        open_host.write_config(control={"socket": str(open_host.socket), "group": group.gr_name})
+        open_host.start()
+        status = open_host.socket.stat()
         assert (status.st_gid, status.st_mode & 0o777) == (group.gr_gid, 0o660)
 
-        member = self.status_as_nobody(a, group.gr_gid)
+        member = self.status_as_nobody(open_host, group.gr_gid)
         assert member.returncode == 0, member.stderr
-        assert "host-a" in member.stdout
-        assert self.status_as_nobody(a).returncode == 5
+        assert "host-p" in member.stdout
+        assert self.status_as_nobody(open_host).returncode == 5
 
         # The daemon does not rely on the mode alone.
-        a.socket.chmod(0o666)
-        done = self.status_as_nobody(a)
+        open_host.socket.chmod(0o666)
+        done = self.status_as_nobody(open_host)
         assert done.returncode == 5, done.stderr
         assert "this user may not use xenmoved" in done.stderr
         assert "control.group" in done.stderr
-        assert "was refused at the control socket" in a.log()
-        a.stop()
-        a.write_config(control={"socket": str(a.socket)})
+        assert "was refused at the control socket" in open_host.log()

@@ -71,6 +71,8 @@ def test_what_became_zero_is_freed_there(hosts: Hosts) -> None:
     with disk.open("r+b") as file:
         os.truncate(file.fileno(), 2 * MIB)
         os.truncate(file.fileno(), 8 * MIB)
+        file.seek(4 * MIB)
+        file.write(bytes(MIB))  # zeros that take space here
     report = a.sync(disk)
     assert copied(report) == (32, 0, 96)
     assert sent(report) == 0

@@ -1,4 +1,4 @@
-"""The exchange on a volume channel: both ends against each other, and against a peer that cheats."""
+"""The exchange on a volume channel: both ends against each other, and against one that cheats."""
 
 import struct
 from dataclasses import replace
@@ -203,7 +203,7 @@ def volumes(draw):
 PIECES = st.lists(st.sampled_from([1, 2, 5, 7, 100, 65_000, 200_000, 300_000]), max_size=12)
 
 
-def run_round(source: Source, target: Target, number, compare, only, pieces, hashes, run) -> None:
+def run_round(source, target, number, *, compare, only, pieces, hashes, run):
     """Run a whole round, with the bytes cut as asked for, in both directions."""
     to_target = source.sender.begin_round(number, compare=compare)
     if compare:
@@ -229,25 +229,28 @@ def run_round(source: Source, target: Target, number, compare, only, pieces, has
     st.integers(1, MAX_PAYLOAD // B),
     st.lists(st.tuples(st.integers(0, 11), st.integers(0, 4), st.booleans()), max_size=4),
 )
-def test_after_every_round_the_target_is_equal(pair, pieces, compress, hashes, run, writes):
+def test_after_every_round_the_target_is_equal(  # noqa: PLR0917 - hypothesis gives them
+    pair, pieces, compress, hashes, run, writes
+):
     ours, theirs = pair
     source, target = Source(ours, compress), Target(theirs)
     everything = set(range(blocks(len(ours))))
     differing = sum(
         ours[n * B : (n + 1) * B] != theirs[n * B : (n + 1) * B] for n in sorted(everything)
     )
-    run_round(source, target, 1, True, everything, pieces, hashes, 1)
+    how = {"pieces": pieces, "hashes": hashes}
+    run_round(source, target, 1, compare=True, only=everything, run=1, **how)
     assert theirs == ours
     assert target.claims[-1].frames == source.frames_sent == differing
     number = 1
-    for index, kind, compare in writes:
-        index %= blocks(len(ours))
+    for place, kind, compare in writes:
+        index = place % blocks(len(ours))
         part = content(number + 5, [kind], min(B, len(ours) - index * B))
         changed = ours[index * B : (index + 1) * B] != part
         ours[index * B : (index + 1) * B] = part
         number += 1 + index
         before = source.frames_sent
-        run_round(source, target, number, compare, {index}, pieces, hashes, run)
+        run_round(source, target, number, compare=compare, only={index}, run=run, **how)
         assert theirs == ours
         assert source.frames_sent - before == changed
         claim = target.claims[-1]
@@ -500,7 +503,12 @@ def test_credit_of_the_source_ends_with_its_round():
 
 @pytest.mark.parametrize(
     "second",
-    [encode_zero(0, B), encode_zero(2 * B, B), encode_hashes(0, bytes(32)), encode_hashes(3, b"h" * 32)],
+    [
+        encode_zero(0, B),
+        encode_zero(2 * B, B),
+        encode_hashes(0, bytes(32)),
+        encode_hashes(3, b"h" * 32),
+    ],
 )
 def test_a_gap_or_overlap_in_the_comparison_is_refused(second):
     sender = comparing_sender()

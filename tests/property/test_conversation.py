@@ -60,7 +60,7 @@ def at(stage):
 
 def test_the_messages_of_control_channels_are_in_the_table():
     bulk = {"Attach", "BeginRound", "Credit", "EndRound", "Receipt"}
-    assert REQUESTS | REPLIES == {kind for kind in PEER.kinds if kind.__name__ not in bulk}
+    assert {kind for kind in PEER.kinds if kind.__name__ not in bulk} == REQUESTS | REPLIES
 
 
 @pytest.mark.parametrize("stage", Stage)
@@ -99,8 +99,15 @@ def test_nothing_is_answered_unasked_but_a_failure(stage):
 
 def test_a_migration_and_a_sync_take_these_ways():
     for way in (
-        [(Hello, Hello), (Ping, Pong), (Begin, Refused), (Begin, Accepted), (HandOver, Receiving)]
-        + [(Seal, Ready), (Commit, Started)],
+        [
+            (Hello, Hello),
+            (Ping, Pong),
+            (Begin, Refused),
+            (Begin, Accepted),
+            (HandOver, Receiving),
+            (Seal, Ready),
+            (Commit, Started),
+        ],
         [(Hello, Hello), (Begin, Accepted), (Finish, Finished)],
     ):
         conversation = Conversation()

@@ -27,13 +27,13 @@ from protocol.messages import (
     Begin,
     BeginRound,
     EndRound,
+    Fate,
     GuestOffer,
     HandOver,
     Hello,
+    Inquire,
     Mode,
     Offer,
-    Ping,
-    Pong,
     Receipt,
     Receiving,
     Seal,
@@ -141,14 +141,16 @@ class Stranger:
             link.abort()
 
     async def ping(self, timeout: float = 2.0) -> float:
-        """Behave: connect, greet and ask, all within `timeout`; returns the seconds it took."""
+        """Behave: connect, greet and ask, all within `timeout`; returns the seconds it took.
+
+        The question is one that the daemon answers by itself, without its toolstack.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        async with asyncio.timeout(timeout):
-            async with self.linked() as link:
-                talk = await greeted(link)
-                pong = await talk.ask(Ping())
-        assert isinstance(pong, Pong), pong
+        async with asyncio.timeout(timeout), self.linked() as link:
+            control = await greeted(link)
+            fate = await control.ask(Inquire("0" * 32))
+        assert isinstance(fate, Fate), fate
         return loop.time() - began
 
 

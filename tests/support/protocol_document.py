@@ -166,8 +166,7 @@ def parts(kind: Any) -> Iterator[Any]:
     """Yield every type that an annotation or a dataclass is made of, itself last."""
     if dataclasses.is_dataclass(kind):
         for hint in typing.get_type_hints(kind, include_extras=True).values():
-            for part in parts(hint):
-                yield part
+            yield from parts(hint)
     else:
         for inner in get_args(kind):
             if not isinstance(inner, Range | Length | Pattern):

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from protocol.schema import Length, Pattern, Range
 
 _MANY = 4
-"""Most items of a list that is made, so that examples stay small; bounds are tested by themselves."""
+"""Most items of a list that is made: examples stay small, and bounds are tested by themselves."""
 
 
-def values(kind: Any) -> st.SearchStrategy[Any]:
+def values(kind: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one for each kind of type
     """Return a strategy for every value that an annotation allows."""
     bounds: tuple[Any, ...] = ()
     if get_origin(kind) is Annotated:

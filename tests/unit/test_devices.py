@@ -122,8 +122,7 @@ async def test_leaving_waits_however_often_it_is_cancelled():
             await threads.run(work)
 
     task = asyncio.create_task(use())
-    while not running.is_set():
-        await asyncio.sleep(0.005)
+    await asyncio.to_thread(running.wait, 5)
     while not task.done():
         task.cancel()
         await asyncio.sleep(0.01)

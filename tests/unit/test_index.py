@@ -1,6 +1,7 @@
 """The table of fingerprints that a source keeps."""
 
 import os
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,8 +37,8 @@ def blocks_of(runs):
 @given(PUTS, st.tuples(st.integers(0, BLOCKS - 1), st.integers(1, BLOCKS)))
 def test_it_gives_what_was_put(tmp_path, puts, part):
     index, model = TargetIndex(BLOCKS, tmp_path), [0] * BLOCKS
-    for first, kinds in puts:
-        kinds = kinds[: BLOCKS - first]
+    for first, wanted in puts:
+        kinds = wanted[: BLOCKS - first]
         index.put(first, hashes(kinds))
         model[first : first + len(kinds)] = kinds
     first, count = part[0], min(part[1], BLOCKS - part[0])
@@ -53,7 +54,7 @@ def test_it_gives_what_was_put(tmp_path, puts, part):
 def test_runs_are_maximal_and_in_order(kinds, first):
     runs = list(nonzero_blocks(first, hashes(kinds)))
     assert blocks_of(runs) == [first + n for n, kind in enumerate(kinds) if kind]
-    for (start, count), (following, _) in zip(runs, runs[1:], strict=False):
+    for (start, count), (following, _) in pairwise(runs):
         assert start + count < following
 
 

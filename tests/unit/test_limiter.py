@@ -1,6 +1,7 @@
 """The rate limit: by a clock of our own, and on the wire."""
 
 import asyncio
+import contextlib
 import time
 
 import asyncssh
@@ -106,12 +107,10 @@ async def test_the_rate_holds_on_the_wire():
                     await sink.drain()
                 sink.close()
 
-            try:
+            with contextlib.suppress(ConnectionError):
                 await asyncio.gather(
                     copy(reader, back_writer, True), copy(back_reader, writer, False)
                 )
-            except ConnectionError:
-                pass
 
         between = await asyncio.start_server(relay, "127.0.0.1", 0)
         port = between.sockets[0].getsockname()[1]

@@ -162,10 +162,24 @@ async def test_zeros_and_data_change_places_and_holes_stay_holes(bench):
         progress = await source.run_round(EVERYTHING, compare=True)
         assert (progress.diff, progress.zero, progress.same) == (4, 12, 48)
         assert (progress.data_bytes, progress.zero_bytes) == (4 * B, 12 * B)
+        progress = await source.run_round(EVERYTHING, compare=False)
+        assert (progress.diff, progress.zero, progress.same) == (0, 0, 64)
         await source.verify()
     assert bench.same()
     # Only what holds data takes space, and the zeros that nobody had to write again.
     assert allocated(bench.theirs) <= (4 + 2 + 4) * B + 64 * 1024
+
+
+@pytest.mark.parametrize("hole", [False, True])
+async def test_the_short_last_block_becomes_zero(bench, hole):
+    bench.write(bench.theirs, ODD - 10, noise(10))
+    if not hole:
+        bench.write(bench.ours, 36 * B, bytes(ODD - 36 * B))
+    async with bench.copy() as (source, _):
+        progress = await source.run_round(EVERYTHING, compare=True)
+        assert (progress.zero, progress.zero_bytes) == (1, ODD % B)
+        await source.verify()
+    assert bench.same()
 
 
 async def test_an_empty_volume_costs_next_to_nothing(bench):
@@ -259,10 +273,7 @@ async def test_a_broken_off_copy_goes_on_where_it_was(bench):
     lost, other = caught.value.split(LinkLost)
     assert lost is not None
     assert other is None
-    done = sum(
-        a == b
-        for a, b in zip(blocks(bench.ours), blocks(bench.theirs), strict=True)
-    )
+    done = sum(a == b for a, b in zip(blocks(bench.ours), blocks(bench.theirs), strict=True))
     assert 20 < done < 380
     bench.limiter.rate = None
     await bench.start()

@@ -2,7 +2,7 @@
 
     identity  this host's key and fingerprints
     channel   one byte stream on a connection, with back-pressure in both directions
-    gcm       AES-GCM with fewer copies
+    lean      SSH packets with less work for each
     client    the connection to a peer that this host sends guests to
     server    the listener for peers that send guests here
 

@@ -10,6 +10,7 @@ import asyncssh
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized, PeerUnreachable, WrongHostKey
 from xenmoved.link.identity import fingerprint
+from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
 
 
@@ -110,6 +111,7 @@ async def connect(
             f"cannot connect to {where}: {reason}",
             "check that xenmoved runs there, its address and port, and the firewall between",
         ) from None
+    drop_ignored(connection)
     return PeerLink(peer, connection)
 
 

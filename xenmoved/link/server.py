@@ -7,11 +7,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 
 import asyncssh
 
 from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
 
 log = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ MAX_UNPROVEN: Final = 16
 most of them is dropped, so that a flood from one address does not keep out another."""
 MAX_CHANNELS: Final = 256
 """Open channels of one connection."""
+
+_QUIET: Final = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +60,7 @@ class LinkServer:
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._serve: Serve | None = None
         self.visitors: set[Visitor] = set()
+        self._quiet_until = 0.0
         self._unproven: dict[asyncssh.SSHServerConnection, str] = {}  # addresses, oldest first
 
     async def start(self, address: str | None, port: int, serve: Serve) -> int:
@@ -92,7 +97,10 @@ class LinkServer:
             return
         crowd = Counter(self._unproven.values()).most_common(1)[0][0]
         oldest = next(one for one, address in self._unproven.items() if address == crowd)
-        log.warning("too many connections without a key: one from %s dropped", crowd)
+        now = monotonic()
+        if now >= self._quiet_until:  # whoever floods us shall not fill the log as well
+            self._quiet_until = now + _QUIET
+            log.warning("too many connections without a key: some from %s are dropped", crowd)
         del self._unproven[oldest]
         oldest.abort()
 
@@ -146,6 +154,7 @@ class _Gatekeeper(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
+        drop_ignored(conn)
         self._server.greet(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
@@ -105,7 +106,9 @@ class Dialogue:
                     message = PEER.decode(frame.untrusted_body)
                     self._conversation.reply(message)
                     if isinstance(message, Failed):
-                        raise PeerFailed([message.problem])
+                        told = message.problem
+                        text = f"{self._channel.peer}: {told.text}"[:4000]
+                        raise PeerFailed([replace(told, text=text)])
                     self._answers.put_nowait(message)
             raise LinkLost(f"{self._channel.peer} closed the control channel")
         except (LinkLost, ProtocolError, PeerFailed) as error:

@@ -205,7 +205,9 @@ async def conclude(host: Host, job: Job, ownership: Ownership) -> None:
         await host.jobs.end(job, JobState.DONE, unfinished)
         return
     found = job.problem or problem(
-        "target-aborted", f"{job.peer} did not start {job.guest}: {ownership.target_reason}"
+        "target-aborted",
+        f"{job.peer} did not start {job.guest}: {ownership.target_reason}",
+        f"the log of {job.peer} says more; the guest runs here",
     )
     if unfinished is None:
         await ownership.settle()

@@ -87,7 +87,7 @@ def is_link_loss(error: BaseException) -> bool:
 
 async def _obey_abort(job: Job) -> None:
     await job.abort_requested.wait()
-    raise AbortRequested([problem("aborted", "aborted by the operator")])
+    raise AbortRequested([problem("aborted", job.abort_reason)])
 
 
 async def _heed(dialogue: Dialogue) -> None:

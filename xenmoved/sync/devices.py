@@ -88,11 +88,19 @@ class DeviceThreads:
 
     def submit(self, work: Callable[..., T], *args: object) -> asyncio.Future[T]:
         """Start `work` in a thread. What it uses must live until the context is left."""
-        return asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
+        future = asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
+        future.add_done_callback(_retrieve)
+        return future
 
     async def run(self, work: Callable[..., T], *args: object) -> T:
         """Run `work` in a thread and return its result."""
         return await self.submit(work, *args)
+
+
+def _retrieve(future: asyncio.Future[T]) -> None:
+    """Keep asyncio from complaining of a failure that nobody awaits: the first one is told."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def wait_through(awaitable: Awaitable[T]) -> T:
@@ -105,6 +113,6 @@ async def wait_through(awaitable: Awaitable[T]) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        future.exception()  # retrieved, so that asyncio does not complain
+        _retrieve(future)
         raise cancelled
     return future.result()
