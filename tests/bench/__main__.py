@@ -1,6 +1,7 @@
 """Speed of `xenmovectl sync` beside what a user would pick instead, on the same data in one run.
 
-    python -m tests.bench [--size MIB] [--runs N] [--dir DIR] [--cap SECONDS] [--case CASE]... [--json FILE]
+    python -m tests.bench [--size MIB] [--runs N] [--dir DIR] [--cap SECONDS] [--case CASE]...
+                          [--json FILE]
 
 Everything lies in one folder, by default in memory, so that the programs are compared and not the
 disk; with another --dir the page cache is dropped before each run. Every copy is durable when its

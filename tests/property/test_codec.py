@@ -172,7 +172,7 @@ def bombs():
     yield "list-as-kind", named("Offer", {"action": [["\0" * 1000] * 100] * 8})
 
 
-@pytest.mark.parametrize(("name", "body"), bombs(), ids=[name for name, _ in bombs()])
+@pytest.mark.parametrize(("name", "body"), list(bombs()), ids=[name for name, _ in bombs()])
 def test_no_message_takes_more_than_its_share(name, body):
     assert len(body) <= MAX_MESSAGE + 64
     gc.collect()
