@@ -167,6 +167,7 @@ def test_aborted_by_the_operator(worlds, phase):
         world.assert_moves()
 
 
+@pytest.mark.slow
 def test_unfinished_work_of_an_earlier_migration_is_dropped(worlds):
     """A guest that could not be resumed, was resumed by hand, and moved away the next time."""
     with worlds.use() as world:
@@ -207,6 +208,7 @@ def test_copy_that_could_not_be_removed_is_removed_at_the_next_start(worlds):
         world.assert_moves()
 
 
+@pytest.mark.slow
 def test_configuration_that_was_changed_meanwhile_comes_back(worlds):
     with worlds.use() as world:
         source = world.source
