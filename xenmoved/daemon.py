@@ -22,6 +22,7 @@ from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load
 from xenmoved.config.model import Config
 from xenmoved.config.pools import make_pool
+from xenmoved.control.api import JobState
 from xenmoved.control.server import ControlServer
 from xenmoved.jobs import JobBoard
 from xenmoved.journal import Journal
@@ -205,7 +206,8 @@ class Daemon:
 
     async def _end_jobs(self) -> None:
         """Ask every job that can still be aborted to end, and wait for it, for a while."""
-        jobs = self._host.jobs.live
+        # A doubt cannot be ended from here, and is taken up again at the next start.
+        jobs = [job for job in self._host.jobs.live if job.state is JobState.RUNNING]
         for job in jobs:
             job.request_abort("aborted: the daemon was stopped")
         tasks = [job.task for job in jobs if job.task is not None]
