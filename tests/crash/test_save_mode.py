@@ -193,9 +193,26 @@ def matrix(steps: tuple[Step, ...], slow: Callable[[Step, str], bool]) -> list[A
     ]
 
 
+CRITICAL = (
+    "outbound:handing-over:after",
+    "inbound:ready:after",
+    "outbound:commit-sent:after",
+    "inbound:committed:after",
+)
+
+
+def by_default(step: Step, victim: str) -> bool:
+    """Whether a pair runs in the quick suite: every step, with its victims in turn, and all victims
+    where the ownership changes hands.
+    """
+    if step not in STEPS:
+        return False
+    return step.point in CRITICAL or VICTIMS[STEPS.index(step) % len(VICTIMS)] == victim
+
+
 @pytest.mark.parametrize(
     ("step", "victim"),
-    matrix((*STEPS, *MORE_STEPS), lambda step, _: step in MORE_STEPS),
+    matrix((*STEPS, *MORE_STEPS), lambda step, victim: not by_default(step, victim)),
 )
 def test_one_owner_after_a_crash(worlds, step, victim):
     with worlds.use() as world:
