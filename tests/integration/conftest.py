@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from integration_support import Dom0, image, run
+from integration_support import RESIDENT, Dom0, image, run
 
 from xenmoved.control.api import ListPeers, RemovePeer
 
-RESIDENT = "resident"
 """A guest of host-a that every test may try to move in ways that must fail."""
 
 

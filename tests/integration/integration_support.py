@@ -34,6 +34,9 @@ from xenmoved.sandbox.host import CommandFailed, Domain
 from xenmoved.sandbox.host import Host as EmulatedXen
 from xenmoved.sandbox.pair import SandboxHost
 
+RESIDENT = "resident"
+"""Name of a guest that every test finds running, and leaves running."""
+
 MIB = 2**20
 BLOCK = 65536
 QUIET = "sandbox.rate=0 sandbox.checks=0 sandbox.dirty=0"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RESIDENT
 from integration_support import (
     MIB,
     QUIET,
+    RESIDENT,
     Dom0,
     Guest,
     digest,

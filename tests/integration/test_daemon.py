@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RESIDENT
-from integration_support import MIB, Dom0, image, run, the_problem, unique
+from integration_support import MIB, RESIDENT, Dom0, image, run, the_problem, unique
 
 from xenmoved.control.api import GetIdentity, GetJob, JobState, ListJobs
 from xenmoved.control.client import ControlClient

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 import asyncssh
-from conftest import RESIDENT
-from integration_support import Dom0, image, the_problem, unique
+from integration_support import RESIDENT, Dom0, image, the_problem, unique
 
 from xenmoved.control.api import (
     AddPeer,

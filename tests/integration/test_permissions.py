@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RESIDENT
-from integration_support import Dom0, image, the_problem
+from integration_support import RESIDENT, Dom0, image, the_problem
 
 from protocol.messages import Action
 

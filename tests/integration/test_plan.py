@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import RESIDENT
-from integration_support import MIB, QUIET, Dom0, image, unique
+from integration_support import MIB, QUIET, RESIDENT, Dom0, image, unique
 
 from protocol.messages import Action
 
