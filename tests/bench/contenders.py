@@ -16,7 +16,7 @@ from typing import Protocol
 
 from xenmoved.sandbox.pair import SandboxHost
 
-CIPHER = "aes128-gcm@openssh.com"  # what both ends of ours choose too
+FAST_CIPHER = "aes128-gcm@openssh.com"  # what both ends of ours choose too
 NEEDED = {"rsync": "rsync", "ssh": "openssh-client", "sshd": "openssh-server"}
 
 
@@ -99,22 +99,18 @@ class OpenSsh:
             [server, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL
         )
         for _ in range(100):
-            if _succeeds([*self.client(), "true"]):
+            if _succeeds([*self.client(), "127.0.0.1", "true"]):
                 return
             time.sleep(0.1)
         raise RuntimeError("sshd does not answer")
 
-    def client(self) -> list[str]:
-        """Return the command line of the client, up to and with the host."""
-        return ["ssh", *self.options(), "127.0.0.1"]
-
-    def options(self) -> list[str]:
-        """Return the options of the client."""
+    def client(self, cipher: str | None = None) -> list[str]:
+        """Return the command line of the client, without the host; its own choice of cipher."""
         return [
+            "ssh",
+            *(["-c", cipher] if cipher is not None else []),
             "-F",
             "none",
-            "-c",
-            CIPHER,
             "-i",
             str(self._folder / "user"),
             "-p",
@@ -135,44 +131,37 @@ class OpenSsh:
 
 
 class Dd:
-    """`dd | ssh | dd`."""
+    """`dd | ssh | dd`, as typed, or with the cipher that ours uses."""
 
-    name = "dd | ssh | dd"
-
-    def __init__(self, server: OpenSsh) -> None:
+    def __init__(self, server: OpenSsh, *, cipher: str | None = None) -> None:
         self._server = server
+        self._ssh = " ".join([*server.client(cipher), "127.0.0.1"])
+        self.name = f"dd | ssh{_shown(cipher)} | dd"
 
     def run(self, source: Path, target: Path, cap: float) -> Run:
-        ssh = " ".join(self._server.client())
         send = f"dd if={source} bs=1M status=none"
         receive = f"dd of={target} bs=1M conv=fsync,notrunc status=none"
-        command = f"{send} | {ssh} {receive}"
-        return _measure(["sh", "-c", command], self._server, cap)
+        return _measure(["sh", "-c", f"{send} | {self._ssh} {receive}"], self._server, cap)
 
 
 class Rsync:
-    """`rsync --inplace`, with or without `--whole-file`."""
+    """`rsync --inplace`, with or without `--whole-file`, as typed or with the cipher of ours."""
 
-    def __init__(self, server: OpenSsh, *, whole_file: bool) -> None:
+    def __init__(self, server: OpenSsh, *, whole_file: bool, cipher: str | None = None) -> None:
         self._server = server
-        self._options = ["--whole-file"] if whole_file else ["--no-whole-file"]
-        self.name = f"rsync --inplace {self._options[0]}"
+        self._shell = " ".join(server.client(cipher))
+        self._option = "--whole-file" if whole_file else "--no-whole-file"
+        self.name = f"rsync --inplace {self._option}{_shown(cipher)}"
 
     def run(self, source: Path, target: Path, cap: float) -> Run:
         # Volumes have no time stamps to go by, so they are compared by content.
-        shell = " ".join(["ssh", *self._server.options()])
-        command = [
-            "rsync",
-            "--inplace",
-            "--ignore-times",
-            "--fsync",
-            *self._options,
-            "-e",
-            shell,
-            str(source),
-            f"127.0.0.1:{target}",
-        ]
+        compare = ["--inplace", "--ignore-times", "--fsync", self._option]
+        command = ["rsync", *compare, "-e", self._shell, str(source), f"127.0.0.1:{target}"]
         return _measure(command, self._server, cap)
+
+
+def _shown(cipher: str | None) -> str:
+    return f" -c {cipher.partition('@')[0]}" if cipher is not None else ""
 
 
 def _succeeds(command: Sequence[str]) -> bool:
