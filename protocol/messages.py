@@ -319,7 +319,7 @@ class Attach:
 class BeginRound:
     """Start of a round. With `compare` the target streams the hashes of what it has."""
 
-    number: U16
+    number: U32
     compare: bool
 
 
@@ -336,7 +336,7 @@ class Credit:
 class EndRound:
     """All of the round was sent. `digest` is described in `protocol.blocksync.RoundDigest`."""
 
-    number: U16
+    number: U32
     data_bytes: U63
     zero_bytes: U63
     frames: U32
@@ -348,7 +348,7 @@ class EndRound:
 class Receipt:
     """What the target received in the round, all of it written and durable."""
 
-    number: U16
+    number: U32
     data_bytes: U63
     zero_bytes: U63
     frames: U32

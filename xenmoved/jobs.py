@@ -20,6 +20,7 @@ from xenmoved.control.api import (
     VolumeReport,
 )
 from xenmoved.journal import Journal
+from xenmoved.steering import Steering
 from xenmoved.sync.progress import VolumeProgress
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,10 @@ class Job:
     memory_sent: int = 0
     memory_total: int = 0
     blackout: float | None = None
+    left: int = 0
     problem: Problem | None = None
+    steering: Steering = field(default_factory=Steering)
+    looks: int = 0
     task: asyncio.Task[None] | None = None
     abort_reason: str = ""
     abort_requested: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,10 +63,25 @@ class Job:
             self.phase = phase
             log.info("phase %s", phase)
 
+    @property
+    def suspending(self) -> bool:
+        """Whether it is too late to hold the guest here."""
+        return self.phase not in (
+            Phase.PREFLIGHT,
+            Phase.PROVISION,
+            Phase.PRE_COPY,
+            Phase.HOLD,
+        )
+
+    def look(self, left: int) -> None:
+        """Note the bytes that the guest wrote and that are not sent yet."""
+        self.left = left
+        self.looks += 1
+
     def activity(self) -> int:
         """Return a number that changes whenever the job makes progress."""
         rounds = [r for volume in self.volumes for r in volume.rounds]
-        return self.memory_sent + sum(r.examined + r.wire_bytes + 1 for r in rounds)
+        return self.looks + self.memory_sent + sum(r.examined + r.wire_bytes + 1 for r in rounds)
 
     def report(self) -> JobReport:
         """Return everything there is to know at this moment."""
@@ -92,6 +111,10 @@ class Job:
             memory_total=self.memory_total,
             wire_bytes=wire + self.memory_sent,
             blackout=self.blackout,
+            left=self.left,
+            rate_limit=self.steering.limiter.rate,
+            max_downtime=self.steering.max_downtime,
+            hold=self.steering.hold,
             problem=self.problem,
         )
 

@@ -45,6 +45,7 @@ from xenmoved.control.api import (
     PlanMigration,
     PlannedVolume,
     RemovePeer,
+    SetJob,
     StartMigration,
     StartSync,
     Status,
@@ -70,6 +71,7 @@ from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
 from xenmoved.migration.outbound import OutboundMigration, Preflight, preflight
 from xenmoved.migration.syncing import OutboundSync, check_sync
 from xenmoved.problems import Refused, problem
+from xenmoved.steering import Steering
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +144,7 @@ class Requests:
         self, request: PlanMigration, sending: Sending, placements: Sequence[Placement]
     ) -> Estimate | None:
         """Guess how long it would take; None when the link or a disk cannot be measured."""
-        configured = self._host.config.transfer.rate_limit
-        asked = request.options.rate_limit
-        limit = configured if asked is None else asked
+        limit = Steering.of(request.options, self._host.config.transfer).limiter.rate
         try:
             link = await self._host.link(request.peer)
             sent = await _measure(link, PROBE_SECONDS)
@@ -161,7 +161,8 @@ class Requests:
         return estimate(disks, memory, Rates(min(sent, limit or sent), read))
 
     async def _migrate(self, request: StartMigration) -> JobReport:
-        job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode)
+        steering = Steering.of(request.options, self._host.config.transfer)
+        job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode, steering=steering)
         async with self._starting:
             found = await preflight(self._host, request.guest, request.peer, job, request.options)
             if found.problems or found.sending is None:
@@ -177,7 +178,8 @@ class Requests:
         peer, options = request.peer, request.options
         sending = await make_sync_offer(self._host, request.volume, request.target, options)
         await check_sync(self._host, sending, peer)
-        job = Job(JobKind.SYNC, "", peer, Mode.SAVE)
+        steering = Steering.of(options, self._host.config.transfer)
+        job = Job(JobKind.SYNC, "", peer, Mode.SAVE, steering=steering)
         await self._host.jobs.add(job)
         job.task = self._tasks.create_task(OutboundSync(self._host, job, sending, options).run())
         return job.report()
@@ -202,14 +204,21 @@ class Requests:
                 continue
         yield live.report() if live is not None else first
 
+    async def _set(self, request: SetJob) -> Done:
+        live = await self._find_ours(request.job)
+        if live.kind is not JobKind.MIGRATE and (request.hold or request.max_downtime):
+            text = f"job {live.job} moves no guest: only its rate limit can be set"
+            raise Refused([problem("usage", text)])
+        if request.hold is not None and live.suspending:
+            text = f"job {live.job} is in phase {live.phase}: {live.guest} is being moved already"
+            raise Refused([problem("too-late", text)])
+        live.steering.change(request)
+        if request.hold is False:
+            return Done(f"job {live.job}: {live.guest} moves as soon as its disks are close")
+        return Done(f"job {live.job} was changed")
+
     async def _abort(self, request: AbortJob) -> Done:
-        report = await self._find(request.job)
-        live = self._host.jobs.find_live(report.job)
-        if live is None:
-            raise Refused([problem("ended", f"job {report.job} has ended: it is {report.state}")])
-        if live.kind is JobKind.RECEIVE:
-            text = f"job {live.job} is {live.peer}'s: abort it there"
-            raise Refused([problem("not-ours", text)])
+        live = await self._find_ours(request.job)
         if live.state is JobState.IN_DOUBT:
             text = f"job {live.job} is in doubt: {live.guest} may run on {live.peer} already"
             hint = "it is decided as soon as the peer can be reached"
@@ -221,6 +230,17 @@ class Requests:
             raise Refused([problem("too-late", text)])
         stays = f": {live.guest} stays here" if live.guest else ""
         return Done(f"job {live.job} is {live.state}{stays}")
+
+    async def _find_ours(self, wanted: str) -> Job:
+        """Return a job that was begun here and has not ended."""
+        report = await self._find(wanted)
+        live = self._host.jobs.find_live(report.job)
+        if live is None:
+            raise Refused([problem("ended", f"job {report.job} has ended: it is {report.state}")])
+        if live.kind is JobKind.RECEIVE:
+            text = f"job {live.job} is {live.peer}'s"
+            raise Refused([problem("not-ours", text, f"say it on {live.peer}")])
+        return live
 
     async def _find(self, wanted: str) -> JobReport:
         if (report := await self._host.jobs.find(wanted)) is None:
@@ -324,6 +344,7 @@ class Requests:
         ListJobs: _list_jobs,
         GetJob: _job,
         AbortJob: _abort,
+        SetJob: _set,
         GetIdentity: _identity_answer,
         FetchPeerKey: _fetch_key,
         ListPeers: _list_peers,

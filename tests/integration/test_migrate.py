@@ -348,3 +348,69 @@ def test_a_guest_moves_many_times(hosts: Hosts) -> None:
         source.migrate(name, target.name)
         target.assert_runs(name)
     assert b.verdict(name)["blocks"] > 200
+
+
+def test_a_guest_is_held_until_the_cutover(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("held")
+    disk = image(a.images / f"{name}-root", 16, data=8)
+    a.boot(name, [disk], extra=QUIET)
+
+    job = a.begin(name, hold=True)
+    held = a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    assert held.hold
+    a.assert_runs(name)
+    overwrite(disk, [3, 77])
+    shown = a.ctl("show", name)
+    assert f"xenmovectl cutover {job.job}" in shown.stdout
+
+    done = a.ctl("cutover", name)
+    assert done.returncode == 0, done.stderr
+    assert digest(b.images / disk.name) == digest(disk)
+    b.assert_runs(name)
+    late = a.ctl("set", job.job, "--hold")
+    assert late.returncode == 1
+    assert f"job {job.job} has ended: it is done" in late.stderr
+
+
+def test_a_held_guest_may_be_aborted(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("held")
+    a.boot(name, [image(a.images / f"{name}-root", 4)])
+    job = a.begin(name, hold=True)
+    a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    assert isinstance(a.ask(AbortJob(job.job)), Done)
+    a.assert_runs(name)
+    assert b.domain(name) is None
+
+
+def test_a_running_job_is_changed(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("slow")
+    disk = image(a.images / f"{name}-root", 16)
+    a.boot(name, [disk])
+
+    job = a.begin(name, rate_limit=256 * 1024)
+    nothing = a.ctl("set", name)
+    assert nothing.returncode == 2
+    assert "nothing to change" in nothing.stderr
+    done = a.ctl("set", name, "--rate-limit", "unlimited", "--max-downtime", "30s", "--hold")
+    assert done.returncode == 0, done.stderr
+    held = a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    assert (held.rate_limit, held.max_downtime, held.hold) == (None, 30.0, True)
+    assert a.ctl("set", name, "--no-hold").returncode == 0
+    assert a.finish(job.job).state is JobState.DONE
+    b.assert_runs(name)
+
+
+def test_a_guest_that_would_stand_still_for_too_long_stays(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("urgent")
+    a.boot(name, [image(a.images / f"{name}-root", 4)], memory=8)
+    done = a.ctl("migrate", name, "host-b", "--rate-limit", "2MiB", "--max-downtime", "1500ms")
+    assert done.returncode == 1
+    assert f"{name} would stand still for about" in done.stderr
+    assert "--max-downtime allows 1.5 s" in done.stderr
+    a.assert_runs(name)
+    assert b.domain(name) is None
+    assert not (b.images / f"{name}-root").exists()

@@ -151,7 +151,7 @@ class Transfer:
     rate_limit: Limit = None
     compression: Compression = Compression.AUTO
     verify: bool = False
-    max_rounds: Annotated[int, Range(1, 100)] = 5
+    max_rounds: Annotated[int, Range(1, 100)] = 20
     readers: Annotated[int, Range(1, 64)] = 2
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 from protocol.codec import MessageSet
 from protocol.messages import Action, GuestName, Mode, Problem
-from protocol.schema import U16, U63, Length, Name, Pattern, Range, Text
+from protocol.schema import U16, U32, U63, Length, Name, Pattern, Range, Text
 
 CONTROL: Final = MessageSet()
 
@@ -50,6 +50,7 @@ class Phase(StrEnum):
     PREFLIGHT = "preflight"
     PROVISION = "provision"
     PRE_COPY = "pre-copy"
+    HOLD = "hold"
     SUSPEND = "suspend"
     FINAL_DELTA = "final-delta"
     VERIFY = "verify"
@@ -63,7 +64,7 @@ class Phase(StrEnum):
 class RoundReport:
     """One round of one volume: blocks alike, sent, and made zero; `examined` out of `total`."""
 
-    number: U16
+    number: U32
     total: U63
     examined: U63
     same: U63
@@ -92,7 +93,8 @@ class JobReport:
     """Everything there is to know of a job at one moment; every view is made from it.
 
     `blackout` is the time from the guest's suspension to the target's word that it runs, known
-    when the job is done. `guest` is empty for a sync.
+    when the job is done. `guest` is empty for a sync. `left` is the bytes that the guest had
+    written and that were not sent when this was last looked at.
     """
 
     job: JobId
@@ -109,6 +111,10 @@ class JobReport:
     memory_total: U63 = 0
     wire_bytes: U63 = 0
     blackout: Seconds | None = None
+    left: U63 = 0
+    rate_limit: U63 | None = None
+    max_downtime: Seconds | None = None
+    hold: bool = False
     problem: Problem | None = None
 
 
@@ -193,10 +199,12 @@ class Guests:
 class TransferOptions:
     """Choices for one job; None leaves them to the configuration.
 
-    `rate_limit` 0 is no limit. `compression` is off, zstd or auto. `pool` is where the target is to
-    put new volumes. `keep_partial`: when it fails, volumes made for it stay, so that the next try
-    sends only what is missing. `overwrite`: volumes that are there and not known to be this guest's
-    may be used.
+    `rate_limit` is in bytes a second, 0 is no limit. `compression` is off, zstd or auto. `pool` is
+    where the target is to put new volumes. `keep_partial`: when it fails, volumes made for it stay,
+    so that the next try sends only what is missing. `overwrite`: volumes that are there and not
+    known to be this guest's may be used. `max_downtime`: the guest may stand still for no
+    longer, as far as can be told before. `hold`: it is suspended only when `SetJob` takes that
+    back.
     """
 
     rate_limit: U63 | None = None
@@ -205,6 +213,8 @@ class TransferOptions:
     pool: Name | None = None
     keep_partial: bool = False
     overwrite: bool = False
+    max_downtime: Seconds | None = None
+    hold: bool = False
 
 
 @CONTROL.add
@@ -309,6 +319,20 @@ class AbortJob:
     """End a job before its commit. Answered by `Done` when the guest runs here again."""
 
     job: Name
+
+
+@CONTROL.add
+@dataclass(frozen=True, slots=True)
+class SetJob:
+    """Change a running job. Answered by `Done`. None leaves things as they are.
+
+    `rate_limit` (bytes a second) and `max_downtime` 0 are no limit. `hold` false lets the guest go.
+    """
+
+    job: Name
+    rate_limit: U63 | None = None
+    max_downtime: Seconds | None = None
+    hold: bool | None = None
 
 
 @CONTROL.add

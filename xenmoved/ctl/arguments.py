@@ -67,6 +67,18 @@ def rate_limit(written: str) -> int:
         raise ArgumentTypeError(str(error)) from None
 
 
+def downtime(written: str) -> float:
+    """Parse a duration in seconds; 0 for ``unlimited``."""
+    from xenmoved.config.units import UNLIMITED, parse_duration
+
+    if written == UNLIMITED:
+        return 0.0
+    try:
+        return parse_duration(written)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{error}, or {UNLIMITED!r}") from None
+
+
 def quota(written: str) -> int | None:
     """Parse a size in bytes; None for ``unlimited``."""
     from xenmoved.config.units import parse_limit

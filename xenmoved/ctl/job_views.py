@@ -72,6 +72,8 @@ def progress(report: JobReport, now: float) -> Line:
     parts = [_volume_progress(volume) for volume in report.volumes if volume.rounds]
     if report.memory_sent:
         parts.append(f"memory {_memory(report)}")
+    if report.phase is Phase.HOLD:
+        parts.append(f"{size(report.left)} behind, goes at 'xenmovectl cutover {report.job}'")
     parts.append(f"sent {size(report.wire_bytes)} in {duration(elapsed(report, now))}")
     style = STATE_STYLES[report.state]
     return line(f"{title(report)}: ", Span(stage, style), ": ", "; ".join(parts))
@@ -110,6 +112,7 @@ def job(report: JobReport, now: float) -> list[Line]:
         pairs.insert(2, ("mode", report.mode))
     if report.state not in ENDED:
         pairs.append(("phase", report.phase))
+        pairs += _wishes(report)
     pairs.append(("started", _moment(report.started)))
     if report.ended is not None:
         pairs.append(("ended", _moment(report.ended)))
@@ -203,6 +206,18 @@ def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...]]:
         )
         for head, one in zip(heads, rounds, strict=True)
     ]
+
+
+def _wishes(report: JobReport) -> list[tuple[str, Cell]]:
+    """Return what 'set' can change, where it is not the default."""
+    pairs: list[tuple[str, Cell]] = []
+    if report.rate_limit is not None:
+        pairs.append(("rate limit", f"{size(report.rate_limit)}/s"))
+    if report.max_downtime is not None:
+        pairs.append(("max. downtime", duration(report.max_downtime)))
+    if report.hold:
+        pairs.append(("held", f"until 'xenmovectl cutover {report.job}'"))
+    return pairs
 
 
 def _memory(report: JobReport) -> str:

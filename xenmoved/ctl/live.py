@@ -22,7 +22,8 @@ _ROW_WITH_BLOCKS: Final = 100
 _JUSTIFIED: Final[tuple[JustifyMethod, ...]] = (
     *("left", "left", "right", "right", "right", "left"),
 )
-_PHASES = [phase for phase in Phase if phase is not Phase.ENDED]
+_RARE = (Phase.HOLD,)
+"""Phases that most jobs do not go through."""
 
 
 def display(report: JobReport, now: float, width: int) -> RenderableType:
@@ -63,9 +64,12 @@ def _header(report: JobReport, now: float) -> Text:
     header.append(to_rich(line(job_views.title(report))).plain, style="bold")
     style = str(job_views.STATE_STYLES[report.state])
     if report.state is JobState.RUNNING:
-        number = _PHASES.index(report.phase) + 1 if report.phase in _PHASES else len(_PHASES)
+        phases = [
+            p for p in Phase if p is not Phase.ENDED and (p not in _RARE or p is report.phase)
+        ]
+        number = phases.index(report.phase) + 1 if report.phase in phases else len(phases)
         header.append(f"  {report.phase}", style=style)
-        header.append(f" ({number} of {len(_PHASES)})", style="dim")
+        header.append(f" ({number} of {len(phases)})", style="dim")
     else:
         header.append(f"  {report.state}", style=style)
     took = duration(job_views.elapsed(report, now))

@@ -149,6 +149,18 @@ def _add_transfers(verbs: Any) -> None:
             help="save: suspend the guest for its memory and the last changes (the default)",
         )
         _add_transfer_options(parser)
+        parser.add_argument(
+            "--max-downtime",
+            metavar="TIME",
+            type=arguments.downtime,
+            help="give up, with the guest running here, if it would stand still for longer, as "
+            "2s or 500ms",
+        )
+    migrate.add_argument(
+        "--hold",
+        action="store_true",
+        help="copy the disks and keep them close, and suspend the guest only at 'cutover'",
+    )
     sync = _add_verb(
         verbs,
         "sync",
@@ -213,6 +225,7 @@ def _add_jobs(verbs: Any) -> None:
         ("show", "show everything about a job", completion.all_jobs),
         ("watch", "follow a job to its end; Ctrl-C leaves it running", completion.live_jobs),
         ("abort", "end a job before its commit; the guest stays here", completion.live_jobs),
+        ("cutover", "let go a guest that is held, and follow", completion.live_jobs),
     )
     for name, text, completer in of_job:
         parser = _add_verb(verbs, name, text, examples=f"xenmovectl {name} web")
@@ -220,6 +233,34 @@ def _add_jobs(verbs: Any) -> None:
             "job", metavar="JOB", help="its id, the start of it, or the name of a guest"
         )
         _complete(job, completer)
+    change = _add_verb(
+        verbs,
+        "set",
+        "change a running job",
+        examples="xenmovectl set web --rate-limit 20MiB\n"
+        "xenmovectl set web --max-downtime 2s --hold",
+    )
+    job = change.add_argument(
+        "job", metavar="JOB", help="its id, the start of it, or the name of a guest"
+    )
+    _complete(job, completion.live_jobs)
+    change.add_argument(
+        "--rate-limit",
+        metavar="RATE",
+        type=arguments.rate_limit,
+        help="most bytes a second from now on, such as 80MiB, or unlimited",
+    )
+    change.add_argument(
+        "--max-downtime",
+        metavar="TIME",
+        type=arguments.downtime,
+        help="for how long the guest may stand still, such as 2s, or unlimited",
+    )
+    change.add_argument(
+        "--hold",
+        action=BooleanOptionalAction,
+        help="keep the guest here until 'cutover', or let it go",
+    )
 
 
 def _add_peers(verbs: Any) -> None:

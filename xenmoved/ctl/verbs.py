@@ -26,6 +26,7 @@ from xenmoved.control.api import (
     ListJobs,
     Plan,
     PlanMigration,
+    SetJob,
     StartMigration,
     StartSync,
     Status,
@@ -110,6 +111,23 @@ def run_abort(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
+def run_cutover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Let a guest go that is held here, and follow."""
+    report = daemon.ask(GetJob(args.job), JobReport)
+    daemon.ask(SetJob(report.job, hold=False), Done)
+    return follow(daemon, output, report.job)
+
+
+def run_set(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Change a running job."""
+    request = SetJob(args.job, args.rate_limit, args.max_downtime, args.hold)
+    if request == SetJob(args.job):
+        hint = "say --rate-limit, --max-downtime, --hold or --no-hold"
+        raise CommandError(Exit.USAGE, ("usage", "nothing to change", hint))
+    _carried_out(output, daemon.ask(request, Done))
+    return Exit.OK
+
+
 def run_identity(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Show this host's key."""
     answer = daemon.ask(GetIdentity(), Identity)
@@ -135,6 +153,8 @@ VERBS: Final[dict[str, Verb]] = {
     "show": run_show,
     "watch": run_watch,
     "abort": run_abort,
+    "cutover": run_cutover,
+    "set": run_set,
     "identity": run_identity,
     "completion": run_completion,
     "peer list": peer_verbs.run_list,
@@ -145,6 +165,7 @@ VERBS: Final[dict[str, Verb]] = {
 
 
 def _options(args: Namespace) -> TransferOptions:
+    """Return the choices that the verb knows."""
     return TransferOptions(
         rate_limit=args.rate_limit,
         compression=args.compress,
@@ -152,6 +173,8 @@ def _options(args: Namespace) -> TransferOptions:
         pool=args.pool,
         keep_partial=args.keep_partial,
         overwrite=args.overwrite,
+        max_downtime=getattr(args, "max_downtime", None),
+        hold=getattr(args, "hold", False),
     )
 
 

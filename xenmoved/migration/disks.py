@@ -3,52 +3,106 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from protocol.messages import MigrationId, Placement
-from storage.contracts import EVERYTHING, Tracker
+from storage.contracts import EVERYTHING, Everything, Extent, Tracker
+from storage.extents import merge
 from storage.opening import open_source
 from storage.rehash import RehashTracker
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.migration.offers import Sending
-from xenmoved.migration.rounds import another_round
+from xenmoved.migration.rounds import Outlook, outlook, send_rate
 from xenmoved.problems import JobError, problem
 from xenmoved.sync.compression import Compression, Compressor
 from xenmoved.sync.devices import DeviceThreads
+from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.source import SyncTools, VolumeSource
 
 
 @dataclass(slots=True)
 class _Disk:
+    """A volume on its channel; `pending` is what was written to it and not sent yet."""
+
     source: VolumeSource
     tracker: Tracker
+    threads: DeviceThreads
     channel: Channel
     fresh: bool
+    pending: list[Extent] | Everything = EVERYTHING
+
+    async def first_round(self) -> None:
+        """Begin to track, and send all that the target does not have."""
+        await self.threads.run(self.tracker.start)
+        self.pending = []
+        await self.source.run_round(EVERYTHING, compare=not self.fresh)
+
+    async def drain(self) -> None:
+        """Take what was written since the last time."""
+        written = await self.threads.run(self.tracker.drain)
+        if isinstance(written, Everything) or isinstance(self.pending, Everything):
+            self.pending = EVERYTHING
+        else:
+            self.pending = merge([*self.pending, *written])
+
+    async def round(self) -> None:
+        """Send what is pending; nothing is done when nothing is."""
+        written, self.pending = self.pending, []
+        if isinstance(written, Everything) or written:
+            await self.source.run_round(written, compare=False)
+
+    async def tracked_round(self) -> None:
+        """Send what is pending, unless it takes reading all of the volume."""
+        if not isinstance(self.pending, Everything):
+            await self.round()
 
 
 class Disks:
-    """All volumes of a job, open at the source and attached at the target."""
+    """All volumes of a job, open at the source and attached at the target.
 
-    def __init__(self, disks: Sequence[_Disk]) -> None:
+    Rounds run on all volumes at the same time. After one that failed nothing more can be sent.
+    """
+
+    def __init__(self, disks: Sequence[_Disk], limiter: RateLimiter) -> None:
         self._disks = disks
+        self._limiter = limiter
+        self._rates: list[tuple[int, float]] = []
 
-    async def pre_copy(self, max_rounds: int) -> None:
-        """Run pre-copy rounds on all volumes at the same time, each until no more of them pay."""
+    @property
+    def rate(self) -> float:
+        """Bytes a second that can be sent, as far as is known."""
+        return send_rate(self._rates, self._limiter.rate)
+
+    async def first_round(self) -> None:
+        """Begin to track writes, then bring every volume up to date in full."""
+        await self._all(_Disk.first_round)
+
+    async def look(self) -> Outlook:
+        """Learn what was written and not sent."""
         async with asyncio.TaskGroup() as group:
             for disk in self._disks:
-                group.create_task(self._pre_copy(disk, max_rounds))
+                group.create_task(disk.drain())
+        pending = [(disk.pending, disk.source.progress.rounds) for disk in self._disks]
+        return outlook(pending, self.rate)
+
+    async def round(self) -> None:
+        """Send what the last `look` found."""
+        await self._all(_Disk.round)
+
+    async def tracked_round(self) -> None:
+        """Send what the last `look` found on volumes that need not be read in full for it."""
+        await self._all(_Disk.tracked_round)
 
     async def final_round(self) -> None:
         """Send what was written since the last round. Nobody may write any more."""
-        async with asyncio.TaskGroup() as group:
-            for disk in self._disks:
-                written = disk.tracker.drain()
-                group.create_task(disk.source.run_round(written, compare=False))
+        await self.look()
+        await self.round()
 
     async def verify(self) -> None:
         """Compare all volumes in full. Raises VerificationFailed."""
@@ -61,15 +115,17 @@ class Disks:
         for disk in self._disks:
             disk.channel.finish()
 
-    @staticmethod
-    async def _pre_copy(disk: _Disk, max_rounds: int) -> None:
-        rounds = disk.source.progress.rounds
-        while another_round(rounds, max_rounds):
-            if rounds:
-                await disk.source.run_round(disk.tracker.drain(), compare=False)
-            else:
-                disk.tracker.start()
-                await disk.source.run_round(EVERYTHING, compare=not disk.fresh)
+    async def _all(self, work: Callable[[_Disk], Coroutine[Any, Any, None]]) -> None:
+        """Do a round on each volume, and note how fast they all went."""
+        began, sent = monotonic(), self._sent()
+        async with asyncio.TaskGroup() as group:
+            for disk in self._disks:
+                group.create_task(work(disk))
+        self._rates.append((self._sent() - sent, monotonic() - began))
+
+    def _sent(self) -> int:
+        rounds = [one for disk in self._disks for one in disk.source.progress.rounds]
+        return sum(one.data_bytes for one in rounds)
 
 
 @asynccontextmanager
@@ -115,8 +171,8 @@ async def attached_disks(
             tracker = RehashTracker()
             stack.callback(tracker.stop)
             await source.attach(migration, number)
-            disks.append(_Disk(source, tracker, channel, placement.fresh))
-        yield Disks(disks)
+            disks.append(_Disk(source, tracker, threads, channel, placement.fresh))
+        yield Disks(disks, tools.limiter)
 
 
 async def watch_for_stall(activity: Callable[[], int], peer: str, limit: float) -> None:

@@ -25,11 +25,11 @@ from protocol.fingerprints import fingerprints
 from protocol.messages import BLOCK_SIZE
 from storage.buffers import AlignedBuffer
 from storage.opening import open_source
-from xenmoved.migration.rounds import SMALL_BYTES
 from xenmoved.sync.devices import SEGMENT_SIZE
 from xenmoved.sync.segments import whole_volume
 
 PROBE_SECONDS: Final = 0.3
+_SMALL: Final = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def estimate(disks: Sequence[Content], memory: int, rates: Rates) -> Estimate:
     reading = sum(disk.data for disk in disks) / rates.read
     sent = sum(disk.data for disk in disks if disk.fresh)
     first = max(reading, sent / rates.send)
-    second = reading if sent > SMALL_BYTES else 0.0
+    second = reading if sent > _SMALL else 0.0
     blackout = max(reading, memory / rates.send)
     return Estimate(first + second + blackout, blackout)
 

@@ -28,6 +28,7 @@ from xenmoved.jobs import Job
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.logs import log_context
+from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.disks import Disks
 from xenmoved.migration.host import Host
@@ -130,7 +131,10 @@ class OutboundMigration:
         self._job.enter(Phase.PROVISION)
         async with self._transfer.disks(link, dialogue, self._migration) as disks:
             self._job.enter(Phase.PRE_COPY)
-            await disks.pre_copy(self._host.config.transfer.max_rounds)
+            convergence = Convergence(disks, self._job, memory=self._job.memory_total)
+            await convergence.converge(self._host.config.transfer.max_rounds)
+            await convergence.hold()
+            await convergence.check()
             await self._hand_over(link, dialogue, disks)
 
     async def _hand_over(self, link: PeerLink, dialogue: Dialogue, disks: Disks) -> None:

@@ -1,34 +1,76 @@
-"""How many pre-copy rounds, and when to stop.
+"""When pre-copy ends: what the guest would have to wait for if it were suspended now.
 
-A round costs what it reads; what it sends will not have to be sent while the guest is suspended.
-With a tracker that knows what was written, reading and sending shrink together, and rounds pay as
-long as they shrink. With the fallback every round reads the whole volume, and so does the last one
-under suspension, whatever was done before: another round then pays only while what was found to
-differ takes longer to send than a small part of that read.
+A volume whose writes are tracked leaves what was written since the last round, and each round takes
+less time than the one before unless the guest writes as fast as the network carries. A volume that
+nothing can track has to be read in full again under suspension, whatever was done before: another
+round only spares the sending of what the guest wrote so far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from storage.contracts import Everything, Extent
+from storage.extents import total
 from xenmoved.sync.progress import RoundProgress
 
-_SHRINKS = 0.8
-_SMALL_SHARE = 0.1
-SMALL_BYTES = 16 * 2**20
-"""A round that sent no more than this was the last before the suspension."""
+DISK_GOAL: Final = 0.1
+"""Seconds of a blackout that go to disks, when the operator asks for nothing else."""
+
+_SHRINKS: Final = 0.8
+_SMALL_SHARE: Final = 0.1
+_WORTH_MEASURING: Final = 4 * 2**20
+_RATE_UNKNOWN: Final = 100 * 2**20
 
 
-def another_round(done: Sequence[RoundProgress], max_rounds: int) -> bool:
-    """Whether to run one more pre-copy round of a volume, given those that were run."""
-    if not done:
-        return True
-    last = done[-1]
-    if len(done) >= max_rounds or last.data_bytes <= SMALL_BYTES:
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the disks would cost a guest that is suspended now.
+
+    `left` is the bytes that are known to be written and not sent, `seconds` the time for the last
+    round, of which `floor` stays whatever further rounds send before.
+    """
+
+    left: int
+    seconds: float
+    floor: float
+
+
+def outlook(
+    pending: Sequence[tuple[list[Extent] | Everything, Sequence[RoundProgress]]], rate: float
+) -> Outlook:
+    """Look ahead, given what each volume has pending, its rounds, and bytes a second of them all.
+
+    What an untracked volume has to send is taken to be what its last round sent.
+    """
+    left = 0
+    floor = 0.0
+    for written, rounds in pending:
+        if isinstance(written, Everything):
+            whole = [one.seconds for one in rounds if one.total == rounds[0].total]
+            floor = max(floor, min(whole))
+            left += rounds[-1].data_bytes
+        else:
+            left += total(written)
+    return Outlook(left, floor + left / rate, floor)
+
+
+def send_rate(done: Sequence[tuple[int, float]], limit: int | None) -> float:
+    """Bytes a second that rounds have reached, given the bytes and seconds of each."""
+    reached = [size / max(seconds, 1e-3) for size, seconds in done if size >= _WORTH_MEASURING]
+    return min(max(reached, default=_RATE_UNKNOWN), limit or float("inf"))
+
+
+def another_round(outlooks: Sequence[Outlook], goal: float, max_rounds: int) -> bool:
+    """Whether to run one more pre-copy round, given the outlook after each that was run.
+
+    Not when the last one meets `goal` (seconds), and not when rounds no longer make it better.
+    """
+    last = outlooks[-1]
+    if last.seconds <= goal or len(outlooks) >= max_rounds:
         return False
-    if len(done) == 1:
-        return True  # the first round takes long: much may have been written meanwhile
-    if len(done) > 2 and last.data_bytes > _SHRINKS * done[-2].data_bytes:
+    if last.seconds - last.floor <= _SMALL_SHARE * last.seconds:
         return False
-    rate = sum(r.data_bytes for r in done) / max(sum(r.seconds for r in done), 1e-6)
-    return last.data_bytes / max(rate, 1.0) > _SMALL_SHARE * last.seconds
+    return len(outlooks) == 1 or last.seconds <= _SHRINKS * outlooks[-2].seconds

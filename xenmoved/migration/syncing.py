@@ -63,7 +63,7 @@ class OutboundSync:
         self._job.enter(Phase.PROVISION)
         async with self._transfer.disks(link, dialogue, self._id) as disks:
             self._job.enter(Phase.PRE_COPY)
-            await disks.pre_copy(max_rounds=1)
+            await disks.first_round()
             if self._transfer.verify:
                 self._job.enter(Phase.VERIFY)
                 await disks.verify()

@@ -18,7 +18,6 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending
 from xenmoved.problems import AbortRequested, Refused, problem, problems_of
 from xenmoved.sync.compression import Compression
-from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.source import SyncTools
 from xenmoved.tasks import alongside
 
@@ -28,14 +27,13 @@ class Transfer:
 
     def __init__(self, host: Host, job: Job, sending: Sending, options: TransferOptions) -> None:
         configured = host.config.transfer
-        rate = configured.rate_limit if options.rate_limit is None else options.rate_limit or None
         self._host = host
         self._job = job
         self._sending = sending
         self._compression = Compression(options.compression or configured.compression.value)
         self._keep_partial = options.keep_partial
         self.verify = configured.verify if options.verify is None else options.verify
-        self.limiter = RateLimiter(rate)
+        self.limiter = job.steering.limiter
 
     @asynccontextmanager
     async def disks(

@@ -115,7 +115,7 @@ class VolumeSource:
     ) -> RoundProgress:
         self._number += 1
         progress = RoundProgress(self._number, extent)
-        self.progress.rounds.append(progress)
+        self.progress.add(progress)
         started, sent = monotonic(), self._channel.sent_bytes
         try:
             async with asyncio.TaskGroup() as group:

@@ -94,7 +94,7 @@ class VolumeTarget:
         match event:
             case RoundBegun(number, compare):
                 self._digest = RoundDigest()
-                self._progress.rounds.append(RoundProgress(number, self._volume.size))
+                self._progress.add(RoundProgress(number, self._volume.size))
                 self._credit.clear()
                 self._comparison = group.create_task(self._compare()) if compare else None
             case CreditArrived():

@@ -1,0 +1,88 @@
+"""Bringing the disks at the target so close that the guest can be suspended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from xenmoved.control.api import Phase
+from xenmoved.jobs import Job
+from xenmoved.migration.disks import Disks
+from xenmoved.migration.rounds import DISK_GOAL, Outlook, another_round
+from xenmoved.problems import JobError, problem
+
+log = logging.getLogger(__name__)
+
+FIXED_COST: Final = 1.0
+"""Seconds of a blackout that go to the toolstacks, whatever is moved."""
+
+_HOLD_PAUSE: Final = 1.0
+_CLOSE_PAUSE: Final = 0.1
+
+
+class Convergence:
+    """The pre-copy of one job. `memory` is the bytes that are sent while the guest is suspended."""
+
+    def __init__(self, disks: Disks, job: Job, *, memory: int) -> None:
+        self._disks = disks
+        self._job = job
+        self._memory = memory
+
+    async def converge(self, max_rounds: int) -> None:
+        """Run rounds until the guest can be suspended, or until further ones do not help."""
+        await self._disks.first_round()
+        outlooks = [await self._look()]
+        while another_round(outlooks, self._goal(), max_rounds):
+            await self._disks.round()
+            outlooks.append(await self._look())
+
+    async def hold(self) -> None:
+        """Stay close for as long as the operator wants the guest to be held here."""
+        while self._job.steering.hold:
+            self._job.enter(Phase.HOLD)
+            outlook = await self._look()
+            if outlook.seconds - outlook.floor > self._goal():
+                await self._disks.round()
+            await self._job.steering.wait(_HOLD_PAUSE)
+
+    async def check(self) -> None:
+        """Raise JobError when the guest would stand still for longer than the operator allows."""
+        limit = self._job.steering.max_downtime
+        if limit is None:
+            return
+        expected = (await self._look()).seconds + self._other()
+        if expected <= limit:
+            return
+        text = (
+            f"{self._job.guest} would stand still for about {expected:.1f} s, and --max-downtime "
+            f"allows {limit:g} s"
+        )
+        hint = "allow more, or try again when it writes less; it runs here, nothing was changed"
+        raise JobError([problem("downtime", text, hint)])
+
+    async def stay_close(self, suspended: asyncio.Event) -> None:
+        """Keep sending what the guest writes until it stands still."""
+        while not suspended.is_set():
+            await self._look()
+            await self._disks.tracked_round()
+            try:
+                async with asyncio.timeout(_CLOSE_PAUSE):
+                    await suspended.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> Outlook:
+        found = await self._disks.look()
+        self._job.look(found.left)
+        log.debug("%d bytes left: %.3f s", found.left, found.seconds)
+        return found
+
+    def _goal(self) -> float:
+        """Seconds that the last round may take."""
+        limit = self._job.steering.max_downtime
+        return DISK_GOAL if limit is None else max(DISK_GOAL, limit - self._other())
+
+    def _other(self) -> float:
+        """Seconds of the blackout that are not the disks'."""
+        return FIXED_COST + self._memory / self._disks.rate

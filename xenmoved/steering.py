@@ -1,0 +1,60 @@
+"""What an operator may change while a job runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+from xenmoved.config.model import Transfer
+from xenmoved.control.api import SetJob, TransferOptions
+from xenmoved.sync.limiter import RateLimiter
+
+
+class Steering:
+    """The wishes for one outgoing job: `max_downtime` in seconds, None for any.
+
+    With `hold` the guest stays here, its disks kept close, until that is taken back.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate_limit: int | None = None,
+        max_downtime: float | None = None,
+        hold: bool = False,
+    ) -> None:
+        self.limiter = RateLimiter(rate_limit)
+        self.max_downtime = max_downtime
+        self._hold = hold
+        self._changed = asyncio.Event()
+
+    @classmethod
+    def of(cls, options: TransferOptions, configured: Transfer) -> Self:
+        """Return what was asked for; where nothing was, what is configured."""
+        rate = configured.rate_limit if options.rate_limit is None else options.rate_limit or None
+        downtime = options.max_downtime or None
+        return cls(rate_limit=rate, max_downtime=downtime, hold=options.hold)
+
+    def change(self, wanted: SetJob) -> None:
+        """Take new wishes, from now on."""
+        if wanted.rate_limit is not None:
+            self.limiter.rate = wanted.rate_limit or None
+        if wanted.max_downtime is not None:
+            self.max_downtime = wanted.max_downtime or None
+        if wanted.hold is not None:
+            self._hold = wanted.hold
+            self._changed.set()
+
+    @property
+    def hold(self) -> bool:
+        """Whether the guest is to be held here."""
+        return self._hold
+
+    async def wait(self, seconds: float) -> None:
+        """Wait so long, or until it is said anew whether to hold."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
