@@ -210,11 +210,14 @@ class TransferOptions:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class PlanMigration:
-    """Ask what stands in the way of a migration. Changes nothing. Answered by `Plan`."""
+    """Ask what stands in the way of a migration. Changes nothing. Answered by `Plan`.
+
+    `mode` None: live where the toolstack and the guest allow it.
+    """
 
     guest: GuestName
     peer: Name
-    mode: Mode
+    mode: Mode | None
     options: TransferOptions = field(default_factory=TransferOptions)
 
 
@@ -248,11 +251,14 @@ class Plan:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class StartMigration:
-    """Move a guest. Answered by the first `JobReport`, or by `Failure` with every problem."""
+    """Move a guest. Answered by the first `JobReport`, or by `Failure` with every problem.
+
+    `mode` None: live where the toolstack and the guest allow it.
+    """
 
     guest: GuestName
     peer: Name
-    mode: Mode
+    mode: Mode | None
     options: TransferOptions = field(default_factory=TransferOptions)
 
 

@@ -1,4 +1,4 @@
-"""A guest that leaves this host, in save mode."""
+"""A guest that leaves this host with its memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from protocol.messages import (
     Attach,
     Findings,
     HandOver,
+    Mode,
     Placement,
     Problem,
     Ready,
@@ -86,7 +87,10 @@ class OutboundMigration:
         self._sending = sending
         self._migration = secrets.token_hex(16)
         self._image: OutgoingImage = host.toolstack.outgoing(
-            self._migration, job.guest, host.spool_of(self._migration)
+            self._migration,
+            job.guest,
+            host.spool_of(self._migration),
+            live=job.mode is Mode.LIVE,
         )
         self._ownership = Ownership(host, job, self._migration, self._image)
         self._transfer = Transfer(host, job, sending, options)
