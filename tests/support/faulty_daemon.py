@@ -20,6 +20,7 @@ Points, each with `:before` and `:after` unless said otherwise:
     answer:MESSAGE                       the target's work for an answer; `:sent` when it was sent
     landing:make                         a volume is made
     outgoing:start, suspended, stream, rollback, discard    as in `OutgoingImage`; `stream:middle`
+    holder:start, ready, done, back      a word to the process that holds the pipes of `xl migrate`
     incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
 """
 
