@@ -54,7 +54,8 @@ class Action(StrEnum):
 class Mode(StrEnum):
     """How a guest is moved."""
 
-    SAVE = "save"
+    LIVE = "live"  # its memory is copied while it runs
+    SAVE = "save"  # it is suspended, then its memory is copied
 
 
 @PEER.add

@@ -67,7 +67,7 @@ from xenmoved.migration.estimate import (
     look,
 )
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
+from xenmoved.migration.offers import Sending, choose_mode, guest_rows, make_sync_offer
 from xenmoved.migration.outbound import OutboundMigration, Preflight, preflight
 from xenmoved.migration.syncing import OutboundSync, check_sync
 from xenmoved.problems import Refused, problem
@@ -133,12 +133,17 @@ class Requests:
         return Guests(tuple(await guest_rows(self._host)))
 
     async def _plan(self, request: PlanMigration) -> Plan:
-        job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode)
+        job = await self._new_job(request)
         found = await preflight(self._host, request.guest, request.peer, job, request.options)
         guess = None
         if not found.problems and found.sending is not None:
             guess = await self._estimate(request, found.sending, found.placements)
-        return _plan_of(request, found, guess)
+        return _plan_of(job, found, guess)
+
+    async def _new_job(self, request: PlanMigration | StartMigration) -> Job:
+        mode = request.mode or await choose_mode(self._host, request.guest)
+        steering = Steering.of(request.options, self._host.config.transfer)
+        return Job(JobKind.MIGRATE, request.guest, request.peer, mode, steering=steering)
 
     async def _estimate(
         self, request: PlanMigration, sending: Sending, placements: Sequence[Placement]
@@ -161,8 +166,7 @@ class Requests:
         return estimate(disks, memory, Rates(min(sent, limit or sent), read))
 
     async def _migrate(self, request: StartMigration) -> JobReport:
-        steering = Steering.of(request.options, self._host.config.transfer)
-        job = Job(JobKind.MIGRATE, request.guest, request.peer, request.mode, steering=steering)
+        job = await self._new_job(request)
         async with self._starting:
             found = await preflight(self._host, request.guest, request.peer, job, request.options)
             if found.problems or found.sending is None:
@@ -354,7 +358,7 @@ class Requests:
     }
 
 
-def _plan_of(request: PlanMigration, found: Preflight, guess: Estimate | None) -> Plan:
+def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
     volumes: list[PlannedVolume] = []
     memory = 0
     if found.sending is not None:
@@ -373,9 +377,9 @@ def _plan_of(request: PlanMigration, found: Preflight, guess: Estimate | None) -
                 )
             )
     return Plan(
-        guest=request.guest,
-        peer=request.peer,
-        mode=request.mode,
+        guest=job.guest,
+        peer=job.peer,
+        mode=job.mode,
         problems=found.problems[:512],
         warnings=(),
         volumes=tuple(volumes),

@@ -112,9 +112,9 @@ class CrashHost(SandboxHost):
         report: JobReport = self.ask(ListJobs(True)).jobs[0]
         return report
 
-    def migrate(self, to: SandboxHost, **options: Any) -> Any:
+    def migrate(self, to: SandboxHost, mode: Mode = Mode.SAVE, **options: Any) -> Any:
         """Ask for a migration; None when the daemon ended before it answered."""
-        request = StartMigration(GUEST, to.name, Mode.SAVE, TransferOptions(**options))
+        request = StartMigration(GUEST, to.name, mode, TransferOptions(**options))
         try:
             return self.ask(request)
         except DaemonUnavailable:
@@ -249,7 +249,7 @@ def _at_work(host: CrashHost) -> list[Any]:
     found = []
     for (migration,) in rows:
         tagged = asyncio.run(find_tagged_processes(migration))
-        for command in ("save", "migrate-receive", "restore"):
+        for command in ("save", "migrate", "migrate-receive", "restore"):
             found += running_command(tagged, command)
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from crash_support import PATIENCE, World
 
+from protocol.messages import Mode
 from xenmoved.sandbox.harness import wait_until
 
 VICTIMS = ("source", "target", "link")
@@ -31,7 +32,7 @@ class Step:
 
     @property
     def at_source(self) -> bool:
-        return self.point.split(":")[0] in ("outbound", "outgoing", "ask")
+        return self.point.split(":")[0] in ("outbound", "outgoing", "holder", "ask")
 
 
 TRIGGERS = {
@@ -156,7 +157,7 @@ XM_STEPS = (
 )
 
 
-def crash(world: World, step: Step, victim: str) -> None:
+def crash(world: World, step: Step, victim: str, mode: Mode = Mode.SAVE) -> None:
     """Migrate, with the fault at its step; return when all is settled again."""
     source = world.source
     target = world.other(source)
@@ -165,7 +166,7 @@ def crash(world: World, step: Step, victim: str) -> None:
     action = "cut" if hit is None else "kill" if hit is here else f"kill={hit.pid}"
     target.xen.faults(**TRIGGERS[step.trigger])
     here.arm(*step.first, f"{action}@{step.point}")
-    source.migrate(target)
+    source.migrate(target, mode)
     wait_until(lambda: here.fired, f"the fault at {step.point}", PATIENCE)
     if hit is not None:
         wait_until(lambda: hit.dead, f"the end of the {victim}", PATIENCE)

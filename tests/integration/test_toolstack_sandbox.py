@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from toolstack_pair import RUNNING, Pair, roll_back
 
-from xenmoved.sandbox.harness import EmulatedHost, make_image
+from xenmoved.sandbox.harness import make_image
 from xenmoved.toolstack import lookup, xl_incoming, xl_outgoing, xm_incoming, xm_outgoing
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 from xenmoved.toolstack.detect import detect
@@ -23,62 +23,8 @@ from xenmoved.toolstack.interface import (
     StartFailed,
     ToolstackError,
 )
-from xenmoved.toolstack.xl import XlToolstack
-from xenmoved.toolstack.xm import XmToolstack
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-class Side:
-    """One host: its emulator, its driver, its spool."""
-
-    def __init__(self, root, kind):
-        self.emulated = EmulatedHost(root)
-        make = XlToolstack if kind == "xl" else XmToolstack
-        self.driver = make(self.emulated.command(kind), root / "etc", root / "sys/class/net")
-        self.spool = root / "spool"
-
-    async def states(self):
-        return {domain.name: domain.state for domain in await self.driver.domains()}
-
-
-class Pair:
-    """A guest on one host and another host to move it to."""
-
-    def __init__(self, folder, kind):
-        self.kind = kind
-        self.here, self.there = Side(folder / "a", kind), Side(folder / "b", kind)
-        self.image = make_image(folder / "disk.img", 4)
-        self.uuid = self.here.emulated.create("web", [self.image], memory=2)
-        self.migration = f"m-{os.getpid()}-{time.monotonic_ns()}"
-        self.arrival = Arrival("web", self.uuid, {"xvda": str(self.image)})
-
-    def outgoing(self):
-        return self.here.driver.outgoing(self.migration, "web", self.here.spool)
-
-    def incoming(self):
-        return self.there.driver.incoming(self.migration, self.arrival, self.there.spool)
-
-    async def received(self):
-        """Both images, with everything passed on but the end."""
-        source, target = self.outgoing(), self.incoming()
-        await target.start()
-        await source.start()
-        await source.suspended()
-        async for piece in source.stream():
-            await target.write(piece)
-        return source, target
-
-    async def receivers(self):
-        tagged = await find_tagged_processes(self.migration)
-        return running_command(tagged, "migrate-receive") + running_command(tagged, "restore")
-
-    async def left(self):
-        """Nothing of the migration may be left but the guest that runs."""
-        tagged = await find_tagged_processes(self.migration)
-        return [p for verb in ("save", "restore") for p in running_command(tagged, verb)] + (
-            await self.receivers()
-        )
 
 
 @pytest.fixture(params=["xl", "xm"])
@@ -103,9 +49,6 @@ def xm(tmp_path):
     yield made
     made.here.emulated.stop()
     made.there.emulated.stop()
-
-
-RUNNING = {"web": DomainState.RUNNING}
 
 
 async def test_host_and_description(pair):
@@ -149,19 +92,6 @@ async def test_move(pair):
     assert await pair.left() == []
     verdict = pair.there.emulated.check("web")
     assert verdict["ok"] and verdict["blocks"]
-
-
-async def roll_back(pair, source, target, times=1):
-    """Give up on both sides, in this process or as a later one would."""
-    for _ in range(times):
-        await target.abort()
-        await source.rollback()
-    assert await pair.here.states() == RUNNING
-    assert await pair.there.states() == {}
-    assert await pair.left() == []
-    assert pair.here.emulated.check("web")["ok"]
-    assert not list(pair.here.spool.glob("*"))
-    assert not list(pair.there.spool.glob("*"))
 
 
 STEPS = ["nothing", "started", "suspended", "half", "streamed", "built"]

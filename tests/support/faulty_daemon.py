@@ -20,6 +20,7 @@ Points, each with `:before` and `:after` unless said otherwise:
     answer:MESSAGE                       the target's work for an answer; `:sent` when it was sent
     landing:make                         a volume is made
     outgoing:start, suspended, stream, rollback, discard    as in `OutgoingImage`; `stream:middle`
+    holder:start, ready, done, back      a word to the process that holds the pipes of `xl migrate`
     incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
 """
 
@@ -46,6 +47,7 @@ from xenmoved.migration.dialogue import Dialogue
 from xenmoved.migration.landing import Landing
 from xenmoved.migration.session import ControlSession
 from xenmoved.toolstack.xl_incoming import XlIncoming
+from xenmoved.toolstack.xl_live import HolderConnection, XlLive
 from xenmoved.toolstack.xl_outgoing import XlOutgoing
 from xenmoved.toolstack.xm_incoming import XmIncoming
 from xenmoved.toolstack.xm_outgoing import XmOutgoing
@@ -206,10 +208,12 @@ def install(faults: Faults) -> None:
     _around(faults, ControlSession, "_answer", message("answer"))
     _after_sending(faults)
     _around(faults, Landing, "_make", "landing:make")
-    for outgoing in (XlOutgoing, XmOutgoing):
+    for outgoing in (XlOutgoing, XlLive, XmOutgoing):
         _around_stream(faults, outgoing)
         for step in ("start", "suspended", "rollback", "discard"):
-            _around(faults, outgoing, step, f"outgoing:{step}")
+            if step in vars(outgoing):
+                _around(faults, outgoing, step, f"outgoing:{step}")
+    _around(faults, HolderConnection, "tell", lambda command: f"holder:{command}")
     for incoming in (XlIncoming, XmIncoming):
         for step in ("start", "write", "build", "commit", "settle", "abort"):
             _around(faults, incoming, step, f"incoming:{step}")

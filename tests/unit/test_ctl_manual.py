@@ -102,7 +102,7 @@ def test_the_daemon_has_a_manual(option):
 
 
 def test_what_is_repeated_for_speed_is_still_right():
-    assert tuple(Mode) == parser.MODES
+    assert (parser.AUTO, *Mode) == parser.MODES
     assert set(Compression) == set(parser.COMPRESSIONS)
     assert arguments.DEFAULT_PORT == DEFAULT_PORT
     assert str(Control().socket) == parser.DEFAULT_SOCKET

@@ -45,12 +45,17 @@ ENDED: Final = frozenset({JobState.DONE, JobState.FAILED, JobState.ABORTED})
 
 
 class Phase(StrEnum):
-    """What a job is busy with, in this order. `tidy` is after the guest is where it belongs."""
+    """What a job is busy with, in this order.
+
+    `memory` is live mode's: it is copied while the guest runs. `tidy` is after the guest is where it
+    belongs.
+    """
 
     PREFLIGHT = "preflight"
     PROVISION = "provision"
     PRE_COPY = "pre-copy"
     HOLD = "hold"
+    MEMORY = "memory"
     SUSPEND = "suspend"
     FINAL_DELTA = "final-delta"
     VERIFY = "verify"
@@ -220,11 +225,14 @@ class TransferOptions:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class PlanMigration:
-    """Ask what stands in the way of a migration. Changes nothing. Answered by `Plan`."""
+    """Ask what stands in the way of a migration. Changes nothing. Answered by `Plan`.
+
+    `mode` None: live where the toolstack and the guest allow it.
+    """
 
     guest: GuestName
     peer: Name
-    mode: Mode
+    mode: Mode | None
     options: TransferOptions = field(default_factory=TransferOptions)
 
 
@@ -258,11 +266,14 @@ class Plan:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class StartMigration:
-    """Move a guest. Answered by the first `JobReport`, or by `Failure` with every problem."""
+    """Move a guest. Answered by the first `JobReport`, or by `Failure` with every problem.
+
+    `mode` None: live where the toolstack and the guest allow it.
+    """
 
     guest: GuestName
     peer: Name
-    mode: Mode
+    mode: Mode | None
     options: TransferOptions = field(default_factory=TransferOptions)
 
 

@@ -22,7 +22,7 @@ _ROW_WITH_BLOCKS: Final = 100
 _JUSTIFIED: Final[tuple[JustifyMethod, ...]] = (
     *("left", "left", "right", "right", "right", "left"),
 )
-_RARE = (Phase.HOLD,)
+_RARE = (Phase.HOLD, Phase.MEMORY)
 """Phases that most jobs do not go through."""
 
 

@@ -20,7 +20,8 @@ from xenmoved.ctl import arguments, completion
 from xenmoved.ctl.exits import MEANINGS, CommandError, Exit
 
 DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
-MODES: Final = ("save",)
+AUTO: Final = "auto"
+MODES: Final = (AUTO, "live", "save")
 COMPRESSIONS: Final = ("off", "zstd", "auto")
 
 _DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
@@ -146,7 +147,8 @@ def _add_transfers(verbs: Any) -> None:
             "--mode",
             choices=MODES,
             default=MODES[0],
-            help="save: suspend the guest for its memory and the last changes (the default)",
+            help="live: copy its memory while it runs; save: suspend it for that; "
+            "auto (the default): live where the toolstack and the guest allow it",
         )
         _add_transfer_options(parser)
         parser.add_argument(

@@ -37,6 +37,7 @@ from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.follow import follow
 from xenmoved.ctl.output import Output
+from xenmoved.ctl.parser import AUTO
 from xenmoved.ctl.text import line
 
 Verb = Callable[[Daemon, Output, Namespace], Exit]
@@ -63,7 +64,7 @@ def run_list(daemon: Daemon, output: Output, args: Namespace) -> Exit:
 
 def run_plan(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Show what a migration would do, and all that stands in its way."""
-    request = PlanMigration(args.guest, args.peer, Mode(args.mode), _options(args))
+    request = PlanMigration(args.guest, args.peer, _mode(args), _options(args))
     answer = daemon.ask(request, Plan, timeout=None, refusal=Exit.REFUSED)
     output.result(answer, views.plan(answer))
     return Exit.REFUSED if answer.problems else Exit.OK
@@ -71,7 +72,7 @@ def run_plan(daemon: Daemon, output: Output, args: Namespace) -> Exit:
 
 def run_migrate(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Move a guest, and follow."""
-    request = StartMigration(args.guest, args.peer, Mode(args.mode), _options(args))
+    request = StartMigration(args.guest, args.peer, _mode(args), _options(args))
     return _start(daemon, output, args, request)
 
 
@@ -162,6 +163,10 @@ VERBS: Final[dict[str, Verb]] = {
     "peer remove": peer_verbs.run_remove,
     "peer ping": peer_verbs.run_ping,
 }
+
+
+def _mode(args: Namespace) -> Mode | None:
+    return None if args.mode == AUTO else Mode(args.mode)
 
 
 def _options(args: Namespace) -> TransferOptions:

@@ -107,6 +107,11 @@ async def guest_rows(host: Host) -> list[GuestRow]:
     return [await _guest_row(host, status) for status in await host.toolstack.domains()]
 
 
+async def choose_mode(host: Host, guest: str) -> Mode:
+    """Return the best mode that a guest can be moved in."""
+    return Mode.LIVE if await host.toolstack.live_obstacle(guest) is None else Mode.SAVE
+
+
 async def make_offer(
     host: Host, guest: str, mode: Mode, options: TransferOptions
 ) -> tuple[Sending | None, list[Problem]]:
@@ -120,6 +125,9 @@ async def make_offer(
         return None, [problem("guest-unknown", f"no guest called {guest} runs on this host", hint)]
     domain = await host.toolstack.describe(guest)
     problems = guest_obstacles(domain, state)
+    if mode is Mode.LIVE and (obstacle := await host.toolstack.live_obstacle(guest)) is not None:
+        hint = "move it with --mode save, which suspends it for the time its memory takes"
+        problems.append(problem("mode", f"{guest} cannot be moved live: {obstacle}", hint))
     if (busy := host.jobs.busy_with(guest)) is not None:
         hint = f"to follow it: xenmovectl watch {busy.job}"
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))

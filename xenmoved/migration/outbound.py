@@ -1,4 +1,4 @@
-"""A guest that leaves this host, in save mode."""
+"""A guest that leaves this host with its memory."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from protocol.messages import (
     Attach,
     Findings,
     HandOver,
+    Mode,
     Placement,
     Problem,
     Ready,
@@ -86,8 +87,12 @@ class OutboundMigration:
         self._job = job
         self._sending = sending
         self._migration = secrets.token_hex(16)
+        self._live = job.mode is Mode.LIVE
         self._image: OutgoingImage = host.toolstack.outgoing(
-            self._migration, job.guest, host.spool_of(self._migration)
+            self._migration,
+            job.guest,
+            host.spool_of(self._migration),
+            live=self._live,
         )
         self._ownership = Ownership(host, job, self._migration, self._image)
         self._transfer = Transfer(host, job, sending, options)
@@ -131,24 +136,31 @@ class OutboundMigration:
         self._job.enter(Phase.PROVISION)
         async with self._transfer.disks(link, dialogue, self._migration) as disks:
             self._job.enter(Phase.PRE_COPY)
-            convergence = Convergence(disks, self._job, memory=self._job.memory_total)
+            memory = 0 if self._live else self._job.memory_total
+            convergence = Convergence(disks, self._job, memory=memory)
             await convergence.converge(self._host.config.transfer.max_rounds)
             await convergence.hold()
             await convergence.check()
-            await self._hand_over(link, dialogue, disks)
+            await self._hand_over(link, dialogue, disks, convergence)
 
-    async def _hand_over(self, link: PeerLink, dialogue: Dialogue, disks: Disks) -> None:
+    async def _hand_over(
+        self, link: PeerLink, dialogue: Dialogue, disks: Disks, convergence: Convergence
+    ) -> None:
         job = self._job
         await self._check_still_running()
         await dialogue.ask(HandOver(), Receiving)
-        job.enter(Phase.SUSPEND)
+        job.enter(Phase.MEMORY if self._live else Phase.SUSPEND)
         await self._ownership.happen(SourceEvent.SUSPENDING)
         await self._image.start()
         async with asyncio.TaskGroup() as group:
             memory = group.create_task(self._send_memory(link))
+            suspended = asyncio.Event()
+            close = group.create_task(convergence.stay_close(suspended))
             await self._image.suspended()
             self._suspended_at = monotonic()
+            suspended.set()
             job.enter(Phase.FINAL_DELTA)
+            await close
             await disks.final_round()
             if self._transfer.verify:
                 job.enter(Phase.VERIFY)

@@ -131,13 +131,24 @@ class Settled(StrEnum):
 
 
 class OutgoingImage(Protocol):
-    """A running domain being turned into a stream. Construction has no effect."""
+    """A running domain being turned into a stream. Construction has no effect.
+
+    A live image begins while the domain runs, and it is the toolstack that suspends it, when little
+    is left to send. Nothing can hold it at that point: what has to happen before the suspension
+    has to be done, or far enough, before `start`. Taking nothing from `stream` only delays it.
+    """
 
     async def start(self) -> None:
-        """Begin to suspend and save the domain. From here until `rollback` it may not run."""
+        """Begin to save the domain: to suspend it or, live, to copy its memory while it runs.
+
+        From here until `rollback` it may be suspended at any moment.
+        """
 
     async def suspended(self) -> None:
-        """Wait until the domain no longer executes. Raises ToolstackError if the save failed."""
+        """Wait until the domain no longer executes. Raises ToolstackError if the save failed.
+
+        A live image gets there only while `stream` is consumed.
+        """
 
     def stream(self) -> AsyncIterator[bytes]:
         """Yield the image in pieces of at most 512 KiB, to its end.
@@ -206,8 +217,17 @@ class Toolstack(Protocol):
     async def bridges(self) -> set[str]:
         """Names of the network bridges that exist on this host."""
 
-    def outgoing(self, migration: str, name: str, spool: Path) -> OutgoingImage:
-        """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
+    async def live_obstacle(self, name: str) -> str | None:
+        """Why the memory of a domain cannot be copied while it runs, None when it can."""
+
+    def outgoing(
+        self, migration: str, name: str, spool: Path, *, live: bool = False
+    ) -> OutgoingImage:
+        """Image of the local domain `name` for a migration; `spool` is a folder it may use.
+
+        With `live` its memory is copied while it runs; raises ToolstackError where the toolstack
+        cannot. `rollback` and `discard` find out by themselves how an earlier process began.
+        """
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> IncomingImage:
         """Receiver for a domain; `spool` is a folder it may use."""

@@ -56,6 +56,15 @@ class Lookup:
             advice=f"Domain {domain.name} stays paused; unpause it by hand when the cause is gone.",
         )
 
+    async def rename(self, domain: DomainStatus, name: str) -> None:
+        """Give exactly this domain another name."""
+        await self.commands.run(
+            "rename",
+            str(domain.domid),
+            name,
+            advice=f"Domain {domain.name} (id {domain.domid}) is {name}; rename it by hand.",
+        )
+
     async def destroy_stopped(self, domain: DomainStatus) -> None:
         """Destroy exactly this domain, which was seen paused or suspended, and see it gone.
 

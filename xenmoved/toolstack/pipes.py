@@ -22,9 +22,14 @@ PIECE: Final = 512 << 10
 def enlarged_pipe() -> tuple[int, int]:
     """Make a pipe (read end, write end), 1 MiB large where the host permits."""
     read, write = os.pipe()
-    with contextlib.suppress(OSError):  # a limit on unprivileged pipes: slower, not wrong
-        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    enlarge(write)
     return read, write
+
+
+def enlarge(descriptor: int) -> None:
+    """Make a pipe 1 MiB large where the host permits."""
+    with contextlib.suppress(OSError):  # a limit on unprivileged pipes: slower, not wrong
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
 
 
 class PipeClosed(ToolstackError):
@@ -104,6 +109,10 @@ class ReadEnd(_End):
 
     def _unwatch(self, descriptor: int) -> None:
         asyncio.get_running_loop().remove_reader(descriptor)
+
+    def enlarge(self) -> None:
+        """Make a pipe that another process made hold as much as `enlarged_pipe`."""
+        enlarge(self._descriptor)
 
     async def read(self, limit: int = PIECE) -> bytes:
         """Read some bytes, at most `limit`; b"" at the end of the file."""

@@ -9,6 +9,8 @@ takes the bytes as they come and
   that is missing the toolstack opens no disk. Trusting that the last bytes to arrive are the end
   would let a sender put an END earlier.
 
+`ImageFollower` only follows the records, to know where an image ends that does not end its pipe.
+
 Memory: the header with its configuration (at most 1 MiB), then at most one record header.
 """
 
@@ -71,12 +73,11 @@ def _rewritten(config: bytes, arrival: Arrival, boot_folders: tuple[str, ...]) -
         raise ToolstackError(f"the image's configuration is no valid JSON: {error}.") from error
 
 
-class ImageFilter:
-    """Checks and adapts one image. Feed it pieces of any size, pass on what it returns."""
+class ImageFollower:
+    """Checks the form of one image. Feed it pieces of any size."""
 
-    def __init__(self, arrival: Arrival, boot_folders: tuple[str, ...] = BOOT_FOLDERS) -> None:
-        self._arrival = arrival
-        self._boot_folders = boot_folders
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._pending = bytearray()
         self._wanted = _HEADER.size
         self._next: Callable[[bytes], bytes] = self._header
@@ -105,9 +106,7 @@ class ImageFilter:
         if self._failure is not None:
             raise ToolstackError(self._failure)
         if not self.complete:
-            raise ToolstackError(
-                f"the image of {self._arrival.name} is incomplete: it has no END record."
-            )
+            raise ToolstackError(f"the image of {self._name} is incomplete: it has no END record.")
         return END_RECORD
 
     def _feed(self, rest: memoryview) -> list[bytes | memoryview]:
@@ -158,9 +157,12 @@ class ImageFilter:
         if length != len(text) or not text.endswith(b"\0"):
             raise ToolstackError("the image's configuration has contradictory lengths.")
         self._expect(_LIBXL_HEADER.size, self._libxl_header)
-        header = encode_header(_rewritten(text[:-1], self._arrival, self._boot_folders))
+        header = encode_header(self._adapt(text[:-1]))
         self.configured = True
         return header
+
+    def _adapt(self, config: bytes) -> bytes:
+        return config
 
     def _libxl_header(self, unit: bytes) -> bytes:
         ident, version, options = _LIBXL_HEADER.unpack(unit)
@@ -210,3 +212,15 @@ class ImageFilter:
             return unit
         self._skip = length + -length % 8
         return unit
+
+
+class ImageFilter(ImageFollower):
+    """Checks and adapts one image. Feed it pieces of any size, pass on what it returns."""
+
+    def __init__(self, arrival: Arrival, boot_folders: tuple[str, ...] = BOOT_FOLDERS) -> None:
+        super().__init__(arrival.name)
+        self._arrival = arrival
+        self._boot_folders = boot_folders
+
+    def _adapt(self, config: bytes) -> bytes:
+        return _rewritten(config, self._arrival, self._boot_folders)

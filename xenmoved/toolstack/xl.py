@@ -27,6 +27,7 @@ from xenmoved.toolstack.interface import (
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.vetting import BOOT_FOLDERS, rewrite_config
 from xenmoved.toolstack.xl_incoming import XlIncoming
+from xenmoved.toolstack.xl_live import MIGRATED_AWAY, XlLive, stale_copy
 from xenmoved.toolstack.xl_outgoing import XlOutgoing
 
 _MIB = 1 << 20
@@ -124,9 +125,16 @@ class XlToolstack:
         """Names of the network bridges that exist on this host."""
         return find_bridges(self._sysfs_net)
 
-    def outgoing(self, migration: str, name: str, spool: Path) -> XlOutgoing:
+    async def live_obstacle(self, name: str) -> str | None:
+        """Why the memory of a domain cannot be copied while it runs, None when it can."""
+        if await self._lookup.find(name + MIGRATED_AWAY) is not None:
+            return stale_copy(name)
+        return None
+
+    def outgoing(self, migration: str, name: str, spool: Path, *, live: bool = False) -> XlOutgoing:
         """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
-        return XlOutgoing(self._lookup, migration, check_name(name), spool)
+        make = XlLive if live or XlLive.was_begun(migration, spool) else XlOutgoing
+        return make(self._lookup, migration, check_name(name), spool)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XlIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""

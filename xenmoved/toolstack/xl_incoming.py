@@ -32,11 +32,8 @@ from xenmoved.toolstack.interface import (
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.pipes import PipeClosed, ReadEnd, WriteEnd, enlarged_pipe
 from xenmoved.toolstack.savefile import ImageFilter
+from xenmoved.toolstack.xl_holder import BANNER, GO, READY, REPORT
 
-BANNER: Final = b"xl migration receiver ready, send binary domain data.\n"
-READY: Final = b"domain received, ready to unpause\0"
-GO: Final = b"domain is yours, you are cleared to unpause\0"
-REPORT: Final = b"my copy unpause results are as follows\0"
 INCOMING: Final = "--incoming"
 
 COMMITTING: Final = "committing"

@@ -29,28 +29,23 @@ _ENDED: Final = (DomainState.SHUTDOWN, DomainState.CRASHED, DomainState.DYING)
 
 
 class XlOutgoing:
-    """`OutgoingImage` of `xl`."""
+    """`OutgoingImage` of `xl`, with `xl save`."""
+
+    verb = "save"
+    stopped: tuple[DomainState, ...] = STOPPED
 
     def __init__(self, lookup: Lookup, migration: str, name: str, spool: Path) -> None:
         self._lookup = lookup
         self._migration = check_migration(migration)
         self._name = name
         self._spool = spool
-        self._log = spool / f"{migration}.save.log"
+        self._log = spool / f"{migration}.{self.verb}.log"
         self._process: Process | None = None
         self._pipe: ReadEnd | None = None
 
     async def start(self) -> None:
         """Begin to suspend and save the domain."""
-        if self._process is not None:
-            raise ToolstackError(f"the save of domain {self._name} was started already.")
-        domain = await self._lookup.get(self._name)
-        if domain.state is not DomainState.RUNNING:
-            raise ToolstackError(
-                f"domain {self._name} is {domain.state}, only a running one can be moved with its "
-                "memory. Unpause it, or move it while it is shut down."
-            )
-        self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._require_running()
         read, write = enlarged_pipe()
         pipe = ReadEnd(read)
         try:
@@ -70,6 +65,19 @@ class XlOutgoing:
             os.close(write)
         self._pipe = pipe
 
+    async def _require_running(self) -> DomainStatus:
+        """Return the domain when it can be saved, and make the spool."""
+        if self._process is not None:
+            raise ToolstackError(f"the save of domain {self._name} was started already.")
+        domain = await self._lookup.get(self._name)
+        if domain.state is not DomainState.RUNNING:
+            raise ToolstackError(
+                f"domain {self._name} is {domain.state}, only a running one can be moved with its "
+                "memory. Unpause it, or move it while it is shut down."
+            )
+        self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return domain
+
     def _started(self) -> tuple[Process, ReadEnd]:
         if self._process is None or self._pipe is None:
             raise ToolstackError(f"the save of domain {self._name} was not started.")
@@ -80,20 +88,24 @@ class XlOutgoing:
         process, _ = self._started()
         while True:
             status = process.status()
-            domain = await self._lookup.find(self._name)
+            domain = await self._find()
             if status is not None and status != 0:
                 raise process.error(f"Domain {self._name} was not saved.")
             if domain is None or domain.state in _ENDED:
                 state = "gone" if domain is None else domain.state
                 raise ToolstackError(f"domain {self._name} is {state}: it ended by itself.")
-            if domain.state in STOPPED:
+            if domain.state in self.stopped:
                 return
             if status == 0:
                 raise ToolstackError(
-                    f"`xl save` of domain {self._name} is done, yet the domain is {domain.state}. "
-                    "Somebody resumed it."
+                    f"`xl {self.verb}` of domain {self._name} is done, yet the domain is "
+                    f"{domain.state}. Somebody resumed it."
                 )
-            await asyncio.sleep(_POLL)
+            await self._wait_a_little()
+
+    async def _wait_a_little(self) -> None:
+        """Wait until it is worth while to look at the domain again."""
+        await asyncio.sleep(_POLL)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the image in pieces of at most 512 KiB, to its end."""
@@ -103,32 +115,49 @@ class XlOutgoing:
         status = await process.wait(_EXIT_TIMEOUT)
         if status != 0:
             raise process.error(f"The image of domain {self._name} is incomplete.")
-        domain = await self._lookup.get(self._name)
-        if domain.state not in STOPPED:
+        self._require_stopped(await self._find())
+
+    def _require_stopped(self, domain: DomainStatus | None) -> None:
+        """Raise unless the domain that was saved is still as its image has it."""
+        state = "gone" if domain is None else domain.state
+        if state not in self.stopped:
             raise ToolstackError(
-                f"domain {self._name} is {domain.state} after it was saved, expected paused. "
-                "Somebody resumed it: its image is out of date."
+                f"domain {self._name} is {state} after it was saved, expected paused or suspended. "
+                "Somebody resumed or destroyed it: its image is out of date."
             )
 
+    async def _find(self) -> DomainStatus | None:
+        """Find the domain by the name that it may have now."""
+        return await self._lookup.find(self._name)
+
     async def _saving(self) -> list[TaggedProcess]:
-        return await working_on(self._migration, ("save",), self._process)
+        return await working_on(self._migration, (self.verb,), self._process)
+
+    async def _take_back(self) -> None:
+        """Have the process that saves end, and let the domain run."""
+        if self._pipe is not None:
+            self._pipe.close()
+
+    async def _give_away(self) -> None:
+        """Have the process that saves end, with the domain gone or stopped."""
 
     async def rollback(self) -> None:
         """Make the domain run here again, whatever step was reached."""
-        if self._pipe is not None:
-            self._pipe.close()
         deadline = time.monotonic() + _ROLLBACK_TIMEOUT
         tried_resume = False
         while True:
+            await self._take_back()
             # In this order: with no process left, nothing but us changes the state any more.
             saving = await self._saving()
-            domain = await self._lookup.find(self._name)
+            domain = await self._find()
             if not saving:
                 if domain is None or domain.state in _ENDED:
                     break
-                if domain.state is DomainState.RUNNING:
+                if domain.name != self._name:
+                    await self._lookup.rename(domain, self._name)
+                elif domain.state is DomainState.RUNNING:
                     break
-                if domain.state is DomainState.SUSPENDED:
+                elif domain.state is DomainState.SUSPENDED:
                     if tried_resume:
                         raise self._unresumable(domain)
                     tried_resume = True
@@ -138,12 +167,18 @@ class XlOutgoing:
             if time.monotonic() > deadline:
                 raise self._stuck(saving, domain)
             await asyncio.sleep(_POLL)
+        await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
         await remove_files(self._log)
 
     def _unresumable(self, domain: DomainStatus) -> ToolstackError:
         return ToolstackError(
-            f"domain {self._name} (id {domain.domid}) is suspended and the `xl save` that could "
-            "resume it was killed; this host's `xl` has no working `resume` (Xen 4.20 brought it). "
+            f"domain {self._name} (id {domain.domid}) is suspended and the `xl {self.verb}` that "
+            "could resume it was killed; this host's `xl` has no working `resume` (Xen 4.20 "
+            "brought it). "
             f"What is left is `xl destroy {domain.domid}` and starting it from its configuration: "
             "its disks are here as after a power failure, its memory is lost."
         )
@@ -153,7 +188,7 @@ class XlOutgoing:
         if saving:
             pids = ", ".join(str(process.pid) for process in saving)
             return ToolstackError(
-                f"`xl save` of domain {self._name} (process {pids}) has not ended within "
+                f"`xl {self.verb}` of domain {self._name} (process {pids}) has not ended within "
                 f"{_ROLLBACK_TIMEOUT:g} s, the domain is {state}. Do not kill it with -9: it is "
                 "what resumes the domain. Look at /var/log/xen and at the guest's console."
             )
@@ -167,11 +202,10 @@ class XlOutgoing:
         deadline = time.monotonic() + _EXIT_TIMEOUT
         while saving := await self._saving():
             if time.monotonic() > deadline:
-                raise self._stuck(saving, await self._lookup.find(self._name))
+                raise self._stuck(saving, await self._find())
+            await self._give_away()
             await asyncio.sleep(_POLL)
-        domain = await self._lookup.find(self._name)
+        domain = await self._find()
         if domain is not None and domain.state is not DomainState.DYING:
             await self._lookup.destroy_stopped(domain)
-        if self._pipe is not None:
-            self._pipe.close()
-        await remove_files(self._log)
+        await self._clean_up()

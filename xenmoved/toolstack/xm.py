@@ -83,8 +83,17 @@ class XmToolstack:
         """Names of the network bridges that exist on this host."""
         return find_bridges(self._sysfs_net)
 
-    def outgoing(self, migration: str, name: str, spool: Path) -> XmOutgoing:
+    async def live_obstacle(self, name: str) -> str | None:
+        """Why the memory of a domain cannot be copied while it runs, None when it can."""
+        return (
+            "`xm` copies memory from a running guest only to another xend, over a connection of "
+            "its own without encryption"
+        )
+
+    def outgoing(self, migration: str, name: str, spool: Path, *, live: bool = False) -> XmOutgoing:
         """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
+        if live:
+            raise ToolstackError(f"domain {name} cannot be moved live: this host has `xm`.")
         return XmOutgoing(self._lookup, migration, check_name(name), spool)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XmIncoming:
