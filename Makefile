@@ -4,12 +4,13 @@ PYTHON ?= python3
 # Much of the time of a test is waiting: more workers than processors are of use.
 WORKERS ?= 4
 PYTEST_ARGS ?=
+SOAK_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv demo test test-slow bench lint format clean
+.PHONY: help venv demo test test-slow soak bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -41,6 +42,9 @@ test: $(STAMP) ## Check style and types, run all tests
 
 test-slow: $(STAMP) ## Run the rest of the crash matrix too: half an hour
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST_ARGS)
+
+soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour (SOAK_ARGS=...)
+	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 import pytest
-from crash_support import Worlds
+
+from tests.support.crash import Worlds
 
 
 @pytest.fixture(scope="session")

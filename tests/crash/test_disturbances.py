@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 import pytest
-from crash_support import EXECUTES, GUEST, PATIENCE, World
 
+from tests.support.crash import EXECUTES, GUEST, PATIENCE, World
 from xenmoved.control.api import AbortJob, Done, Failure, JobReport, JobState, RemovePeer
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.toolstack.commands import find_tagged_processes, running_command

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from crash_support import PATIENCE, World
 
 from protocol.messages import Mode
+from tests.support.crash import PATIENCE, World
 from xenmoved.sandbox.harness import wait_until
 
 VICTIMS = ("source", "target", "link")

@@ -47,8 +47,8 @@ ENDED: Final = frozenset({JobState.DONE, JobState.FAILED, JobState.ABORTED})
 class Phase(StrEnum):
     """What a job is busy with, in this order.
 
-    `memory` is live mode's: it is copied while the guest runs. `tidy` is after the guest is where it
-    belongs.
+    `memory` is live mode's: it is copied while the guest runs. `tidy` is after the guest is where
+    it belongs.
     """
 
     PREFLIGHT = "preflight"

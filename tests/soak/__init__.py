@@ -1,0 +1,1 @@
+"""Migrations that are disturbed at random moments, one after the other."""
