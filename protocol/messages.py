@@ -56,6 +56,7 @@ class Mode(StrEnum):
 
     LIVE = "live"  # its memory is copied while it runs
     SAVE = "save"  # it is suspended, then its memory is copied
+    COLD = "cold"  # it does not run, and is not started
 
 
 @PEER.add

@@ -13,8 +13,10 @@ from storage.errors import UnsupportedVolume, VolumeError, VolumeNotFound
 from storage.rawfile import RawFile
 
 
-def open_source(path: str | os.PathLike[str]) -> Volume:
+def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Volume:
     """Open a file or block device for reading, whoever else has it open.
+
+    With `exclusive` nobody may: raises `VolumeInUse`.
 
     Symbolic links are followed; a loop device is a block device like others. The volume is named
     after the path. Raises `VolumeNotFound`, `UnsupportedVolume` for anything else than a regular
@@ -28,7 +30,7 @@ def open_source(path: str | os.PathLike[str]) -> Volume:
     except OSError as error:
         raise VolumeError(f"volume {name}: cannot open it: {reason(error)}") from error
     if stat.S_ISBLK(mode):
-        return BlockDevice.open(name, name=name, writable=False)
+        return BlockDevice.open(name, name=name, writable=exclusive)
     if stat.S_ISREG(mode):
-        return RawFile.open(name, name=name, writable=False)
+        return RawFile.open(name, name=name, writable=exclusive)
     raise UnsupportedVolume(f"volume {name} is neither a regular file nor a block device")

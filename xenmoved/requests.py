@@ -161,9 +161,7 @@ class Requests:
             Content(size, placement.fresh)
             for size, placement in zip(data, placements, strict=False)
         ]
-        guest = sending.offer.guest
-        memory = guest.memory if guest is not None else 0
-        return estimate(disks, memory, Rates(min(sent, limit or sent), read))
+        return estimate(disks, _memory_of(sending), Rates(min(sent, limit or sent), read))
 
     async def _migrate(self, request: StartMigration) -> JobReport:
         job = await self._new_job(request)
@@ -171,8 +169,7 @@ class Requests:
             found = await preflight(self._host, request.guest, request.peer, job, request.options)
             if found.problems or found.sending is None:
                 raise Refused(found.problems)
-            guest = found.sending.offer.guest
-            job.memory_total = guest.memory if guest is not None else 0
+            job.memory_total = _memory_of(found.sending)
             await self._host.jobs.add(job)
         migration = OutboundMigration(self._host, job, found.sending, request.options)
         job.task = self._tasks.create_task(migration.run())
@@ -363,7 +360,7 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
     memory = 0
     if found.sending is not None:
         offer = found.sending.offer
-        memory = offer.guest.memory if offer.guest is not None else 0
+        memory = _memory_of(found.sending)
         for offered, path, placement in zip(
             offer.volumes, found.sending.paths, found.placements, strict=False
         ):
@@ -387,6 +384,12 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
         estimate=guess.total if guess is not None else None,
         blackout=guess.blackout if guess is not None else None,
     )
+
+
+def _memory_of(sending: Sending) -> int:
+    """Bytes of memory that move with a guest."""
+    guest, mode = sending.offer.guest, sending.offer.mode
+    return guest.memory if guest is not None and mode is not Mode.COLD else 0
 
 
 async def _measure(link: PeerLink, seconds: float) -> float:

@@ -154,16 +154,20 @@ class Dom0(SandboxHost):
 
     # --- requests ---
 
-    def plan(self, guest: str, peer: str = "host-b", **options: Any) -> Plan:
+    def plan(
+        self, guest: str, peer: str = "host-b", mode: Mode | None = Mode.SAVE, **options: Any
+    ) -> Plan:
         """Ask what a migration would be."""
-        request = PlanMigration(guest, peer, Mode.SAVE, TransferOptions(**options))
+        request = PlanMigration(guest, peer, mode, TransferOptions(**options))
         answer = self.ask(request)
         assert isinstance(answer, Plan), answer
         return answer
 
-    def try_migrate(self, guest: str, peer: str = "host-b", **options: Any) -> Any:
+    def try_migrate(
+        self, guest: str, peer: str = "host-b", mode: Mode | None = Mode.SAVE, **options: Any
+    ) -> Any:
         """Ask for a migration; return its first report or the refusal."""
-        return self.ask(StartMigration(guest, peer, Mode.SAVE, TransferOptions(**options)))
+        return self.ask(StartMigration(guest, peer, mode, TransferOptions(**options)))
 
     def begin(self, guest: str, peer: str = "host-b", **options: Any) -> JobReport:
         """Start a migration, which must be accepted."""

@@ -227,7 +227,7 @@ class TransferOptions:
 class PlanMigration:
     """Ask what stands in the way of a migration. Changes nothing. Answered by `Plan`.
 
-    `mode` None: live where the toolstack and the guest allow it.
+    `mode` None: the first of live, save and cold in which it can be moved.
     """
 
     guest: GuestName
@@ -268,7 +268,7 @@ class Plan:
 class StartMigration:
     """Move a guest. Answered by the first `JobReport`, or by `Failure` with every problem.
 
-    `mode` None: live where the toolstack and the guest allow it.
+    `mode` None: the first of live, save and cold in which it can be moved.
     """
 
     guest: GuestName

@@ -21,7 +21,7 @@ from xenmoved.ctl.exits import MEANINGS, CommandError, Exit
 
 DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
 AUTO: Final = "auto"
-MODES: Final = (AUTO, "live", "save")
+MODES: Final = (AUTO, "live", "save", "cold")
 COMPRESSIONS: Final = ("off", "zstd", "auto")
 
 _DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
@@ -147,8 +147,8 @@ def _add_transfers(verbs: Any) -> None:
             "--mode",
             choices=MODES,
             default=MODES[0],
-            help="live: copy its memory while it runs; save: suspend it for that; "
-            "auto (the default): live where the toolstack and the guest allow it",
+            help="live: copy its memory while it runs; save: suspend it for that; cold: it does "
+            "not run; auto (the default): the first of these that can be",
         )
         _add_transfer_options(parser)
         parser.add_argument(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from protocol.errors import Code, ProtocolError
 from protocol.handover import InvalidTransition, TargetEvent, TargetState
-from protocol.messages import Action, Attach, Begin, Fate, Offer, Placement
+from protocol.messages import Action, Attach, Begin, Fate, Mode, Offer, Placement
 from xenmoved.control.api import JobKind, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -74,8 +74,9 @@ class Arrivals:
             }
             job = Job(JobKind.RECEIVE, guest.name, visitor.peer, offer.mode)
             job.enter(Phase.PROVISION)
-            job.memory_total = guest.memory
-            expected = expect(guest, disks, begin.keep_partial)
+            cold = offer.mode is Mode.COLD
+            job.memory_total = 0 if cold else guest.memory
+            expected = expect(guest, disks, keep_partial=begin.keep_partial, cold=cold)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
             await self.host.jobs.add(job)

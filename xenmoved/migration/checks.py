@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from protocol.messages import Action, GuestOffer, Offer, Placement, Problem, VolumeOffer
+from protocol.messages import Action, GuestOffer, Mode, Offer, Placement, Problem, VolumeOffer
 from storage.contracts import Pool
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
@@ -38,6 +38,9 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
     domains = await _domains(host)
     if offer.guest is not None:
         problems += await _guest_problems(host, offer.guest, domains, arriving)
+        problems += await (_config_problems if offer.mode is Mode.COLD else _memory_problems)(
+            host, offer.guest
+        )
     checker = _VolumeChecks(host, peer, offer, domains)
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
@@ -109,12 +112,6 @@ async def _guest_problems(
     if guest.name in arriving:
         text = f"{guest.name} is on its way to {node} already"
         found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {guest.name}"))
-    if guest.memory > info.free_memory:
-        text = (
-            f"{guest.name} needs {format_size(guest.memory)} of memory, {node} has "
-            f"{format_size(info.free_memory)} free"
-        )
-        found.append(problem("memory", text, f"free memory on {node}, or make the guest smaller"))
     bridges = await host.toolstack.bridges()
     wanted = {nic.bridge for nic in guest.nics if nic.bridge is not None}
     for bridge in sorted(wanted - bridges):
@@ -122,6 +119,28 @@ async def _guest_problems(
         text = f"{node} has no bridge {bridge}"
         found.append(problem("bridge", text, f"make it there; bridges of {node}: {known}"))
     return found
+
+
+async def _memory_problems(host: Host, guest: GuestOffer) -> list[Problem]:
+    node, free = host.config.node, (await host.toolstack.host()).free_memory
+    if guest.memory <= free:
+        return []
+    text = (
+        f"{guest.name} needs {format_size(guest.memory)} of memory, {node} has "
+        f"{format_size(free)} free"
+    )
+    return [problem("memory", text, f"free memory on {node}, or make the guest smaller")]
+
+
+async def _config_problems(host: Host, guest: GuestOffer) -> list[Problem]:
+    """Find what keeps a guest, of which there is nothing but its configuration, from being here."""
+    node = host.config.node
+    if guest.config is None:
+        return [problem("guest-config", f"{guest.name} came without its configuration")]
+    if await host.toolstack.read_config(guest.name) is None:
+        return []
+    text = f"{node} has a configuration of a guest called {guest.name} already"
+    return [problem("guest-exists", text, "if it is not needed any more, rename it there")]
 
 
 class _VolumeChecks:

@@ -139,15 +139,17 @@ async def attached_disks(
     compression: Compression,
     readers: int,
     progress: list[VolumeProgress],
+    exclusive: bool,
 ) -> AsyncIterator[Disks]:
     """Open every volume and a channel for it. `progress` gets an entry for each.
 
-    Raises StorageError or LinkError. Leaving the context closes everything.
+    With `exclusive` nobody else may use the volumes meanwhile. Raises StorageError or LinkError.
+    Leaving the context closes everything.
     """
     async with AsyncExitStack() as stack:
         disks = []
         for number, (path, placement) in enumerate(zip(sending.paths, placements, strict=True)):
-            volume = await asyncio.to_thread(open_source, path)
+            volume = await asyncio.to_thread(open_source, path, exclusive=exclusive)
             stack.callback(volume.close)
             threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", readers))
             channel = await link.open(Purpose.VOLUME)

@@ -47,6 +47,7 @@ class Expected:
     keep_partial: bool
     config: str | None
     autostart: bool
+    cold: bool
 
     @property
     def arrival(self) -> Arrival:
@@ -74,8 +75,10 @@ class InboundMigration:
         self._lock = asyncio.Lock()
         self._memory = _Memory()
         self._receiving = False
-        self._image: IncomingImage = host.toolstack.incoming(
-            migration, expected.arrival, host.spool_of(migration)
+        self._image: IncomingImage = (
+            host.toolstack.incoming_cold(expected.arrival)
+            if expected.cold
+            else host.toolstack.incoming(migration, expected.arrival, host.spool_of(migration))
         )
         self.peer = peer
         self.migration = migration
@@ -111,6 +114,8 @@ class InboundMigration:
         self._job.enter(Phase.SUSPEND)
         await self._image.start()
         self._receiving = True
+        if self._expected.cold:
+            self._memory.ended.set()
 
     async def serve_memory(self, channel: Channel) -> None:
         """Feed what comes on the memory channel to the toolstack, to its end."""
@@ -231,7 +236,7 @@ class InboundMigration:
             await self._record(self.state, settled=True)
         self.ended.set()
         if self.state is TargetState.STARTED:
-            log.info("%s runs here", self.guest)
+            log.info("%s is here now", self.guest)
             await self._host.jobs.end(self._job, JobState.DONE)
         else:
             text = self.reason or "the source went away"
@@ -261,6 +266,7 @@ class InboundMigration:
             "keep_partial": expected.keep_partial,
             "config": expected.config,
             "autostart": expected.autostart,
+            "cold": expected.cold,
         }
         entry = Inbound(self.migration, state, self.peer, self.reason, self._job.job, details)
         await self._host.journal.record_inbound(entry, settled=settled)
@@ -278,6 +284,8 @@ class InboundMigration:
     }
 
 
-def expect(guest: GuestOffer, disks: dict[str, str], keep_partial: bool) -> Expected:
+def expect(guest: GuestOffer, disks: dict[str, str], *, keep_partial: bool, cold: bool) -> Expected:
     """Return what is to be kept of an offered guest; `disks` maps each vdev to its path here."""
-    return Expected(guest.name, guest.uuid, disks, keep_partial, guest.config, guest.autostart)
+    return Expected(
+        guest.name, guest.uuid, disks, keep_partial, guest.config, guest.autostart, cold
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from uuid import UUID, uuid4
 
 from protocol.errors import SchemaError
 from protocol.messages import (
@@ -61,8 +63,11 @@ def disk_obstacle(disk: Disk) -> tuple[str, str] | None:
     )
 
 
-def guest_obstacles(domain: Domain, state: DomainState) -> list[Problem]:
-    """Everything about a guest that stands in the way of moving it, whatever the target."""
+def guest_obstacles(domain: Domain, state: DomainState | None) -> list[Problem]:
+    """Everything about a guest that stands in the way of moving it, whatever the target.
+
+    `state` is None for one that is to be moved while there is no domain of it.
+    """
     blocked = {
         disk.vdev: obstacle
         for disk in moving_disks(domain)
@@ -80,13 +85,14 @@ def guest_obstacles(domain: Domain, state: DomainState) -> list[Problem]:
         for obstacle in domain.obstacles
         if not obstacle.startswith(said)
     ]
-    if state is not DomainState.RUNNING:
+    if state not in (None, DomainState.RUNNING):
         found.append(
             problem("guest-state", f"{domain.name} is {state}, not running", _STATE_HINTS[state])
         )
     return found
 
 
+_UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
 _STATE_HINTS = {
     DomainState.PAUSED: "unpause it first: only a running guest can be saved",
     DomainState.SUSPENDED: "a save or migration of it is under way, or one was broken off",
@@ -109,6 +115,8 @@ async def guest_rows(host: Host) -> list[GuestRow]:
 
 async def choose_mode(host: Host, guest: str) -> Mode:
     """Return the best mode that a guest can be moved in."""
+    if await guest_state(host, guest) is None:
+        return Mode.COLD
     return Mode.LIVE if await host.toolstack.live_obstacle(guest) is None else Mode.SAVE
 
 
@@ -119,12 +127,9 @@ async def make_offer(
 
     There is no offer when the guest is unknown or a disk cannot be measured.
     """
-    state = await guest_state(host, guest)
-    if state is None:
-        hint = "xenmovectl list shows the guests of this host"
-        return None, [problem("guest-unknown", f"no guest called {guest} runs on this host", hint)]
-    domain = await host.toolstack.describe(guest)
-    problems = guest_obstacles(domain, state)
+    domain, problems = await _find_guest(host, guest, mode)
+    if domain is None:
+        return None, problems
     if mode is Mode.LIVE and (obstacle := await host.toolstack.live_obstacle(guest)) is not None:
         hint = "move it with --mode save, which suspends it for the time its memory takes"
         problems.append(problem("mode", f"{guest} cannot be moved live: {obstacle}", hint))
@@ -135,7 +140,7 @@ async def make_offer(
     paths: list[str] = []
     for disk in moving_disks(domain):
         try:
-            size = await asyncio.to_thread(_measure, disk.path)
+            size = await asyncio.to_thread(_measure, disk.path, exclusive=mode is Mode.COLD)
             volumes.append(volume_offer(host, disk.path, size, disk.vdev, options.pool))
             paths.append(disk.path)
         except (StorageError, Refused) as error:
@@ -152,6 +157,54 @@ async def make_offer(
         return Sending(build(Offer, plain(offer)), tuple(paths)), problems
     except SchemaError as error:
         return None, [*problems, problem("guest", f"{guest} cannot be described: {error}")]
+
+
+async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None, list[Problem]]:
+    """Describe a guest, and find what stands in the way of moving it in this mode."""
+    state = await guest_state(host, guest)
+    if mode is Mode.COLD:
+        return await _find_stopped(host, guest, state)
+    if state is None:
+        text, hint = f"no guest called {guest} runs on this host", _UNKNOWN_HINT
+        return None, [problem("guest-unknown", text, hint)]
+    domain = await host.toolstack.describe(guest)
+    return domain, guest_obstacles(domain, state)
+
+
+async def _find_stopped(
+    host: Host, guest: str, state: DomainState | None
+) -> tuple[Domain | None, list[Problem]]:
+    if state is not None:
+        text = f"{guest} is {state}: only a guest that does not run moves cold"
+        return None, [problem("guest-state", text, "shut it down, or move it without --mode cold")]
+    if (domain := await host.toolstack.configured(guest)) is None:
+        text = f"no guest called {guest} runs on this host, and there is no configuration of it"
+        return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
+    problems = guest_obstacles(domain, None)
+    moving = {disk.path for disk in moving_disks(domain)}
+    for status in await host.toolstack.domains():
+        for disk in (await host.toolstack.describe(status.name)).disks:
+            if disk.path in moving:
+                text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
+                problems.append(problem("volume-in-use", text, f"shut {status.name} down first"))
+    return replace(domain, uuid=domain.uuid or await _known_uuid(host, moving)), problems
+
+
+async def _known_uuid(host: Host, disks: Collection[str]) -> str:
+    """Return the uuid that the guest of these disks had when it was last moved, or a new one."""
+    for path in disks:
+        if (located := host.pool_of(path)) is not None:
+            owner = await host.journal.owner(located[0].name, located[1])
+            if owner is not None and _is_uuid(owner):
+                return owner
+    return str(uuid4())
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 async def make_sync_offer(
@@ -215,8 +268,8 @@ def volume_offer(
     return VolumeOffer(name, size, vdev, pool, home)
 
 
-def _measure(path: str) -> int:
-    volume = open_source(path)
+def _measure(path: str, *, exclusive: bool = False) -> int:
+    volume = open_source(path, exclusive=exclusive)
     try:
         return volume.size
     finally:

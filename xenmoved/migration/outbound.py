@@ -88,12 +88,7 @@ class OutboundMigration:
         self._sending = sending
         self._migration = secrets.token_hex(16)
         self._live = job.mode is Mode.LIVE
-        self._image: OutgoingImage = host.toolstack.outgoing(
-            self._migration,
-            job.guest,
-            host.spool_of(self._migration),
-            live=self._live,
-        )
+        self._image = _image(host, job, self._migration)
         self._ownership = Ownership(host, job, self._migration, self._image)
         self._transfer = Transfer(host, job, sending, options)
         self._suspended_at: float | None = None
@@ -136,12 +131,29 @@ class OutboundMigration:
         self._job.enter(Phase.PROVISION)
         async with self._transfer.disks(link, dialogue, self._migration) as disks:
             self._job.enter(Phase.PRE_COPY)
+            if self._job.mode is Mode.COLD:
+                await self._hand_over_cold(dialogue, disks)
+                return
             memory = 0 if self._live else self._job.memory_total
             convergence = Convergence(disks, self._job, memory=memory)
             await convergence.converge(self._host.config.transfer.max_rounds)
             await convergence.hold()
             await convergence.check()
             await self._hand_over(link, dialogue, disks, convergence)
+
+    async def _hand_over_cold(self, dialogue: Dialogue, disks: Disks) -> None:
+        """Copy the disks of a guest that nobody can start meanwhile."""
+        await self._ownership.happen(SourceEvent.SUSPENDING)
+        await self._image.start()
+        await disks.first_round()
+        if self._transfer.verify:
+            self._job.enter(Phase.VERIFY)
+            await disks.verify()
+        await self._image.suspended()
+        disks.finish()
+        self._job.enter(Phase.READY)
+        await dialogue.ask(HandOver(), Receiving)
+        await dialogue.ask(Seal(0, blake3().digest()), Ready)
 
     async def _hand_over(
         self, link: PeerLink, dialogue: Dialogue, disks: Disks, convergence: Convergence
@@ -199,6 +211,13 @@ class OutboundMigration:
             channel.close()
 
 
+def _image(host: Host, job: Job, migration: str) -> OutgoingImage:
+    spool = host.spool_of(migration)
+    if job.mode is Mode.COLD:
+        return host.toolstack.outgoing_cold(migration, job.guest, spool)
+    return host.toolstack.outgoing(migration, job.guest, spool, live=job.mode is Mode.LIVE)
+
+
 async def take_back(ownership: Ownership, error: BaseException) -> None:
     """After a failure: the guest runs here again, the target is told. Or the doubt is resolved."""
     if ownership.state not in (SourceState.DONE, SourceState.ABORTED):
@@ -217,7 +236,7 @@ async def conclude(host: Host, job: Job, ownership: Ownership) -> None:
             log.warning("the configuration of %s stays as it is: %s", job.guest, error)
         if unfinished is None:
             await ownership.settle()
-        log.info("%s runs on %s", job.guest, job.peer)
+        log.info("%s is on %s now", job.guest, job.peer)
         await host.jobs.end(job, JobState.DONE, unfinished)
         return
     found = job.problem or problem(

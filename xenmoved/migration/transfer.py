@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import Accepted, Begin, Placement
+from protocol.messages import Accepted, Begin, Mode, Placement
 from protocol.messages import Refused as RefusedByPeer
 from xenmoved.control.api import TransferOptions
 from xenmoved.jobs import Job
@@ -57,6 +57,7 @@ class Transfer:
             compression=compression,
             readers=self._host.config.transfer.readers,
             progress=self._job.volumes,
+            exclusive=self._job.mode is Mode.COLD,
         ) as disks:
             yield disks
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from xenmoved.toolstack.domains import under
-from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.domains import normal_uuid, under
+from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
 from xenmoved.toolstack.vetting import NIC_SCRIPT, PYGRUB, PYGRUB_ARGUMENT, words
 
 TEXT_LIMIT: Final = 1 << 20
@@ -60,6 +60,7 @@ class _Statement:
     key: str
     line: int
     strings: list[tuple[int, int]] = field(default_factory=list)  # spans without the quotes
+    number: str = ""  # the last one in it
 
 
 def _statements(text: str) -> list[_Statement]:
@@ -96,6 +97,7 @@ def _value(text: str, position: int, statement: _Statement, depth: int) -> int:
         statement.strings.append((match.start() + 1, match.end() - 1))
         return match.end()
     if match := _NUMBER.match(text, position):
+        statement.number = match[0]
         return match.end()
     if text[position : position + 1] != "[" or depth > 4:
         raise _unreadable(text, position)
@@ -115,6 +117,7 @@ class _DiskSpec:
     vdev: str = ""
     target: int = 0  # index of the part that names it, -1 for none
     cdrom: bool = False
+    readonly: bool = False
 
 
 def _parse_disk(spec: str) -> _DiskSpec:
@@ -136,10 +139,22 @@ def _parse_disk(spec: str) -> _DiskSpec:
         if _NOT_RAW.fullmatch(value) and (key == "format" or (not key and number)):
             raise ToolstackError(f"disk {spec!r} is not raw")
         disk.cdrom |= value == "cdrom"
+        disk.readonly |= value in ("r", "ro") and (key == "access" or (not key and number > 0))
         if (match := _VDEV.fullmatch(value)) and key in ("", "vdev"):
             disk.vdev = match[1]
             disk.cdrom |= match[2] == "cdrom"
     return disk
+
+
+def _target(disk: _DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
+    """Return what leads to the target of a disk, and its scheme and path. Raises ToolstackError."""
+    lead, target = "", disk.parts[disk.target] if disk.target >= 0 else ""
+    if target.strip().startswith("target"):
+        lead, _, target = target.partition("=")
+        lead += "="
+    if (scheme := _SCHEME.fullmatch(target.strip())) is None:
+        raise ToolstackError(f"disk {spec!r} is not understood")
+    return lead, scheme
 
 
 def adapt_disk(spec: str, disks: Mapping[str, str], is_block: Callable[[str], bool]) -> str:
@@ -149,13 +164,7 @@ def adapt_disk(spec: str, disks: Mapping[str, str], is_block: Callable[[str], bo
     is. Raises ToolstackError when the specification is not understood or may not be taken over.
     """
     disk = _parse_disk(spec)
-    lead, old = "", disk.parts[disk.target] if disk.target >= 0 else ""
-    if old.strip().startswith("target"):
-        lead, _, old = old.partition("=")
-        lead += "="
-    scheme = _SCHEME.fullmatch(old.strip())
-    if scheme is None:
-        raise ToolstackError(f"disk {spec!r} is not understood")
+    lead, scheme = _target(disk, spec)
     if disk.cdrom and not scheme[2]:
         return spec
     local = disks.get(disk.vdev)
@@ -171,6 +180,19 @@ def adapt_disk(spec: str, disks: Mapping[str, str], is_block: Callable[[str], bo
     if not block:
         parts = [part for part in parts if not _BACKEND_PHY.fullmatch(part)]
     return ",".join(parts)
+
+
+def describe_disk(spec: str) -> Disk:
+    """Describe the disk of a specification. Raises ToolstackError when it cannot be moved."""
+    disk = _parse_disk(spec)
+    _, scheme = _target(disk, spec)
+    if not disk.vdev or any(map(_NOT_RAW.fullmatch, scheme[1].split(":"))):
+        raise ToolstackError(f"disk {spec!r} is not understood, or not raw")
+    path = scheme[2].strip()
+    if path and not path.startswith("/") and scheme[1] == "phy:":
+        path = f"/dev/{path}"
+    writable = not (disk.cdrom or disk.readonly)
+    return Disk(disk.vdev, path, "unknown", "raw", writable, disk.cdrom, None, 0)
 
 
 def adapt_vif(spec: str, bridges: Mapping[str, str]) -> str:
@@ -216,6 +238,46 @@ def adapt(
     for start, end, replacement in reversed(edits):
         text = text[:start] + replacement + text[end:]
     return text
+
+
+def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
+    """Describe the domain that a configuration file would start. It has no id.
+
+    Raises ToolstackError when it is not made of plain assignments.
+    """
+    values: dict[str, list[str]] = {}
+    for statement in _statements(text):
+        strings = [text[start:end] for start, end in statement.strings]
+        values[statement.key] = strings or [statement.number]
+    obstacles: list[str] = []
+    disks: list[Disk] = []
+    for spec in values.get("disk", []):
+        try:
+            disks.append(describe_disk(spec))
+        except ToolstackError as error:
+            obstacles.append(str(error))
+    here = Arrival(name, "", {disk.vdev: disk.path for disk in disks if disk.path})
+    try:
+        adapt(text, here, boot_folders, lambda _: True)
+    except ToolstackError as error:
+        obstacles.append(str(error))
+    kind = values.get("type", values.get("builder", ["pv"]))[0]
+    memory = values.get("memory", [""])[0]
+    return Domain(
+        name=name,
+        uuid=normal_uuid(values.get("uuid", [""])[0]),
+        domid=0,
+        kind=kind if kind in ("hvm", "pvh") else "pv",
+        memory=int(memory) << 20 if memory.isdigit() else 0,
+        disks=tuple(disks),
+        nics=tuple(Nic(None, _bridge(spec)) for spec in values.get("vif", []) if spec),
+        obstacles=tuple(dict.fromkeys(obstacles)),
+    )
+
+
+def _bridge(vif: str) -> str | None:
+    named = (part.partition("=") for part in vif.split(","))
+    return next((value.strip() for key, _, value in named if key.strip() == "bridge"), None)
 
 
 def _check(key: str, value: str, arrival: Arrival, boot_folders: tuple[str, ...]) -> None:

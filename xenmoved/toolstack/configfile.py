@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt
+from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt, describe
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread, sync_folder, write_file
-from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
 
 T = TypeVar("T")
 
@@ -67,6 +67,11 @@ class ConfigFolder:
         except UnicodeDecodeError:
             return raw.decode("latin-1")
 
+    async def describe(self, name: str) -> Domain | None:
+        """Describe the domain that NAME.cfg would start, None without one."""
+        text = await self.read(name)
+        return describe(text, name, self._boot_folders) if text is not None else None
+
     async def install(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:
@@ -94,12 +99,16 @@ class ConfigFolder:
             if autostart:
                 remark += f" Then link it in {self._folder / _AUTO} to start {name} at boot."
             return (remark,)
-        if autostart and not self._starters(name):
-            auto = self._folder / _AUTO
+        if autostart:
+            self._start_at_boot(name)
+        return remarks
+
+    def _start_at_boot(self, name: str) -> None:
+        if not self._starters(name):
+            path, auto = self._path(name), self._folder / _AUTO
             auto.mkdir(exist_ok=True)
             (auto / path.name).symlink_to(Path("..") / path.name)
             sync_folder(auto)
-        return remarks
 
     def _starters(self, name: str) -> list[Path]:
         """Entries of `auto` that start this domain: by their own name or by what they link to."""
@@ -128,6 +137,19 @@ class ConfigFolder:
         An entry that is a file of its own is moved to CONFIG_DIR/NAME.auto.moved. Idempotent.
         """
         await self._call(self._retire, name)
+
+    async def bring_back(self, name: str, *, autostart: bool) -> None:
+        """Undo `retire`. Idempotent."""
+        await self._call(self._bring_back, name, autostart)
+
+    def _bring_back(self, name: str, autostart: bool) -> None:
+        self._restore(name)
+        own = self._folder / f"{name}.auto.moved"
+        if own.exists():
+            own.replace(self._folder / _AUTO / self._path(name).name)
+            sync_folder(self._folder / _AUTO)
+        elif autostart:
+            self._start_at_boot(name)
 
     def _retire(self, name: str) -> None:
         path = self._path(name)

@@ -229,8 +229,24 @@ class Toolstack(Protocol):
         cannot. `rollback` and `discard` find out by themselves how an earlier process began.
         """
 
+    def outgoing_cold(self, migration: str, name: str, spool: Path) -> OutgoingImage:
+        """Image without memory of a domain that does not run.
+
+        `start` disables its configuration, so that nobody starts it, and `rollback` enables it.
+        """
+
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> IncomingImage:
         """Receiver for a domain; `spool` is a folder it may use."""
+
+    def incoming_cold(self, arrival: Arrival) -> IncomingImage:
+        """Receiver for a domain that does not run, and is not started."""
+
+    async def configured(self, name: str) -> Domain | None:
+        """Describe a domain as its configuration file has it, None without one.
+
+        Its `uuid` is "" and its `memory` 0 when the file does not tell. Raises ToolstackError when
+        the file cannot be read without executing it.
+        """
 
     async def read_config(self, name: str) -> str | None:
         """Text of the domain's configuration file (CONFIG_DIR/NAME.cfg), None without one."""

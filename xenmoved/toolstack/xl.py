@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.domains import (
@@ -22,6 +23,7 @@ from xenmoved.toolstack.interface import (
     DomainNotFound,
     DomainStatus,
     HostInfo,
+    OutgoingImage,
     ToolstackError,
 )
 from xenmoved.toolstack.lookup import Lookup
@@ -131,15 +133,32 @@ class XlToolstack:
             return stale_copy(name)
         return None
 
-    def outgoing(self, migration: str, name: str, spool: Path, *, live: bool = False) -> XlOutgoing:
+    def outgoing(
+        self, migration: str, name: str, spool: Path, *, live: bool = False
+    ) -> OutgoingImage:
         """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
+        if ColdOutgoing.was_begun(migration, spool):
+            return self.outgoing_cold(migration, name, spool)
         make = XlLive if live or XlLive.was_begun(migration, spool) else XlOutgoing
         return make(self._lookup, migration, check_name(name), spool)
+
+    def outgoing_cold(self, migration: str, name: str, spool: Path) -> ColdOutgoing:
+        """Image without memory of a domain that does not run."""
+        return ColdOutgoing(self._lookup, self._configs, migration, check_name(name), spool)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XlIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""
         check_name(arrival.name)
         return XlIncoming(self._lookup, migration, arrival, spool, self._boot_folders)
+
+    def incoming_cold(self, arrival: Arrival) -> ColdIncoming:
+        """Receiver for a domain that does not run, and is not started."""
+        check_name(arrival.name)
+        return ColdIncoming(self._lookup, arrival)
+
+    async def configured(self, name: str) -> Domain | None:
+        """Describe a domain as CONFIG_DIR/NAME.cfg has it, None without one."""
+        return await self._configs.describe(name)
 
     async def read_config(self, name: str) -> str | None:
         """Text of CONFIG_DIR/NAME.cfg, None without one."""

@@ -7,10 +7,18 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.configfile import ConfigFolder, is_block_device
 from xenmoved.toolstack.domains import check_name
-from xenmoved.toolstack.interface import Arrival, Domain, DomainStatus, HostInfo, ToolstackError
+from xenmoved.toolstack.interface import (
+    Arrival,
+    Domain,
+    DomainStatus,
+    HostInfo,
+    OutgoingImage,
+    ToolstackError,
+)
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.sexpr import Sexpr, child_value, name_of, parse_all
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
@@ -90,11 +98,19 @@ class XmToolstack:
             "its own without encryption"
         )
 
-    def outgoing(self, migration: str, name: str, spool: Path, *, live: bool = False) -> XmOutgoing:
+    def outgoing(
+        self, migration: str, name: str, spool: Path, *, live: bool = False
+    ) -> OutgoingImage:
         """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
+        if ColdOutgoing.was_begun(migration, spool):
+            return self.outgoing_cold(migration, name, spool)
         if live:
             raise ToolstackError(f"domain {name} cannot be moved live: this host has `xm`.")
         return XmOutgoing(self._lookup, migration, check_name(name), spool)
+
+    def outgoing_cold(self, migration: str, name: str, spool: Path) -> ColdOutgoing:
+        """Image without memory of a domain that does not run."""
+        return ColdOutgoing(self._lookup, self._configs, migration, check_name(name), spool)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XmIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""
@@ -107,6 +123,15 @@ class XmToolstack:
             boot_folders=self._boot_folders,
             is_block=is_block_device,
         )
+
+    def incoming_cold(self, arrival: Arrival) -> ColdIncoming:
+        """Receiver for a domain that does not run, and is not started."""
+        check_name(arrival.name)
+        return ColdIncoming(self._lookup, arrival)
+
+    async def configured(self, name: str) -> Domain | None:
+        """Describe a domain as CONFIG_DIR/NAME.cfg has it, None without one."""
+        return await self._configs.describe(name)
 
     async def read_config(self, name: str) -> str | None:
         """Text of CONFIG_DIR/NAME.cfg, None without one."""

@@ -1,0 +1,108 @@
+"""A guest that does not run, on its way: its configuration is what there is of it.
+
+The sender's `NAME.cfg` is disabled before its disks are read, so that neither an operator nor the
+next boot starts the guest from disks that are being copied, or that are the other host's already.
+Taking the guest back enables it again. A word in the spool tells how it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from xenmoved.toolstack.configfile import ConfigFolder
+from xenmoved.toolstack.durable import Ledger, check_migration, remove_files
+from xenmoved.toolstack.interface import Arrival, Settled, ToolstackError
+from xenmoved.toolstack.lookup import Lookup
+
+_BY_HAND: Final = "by-hand"
+_AT_BOOT: Final = "at-boot"
+
+
+async def _require_absent(lookup: Lookup, name: str) -> None:
+    if (domain := await lookup.find(name)) is not None:
+        raise ToolstackError(
+            f"domain {name} is {domain.state} on this host, and was to be moved while it does not "
+            "run. Shut it down, or move it with its memory."
+        )
+
+
+class ColdOutgoing:
+    """`OutgoingImage` without memory, of a domain that does not run."""
+
+    def __init__(
+        self, lookup: Lookup, configs: ConfigFolder, migration: str, name: str, spool: Path
+    ) -> None:
+        self._lookup = lookup
+        self._configs = configs
+        self._name = name
+        self._ledger = Ledger(self._path(migration, spool))
+
+    @staticmethod
+    def _path(migration: str, spool: Path) -> Path:
+        return spool / f"{check_migration(migration)}.cold"
+
+    @classmethod
+    def was_begun(cls, migration: str, spool: Path) -> bool:
+        """Whether a migration was begun in this way, maybe by an earlier process."""
+        return cls._path(migration, spool).exists()
+
+    async def start(self) -> None:
+        """Disable the configuration of the domain, which must not run."""
+        await _require_absent(self._lookup, self._name)
+        self._ledger.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        at_boot = await self._configs.autostart(self._name)
+        await self._ledger.write(_AT_BOOT if at_boot else _BY_HAND)
+        await self._configs.retire(self._name)
+
+    async def suspended(self) -> None:
+        """See that nobody started the domain. Raises ToolstackError."""
+        await _require_absent(self._lookup, self._name)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield nothing: there is no memory."""
+        return
+        yield
+
+    async def rollback(self) -> None:
+        """Enable the configuration again."""
+        word, _ = self._ledger.read()
+        if word:
+            await self._configs.bring_back(self._name, autostart=word == _AT_BOOT)
+        await remove_files(self._ledger.path)
+
+    async def discard(self) -> None:
+        """Leave the configuration disabled: the domain lives elsewhere."""
+        await remove_files(self._ledger.path)
+
+
+class ColdIncoming:
+    """`IncomingImage` without memory: whoever has its configuration has the domain."""
+
+    def __init__(self, lookup: Lookup, arrival: Arrival) -> None:
+        self._lookup = lookup
+        self._arrival = arrival
+
+    async def start(self) -> None:
+        """See that there is no such domain here."""
+        await _require_absent(self._lookup, self._arrival.name)
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Refuse memory."""
+        raise ToolstackError(
+            f"domain {self._arrival.name} was announced as not running, and memory of it came."
+        )
+
+    async def build(self) -> None:
+        """Do nothing: it is not started."""
+
+    async def commit(self) -> None:
+        """Do nothing: it is not started."""
+
+    async def abort(self) -> None:
+        """Do nothing: nothing was built."""
+
+    async def settle(self) -> Settled:
+        """Tell that the domain lives here: nothing about it can have failed."""
+        return Settled.RUNNING
