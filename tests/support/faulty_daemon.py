@@ -46,6 +46,7 @@ from xenmoved.main import main
 from xenmoved.migration.dialogue import Dialogue
 from xenmoved.migration.landing import Landing
 from xenmoved.migration.session import ControlSession
+from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.xl_incoming import XlIncoming
 from xenmoved.toolstack.xl_live import HolderConnection, XlLive
 from xenmoved.toolstack.xl_outgoing import XlOutgoing
@@ -208,7 +209,7 @@ def install(faults: Faults) -> None:
     _around(faults, ControlSession, "_answer", message("answer"))
     _after_sending(faults)
     _around(faults, Landing, "_make", "landing:make")
-    for outgoing in (XlOutgoing, XlLive, XmOutgoing):
+    for outgoing in (XlOutgoing, XlLive, XmOutgoing, ColdOutgoing):
         _around_stream(faults, outgoing)
         for step in ("start", "suspended", "rollback", "discard"):
             if step in vars(outgoing):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xenmoved.toolstack.cfgtext import adapt, adapt_disk, adapt_vif
+from xenmoved.toolstack.cfgtext import adapt, adapt_disk, adapt_vif, describe, describe_disk
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
@@ -232,3 +232,83 @@ async def test_names_do_not_leave_the_folder(folder):
 async def test_failures_are_toolstack_errors(tmp_path):
     with pytest.raises(ToolstackError, match="nowhere"):
         await ConfigFolder(tmp_path / "nowhere", ()).install("web", "", ARRIVAL, False)
+
+
+def described(text):
+    return describe(text, "web", BOOT_FOLDERS)
+
+
+def test_what_a_file_says_of_its_domain():
+    domain = described(TEXT)
+    assert (domain.name, domain.uuid, domain.kind) == ("web", ARRIVAL.uuid, "pv")
+    assert domain.memory == 512 << 20
+    assert [(disk.vdev, disk.path, disk.writable) for disk in domain.disks] == [
+        ("xvda", "/dev/vg/root", True),
+        ("xvdb", "/srv/vg/data,with comma.img", True),
+    ]
+    assert [nic.bridge for nic in domain.nics] == ["xenbr0", "other"]
+    assert domain.obstacles == ()
+
+
+def test_what_a_file_does_not_say():
+    domain = described("name = 'web'\nbuilder = 'hvm'\nmemory = '64'")
+    assert (domain.uuid, domain.kind, domain.memory) == ("", "hvm", 64 << 20)
+    assert domain.disks == domain.nics == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "writable", "cdrom"),
+    [
+        ("phy:vg/root,xvda,w", "/dev/vg/root", True, False),
+        ("phy:/dev/vg/r,xvda,r", "/dev/vg/r", False, False),
+        ("/dev/vg/r,raw,xvda,ro", "/dev/vg/r", False, False),
+        ("vdev=xvda,access=ro,target=/srv/x", "/srv/x", False, False),
+        ("file:/srv/x.iso,hdc:cdrom,r", "/srv/x.iso", False, True),
+        (",hdc:cdrom,r", "", False, True),
+    ],
+)
+def test_a_disk_that_is_described(spec, path, writable, cdrom):
+    disk = describe_disk(spec)
+    assert (disk.path, disk.writable, disk.cdrom) == (path, writable, cdrom)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("disk = ['qcow2:/srv/x.qcow2,xvda,w']", "not raw"),
+        ("disk = ['nbd:host,xvda,w']", "not raw"),
+        ("disk = ['/srv/x,raw']", "not raw"),
+        ("pci = ['01:00.0']", "pci"),
+        ("name = 'db'", "configuration of a domain 'db'"),
+    ],
+)
+def test_what_keeps_a_configured_domain_here(line, why):
+    assert any(why in obstacle for obstacle in described(f"name = 'web'\n{line}\n").obstacles)
+
+
+def test_a_program_is_not_described():
+    with pytest.raises(ToolstackError, match="plain assignment"):
+        described("import os")
+
+
+@pytest.mark.parametrize("own_file", [False, True])
+async def test_bringing_back_undoes_retiring(tmp_path, own_file):
+    folder = ConfigFolder(tmp_path, BOOT_FOLDERS)
+    auto = tmp_path / "auto"
+    auto.mkdir()
+    (tmp_path / "web.cfg").write_text(TEXT)
+    if own_file:
+        (auto / "web.cfg").write_text("of its own")
+    else:
+        (auto / "web.cfg").symlink_to("../web.cfg")
+    await folder.retire("web")
+    assert not await folder.autostart("web")
+    for _ in range(2):
+        await folder.bring_back("web", autostart=True)
+    assert (tmp_path / "web.cfg").read_text() == TEXT
+    assert (auto / "web.cfg").read_text() == ("of its own" if own_file else TEXT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "web.cfg"]
+    (auto / "web.cfg").unlink()
+    await folder.retire("web")
+    await folder.bring_back("web", autostart=False)
+    assert not await folder.autostart("web")

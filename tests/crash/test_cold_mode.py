@@ -1,0 +1,48 @@
+"""A guest that does not run, with the source, the target or the link ended while it moves."""
+
+import pytest
+from test_save_mode import Step
+
+from protocol.messages import Mode
+from tests.support.crash import GUEST, PATIENCE
+from xenmoved.sandbox.harness import wait_until
+
+STEPS = (
+    (Step("outbound:handing-over:after", stays=True), "source"),
+    (Step("outgoing:start:after", stays=True), "source"),
+    (Step("outgoing:suspended:after", stays=True), "link"),
+    (Step("inbound:ready:after", stays=True), "target"),
+    (Step("outbound:commit-sent:after"), "source"),
+    (Step("inbound:committed:after"), "target"),
+    (Step("inbound:started:after", stays=False), "target"),
+    (Step("outbound:done:after", stays=False), "source"),
+    (Step("outgoing:discard:after", stays=False), "source"),
+    (Step("outgoing:rollback:before", stays=True, first=("cut@outgoing:start:after",)), "source"),
+    (Step("outgoing:rollback:after", stays=True, first=("cut@outgoing:start:after",)), "source"),
+)
+
+
+@pytest.mark.parametrize(("step", "victim"), STEPS, ids=[step.point for step, _ in STEPS])
+def test_one_configuration_after_a_crash(worlds, step, victim):
+    with worlds.use() as world:
+        source = world.source
+        target = world.other(source)
+        source.xen.xl("destroy", GUEST)
+        here = source if step.at_source else target
+        here.arm(*step.first, f"{'cut' if victim == 'link' else 'kill'}@{step.point}")
+        source.migrate(target, Mode.COLD)
+        wait_until(lambda: here.fired, f"the fault at {step.point}", PATIENCE)
+        if victim != "link":
+            wait_until(lambda: here.dead, f"the end of the {victim}", PATIENCE)
+        world.restart_dead()
+        world.wait_quiet()
+
+        having = [host for host in world.hosts if (host.config_dir / f"{GUEST}.cfg").exists()]
+        assert len(having) == 1, "the guest can be started on two hosts, or on none"
+        assert step.stays is None or having[0] is (source if step.stays else target)
+        assert not source.domains()
+        assert not target.domains()
+        having[0].xen.xl("create", str(having[0].config_dir / f"{GUEST}.cfg"))
+        wait_until(lambda: having[0].check()["blocks"] > 0, "the guest to write something")
+        assert world.owner() is having[0]
+        world.assert_moves()
