@@ -256,9 +256,9 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
             disks.append(describe_disk(spec))
         except ToolstackError as error:
             obstacles.append(str(error))
-    here = Arrival(name, "", {disk.vdev: disk.path for disk in disks if disk.path})
+    anywhere = Arrival(name, "", {disk.vdev: f"/{disk.vdev}" for disk in disks if disk.path})
     try:
-        adapt(text, here, boot_folders, lambda _: True)
+        adapt(text, anywhere, boot_folders, lambda _: True)
     except ToolstackError as error:
         obstacles.append(str(error))
     kind = values.get("type", values.get("builder", ["pv"]))[0]
