@@ -26,6 +26,8 @@ def pair(tmp_path):
     yield made
     made.here.emulated.stop()
     made.there.emulated.stop()
+    # A test that failed may leave them waiting for a decision, for which they would wait for ever.
+    asyncio.run(kill(made, "migrate", xl_holder.__file__))
 
 
 @pytest.fixture(autouse=True)
