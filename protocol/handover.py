@@ -71,6 +71,7 @@ class TargetEvent(StrEnum):
     COMMIT = "commit"
     GUEST_RUNS = "guest-runs"
     START_FAILED = "start-failed"  # certain: the copy is destroyed
+    START_UNCLEAR = "start-unclear"  # it may run, or may not: somebody has to look
     ABORT = "abort"
     FAILED = "failed"
     LINK_LOST = "link-lost"
@@ -122,12 +123,10 @@ _REFUSE = Step(_T.ABORTED, (_TA.DESTROY_COPY, _TA.SEND_ABORTED))
 SOURCE: Final[SourceTable] = {
     (_S.COPYING, _SE.SUSPENDING): Step(_S.HANDING_OVER),
     (_S.COPYING, _SE.FAILED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),
-    (_S.COPYING, _SE.TARGET_ABORTED): Step(_S.ABORTED),
     (_S.COPYING, _SE.LINK_LOST): Step(_S.ABORTED),
     (_S.COPYING, _SE.RESTARTED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),
     (_S.HANDING_OVER, _SE.TARGET_READY): Step(_S.COMMIT_SENT, (_SA.SEND_COMMIT,)),
     (_S.HANDING_OVER, _SE.FAILED): _RESUME,
-    (_S.HANDING_OVER, _SE.TARGET_ABORTED): _TAKE_BACK,
     (_S.HANDING_OVER, _SE.LINK_LOST): _RESUME,
     (_S.HANDING_OVER, _SE.RESTARTED): _RESUME,
     (_S.COMMIT_SENT, _SE.TARGET_READY): Step(_S.COMMIT_SENT, (_SA.SEND_COMMIT,)),
@@ -156,6 +155,7 @@ TARGET: Final[TargetTable] = {
     (_T.READY, _TE.RESTARTED): _GIVE_UP,
     (_T.COMMITTED, _TE.GUEST_RUNS): Step(_T.STARTED, (_TA.SEND_STARTED,)),
     (_T.COMMITTED, _TE.START_FAILED): _REFUSE,
+    (_T.COMMITTED, _TE.START_UNCLEAR): Step(_T.COMMITTED, (_TA.SETTLE,)),
     (_T.COMMITTED, _TE.COMMIT): Step(_T.COMMITTED),
     (_T.COMMITTED, _TE.LINK_LOST): Step(_T.COMMITTED),
     (_T.COMMITTED, _TE.RESTARTED): Step(_T.COMMITTED, (_TA.SETTLE,)),

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.handover import InvalidTransition, TargetEvent, TargetState
@@ -24,6 +25,10 @@ from xenmoved.problems import Refused
 
 log = logging.getLogger(__name__)
 
+
+_LOOK_EVERY: Final = 10.0
+"""Seconds until it is looked again what became of a start that is in doubt."""
+_COMMITTED: Final = (TargetState.COMMITTED,)
 
 OnFailure = Callable[[BaseException], None]
 
@@ -83,7 +88,7 @@ class Arrivals:
             self._migrations[begin.migration] = migration
             self._landings[begin.migration] = _Site(visitor, migration.landing, on_failure)
         job.volumes = migration.landing.progress
-        self._tasks.create_task(self._forget_when_ended(migration))
+        self._tasks.create_task(self._keep(migration))
         try:
             owner = owner_of(visitor.peer, offer)
             await migration.landing.provision(offer.volumes, placements, owner)
@@ -176,8 +181,10 @@ class Arrivals:
         self._migrations[entry.migration] = migration
         try:
             await migration.restore(entry.state, entry.reason or "the daemon was restarted")
-        finally:
+        except BaseException:
             self._migrations.pop(entry.migration, None)
+            raise
+        self._tasks.create_task(self._keep(migration))
 
     def _site(self, visitor: Visitor, migration: str) -> _Site:
         site = self._landings.get(migration)
@@ -210,8 +217,15 @@ class Arrivals:
                 migration.reason = f"the source did not come back within {timeout:g} s"
             await migration.happen(TargetEvent.READY_TIMEOUT, only_in=(TargetState.READY,))
 
-    async def _forget_when_ended(self, migration: InboundMigration) -> None:
+    async def _keep(self, migration: InboundMigration) -> None:
+        """Keep a migration until it has ended, and see to it that a doubt has an end."""
         with log_context(job=migration.job.job, domain=migration.guest, peer=migration.peer):
-            await migration.ended.wait()
+            while not migration.ended.is_set():
+                try:
+                    async with asyncio.timeout(_LOOK_EVERY):
+                        await migration.ended.wait()
+                except TimeoutError:
+                    if migration.in_doubt:
+                        await migration.happen(TargetEvent.START_UNCLEAR, only_in=_COMMITTED)
         self._migrations.pop(migration.migration, None)
         self._landings.pop(migration.migration, None)

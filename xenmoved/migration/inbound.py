@@ -84,6 +84,7 @@ class InboundMigration:
         self.migration = migration
         self.state = TargetState.RECEIVING
         self.reason = ""
+        self.in_doubt = False
         self._unfinished: Problem | None = None
         self.landing = Landing(host, peer, migration)
         self.ended = asyncio.Event()
@@ -196,14 +197,30 @@ class InboundMigration:
         except ToolstackError as error:
             log.warning("the start of %s is unclear: %s", self.guest, error)
             self.reason = str(error)
-            return await self._settle()
+            return TargetEvent.START_UNCLEAR
         return TargetEvent.GUEST_RUNS
 
     async def _settle(self) -> TargetEvent | None:
-        if await self._image.settle() is Settled.RUNNING:
+        """Find out, or enter the doubt; whoever keeps the migration looks again later."""
+        try:
+            settled = await self._image.settle()
+        except (ToolstackError, OSError) as error:
+            await self._enter_doubt(str(error))
+            return None
+        self.in_doubt = False
+        if settled is Settled.RUNNING:
             return TargetEvent.GUEST_RUNS
         self.reason = self.reason or "the guest was not started before a crash"
         return TargetEvent.START_FAILED
+
+    async def _enter_doubt(self, why: str) -> None:
+        if not self.in_doubt or why != self.reason:
+            log.error("in doubt: %s", why)
+        self.in_doubt, self.reason = True, why
+        self._job.state = JobState.IN_DOUBT
+        text = f"nobody knows whether {self.guest} was started here: {why}"
+        self._job.problem = problem("in-doubt", text, "xenmoved looks again from time to time")
+        await self._host.jobs.save(self._job)
 
     async def _destroy_copy(self) -> TargetEvent | None:
         if self._memory.task is not None and not self._memory.task.done():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Final
 
@@ -27,8 +28,15 @@ from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 log = logging.getLogger(__name__)
 
 _ABORT_PATIENCE: Final = 10.0
-_ASK_EVERY: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
-"""Seconds between two attempts to learn the target's word, the last for all further ones."""
+_ASK_AFTER: Final = (0.0, 0.2, 1.0, 2.0, 5.0, 10.0)
+"""Seconds before each attempt to learn the target's word, the last for all further ones."""
+
+_WORDS: Final = {
+    TargetState.READY: SourceEvent.TARGET_READY,
+    TargetState.STARTED: SourceEvent.TARGET_STARTED,
+    TargetState.ABORTED: SourceEvent.TARGET_ABORTED,
+}
+"""What the target's state means to the source; in every other it is to be asked again."""
 
 
 class Ownership:
@@ -41,6 +49,7 @@ class Ownership:
         self._image = image
         self.state = SourceState.COPYING
         self.dialogue: Dialogue | None = None
+        self._asked = 0
         self.target_reason = ""
         self.unfinished: Problem | None = None
         self.started_at: float | None = None
@@ -79,10 +88,9 @@ class Ownership:
         await self._host.journal.record_outbound(entry, settled=settled)
 
     async def _send_commit(self) -> SourceEvent | None:
-        if self.dialogue is None:
-            return SourceEvent.LINK_LOST
         try:
-            answer = await self.dialogue.ask(Commit(self._migration), Started, Aborted)
+            async with self._any_dialogue() as dialogue:
+                answer = await dialogue.ask(Commit(self._migration), Started, Aborted)
         except (LinkError, ProtocolError, JobError) as error:
             log.warning("no answer to the commit: %s", error)
             return SourceEvent.LINK_LOST
@@ -90,6 +98,7 @@ class Ownership:
 
     async def _ask_target(self) -> SourceEvent | None:
         """Ask until the target's durable word is known. Ends only then, or with the daemon."""
+        self.dialogue = None
         self._job.state = JobState.IN_DOUBT
         self._job.problem = problem(
             "in-doubt",
@@ -98,29 +107,31 @@ class Ownership:
             f"bring {self._job.peer} and the network to it back; nothing is lost meanwhile",
         )
         await self._host.jobs.save(self._job)
-        attempt = 0
         while True:
+            await asyncio.sleep(_ASK_AFTER[min(self._asked, len(_ASK_AFTER) - 1)])
+            self._asked += 1
             try:
                 if (event := await self._inquire()) is not None:
                     self._job.state, self._job.problem = JobState.RUNNING, None
                     return event
             except (LinkError, ProtocolError, JobError) as error:
                 log.warning("in doubt: %s", error)
-            await asyncio.sleep(_ASK_EVERY[min(attempt, len(_ASK_EVERY) - 1)])
-            attempt += 1
 
     async def _inquire(self) -> SourceEvent | None:
+        async with self._any_dialogue() as dialogue:
+            fate = await dialogue.ask(Inquire(self._migration), Fate)
+        self.target_reason = fate.reason
+        return _WORDS.get(fate.state)
+
+    @asynccontextmanager
+    async def _any_dialogue(self) -> AsyncIterator[Dialogue]:
+        """Use the dialogue of the migration while there is one, else one of its own."""
+        if self.dialogue is not None:
+            yield self.dialogue
+            return
         link = await self._host.link(self._job.peer)
         async with await open_dialogue(link, self._host.config.node) as dialogue:
-            fate = await dialogue.ask(Inquire(self._migration), Fate)
-            self.target_reason = fate.reason
-            if fate.state is TargetState.STARTED:
-                return SourceEvent.TARGET_STARTED
-            if fate.state is TargetState.ABORTED:
-                return SourceEvent.TARGET_ABORTED
-            if fate.state is TargetState.READY:
-                return self._word(await dialogue.ask(Commit(self._migration), Started, Aborted))
-        return None
+            yield dialogue
 
     def _word(self, answer: Started | Aborted) -> SourceEvent:
         if isinstance(answer, Started):

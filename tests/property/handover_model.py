@@ -1,0 +1,471 @@
+"""Two hosts, a guest and a network, with the hand-over's own tables, for the explorer.
+
+It does what `xenmoved.migration` does, one atomic step after the other. A state is written to the
+journal, then each action is carried out: between any two steps either daemon may crash, which loses
+what it was about to do and keeps the journal, the guest and its copy; either host may be reset,
+which loses its domain too; and the link may break, which loses questions and answers, or delays a
+question until after those of later connections. Faults are not counted: any number may come.
+
+The toolstack's part is the same in both modes. While the source's toolstack still sends (`SAVING`),
+it lets the guest run again by itself when its reader or, live, the process that holds its pipes
+goes away. Only when it has let go of the guest (`HELD`) is the image whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from enum import StrEnum, auto
+from typing import Any, NamedTuple
+
+from explorer import Step, Wrong
+
+from protocol.handover import (
+    SOURCE,
+    TARGET,
+    SourceAction,
+    SourceEvent,
+    SourceState,
+    SourceTable,
+    TargetAction,
+    TargetEvent,
+    TargetState,
+    TargetTable,
+)
+
+S, SE, SA = SourceState, SourceEvent, SourceAction
+T, TE, TA = TargetState, TargetEvent, TargetAction
+
+
+class Guest(StrEnum):
+    """The domain at the source."""
+
+    RUNS = auto()
+    SAVING = auto()
+    HELD = auto()
+    GONE = auto()
+
+
+class Copy(StrEnum):
+    """The domain at the target."""
+
+    ABSENT = auto()
+    BUILDING = auto()
+    PAUSED = auto()
+    RUNS = auto()
+
+
+class Work(StrEnum):
+    """The source's process that began the migration."""
+
+    ON = auto()
+    BROKEN = auto()  # the toolstack failed
+    OVER = auto()
+
+
+class Session(StrEnum):
+    """The control channel on which it began, as the target sees it."""
+
+    OPEN = auto()
+    CUT = auto()  # and not noticed yet
+    CLOSED = auto()
+
+
+class Ask(StrEnum):
+    """A question to the target."""
+
+    HAND_OVER = auto()
+    SEAL = auto()
+    COMMIT = auto()
+    ABORT = auto()
+    INQUIRE = auto()
+
+
+class Told(StrEnum):
+    """How far a question has come, or its answer."""
+
+    SENT = auto()
+    TAKEN = auto()
+    LOST = auto()
+    FAILED = auto()
+    RECEIVING = auto()
+    READY = auto()
+    STARTED = auto()
+    ABORTED = auto()
+    UNDECIDED = auto()
+
+
+OBSERVE = "observe"
+"""The target's daemon sees what came of the start."""
+
+
+class World(NamedTuple):
+    """One moment. `ran`, `gave_up`, `resets` are what an observer remembers; nobody else does."""
+
+    source: S = S.COPYING
+    source_settled: bool = False
+    source_up: bool = True
+    source_todo: tuple[S | SA, ...] = ()
+    work: Work = Work.ON
+    guest: Guest = Guest.RUNS
+    call: tuple[Ask, Told] | None = None
+    delayed: frozenset[Ask] = frozenset()
+    session: Session = Session.OPEN
+    target: T = T.RECEIVING
+    target_settled: bool = False
+    target_up: bool = True
+    target_todo: tuple[T | TA | str, ...] = ()
+    sealing: bool = False
+    doubt: bool = False
+    copy: Copy = Copy.ABSENT
+    account: bool = True  # what the target's toolstack wrote of the start can be relied on
+    ran: bool = False
+    gave_up: bool = False
+    resets: frozenset[str] = frozenset()
+
+
+class HandOverModel:
+    """What may follow a moment.
+
+    `eager` actions are carried out before the journal is written. `seals`: what the guest is when
+    the source says that its image is whole.
+    """
+
+    def __init__(
+        self,
+        source: SourceTable = SOURCE,
+        target: TargetTable = TARGET,
+        eager: Collection[SA | TA] = (),
+        seals: Guest = Guest.HELD,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._eager = eager
+        self._seals = seals
+        self.used: set[tuple[object, object]] = set()
+
+    def first(self) -> World:
+        """Volumes and memory are about to be sent."""
+        return World()
+
+    def check(self, w: World) -> None:
+        """What must be true at every moment."""
+        if w.guest is Guest.RUNS and w.copy is Copy.RUNS:
+            raise Wrong("the guest runs twice")
+        if w.guest is Guest.GONE and "source" not in w.resets and w.target is not T.STARTED:
+            raise Wrong("the source's domain is gone, and the target has not started its own")
+        if w.copy is Copy.RUNS and w.gave_up:
+            raise Wrong("a target that gave up has started the guest")
+        if w.source is S.DONE and w.target is not T.STARTED:
+            raise Wrong("the source is done without the target's word")
+        if w.source is S.ABORTED and w.target in (T.COMMITTED, T.STARTED):
+            raise Wrong("the guest is both hosts'")
+
+    def is_end(self, w: World) -> bool:
+        """Whether one host has the guest, and both know."""
+        if not (w.source_up and w.target_up) or w.source_todo or w.target_todo:
+            return False
+        if w.doubt and not w.account:
+            return w.source is S.COMMIT_SENT  # an operator has to look
+        if w.call is not None:
+            return False
+        settled = w.source_settled and w.target_settled
+        stayed = w.source is S.ABORTED and w.target is T.ABORTED and w.copy is Copy.ABSENT
+        moved = w.source is S.DONE and w.target is T.STARTED and w.guest is Guest.GONE
+        here = w.guest is Guest.RUNS or ("source" in w.resets and w.guest is Guest.GONE)
+        there = w.copy is Copy.RUNS or ("target" in w.resets and w.copy is Copy.ABSENT)
+        return settled and ((stayed and here) or (moved and there))
+
+    def steps(self, w: World) -> Iterator[Step]:
+        """Yield everything that can happen next."""
+        yield from self._link(w)
+        yield from self._source_steps(w) if w.source_up else self._source_restarts(w)
+        yield from self._target_steps(w) if w.target_up else self._target_restarts(w)
+
+    # --- the link
+
+    def _link(self, w: World) -> Iterator[Step]:
+        travels = w.call is not None and w.call[1] is not Told.LOST
+        if travels and not w.target_up:
+            yield Step("the target does not answer", _lose_call(w))
+        elif travels or w.session is Session.OPEN:
+            cut = _cut(w)
+            yield Step("the link breaks", _lose_call(cut), fault=True)
+            if late := _late(w):
+                yield Step("the link breaks, a question is late", _lose_call(late(cut)), fault=True)
+        for ask in w.delayed:
+            yield Step(f"a late {ask} is lost", w._replace(delayed=w.delayed - {ask}))
+
+    # --- the source
+
+    def _source_happens(self, w: World, event: SE, **changes: Any) -> World:
+        if (step := self._source.get((w.source, event))) is None:
+            raise Wrong(f"the source cannot take {event} in state {w.source}")
+        self.used.add((w.source, event))
+        return w._replace(source_todo=self._ordered(step.state, step.actions), **changes)
+
+    def _ordered(self, state: Any, actions: tuple[Any, ...]) -> tuple[Any, ...]:
+        eager = tuple(action for action in actions if action in self._eager)
+        return (*eager, state, *(action for action in actions if action not in eager))
+
+    def _source_restarts(self, w: World) -> Iterator[Step]:
+        up = w._replace(source_up=True)
+        if not w.source_settled:
+            up = self._source_happens(up, SE.RESTARTED)
+        yield Step("the source restarts", up)
+
+    def _source_steps(self, w: World) -> Iterator[Step]:
+        yield from self._source_crashes(w)
+        if w.guest is Guest.SAVING:
+            if w.work is Work.OVER:
+                yield Step("the save is taken back", w._replace(guest=Guest.RUNS))
+            elif w.work is Work.ON:
+                broken = w._replace(guest=Guest.RUNS, work=Work.BROKEN)
+                yield Step("the save breaks", broken, fault=True)
+        if w.source_todo:
+            action, *rest = w.source_todo
+            done = self._source_does(w._replace(source_todo=tuple(rest)), action)
+            yield Step(f"source: {action}", done)
+        elif w.call is not None and w.call[1] not in (Told.SENT, Told.TAKEN):
+            yield Step(f"source: {w.call[0]} is {w.call[1]}", self._source_hears(w, *w.call))
+        elif w.work is not Work.OVER:
+            yield from self._source_works(w)
+        elif w.call is not None and w.call[0] is Ask.COMMIT:
+            failed = self._source_happens(w, SE.FAILED, call=None)
+            yield Step("the source fails", failed, fault=True)
+            if late := _late(w):
+                yield Step("the source fails, its question is late", late(failed), fault=True)
+        elif w.call is None and w.source in (S.DONE, S.ABORTED):
+            if w.session is Session.OPEN:
+                yield Step("the source closes the channel", w._replace(session=Session.CUT))
+            if not w.source_settled:
+                yield Step("source: settled", w._replace(source_settled=True))
+
+    def _source_crashes(self, w: World) -> Iterator[Step]:
+        down = _cut(w)._replace(source_up=False, source_todo=(), work=Work.OVER, call=None)
+        yield Step("the source crashes", down, fault=True)
+        if late := _late(w):
+            yield Step("the source crashes, its question is late", late(down), fault=True)
+        reset = down._replace(guest=Guest.GONE, resets=w.resets | {"source"})
+        yield Step("the source's host is reset", reset, fault=True)
+
+    def _source_works(self, w: World) -> Iterator[Step]:
+        """Go on with the migration."""
+        failed = _cut(w)._replace(work=Work.OVER, call=None)
+        yield Step("the source fails", self._source_happens(failed, SE.FAILED), fault=True)
+        if w.work is Work.BROKEN:
+            yield Step("source: the save has failed", self._source_happens(failed, SE.FAILED))
+        elif w.call is not None:
+            pass
+        elif w.session is not Session.OPEN:
+            yield Step("source: link lost", self._source_happens(failed, SE.LINK_LOST))
+        elif w.source is S.COPYING:
+            yield Step("source: asks", w._replace(call=(Ask.HAND_OVER, Told.SENT)))
+        elif w.guest is Guest.RUNS:
+            yield Step("source: save", w._replace(guest=Guest.SAVING))
+        elif w.guest is self._seals:
+            yield Step("source: asks", w._replace(call=(Ask.SEAL, Told.SENT)))
+        else:
+            yield Step("source: all is saved", w._replace(guest=Guest.HELD))
+
+    def _source_hears(self, w: World, ask: Ask, told: Told) -> World:  # noqa: PLR0911
+        heard = w._replace(call=None)
+        over = _cut(heard)._replace(work=Work.OVER)
+        words = {Told.STARTED: SE.TARGET_STARTED, Told.ABORTED: SE.TARGET_ABORTED}
+        match ask, told:
+            case Ask.HAND_OVER, Told.RECEIVING:
+                return self._source_happens(heard, SE.SUSPENDING)
+            case Ask.SEAL, Told.READY:
+                return self._source_happens(heard, SE.TARGET_READY, work=Work.OVER)
+            case ((Ask.HAND_OVER | Ask.SEAL), Told.LOST):
+                return self._source_happens(over, SE.LINK_LOST)
+            case ((Ask.HAND_OVER | Ask.SEAL), _):
+                return self._source_happens(over, SE.FAILED)
+            case Ask.ABORT, _:
+                return heard
+            case _, (Told.STARTED | Told.ABORTED):
+                return self._source_happens(heard, words[told])
+            case Ask.COMMIT, _:
+                return self._source_happens(heard, SE.LINK_LOST)
+            case Ask.INQUIRE, Told.READY:
+                return self._source_happens(heard, SE.TARGET_READY)
+            case _:
+                return w._replace(call=(ask, Told.SENT))
+
+    def _source_does(self, w: World, action: S | SA) -> World:
+        match action:
+            case S():
+                return w._replace(source=action)
+            case SA.SEND_COMMIT:
+                return w._replace(call=(Ask.COMMIT, Told.SENT))
+            case SA.SEND_ABORT:
+                return w._replace(call=(Ask.ABORT, Told.SENT))
+            case SA.ASK_TARGET:
+                return w._replace(call=(Ask.INQUIRE, Told.SENT))
+            case SA.RESUME_GUEST:
+                return w if w.guest is Guest.GONE else w._replace(guest=Guest.RUNS)
+            case SA.DISCARD_GUEST:
+                if w.guest is Guest.RUNS:
+                    raise Wrong("a guest that runs is discarded")
+                return w._replace(guest=Guest.GONE)
+        raise NotImplementedError(action)
+
+    # --- the target
+
+    def _target_happens(self, w: World, event: TE, **changes: Any) -> World:
+        if (step := self._target.get((w.target, event))) is None:
+            raise Wrong(f"the target cannot take {event} in state {w.target}")
+        self.used.add((w.target, event))
+        return w._replace(target_todo=self._ordered(step.state, step.actions), **changes)
+
+    def _target_restarts(self, w: World) -> Iterator[Step]:
+        up = w._replace(target_up=True)
+        if not w.target_settled:
+            up = self._target_happens(up, TE.RESTARTED)
+        yield Step("the target restarts", up)
+
+    def _target_steps(self, w: World) -> Iterator[Step]:
+        yield from self._target_crashes(w)
+        if w.call == (Ask.INQUIRE, Told.SENT):
+            fates = {T.READY: Told.READY, T.STARTED: Told.STARTED, T.ABORTED: Told.ABORTED}
+            fate = fates.get(w.target, Told.UNDECIDED)
+            yield Step(f"target: fate {w.target}", w._replace(call=(Ask.INQUIRE, fate)))
+        if w.target_todo:
+            action, *rest = w.target_todo
+            for done in self._target_does(w._replace(target_todo=tuple(rest)), action):
+                yield Step(f"target: {action}", done)
+            return
+        yield from self._target_answers(w)
+        for ask in w.delayed:
+            yield Step(f"target: takes a late {ask}", self._target_decides(w, ask))
+        if w.session is Session.CUT:
+            closed = w._replace(session=Session.CLOSED, sealing=False)
+            if not w.target_settled:
+                closed = self._target_happens(closed, TE.LINK_LOST)
+            yield Step("target: link lost", closed)
+        if w.target in (T.RECEIVING, T.READY) and w.session is Session.OPEN:
+            failed = w._replace(session=Session.CLOSED, sealing=False)
+            if w.call is not None and w.call[1] in (Told.SENT, Told.TAKEN):
+                failed = failed._replace(call=(w.call[0], Told.FAILED))
+            yield Step("the target fails", self._target_happens(failed, TE.FAILED), fault=True)
+        if w.session is Session.CLOSED and (w.target, TE.READY_TIMEOUT) in self._target:
+            yield Step("target: time is up", self._target_happens(w, TE.READY_TIMEOUT))
+        if w.sealing and w.copy is Copy.BUILDING:
+            yield Step("target: build", w._replace(copy=Copy.PAUSED))
+        elif w.sealing and w.target is T.RECEIVING:
+            yield Step("target: built", self._target_happens(w, TE.BUILT, sealing=False))
+        elif w.sealing:
+            yield Step("target: built in vain", w._replace(sealing=False))
+        if w.doubt:
+            again = self._target_happens(w._replace(doubt=False), TE.START_UNCLEAR)
+            yield Step("target: looks again", again)
+        if w.target in (T.STARTED, T.ABORTED) and not w.target_settled:
+            yield Step("target: settled", w._replace(target_settled=True))
+
+    def _target_crashes(self, w: World) -> Iterator[Step]:
+        down = _lose_call(w)._replace(
+            target_up=False, target_todo=(), session=Session.CLOSED, sealing=False, doubt=False
+        )
+        yield Step("the target crashes", down, fault=True)
+        if w.copy in (Copy.BUILDING, Copy.PAUSED):
+            yield Step("the target and its receiver crash", down._replace(copy=Copy.ABSENT), True)
+        reset = down._replace(copy=Copy.ABSENT, resets=w.resets | {"target"})
+        yield Step("the target's host is reset", reset, fault=True)
+        yield Step(
+            "the target's host is reset, all is forgotten", reset._replace(account=False), True
+        )
+
+    def _target_answers(self, w: World) -> Iterator[Step]:
+        match w.call:
+            case Ask.HAND_OVER, Told.SENT:
+                if w.target is T.RECEIVING and w.copy is Copy.ABSENT:
+                    begun = w._replace(copy=Copy.BUILDING, call=(Ask.HAND_OVER, Told.RECEIVING))
+                    yield Step("target: receives", begun)
+                else:
+                    yield _answer(w, Told.FAILED)
+            case Ask.SEAL, Told.SENT:
+                if w.target is T.RECEIVING and w.copy is Copy.BUILDING:
+                    yield Step(
+                        "target: seals", w._replace(sealing=True, call=(Ask.SEAL, Told.TAKEN))
+                    )
+                else:
+                    yield _answer(w, Told.FAILED)
+            case Ask.SEAL, Told.TAKEN:
+                if not w.sealing:
+                    yield _answer(w, Told.READY if w.target is T.READY else Told.FAILED)
+            case (Ask.COMMIT | Ask.ABORT) as ask, Told.SENT:
+                taken = w._replace(call=(ask, Told.TAKEN))
+                yield Step(f"target: takes {ask}", self._target_decides(taken, ask))
+            case (Ask.COMMIT | Ask.ABORT) as ask, Told.TAKEN:
+                words = {T.STARTED: Told.STARTED, T.ABORTED: Told.ABORTED}
+                if ask is Ask.ABORT:
+                    del words[T.STARTED]
+                yield _answer(w, words.get(w.target, Told.FAILED))
+
+    def _target_decides(self, w: World, ask: Ask) -> World:
+        """Bring the source's decision to the table, unless the migration is history here."""
+        event = TE.COMMIT if ask is Ask.COMMIT else TE.ABORT
+        if w.target_settled or (w.target, event) not in self._target:
+            return w
+        return self._target_happens(w, event)
+
+    def _target_does(self, w: World, action: T | TA | str) -> Iterator[World]:
+        match action:
+            case T():
+                yield w._replace(target=action, gave_up=w.gave_up or action is T.ABORTED)
+            case TA.START_GUEST:
+                if w.gave_up:
+                    raise Wrong("a target that gave up starts the guest")
+                for copy in _outcomes(w.copy):
+                    started = w._replace(copy=copy, ran=w.ran or copy is Copy.RUNS)
+                    yield started._replace(target_todo=(OBSERVE, *w.target_todo))
+                    yield self._target_happens(started, TE.START_UNCLEAR)
+                yield self._target_happens(w, TE.START_UNCLEAR)
+            case TA.SETTLE:
+                yield from self._target_settles(w)
+            case TA.DESTROY_COPY:
+                if w.copy is Copy.RUNS:
+                    raise Wrong("a copy that runs is destroyed")
+                yield w._replace(copy=Copy.ABSENT)
+            case str() if action is OBSERVE:
+                runs = w.copy is Copy.RUNS
+                yield self._target_happens(w, TE.GUEST_RUNS if runs else TE.START_FAILED)
+            case _:
+                yield w
+
+    def _target_settles(self, w: World) -> Iterator[World]:
+        if w.copy is not Copy.RUNS and (w.copy is not Copy.ABSENT or not w.account):
+            yield w._replace(doubt=True)
+        if w.copy is Copy.ABSENT and not w.account:
+            return
+        if w.copy is Copy.ABSENT:
+            yield self._target_happens(w, TE.GUEST_RUNS if w.ran else TE.START_FAILED)
+            return
+        for copy in _outcomes(w.copy):
+            done = w._replace(copy=copy, ran=w.ran or copy is Copy.RUNS)
+            yield done._replace(target_todo=(OBSERVE, *w.target_todo))
+
+
+def _outcomes(copy: Copy) -> tuple[Copy, ...]:
+    """What may become of a copy that is to start."""
+    return (Copy.RUNS, Copy.ABSENT) if copy is Copy.PAUSED else (copy,)
+
+
+def _cut(w: World) -> World:
+    return w._replace(session=Session.CUT) if w.session is Session.OPEN else w
+
+
+def _lose_call(w: World) -> World:
+    return w if w.call is None else w._replace(call=(w.call[0], Told.LOST))
+
+
+def _late(w: World) -> Any:
+    """Return what delays the question that is on its way, None when none is that can do harm."""
+    if w.call in ((Ask.COMMIT, Told.SENT), (Ask.ABORT, Told.SENT)):
+        ask = w.call[0]
+        return lambda world: world._replace(delayed=world.delayed | {ask})
+    return None
+
+
+def _answer(w: World, told: Told) -> Step:
+    assert w.call is not None
+    return Step(f"target: answers {told}", w._replace(call=(w.call[0], told)))
