@@ -60,7 +60,7 @@ TABLE: Final[Mapping[tuple[Stage, type[Any]], Replies]] = {
     (Stage.IDLE, Inquire): {Fate: Stage.IDLE},
     (Stage.IDLE, Begin): {Accepted: Stage.COPYING, Refused: Stage.IDLE},
     (Stage.IDLE, Commit): {Started: Stage.ENDED, Aborted: Stage.ENDED},
-    (Stage.IDLE, Abort): {Aborted: Stage.ENDED},
+    (Stage.IDLE, Abort): {Started: Stage.ENDED, Aborted: Stage.ENDED},
     (Stage.COPYING, HandOver): {Receiving: Stage.RECEIVING},
     (Stage.COPYING, Finish): {Finished: Stage.ENDED},
     (Stage.RECEIVING, Seal): {Ready: Stage.READY},

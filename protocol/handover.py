@@ -10,6 +10,9 @@ from which `RESTARTED` goes on. The target decides:
 - The target starts its copy only from COMMITTED, which it enters on Commit and only from READY, and
   ABORTED is for ever. So from the moment COMMIT_SENT is on disk the guest belongs to whoever the
   target's journal says, and the source asks until it knows.
+- Where the other host is gone for good nobody can know, and an operator decides. The decision is a
+  state of its own: should that host come back, it is told, and if the decision was wrong both sides
+  know.
 
 Everything that affects ownership is in these two tables; docs/handover.md is drawn from them.
 """
@@ -30,6 +33,11 @@ class SourceState(StrEnum):
     COMMIT_SENT = "commit-sent"  # in doubt until the target's word is known
     DONE = "done"  # the guest runs on the target
     ABORTED = "aborted"  # the guest is the source's
+    KEPT = "kept"  # the guest runs here by an operator's decision; the target's word is missing
+    GIVEN_UP = "given-up"  # the suspended copy was dropped by one; the target's word is missing
+    RAN_TWICE = "ran-twice"  # kept, and the target has started it
+    LOST = "lost"  # given up, and the target has never started it
+    RESOLVED = "resolved"  # an operator has put that right
 
 
 class SourceEvent(StrEnum):
@@ -42,6 +50,9 @@ class SourceEvent(StrEnum):
     FAILED = "failed"  # anything went wrong here, or the operator aborts
     LINK_LOST = "link-lost"
     RESTARTED = "restarted"  # this daemon began anew and found the migration in its journal
+    OPERATOR_KEEPS = "operator-keeps"  # an operator says: it never runs on the target
+    OPERATOR_GIVES_UP = "operator-gives-up"  # an operator says: it runs on the target
+    OPERATOR_RESOLVES = "operator-resolves"
 
 
 class SourceAction(StrEnum):
@@ -52,6 +63,7 @@ class SourceAction(StrEnum):
     DISCARD_GUEST = "discard-guest"
     SEND_ABORT = "send-abort"
     ASK_TARGET = "ask-target"  # connect, ask for the fate, until it is known
+    TELL_TARGET = "tell-target"  # connect, tell what was decided, until its word is known
 
 
 class TargetState(StrEnum):
@@ -62,6 +74,8 @@ class TargetState(StrEnum):
     COMMITTED = "committed"  # the guest is the target's; being started
     STARTED = "started"
     ABORTED = "aborted"  # this migration's guest will never start here
+    RAN_TWICE = "ran-twice"  # started here, and the source's operator kept it there
+    RESOLVED = "resolved"  # an operator has put that right
 
 
 class TargetEvent(StrEnum):
@@ -77,6 +91,9 @@ class TargetEvent(StrEnum):
     LINK_LOST = "link-lost"
     READY_TIMEOUT = "ready-timeout"
     RESTARTED = "restarted"
+    OPERATOR_KEEPS = "operator-keeps"  # an operator says: it has run here
+    OPERATOR_GIVES_UP = "operator-gives-up"  # an operator says: it was never started here
+    OPERATOR_RESOLVES = "operator-resolves"
 
 
 class TargetAction(StrEnum):
@@ -117,6 +134,8 @@ TargetTable = Mapping[tuple[TargetState, TargetEvent], Step[TargetState, TargetA
 _RESUME = Step(_S.ABORTED, (_SA.RESUME_GUEST, _SA.SEND_ABORT))
 _TAKE_BACK = Step(_S.ABORTED, (_SA.RESUME_GUEST,))
 _LET_GO = Step(_S.DONE, (_SA.DISCARD_GUEST,))
+_KEEP = Step(_S.KEPT, (_SA.RESUME_GUEST, _SA.TELL_TARGET))
+_DROP = Step(_S.GIVEN_UP, (_SA.DISCARD_GUEST, _SA.TELL_TARGET))
 _GIVE_UP = Step(_T.ABORTED, (_TA.DESTROY_COPY,))
 _REFUSE = Step(_T.ABORTED, (_TA.DESTROY_COPY, _TA.SEND_ABORTED))
 
@@ -135,9 +154,19 @@ SOURCE: Final[SourceTable] = {
     (_S.COMMIT_SENT, _SE.FAILED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
     (_S.COMMIT_SENT, _SE.LINK_LOST): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
     (_S.COMMIT_SENT, _SE.RESTARTED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
+    (_S.COMMIT_SENT, _SE.OPERATOR_KEEPS): _KEEP,
+    (_S.COMMIT_SENT, _SE.OPERATOR_GIVES_UP): _DROP,
     # Both ends repeat their actions after a crash: they are idempotent.
     (_S.DONE, _SE.RESTARTED): _LET_GO,
     (_S.ABORTED, _SE.RESTARTED): _RESUME,
+    (_S.KEPT, _SE.TARGET_ABORTED): Step(_S.ABORTED),
+    (_S.KEPT, _SE.TARGET_STARTED): Step(_S.RAN_TWICE),
+    (_S.KEPT, _SE.RESTARTED): _KEEP,
+    (_S.GIVEN_UP, _SE.TARGET_STARTED): Step(_S.DONE),
+    (_S.GIVEN_UP, _SE.TARGET_ABORTED): Step(_S.LOST),
+    (_S.GIVEN_UP, _SE.RESTARTED): _DROP,
+    (_S.RAN_TWICE, _SE.OPERATOR_RESOLVES): Step(_S.RESOLVED),
+    (_S.LOST, _SE.OPERATOR_RESOLVES): Step(_S.RESOLVED),
 }
 
 TARGET: Final[TargetTable] = {
@@ -157,9 +186,14 @@ TARGET: Final[TargetTable] = {
     (_T.COMMITTED, _TE.START_FAILED): _REFUSE,
     (_T.COMMITTED, _TE.START_UNCLEAR): Step(_T.COMMITTED, (_TA.SETTLE,)),
     (_T.COMMITTED, _TE.COMMIT): Step(_T.COMMITTED),
+    # To a target that was told to start it, only a source says so whose operator kept the guest.
+    (_T.COMMITTED, _TE.ABORT): Step(_T.COMMITTED),
     (_T.COMMITTED, _TE.LINK_LOST): Step(_T.COMMITTED),
     (_T.COMMITTED, _TE.RESTARTED): Step(_T.COMMITTED, (_TA.SETTLE,)),
+    (_T.COMMITTED, _TE.OPERATOR_KEEPS): Step(_T.STARTED, (_TA.SEND_STARTED,)),
+    (_T.COMMITTED, _TE.OPERATOR_GIVES_UP): _REFUSE,
     (_T.STARTED, _TE.COMMIT): Step(_T.STARTED, (_TA.SEND_STARTED,)),
+    (_T.STARTED, _TE.ABORT): Step(_T.RAN_TWICE, (_TA.SEND_STARTED,)),
     (_T.STARTED, _TE.LINK_LOST): Step(_T.STARTED),
     (_T.STARTED, _TE.RESTARTED): Step(_T.STARTED),
     (_T.ABORTED, _TE.COMMIT): Step(_T.ABORTED, (_TA.SEND_ABORTED,)),
@@ -167,10 +201,16 @@ TARGET: Final[TargetTable] = {
     (_T.ABORTED, _TE.LINK_LOST): Step(_T.ABORTED),
     # A crash may have come between the journal and the clean-up, which is idempotent.
     (_T.ABORTED, _TE.RESTARTED): _GIVE_UP,
+    (_T.RAN_TWICE, _TE.OPERATOR_RESOLVES): Step(_T.RESOLVED),
 }
 
-SOURCE_OWNS: Final = frozenset({_S.COPYING, _S.HANDING_OVER, _S.ABORTED})
-"""States in which the source may let the guest run without asking anybody."""
+SOURCE_UNCONFIRMED: Final = frozenset({_S.KEPT, _S.GIVEN_UP})
+"""States that an operator brought about, and of which the target has not heard yet."""
+SOURCE_LEFT: Final = frozenset({_S.RAN_TWICE, _S.LOST, _S.RESOLVED})
+"""States in which the program has nothing left to do, whatever happens."""
+TARGET_LEFT: Final = frozenset({_T.RAN_TWICE, _T.RESOLVED})
+TARGET_HAS_STARTED: Final = frozenset({_T.STARTED, _T.RAN_TWICE, _T.RESOLVED})
+"""States in which the target's word is that the guest was started there."""
 
 
 def source_step(state: SourceState, event: SourceEvent) -> Step[SourceState, SourceAction]:

@@ -250,7 +250,11 @@ class Started:
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """End this migration without the guest. Idempotent."""
+    """End this migration without the guest. Idempotent.
+
+    A source whose operator has kept the guest, as nobody could tell whether the target had started
+    it, tells so in this way. `Started` is then the answer of a target that had.
+    """
 
     migration: MigrationId
     reason: Text

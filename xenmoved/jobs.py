@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from protocol.messages import Mode, Problem
 from protocol.schema import build, plain
@@ -148,6 +148,13 @@ class JobBoard:
         await self.save(job)
         self._live.pop(job.job, None)
         job.finished.set()
+
+    async def amend(self, job: str, state: JobState, problem: Problem) -> None:
+        """Change what became of a job that has ended, when more is known of it."""
+        reports = {report.job: report for report in await self.reports()}
+        if (report := reports.get(job)) is not None:
+            amended = replace(report, state=state, problem=problem)
+            await self._journal.record_job(job, report.started, True, plain(amended))
 
     def busy_with(self, guest: str) -> Job | None:
         """Return the live job that moves a guest away from or to this host."""

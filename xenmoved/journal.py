@@ -64,6 +64,22 @@ class Inbound:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """A migration that may need an operator, at the source or the target.
+
+    `since`: the moment (seconds since 1970) at which it came into its state.
+    """
+
+    migration: str
+    state: SourceState | TargetState
+    guest: str
+    peer: str
+    job: str
+    settled: bool
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class MadeVolume:
     """A volume that was made for a peer. `size` in bytes."""
 
@@ -106,7 +122,7 @@ class Journal:
         """Write the state of a migration that leaves."""
         await self._execute(
             "INSERT INTO outbound VALUES (?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
-            "state=excluded.state, settled=excluded.settled, updated=excluded.updated",
+            f"state=excluded.state, settled=excluded.settled, {_UPDATED}",
             entry.migration,
             entry.state.value,
             entry.guest,
@@ -135,7 +151,7 @@ class Journal:
         await self._execute(
             "INSERT INTO inbound VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
             "state=excluded.state, reason=excluded.reason, details=excluded.details, "
-            "settled=excluded.settled, updated=excluded.updated",
+            f"settled=excluded.settled, {_UPDATED}",
             entry.migration,
             entry.state.value,
             entry.peer,
@@ -162,6 +178,21 @@ class Journal:
     async def unsettled_inbound(self) -> list[Inbound]:
         """Migrations that left something to do here."""
         return [_inbound(row) for row in await self._select(f"{_INBOUND} WHERE NOT settled")]
+
+    async def standing(self) -> list[Standing]:
+        """Migrations in doubt, and those that an operator decided or has to put right."""
+        outbound = await self._select(
+            "SELECT migration, state, guest, peer, job, settled, updated FROM outbound "
+            "WHERE state IN ('commit-sent', 'kept', 'given-up', 'ran-twice', 'lost')"
+        )
+        inbound = await self._select(
+            "SELECT migration, state, json_extract(details, '$.name'), peer, job, settled, updated "
+            "FROM inbound WHERE state IN ('committed', 'ran-twice')"
+        )
+        return [
+            *(_standing(SourceState, row) for row in outbound),
+            *(_standing(TargetState, row) for row in inbound),
+        ]
 
     async def record_made(self, volume: MadeVolume) -> None:
         """Note a volume, before it is made."""
@@ -238,7 +269,13 @@ class Journal:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
+_UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
 _INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
+
+
+def _standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:
+    migration, state, guest, peer, job, settled, since = row
+    return Standing(migration, kind(state), guest, peer, job, bool(settled), since)
 
 
 def _inbound(row: Iterable[Any]) -> Inbound:

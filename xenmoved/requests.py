@@ -22,7 +22,9 @@ from xenmoved.control.api import (
     ENDED,
     AbortJob,
     AddPeer,
+    DecideDoubt,
     Done,
+    Doubts,
     FetchPeerKey,
     GetIdentity,
     GetJob,
@@ -33,6 +35,7 @@ from xenmoved.control.api import (
     JobReport,
     Jobs,
     JobState,
+    ListDoubts,
     ListGuests,
     ListJobs,
     ListPeers,
@@ -45,6 +48,7 @@ from xenmoved.control.api import (
     PlanMigration,
     PlannedVolume,
     RemovePeer,
+    Risk,
     SetJob,
     StartMigration,
     StartSync,
@@ -57,6 +61,7 @@ from xenmoved.link.client import PeerLink, fetch_host_key
 from xenmoved.link.errors import LinkError
 from xenmoved.link.identity import fingerprint, parse_public, public_text
 from xenmoved.link.server import LinkServer
+from xenmoved.migration.deciding import alarms, decide, list_doubts, weigh
 from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.estimate import (
     PROBE_SECONDS,
@@ -127,6 +132,7 @@ class Requests:
             fingerprint=fingerprint(self._identity),
             peers=len(self._host.config.peers),
             jobs=tuple(job.report() for job in self._host.jobs.live)[:1000],
+            alarms=(await alarms(self._host))[:1000],
         )
 
     async def _guests(self, _: ListGuests) -> Guests:
@@ -222,7 +228,7 @@ class Requests:
         live = await self._find_ours(request.job)
         if live.state is JobState.IN_DOUBT:
             text = f"job {live.job} is in doubt: {live.guest} may run on {live.peer} already"
-            hint = "it is decided as soon as the peer can be reached"
+            hint = "it is decided as soon as the peer can be reached; see: xenmovectl recover"
             raise Refused([problem("in-doubt", text, hint)])
         live.request_abort("aborted by the operator")
         await live.finished.wait()
@@ -242,6 +248,13 @@ class Requests:
             text = f"job {live.job} is {live.peer}'s"
             raise Refused([problem("not-ours", text, f"say it on {live.peer}")])
         return live
+
+    async def _list_doubts(self, request: ListDoubts) -> Doubts:
+        return await list_doubts(self._host, reach=request.reach)
+
+    async def _decide(self, request: DecideDoubt) -> Done | Risk:
+        carry_out = decide if request.confirmed else weigh
+        return await carry_out(self._host, request.job, request.decision)
 
     async def _find(self, wanted: str) -> JobReport:
         if (report := await self._host.jobs.find(wanted)) is None:
@@ -346,6 +359,8 @@ class Requests:
         GetJob: _job,
         AbortJob: _abort,
         SetJob: _set,
+        ListDoubts: _list_doubts,
+        DecideDoubt: _decide,
         GetIdentity: _identity_answer,
         FetchPeerKey: _fetch_key,
         ListPeers: _list_peers,

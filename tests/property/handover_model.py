@@ -4,7 +4,9 @@ It does what `xenmoved.migration` does, one atomic step after the other. A state
 journal, then each action is carried out: between any two steps either daemon may crash, which loses
 what it was about to do and keeps the journal, the guest and its copy; either host may be reset,
 which loses its domain too; and the link may break, which loses questions and answers, or delays a
-question until after those of later connections. Faults are not counted: any number may come.
+question until after those of later connections. Faults are not counted: any number may come. An
+operator may decide for a source whose target does not answer, rightly or wrongly, and for a target
+that cannot tell what became of the start.
 
 The toolstack's part is the same in both modes. While the source's toolstack still sends (`SAVING`),
 it lets the guest run again by itself when its reader or, live, the process that holds its pipes
@@ -21,7 +23,11 @@ from explorer import Step, Wrong
 
 from protocol.handover import (
     SOURCE,
+    SOURCE_LEFT,
+    SOURCE_UNCONFIRMED,
     TARGET,
+    TARGET_HAS_STARTED,
+    TARGET_LEFT,
     SourceAction,
     SourceEvent,
     SourceState,
@@ -34,6 +40,9 @@ from protocol.handover import (
 
 S, SE, SA = SourceState, SourceEvent, SourceAction
 T, TE, TA = TargetState, TargetEvent, TargetAction
+
+ENDED = (S.DONE, S.ABORTED, S.KEPT, S.GIVEN_UP)
+"""States in which the source's actions have been carried out, and need not be again."""
 
 
 class Guest(StrEnum):
@@ -94,12 +103,14 @@ class Told(StrEnum):
     UNDECIDED = auto()
 
 
+KEEP_HERE, GIVE_UP_HERE = "source keeps it", "source gives it up"
+KEEP_THERE, GIVE_UP_THERE = "target keeps it", "target gives it up"
 OBSERVE = "observe"
 """The target's daemon sees what came of the start."""
 
 
 class World(NamedTuple):
-    """One moment. `ran`, `gave_up`, `resets` are what an observer remembers; nobody else does."""
+    """One moment. `ran` and what is below it only an observer remembers."""
 
     source: S = S.COPYING
     source_settled: bool = False
@@ -121,13 +132,16 @@ class World(NamedTuple):
     ran: bool = False
     gave_up: bool = False
     resets: frozenset[str] = frozenset()
+    said: frozenset[str] = frozenset()  # what operators have decided
 
 
 class HandOverModel:
     """What may follow a moment.
 
     `eager` actions are carried out before the journal is written. `seals`: what the guest is when
-    the source says that its image is whole.
+    the source says that its image is whole. With `operators` they decide in every doubt, and the
+    source's host is not reset, so that there is not too much to explore; without, a doubt that
+    nobody else can break is an end.
     """
 
     def __init__(
@@ -136,11 +150,14 @@ class HandOverModel:
         target: TargetTable = TARGET,
         eager: Collection[SA | TA] = (),
         seals: Guest = Guest.HELD,
+        *,
+        operators: bool = False,
     ) -> None:
         self._source = source
         self._target = target
         self._eager = eager
         self._seals = seals
+        self._operators = operators
         self.used: set[tuple[object, object]] = set()
 
     def first(self) -> World:
@@ -149,10 +166,13 @@ class HandOverModel:
 
     def check(self, w: World) -> None:
         """What must be true at every moment."""
-        if w.guest is Guest.RUNS and w.copy is Copy.RUNS:
+        if w.guest is Guest.RUNS and w.copy is Copy.RUNS and KEEP_HERE not in w.said:
             raise Wrong("the guest runs twice")
-        if w.guest is Guest.GONE and "source" not in w.resets and w.target is not T.STARTED:
+        dropped = "source" in w.resets or GIVE_UP_HERE in w.said
+        if w.guest is Guest.GONE and not dropped and w.target is not T.STARTED:
             raise Wrong("the source's domain is gone, and the target has not started its own")
+        if w.ran and w.gave_up and GIVE_UP_THERE not in w.said:
+            raise Wrong("a target that started the guest gave up")
         if w.copy is Copy.RUNS and w.gave_up:
             raise Wrong("a target that gave up has started the guest")
         if w.source is S.DONE and w.target is not T.STARTED:
@@ -164,8 +184,8 @@ class HandOverModel:
         """Whether one host has the guest, and both know."""
         if not (w.source_up and w.target_up) or w.source_todo or w.target_todo:
             return False
-        if w.doubt and not w.account:
-            return w.source is S.COMMIT_SENT  # an operator has to look
+        if w.doubt and not w.account and not self._operators:
+            return w.source is S.COMMIT_SENT
         if w.call is not None:
             return False
         settled = w.source_settled and w.target_settled
@@ -173,7 +193,12 @@ class HandOverModel:
         moved = w.source is S.DONE and w.target is T.STARTED and w.guest is Guest.GONE
         here = w.guest is Guest.RUNS or ("source" in w.resets and w.guest is Guest.GONE)
         there = w.copy is Copy.RUNS or ("target" in w.resets and w.copy is Copy.ABSENT)
-        return settled and ((stayed and here) or (moved and there))
+        if (stayed and here) or (moved and there):
+            return settled
+        # Operators were wrong, and are told so.
+        both = w.source in (S.RAN_TWICE, S.RESOLVED) and w.target in (T.RAN_TWICE, T.RESOLVED)
+        none = w.source in (S.LOST, S.RESOLVED) and w.target is T.ABORTED
+        return settled and ((both and KEEP_HERE in w.said) or (none and GIVE_UP_HERE in w.said))
 
     def steps(self, w: World) -> Iterator[Step]:
         """Yield everything that can happen next."""
@@ -201,7 +226,9 @@ class HandOverModel:
         if (step := self._source.get((w.source, event))) is None:
             raise Wrong(f"the source cannot take {event} in state {w.source}")
         self.used.add((w.source, event))
-        return w._replace(source_todo=self._ordered(step.state, step.actions), **changes)
+        todo = self._ordered(step.state, step.actions)
+        settled = (w.source_settled and not step.actions) or step.state in SOURCE_LEFT
+        return w._replace(source_todo=todo, source_settled=settled, **changes)
 
     def _ordered(self, state: Any, actions: tuple[Any, ...]) -> tuple[Any, ...]:
         eager = tuple(action for action in actions if action in self._eager)
@@ -211,6 +238,8 @@ class HandOverModel:
         up = w._replace(source_up=True)
         if not w.source_settled:
             up = self._source_happens(up, SE.RESTARTED)
+        elif w.source in SOURCE_UNCONFIRMED:
+            up = up._replace(source_todo=(SA.TELL_TARGET,))
         yield Step("the source restarts", up)
 
     def _source_steps(self, w: World) -> Iterator[Step]:
@@ -229,24 +258,42 @@ class HandOverModel:
             yield Step(f"source: {w.call[0]} is {w.call[1]}", self._source_hears(w, *w.call))
         elif w.work is not Work.OVER:
             yield from self._source_works(w)
-        elif w.call is not None and w.call[0] is Ask.COMMIT:
+        elif w.call is not None and w.call[0] is Ask.COMMIT and w.source is S.COMMIT_SENT:
             failed = self._source_happens(w, SE.FAILED, call=None)
             yield Step("the source fails", failed, fault=True)
             if late := _late(w):
                 yield Step("the source fails, its question is late", late(failed), fault=True)
-        elif w.call is None and w.source in (S.DONE, S.ABORTED):
-            if w.session is Session.OPEN:
-                yield Step("the source closes the channel", w._replace(session=Session.CUT))
-            if not w.source_settled:
-                yield Step("source: settled", w._replace(source_settled=True))
+        elif w.call is None and w.session is Session.OPEN:
+            yield Step("the source closes the channel", w._replace(session=Session.CUT))
+        if not w.source_todo and not w.source_settled and w.source in ENDED:
+            yield Step("source: settled", w._replace(source_settled=True))
+        if self._operators:
+            yield from self._source_operates(w)
+
+    def _source_operates(self, w: World) -> Iterator[Step]:
+        """An operator decides while the target does not answer."""
+        if w.source_todo:
+            return
+        if w.source is S.COMMIT_SENT and w.call in _UNANSWERED:
+            for event, words in (
+                (SE.OPERATOR_KEEPS, KEEP_HERE),
+                (SE.OPERATOR_GIVES_UP, GIVE_UP_HERE),
+            ):
+                said = w.said | {words}
+                decided = self._source_happens(w, event, call=None, said=said)
+                yield Step(f"an operator: {words}", decided, fault=True)
+        if w.source in (S.RAN_TWICE, S.LOST):
+            resolved = self._source_happens(w, SE.OPERATOR_RESOLVES)
+            yield Step("an operator: resolved at the source", resolved, fault=True)
 
     def _source_crashes(self, w: World) -> Iterator[Step]:
         down = _cut(w)._replace(source_up=False, source_todo=(), work=Work.OVER, call=None)
         yield Step("the source crashes", down, fault=True)
         if late := _late(w):
             yield Step("the source crashes, its question is late", late(down), fault=True)
-        reset = down._replace(guest=Guest.GONE, resets=w.resets | {"source"})
-        yield Step("the source's host is reset", reset, fault=True)
+        if not self._operators:
+            reset = down._replace(guest=Guest.GONE, resets=w.resets | {"source"})
+            yield Step("the source's host is reset", reset, fault=True)
 
     def _source_works(self, w: World) -> Iterator[Step]:
         """Go on with the migration."""
@@ -280,18 +327,18 @@ class HandOverModel:
                 return self._source_happens(over, SE.LINK_LOST)
             case ((Ask.HAND_OVER | Ask.SEAL), _):
                 return self._source_happens(over, SE.FAILED)
-            case Ask.ABORT, _:
+            case Ask.ABORT, _ if w.source is not S.KEPT:
                 return heard
             case _, (Told.STARTED | Told.ABORTED):
                 return self._source_happens(heard, words[told])
-            case Ask.COMMIT, _:
+            case Ask.COMMIT, _ if w.source is S.COMMIT_SENT:
                 return self._source_happens(heard, SE.LINK_LOST)
             case Ask.INQUIRE, Told.READY:
                 return self._source_happens(heard, SE.TARGET_READY)
             case _:
                 return w._replace(call=(ask, Told.SENT))
 
-    def _source_does(self, w: World, action: S | SA) -> World:
+    def _source_does(self, w: World, action: S | SA) -> World:  # noqa: PLR0911
         match action:
             case S():
                 return w._replace(source=action)
@@ -301,6 +348,9 @@ class HandOverModel:
                 return w._replace(call=(Ask.ABORT, Told.SENT))
             case SA.ASK_TARGET:
                 return w._replace(call=(Ask.INQUIRE, Told.SENT))
+            case SA.TELL_TARGET:
+                ask = Ask.ABORT if w.source is S.KEPT else Ask.COMMIT
+                return w._replace(call=(ask, Told.SENT))
             case SA.RESUME_GUEST:
                 return w if w.guest is Guest.GONE else w._replace(guest=Guest.RUNS)
             case SA.DISCARD_GUEST:
@@ -315,7 +365,9 @@ class HandOverModel:
         if (step := self._target.get((w.target, event))) is None:
             raise Wrong(f"the target cannot take {event} in state {w.target}")
         self.used.add((w.target, event))
-        return w._replace(target_todo=self._ordered(step.state, step.actions), **changes)
+        todo = self._ordered(step.state, step.actions)
+        settled = (w.target_settled and not step.actions) or step.state in TARGET_LEFT
+        return w._replace(target_todo=todo, target_settled=settled, **changes)
 
     def _target_restarts(self, w: World) -> Iterator[Step]:
         up = w._replace(target_up=True)
@@ -326,7 +378,7 @@ class HandOverModel:
     def _target_steps(self, w: World) -> Iterator[Step]:
         yield from self._target_crashes(w)
         if w.call == (Ask.INQUIRE, Told.SENT):
-            fates = {T.READY: Told.READY, T.STARTED: Told.STARTED, T.ABORTED: Told.ABORTED}
+            fates = {T.READY: Told.READY, T.ABORTED: Told.ABORTED, **_HAS_STARTED}
             fate = fates.get(w.target, Told.UNDECIDED)
             yield Step(f"target: fate {w.target}", w._replace(call=(Ask.INQUIRE, fate)))
         if w.target_todo:
@@ -356,10 +408,25 @@ class HandOverModel:
         elif w.sealing:
             yield Step("target: built in vain", w._replace(sealing=False))
         if w.doubt:
+            yield from self._target_operates(w)
             again = self._target_happens(w._replace(doubt=False), TE.START_UNCLEAR)
             yield Step("target: looks again", again)
+        if w.target is T.RAN_TWICE:
+            resolved = self._target_happens(w, TE.OPERATOR_RESOLVES)
+            yield Step("an operator: resolved at the target", resolved, fault=True)
         if w.target in (T.STARTED, T.ABORTED) and not w.target_settled:
             yield Step("target: settled", w._replace(target_settled=True))
+
+    def _target_operates(self, w: World) -> Iterator[Step]:
+        """An operator decides where nothing that is here tells: the only way out then."""
+        if self._operators and w.copy is Copy.ABSENT:
+            for event, words in (
+                (TE.OPERATOR_KEEPS, KEEP_THERE),
+                (TE.OPERATOR_GIVES_UP, GIVE_UP_THERE),
+            ):
+                said = w.said | {words}
+                decided = self._target_happens(w, event, doubt=False, said=said)
+                yield Step(f"an operator: {words}", decided)
 
     def _target_crashes(self, w: World) -> Iterator[Step]:
         down = _lose_call(w)._replace(
@@ -396,15 +463,16 @@ class HandOverModel:
                 taken = w._replace(call=(ask, Told.TAKEN))
                 yield Step(f"target: takes {ask}", self._target_decides(taken, ask))
             case (Ask.COMMIT | Ask.ABORT) as ask, Told.TAKEN:
-                words = {T.STARTED: Told.STARTED, T.ABORTED: Told.ABORTED}
+                words = {T.ABORTED: Told.ABORTED, **_HAS_STARTED}
                 if ask is Ask.ABORT:
-                    del words[T.STARTED]
+                    del words[T.STARTED]  # which has not been told of it
                 yield _answer(w, words.get(w.target, Told.FAILED))
 
     def _target_decides(self, w: World, ask: Ask) -> World:
         """Bring the source's decision to the table, unless the migration is history here."""
         event = TE.COMMIT if ask is Ask.COMMIT else TE.ABORT
-        if w.target_settled or (w.target, event) not in self._target:
+        history = w.target_settled and not (w.target is T.STARTED and event is TE.ABORT)
+        if history or (w.target, event) not in self._target:
             return w
         return self._target_happens(w, event)
 
@@ -443,6 +511,10 @@ class HandOverModel:
         for copy in _outcomes(w.copy):
             done = w._replace(copy=copy, ran=w.ran or copy is Copy.RUNS)
             yield done._replace(target_todo=(OBSERVE, *w.target_todo))
+
+
+_HAS_STARTED = dict.fromkeys(TARGET_HAS_STARTED, Told.STARTED)
+_UNANSWERED = ((Ask.INQUIRE, Told.SENT), (Ask.INQUIRE, Told.LOST))
 
 
 def _outcomes(copy: Copy) -> tuple[Copy, ...]:

@@ -12,7 +12,9 @@ from handover_model import Guest, HandOverModel
 
 from protocol.handover import (
     SOURCE,
+    SOURCE_LEFT,
     TARGET,
+    TARGET_LEFT,
     SourceAction,
     SourceEvent,
     SourceState,
@@ -30,25 +32,30 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "handover.md"
 
 
 def test_one_owner_whatever_happens():
-    model = HandOverModel()
-    found = explore(model)
-    assert found.moments > 5000, "a walk this short has missed something"
-    assert found.ends >= 2, "moved and stayed"
-    assert model.used == {*SOURCE, *TARGET}, "every transition is there because it can happen"
+    alone, operated = HandOverModel(), HandOverModel(operators=True)
+    for model in (alone, operated):
+        found = explore(model)
+        assert found.moments > 10_000, "a walk this short has missed something"
+        assert found.ends >= 2, "moved and stayed"
+    used = alone.used | operated.used
+    assert used == {*SOURCE, *TARGET}, "every transition is there because it can happen"
 
 
 def test_every_state_knows_a_restart():
-    assert {state for state, event in SOURCE if event is SE.RESTARTED} == set(S)
-    assert {state for state, event in TARGET if event is TE.RESTARTED} == set(T)
+    assert {state for state, event in SOURCE if event is SE.RESTARTED} == {*S} - SOURCE_LEFT
+    assert {state for state, event in TARGET if event is TE.RESTARTED} == {*T} - TARGET_LEFT
 
 
 def broken(
     source: dict[Any, Any] | None = None,
     target: dict[Any, Any] | None = None,
     eager: tuple[SA | TA, ...] = (),
+    *,
+    operators: bool = False,
 ) -> HandOverModel:
     """Return a model with some transitions replaced, or actions carried out before the journal."""
-    return HandOverModel({**SOURCE, **(source or {})}, {**TARGET, **(target or {})}, eager)
+    tables = {**SOURCE, **(source or {})}, {**TARGET, **(target or {})}
+    return HandOverModel(*tables, eager, operators=operators)
 
 
 BUGS = {
@@ -96,6 +103,18 @@ BUGS = {
         target={(T.READY, TE.COMMIT): Step(T.STARTED, (TA.START_GUEST, TA.SEND_STARTED))}
     ),
     "target leaves its copy behind": broken(target={(T.READY, TE.READY_TIMEOUT): Step(T.ABORTED)}),
+    "source forgets what an operator decided": broken(
+        {(S.COMMIT_SENT, SE.OPERATOR_KEEPS): Step(S.ABORTED, (SA.RESUME_GUEST,))}, operators=True
+    ),
+    "source does not tell that it kept the guest": broken(
+        {(S.COMMIT_SENT, SE.OPERATOR_KEEPS): Step(S.KEPT, (SA.RESUME_GUEST,))}, operators=True
+    ),
+    "source takes it for granted that the guest runs on the target": broken(
+        {(S.COMMIT_SENT, SE.OPERATOR_GIVES_UP): Step(S.DONE, (SA.DISCARD_GUEST,))}, operators=True
+    ),
+    "target does not heed that the source kept the guest": broken(
+        target={(T.STARTED, TE.ABORT): Step(T.STARTED, (TA.SEND_STARTED,))}, operators=True
+    ),
     "target waits for ever": broken(
         target={(T.READY, TE.READY_TIMEOUT): Step(T.READY, (TA.AWAIT_SOURCE,))}
     ),

@@ -148,7 +148,7 @@ class GetStatus:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The daemon, and its jobs that have not ended."""
+    """The daemon, its jobs that have not ended, and what needs an operator now."""
 
     node: Name
     version: Name
@@ -159,6 +159,7 @@ class Status:
     fingerprint: Text
     peers: U16
     jobs: Annotated[tuple[JobReport, ...], Length(0, 1000)]
+    alarms: Annotated[tuple[Problem, ...], Length(0, 1000)] = ()
 
 
 @CONTROL.add
@@ -330,6 +331,71 @@ class AbortJob:
     """End a job before its commit. Answered by `Done` when the guest runs here again."""
 
     job: Name
+
+
+class Decision(StrEnum):
+    """What an operator may decide about a migration whose other host cannot tell."""
+
+    KEEP_HERE = "keep-here"
+    GIVE_UP = "give-up"
+    RESOLVED = "resolved"  # a decision was wrong, and that has been put right
+
+
+@CONTROL.add
+@dataclass(frozen=True, slots=True)
+class ListDoubts:
+    """Ask what is in doubt, and with `reach` whether the peers answer. Answered by `Doubts`."""
+
+    reach: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtRow:
+    """A migration in doubt, or one that was decided without the peer's word.
+
+    `state`: as in docs/handover.md. `domain`: the guest's state here now, or "absent".
+    `peer_answers` is None when it was not tried.
+    """
+
+    job: JobId
+    guest: Text
+    peer: Name
+    at_source: bool
+    state: Name
+    since: Moment
+    domain: Name
+    peer_answers: bool | None
+    problem: Problem
+
+
+@CONTROL.add
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """Everything that is in doubt on this host."""
+
+    doubts: Annotated[tuple[DoubtRow, ...], Length(0, 1000)]
+
+
+@CONTROL.add
+@dataclass(frozen=True, slots=True)
+class DecideDoubt:
+    """Decide about a doubt. Answered by `Done`; or, not `confirmed`, by the `Risk` of it."""
+
+    job: Name
+    decision: Decision
+    confirmed: bool
+
+
+@CONTROL.add
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """What a decision risks, and what to make sure of first. Nothing was changed."""
+
+    job: JobId
+    guest: Text
+    peer: Name
+    text: Text
+    look: Annotated[tuple[Text, ...], Length(0, 16)]
 
 
 @CONTROL.add

@@ -69,6 +69,14 @@ def all_jobs(parsed_args: Namespace, **_: Any) -> list[str]:
     return _jobs(parsed_args, ended=True)
 
 
+def doubts(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the jobs that are in doubt, or were decided without the peer."""
+    from xenmoved.control.api import Doubts, ListDoubts
+
+    answer = _ask(parsed_args, ListDoubts(reach=False), Doubts)
+    return _words(row.job for row in answer.doubts) if answer else []
+
+
 def _jobs(parsed_args: Namespace, *, ended: bool) -> list[str]:
     from xenmoved.control.api import Jobs, ListJobs
 

@@ -263,6 +263,33 @@ def _add_jobs(verbs: Any) -> None:
         action=BooleanOptionalAction,
         help="keep the guest here until 'cutover', or let it go",
     )
+    _add_recover(verbs)
+
+
+def _add_recover(verbs: Any) -> None:
+    recover = _add_verb(
+        verbs,
+        "recover",
+        "show what is in doubt, or decide it when the other host is gone for good",
+        examples="xenmovectl recover\nxenmovectl recover web --keep-here",
+    )
+    job = recover.add_argument(
+        "job", metavar="JOB", nargs="?", help="its id, the start of it, or the name of a guest"
+    )
+    _complete(job, completion.doubts)
+    choices = recover.add_mutually_exclusive_group()
+    decisions = (
+        ("keep-here", "the guest is this host's: the peer never started it, or never will again"),
+        ("give-up", "the guest is the peer's: it runs there, or was never started here"),
+        ("resolved", "a decision was wrong, and you have put right what came of it"),
+    )
+    for name, text in decisions:
+        choices.add_argument(
+            f"--{name}", dest="decision", action="store_const", const=name, help=text
+        )
+    recover.add_argument(
+        "--yes", action="store_true", help="decide without being asked: you know what it risks"
+    )
 
 
 def _add_peers(verbs: Any) -> None:

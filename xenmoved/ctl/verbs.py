@@ -38,6 +38,7 @@ from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.follow import follow
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.parser import AUTO
+from xenmoved.ctl.recover_verb import run_recover
 from xenmoved.ctl.text import line
 
 Verb = Callable[[Daemon, Output, Namespace], Exit]
@@ -156,6 +157,7 @@ VERBS: Final[dict[str, Verb]] = {
     "abort": run_abort,
     "cutover": run_cutover,
     "set": run_set,
+    "recover": run_recover,
     "identity": run_identity,
     "completion": run_completion,
     "peer list": peer_verbs.run_list,

@@ -51,6 +51,8 @@ def status(answer: Status, now: float) -> list[Line]:
             )
         ),
     ]
+    for alarm in answer.alarms:
+        head += [line(), line(Span(alarm.text, Style.BAD)), *indent([line(alarm.hint)])]
     if not answer.jobs:
         return [*head, line(), line("no jobs")]
     return [*head, line(), *job_views.jobs(answer.jobs, now)]

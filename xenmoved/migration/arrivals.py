@@ -26,7 +26,7 @@ from xenmoved.problems import Refused
 log = logging.getLogger(__name__)
 
 
-_LOOK_EVERY: Final = 10.0
+_LOOK_EVERY: Final = 30.0
 """Seconds until it is looked again what became of a start that is in doubt."""
 _COMMITTED: Final = (TargetState.COMMITTED,)
 
@@ -152,8 +152,14 @@ class Arrivals:
         return Fate(entry.state, entry.reason[:4000])
 
     async def decide(self, peer: str, migration: str, event: TargetEvent) -> Fate:
-        """Bring the source's decision, COMMIT or ABORT, to a migration; returns what came of it."""
-        if (live := self._live(peer, migration)) is not None:
+        """Bring the source's decision, COMMIT or ABORT, to a migration; returns what came of it.
+
+        ABORT to a guest that was started here means that the source's operator has kept it.
+        """
+        live = self._live(peer, migration)
+        if live is None and event is TargetEvent.ABORT:
+            live = await self._started_before(peer, migration)
+        if live is not None:
             try:
                 await live.happen(event)
             except InvalidTransition as error:
@@ -175,9 +181,7 @@ class Arrivals:
 
     async def recover(self, entry: Inbound, job: Job) -> None:
         """Go on from what an earlier daemon wrote down about a migration."""
-        migration = InboundMigration(
-            self.host, entry.peer, entry.migration, Expected(**entry.details), job
-        )
+        migration = self._of(entry, job)
         self._migrations[entry.migration] = migration
         try:
             await migration.restore(entry.state, entry.reason or "the daemon was restarted")
@@ -197,6 +201,20 @@ class Arrivals:
         if live is not None and live.peer != peer:
             raise ProtocolError(Code.UNEXPECTED, "this migration is another peer's")
         return live
+
+    async def _started_before(self, peer: str, migration: str) -> InboundMigration | None:
+        """Return a migration that has ended, with its guest here."""
+        entry = await self.host.journal.inbound(migration)
+        if entry is None or entry.peer != peer or entry.state is not TargetState.STARTED:
+            return None
+        started = self._of(entry, Job(JobKind.RECEIVE, entry.details["name"], peer, job=entry.job))
+        started.state = entry.state
+        started.ended.set()
+        return started
+
+    def _of(self, entry: Inbound, job: Job) -> InboundMigration:
+        expected = Expected(**entry.details)
+        return InboundMigration(self.host, entry.peer, entry.migration, expected, job)
 
     async def _accept(self, visitor: Visitor, begin: Begin) -> tuple[Placement, ...]:
         if begin.migration in self._landings or await self.host.journal.inbound(begin.migration):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import asyncssh
 
@@ -64,6 +65,16 @@ class Links:
         await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
 
 
+class Doubt(Protocol):
+    """A migration that is in doubt, at its source or its target."""
+
+    async def keep(self) -> None:
+        """Take an operator's decision that the guest is this host's."""
+
+    async def give_up(self) -> None:
+        """Take an operator's decision that the guest is the peer's."""
+
+
 @dataclass(slots=True)
 class Host:
     """Services of this host: configuration, toolstack, pools and what all jobs share.
@@ -80,6 +91,8 @@ class Host:
     links: Links
     outgoing_buffers: Buffers
     incoming_buffers: Buffers
+    doubts: dict[str, Doubt] = field(default_factory=dict)
+    """Migrations of which nobody here can tell whose the guest is, by their jobs."""
 
     @property
     def spool(self) -> Path:

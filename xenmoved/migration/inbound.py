@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from blake3 import blake3
 
 from protocol.errors import Code, ProtocolError
 from protocol.frames import FrameDecoder, Kind
-from protocol.handover import TargetAction, TargetEvent, TargetState, target_step
+from protocol.handover import (
+    TARGET_LEFT,
+    TargetAction,
+    TargetEvent,
+    TargetState,
+    target_step,
+)
 from protocol.messages import GuestOffer, Problem, Seal
 from storage.errors import StorageError
 from xenmoved.control.api import JobState, Phase
@@ -22,6 +28,7 @@ from xenmoved.link.channel import Channel
 from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
+from xenmoved.migration.verdicts import verdict
 from xenmoved.problems import JobError, problem
 from xenmoved.sync.devices import wait_through
 from xenmoved.toolstack.interface import (
@@ -48,6 +55,8 @@ class Expected:
     config: str | None
     autostart: bool
     cold: bool
+    given_up: bool = False
+    """An operator has declared that it was never started here."""
 
     @property
     def arrival(self) -> Arrival:
@@ -180,12 +189,14 @@ class InboundMigration:
                 if step.state is not self.state or step.actions:
                     log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
                 if step.state is not self.state:
-                    await self._record(step.state)
+                    await self._record(step.state, settled=step.state in TARGET_LEFT)
                 self.state, following = step.state, None
                 for action in step.actions:
                     following = await self._actions[action](self) or following
             if self.state in (TargetState.STARTED, TargetState.ABORTED):
                 await self._conclude()
+            elif self.state is TargetState.RAN_TWICE:
+                await self._raise_alarm()
 
     async def _start_guest(self) -> TargetEvent | None:
         self._job.enter(Phase.COMMIT)
@@ -207,7 +218,7 @@ class InboundMigration:
         except (ToolstackError, OSError) as error:
             await self._enter_doubt(str(error))
             return None
-        self.in_doubt = False
+        self._leave_doubt()
         if settled is Settled.RUNNING:
             return TargetEvent.GUEST_RUNS
         self.reason = self.reason or "the guest was not started before a crash"
@@ -217,16 +228,36 @@ class InboundMigration:
         if not self.in_doubt or why != self.reason:
             log.error("in doubt: %s", why)
         self.in_doubt, self.reason = True, why
+        self._host.doubts[self._job.job] = self
         self._job.state = JobState.IN_DOUBT
         text = f"nobody knows whether {self.guest} was started here: {why}"
-        self._job.problem = problem("in-doubt", text, "xenmoved looks again from time to time")
+        self._job.problem = problem("in-doubt", text, "see: xenmovectl recover")
         await self._host.jobs.save(self._job)
+
+    def _leave_doubt(self) -> None:
+        self.in_doubt = False
+        self._host.doubts.pop(self._job.job, None)
+
+    async def keep(self) -> None:
+        """Take an operator's word that the guest has run here."""
+        self._leave_doubt()
+        self.reason = "an operator declared that it was started"
+        await self.happen(TargetEvent.OPERATOR_KEEPS, only_in=(TargetState.COMMITTED,))
+
+    async def give_up(self) -> None:
+        """Take an operator's word that it was never started here. Its volumes are kept."""
+        self._leave_doubt()
+        self.reason = "an operator declared that it was never started"
+        self._expected = replace(self._expected, given_up=True, keep_partial=True)
+        await self.happen(TargetEvent.OPERATOR_GIVES_UP, only_in=(TargetState.COMMITTED,))
 
     async def _destroy_copy(self) -> TargetEvent | None:
         if self._memory.task is not None and not self._memory.task.done():
             self._memory.task.cancel()
             await asyncio.wait([self._memory.task])
         await self.landing.stop()
+        if self._expected.given_up:  # what the toolstack wrote down says that it may have started
+            self._host.clear_spool(self.migration)
         try:
             await self._image.abort()
             if not self._expected.keep_partial:
@@ -261,6 +292,12 @@ class InboundMigration:
             found = self._unfinished or problem("aborted", text)
             await self._host.jobs.end(self._job, JobState.FAILED, found)
 
+    async def _raise_alarm(self) -> None:
+        found = verdict(self.state, self.guest, self.peer, self._job.job)
+        assert found is not None, self.state
+        log.error("%s; %s", found.text, found.hint)
+        await self._host.jobs.amend(self._job.job, JobState.FAILED, found)
+
     async def _install_config(self) -> None:
         expected, toolstack = self._expected, self._host.toolstack
         try:
@@ -276,15 +313,7 @@ class InboundMigration:
 
     async def _record(self, state: TargetState, *, settled: bool = False) -> None:
         expected = self._expected
-        details = {
-            "name": expected.name,
-            "uuid": expected.uuid,
-            "disks": expected.disks,
-            "keep_partial": expected.keep_partial,
-            "config": expected.config,
-            "autostart": expected.autostart,
-            "cold": expected.cold,
-        }
+        details = asdict(expected)
         entry = Inbound(self.migration, state, self.peer, self.reason, self._job.job, details)
         await self._host.journal.record_inbound(entry, settled=settled)
 

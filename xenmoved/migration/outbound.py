@@ -36,6 +36,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, guest_state, make_offer
 from xenmoved.migration.ownership import Ownership
 from xenmoved.migration.transfer import Transfer, is_link_loss
+from xenmoved.migration.verdicts import verdict
 from xenmoved.problems import (
     Refused,
     is_expected,
@@ -226,9 +227,15 @@ async def take_back(ownership: Ownership, error: BaseException) -> None:
 
 
 async def conclude(host: Host, job: Job, ownership: Ownership) -> None:
-    """End the job according to who owns the guest now."""
+    """End the job according to who owns the guest now, and see an operator's decision confirmed."""
+    await _end(host, job, ownership)
+    await ownership.confirm()
+
+
+async def _end(host: Host, job: Job, ownership: Ownership) -> None:
     unfinished = ownership.unfinished
-    if ownership.state is SourceState.DONE:
+    decided = verdict(ownership.state, job.guest, job.peer, job.job)
+    if ownership.state in (SourceState.DONE, SourceState.GIVEN_UP):
         job.enter(Phase.TIDY)
         try:
             await host.toolstack.retire_config(job.guest)
@@ -237,12 +244,16 @@ async def conclude(host: Host, job: Job, ownership: Ownership) -> None:
         if unfinished is None:
             await ownership.settle()
         log.info("%s is on %s now", job.guest, job.peer)
-        await host.jobs.end(job, JobState.DONE, unfinished)
+        await host.jobs.end(job, JobState.DONE, unfinished or decided)
         return
-    found = job.problem or problem(
-        "target-aborted",
-        f"{job.peer} did not start {job.guest}: {ownership.target_reason}",
-        f"the log of {job.peer} says more; the guest runs here",
+    found = (
+        decided
+        or job.problem
+        or problem(
+            "target-aborted",
+            f"{job.peer} did not start {job.guest}: {ownership.target_reason}",
+            f"the log of {job.peer} says more; the guest runs here",
+        )
     )
     if unfinished is None:
         await ownership.settle()

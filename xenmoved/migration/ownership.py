@@ -14,7 +14,16 @@ from time import monotonic
 from typing import Final
 
 from protocol.errors import ProtocolError
-from protocol.handover import SourceAction, SourceEvent, SourceState, TargetState, source_step
+from protocol.handover import (
+    SOURCE_LEFT,
+    SOURCE_UNCONFIRMED,
+    TARGET_HAS_STARTED,
+    SourceAction,
+    SourceEvent,
+    SourceState,
+    TargetState,
+    source_step,
+)
 from protocol.messages import Abort, Aborted, Commit, Fate, Inquire, Problem, Started
 from xenmoved.control.api import JobState
 from xenmoved.jobs import Job
@@ -22,6 +31,7 @@ from xenmoved.journal import Outbound
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
+from xenmoved.migration.verdicts import verdict
 from xenmoved.problems import JobError, problem
 from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 
@@ -30,10 +40,12 @@ log = logging.getLogger(__name__)
 _ABORT_PATIENCE: Final = 10.0
 _ASK_AFTER: Final = (0.0, 0.2, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each attempt to learn the target's word, the last for all further ones."""
+_TELL_AFTER: Final = (0.0, 1.0, 5.0, 15.0, 60.0)
+"""Seconds before each attempt to tell the target what was decided without it."""
 
 _WORDS: Final = {
     TargetState.READY: SourceEvent.TARGET_READY,
-    TargetState.STARTED: SourceEvent.TARGET_STARTED,
+    **dict.fromkeys(TARGET_HAS_STARTED, SourceEvent.TARGET_STARTED),
     TargetState.ABORTED: SourceEvent.TARGET_ABORTED,
 }
 """What the target's state means to the source; in every other it is to be asked again."""
@@ -50,10 +62,17 @@ class Ownership:
         self.state = SourceState.COPYING
         self.dialogue: Dialogue | None = None
         self._asked = 0
+        self._settled = False
+        self._decisions: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self.target_reason = ""
         self.unfinished: Problem | None = None
         self.started_at: float | None = None
         """Moment (monotonic) of the target's word that the guest runs there."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do for the state."""
+        return self._settled
 
     async def begin(self) -> None:
         """Write down that the migration exists: the guest runs here, whatever was before."""
@@ -61,9 +80,9 @@ class Ownership:
             self._host.clear_spool(earlier)
         await self._record(self.state)
 
-    def restore(self, state: SourceState) -> None:
+    def restore(self, state: SourceState, *, settled: bool = False) -> None:
         """Take up what an earlier process wrote down."""
-        self.state = state
+        self.state, self._settled = state, settled
 
     async def happen(self, event: SourceEvent) -> None:
         """Take an event: next state on disk, its actions, and what follows from them."""
@@ -73,7 +92,9 @@ class Ownership:
             log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
             if step.state is SourceState.DONE and self.started_at is None:
                 self.started_at = monotonic()
-            await self._record(step.state)
+            # Where nothing is to be done, nothing is left to do that was not before.
+            settled = (self._settled and not step.actions) or step.state in SOURCE_LEFT
+            await self._record(step.state, settled=settled)
             self.state, following = step.state, None
             for action in step.actions:
                 following = await self._actions[action](self) or following
@@ -86,6 +107,7 @@ class Ownership:
     async def _record(self, state: SourceState, *, settled: bool = False) -> None:
         entry = Outbound(self._migration, state, self._job.guest, self._job.peer, self._job.job)
         await self._host.journal.record_outbound(entry, settled=settled)
+        self._settled = settled
 
     async def _send_commit(self) -> SourceEvent | None:
         try:
@@ -97,31 +119,98 @@ class Ownership:
         return self._word(answer)
 
     async def _ask_target(self) -> SourceEvent | None:
-        """Ask until the target's durable word is known. Ends only then, or with the daemon."""
+        """Ask until the target's durable word is known, or an operator decides."""
         self.dialogue = None
         self._job.state = JobState.IN_DOUBT
         self._job.problem = problem(
             "in-doubt",
             f"{self._job.peer} was told to take {self._job.guest}, and its answer is not known: "
             "the guest stays suspended here until it is",
-            f"bring {self._job.peer} and the network to it back; nothing is lost meanwhile",
+            f"bring {self._job.peer} and the network to it back; nothing is lost meanwhile. Only if "
+            "it is gone for good: xenmovectl recover",
         )
         await self._host.jobs.save(self._job)
-        while True:
-            await asyncio.sleep(_ASK_AFTER[min(self._asked, len(_ASK_AFTER) - 1)])
-            self._asked += 1
-            try:
-                if (event := await self._inquire()) is not None:
-                    self._job.state, self._job.problem = JobState.RUNNING, None
-                    return event
-            except (LinkError, ProtocolError, JobError) as error:
-                log.warning("in doubt: %s", error)
+        self._host.doubts[self._job.job] = self
+        while (event := await self._decision() or await self._inquire()) is None:
+            pass
+        del self._host.doubts[self._job.job]
+        self._job.state, self._job.problem = JobState.RUNNING, None
+        return event
+
+    async def _decision(self) -> SourceEvent | None:
+        """Wait until the next question is due; return what was decided meanwhile."""
+        patience = _ASK_AFTER[min(self._asked, len(_ASK_AFTER) - 1)]
+        self._asked += 1
+        try:
+            async with asyncio.timeout(patience):
+                return await self._decisions.get()
+        except TimeoutError:
+            return None
 
     async def _inquire(self) -> SourceEvent | None:
-        async with self._any_dialogue() as dialogue:
-            fate = await dialogue.ask(Inquire(self._migration), Fate)
+        try:
+            fate = await self.ask_fate()
+        except (LinkError, ProtocolError, JobError) as error:
+            log.warning("in doubt: %s", error)
+            return None
         self.target_reason = fate.reason
         return _WORDS.get(fate.state)
+
+    async def ask_fate(self) -> Fate:
+        """Ask the target what became of the guest. Raises LinkError, ProtocolError, JobError."""
+        async with self._any_dialogue() as dialogue:
+            return await dialogue.ask(Inquire(self._migration), Fate)
+
+    async def keep(self) -> None:
+        """Have a guest in doubt run here, by an operator's decision. Returns when the job ended."""
+        self._decisions.put_nowait(SourceEvent.OPERATOR_KEEPS)
+        await self._job.finished.wait()
+
+    async def give_up(self) -> None:
+        """Drop the copy of a guest in doubt, likewise."""
+        self._decisions.put_nowait(SourceEvent.OPERATOR_GIVES_UP)
+        await self._job.finished.wait()
+
+    async def confirm(self) -> None:
+        """Tell the target what an operator decided, until its word is known; say if it was wrong.
+
+        Returns at once when nothing was decided.
+        """
+        if self.state not in SOURCE_UNCONFIRMED:
+            return
+        attempt = 0
+        while self.state in SOURCE_UNCONFIRMED:
+            await asyncio.sleep(_TELL_AFTER[min(attempt, len(_TELL_AFTER) - 1)])
+            attempt += 1
+            try:
+                async with self._any_dialogue() as dialogue:
+                    answer = await dialogue.ask(self._decided(), Started, Aborted)
+            except (LinkError, ProtocolError, JobError) as error:
+                log.debug("%s has not heard of the decision yet: %s", self._job.peer, error)
+            else:
+                await self.happen(self._word(answer))
+        await self._report_word()
+
+    async def _report_word(self) -> None:
+        """Say whether the operator was right."""
+        job = self._job
+        found = verdict(self.state, job.guest, job.peer, job.job)
+        if found is None:
+            log.info("%s confirms what was decided for %s", job.peer, job.guest)
+            found = problem("decided", "an operator decided this, and the target has confirmed it")
+            done = self.state is SourceState.DONE
+            await self._host.jobs.amend(job.job, JobState.DONE if done else JobState.FAILED, found)
+            return
+        log.error("%s; %s", found.text, found.hint)
+        await self._host.jobs.amend(job.job, JobState.FAILED, found)
+        if self.state is SourceState.LOST:
+            text = f"the configuration of {job.guest} was not put back"
+            await self._tidy(self._host.toolstack.restore_config(job.guest), text)
+
+    def _decided(self) -> Abort | Commit:
+        if self.state is SourceState.GIVEN_UP:
+            return Commit(self._migration)
+        return Abort(self._migration, f"an operator of {self._host.config.node} kept the guest")
 
     @asynccontextmanager
     async def _any_dialogue(self) -> AsyncIterator[Dialogue]:
@@ -146,6 +235,10 @@ class Ownership:
     async def _discard_guest(self) -> SourceEvent | None:
         text = f"the suspended copy of {self._job.guest} is still on this host"
         await self._tidy(self._image.discard(), text)
+        return None
+
+    async def _nothing(self) -> SourceEvent | None:
+        """Leave it to `confirm`, when the job has ended."""
         return None
 
     async def _tidy(self, work: Awaitable[None], otherwise: str) -> None:
@@ -175,4 +268,5 @@ class Ownership:
         SourceAction.RESUME_GUEST: _resume_guest,
         SourceAction.DISCARD_GUEST: _discard_guest,
         SourceAction.SEND_ABORT: _send_abort,
+        SourceAction.TELL_TARGET: _nothing,
     }

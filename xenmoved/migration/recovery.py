@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from protocol.handover import SourceEvent
+from protocol.handover import SOURCE_UNCONFIRMED, SourceEvent, SourceState
 from xenmoved.control.api import ENDED, JobKind, JobReport, JobState, Phase
 from xenmoved.jobs import Job
-from xenmoved.journal import Inbound, Outbound
+from xenmoved.journal import Inbound, Outbound, Standing
 from xenmoved.logs import log_context
 from xenmoved.migration.arrivals import Arrivals
 from xenmoved.migration.host import Host
@@ -29,6 +29,7 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
     reports = {report.job: report for report in await host.jobs.reports()}
     inbound = await host.journal.unsettled_inbound()
     outbound = await host.journal.unsettled_outbound()
+    unconfirmed = [one for one in await host.journal.standing() if _waits_for_word(one)]
     taken_up = {entry.job for entry in inbound} | {entry.job for entry in outbound}
     for report in reports.values():
         if report.state not in ENDED and report.job not in taken_up:
@@ -37,6 +38,8 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
         await _recover_inbound(host, arrivals, entry, reports.get(entry.job))
     for leaving in outbound:
         tasks.create_task(_recover_outbound(host, leaving, reports.get(leaving.job)))
+    for decided in unconfirmed:
+        tasks.create_task(_confirm(host, decided))
 
 
 async def _recover_inbound(
@@ -62,13 +65,28 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         job.problem = _RESTARTED
         job.phase = Phase.COMMIT
         await host.jobs.add(job)
-        image = host.toolstack.outgoing(
-            entry.migration, entry.guest, host.spool_of(entry.migration)
-        )
-        ownership = Ownership(host, job, entry.migration, image)
+        ownership = _ownership(host, job, entry.migration)
         ownership.restore(entry.state)
         await ownership.happen(SourceEvent.RESTARTED)
         await conclude(host, job, ownership)
+
+
+def _waits_for_word(one: Standing) -> bool:
+    return one.settled and one.state in SOURCE_UNCONFIRMED
+
+
+async def _confirm(host: Host, one: Standing) -> None:
+    """Go on telling the target what an operator decided."""
+    job = Job(JobKind.MIGRATE, one.guest, one.peer, job=one.job)
+    with log_context(job=one.job, domain=one.guest, peer=one.peer):
+        ownership = _ownership(host, job, one.migration)
+        ownership.restore(SourceState(one.state), settled=True)
+        await ownership.confirm()
+
+
+def _ownership(host: Host, job: Job, migration: str) -> Ownership:
+    image = host.toolstack.outgoing(migration, job.guest, host.spool_of(migration))
+    return Ownership(host, job, migration, image)
 
 
 def _job(report: JobReport) -> Job:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
 from protocol.frames import FrameDecoder, Kind
-from protocol.handover import TargetEvent, TargetState
+from protocol.handover import TARGET_HAS_STARTED, TargetEvent, TargetState
 from protocol.messages import (
     PEER,
     Abort,
@@ -144,8 +144,8 @@ class ControlSession:
                 return await self._arrivals.fate(peer, migration)
             case Commit(migration):
                 return await self._commit(migration)
-            case Abort(migration):
-                return await self._abort(migration)
+            case Abort(migration, reason):
+                return await self._abort(migration, reason)
             case HandOver() | Seal():
                 return await self._receive_memory(message)
             case Finish() if self._sync is not None:
@@ -179,13 +179,12 @@ class ControlSession:
 
     async def _commit(self, migration: str) -> Started | Aborted:
         fate = await self._arrivals.decide(self._visitor.peer, migration, TargetEvent.COMMIT)
-        if fate.state is TargetState.STARTED:
-            return Started()
-        return _aborted(fate)
+        return _word(fate)
 
-    async def _abort(self, migration: str) -> Aborted:
+    async def _abort(self, migration: str, untrusted_reason: str) -> Started | Aborted:
+        log.info("%s aborts: %s", self._visitor.peer, untrusted_reason)
         fate = await self._arrivals.decide(self._visitor.peer, migration, TargetEvent.ABORT)
-        return _aborted(fate)
+        return _word(fate)
 
     async def _pong(self) -> Pong:
         host = self._arrivals.host
@@ -202,8 +201,10 @@ class ControlSession:
         )
 
 
-def _aborted(fate: Fate) -> Aborted:
-    """Say aborted, and only if that is what the journal says."""
+def _word(fate: Fate) -> Started | Aborted:
+    """Say started or aborted, and only if that is what the journal says."""
+    if fate.state in TARGET_HAS_STARTED:
+        return Started()
     if fate.state is not TargetState.ABORTED:
         raise ProtocolError(Code.UNEXPECTED, f"the migration is {fate.state}")
     return Aborted(fate.reason)

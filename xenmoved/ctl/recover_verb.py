@@ -1,0 +1,113 @@
+"""`xenmovectl recover`: what is in doubt, and the decision of an operator about it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+
+from xenmoved.control.api import DecideDoubt, Decision, Done, DoubtRow, Doubts, ListDoubts, Risk
+from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.exits import CommandError, Exit
+from xenmoved.ctl.output import Output
+from xenmoved.ctl.text import Line, Span, Style, duration, facts, indent, line
+
+
+def run_recover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show what is in doubt; or say what a decision risks, and carry it out if that is meant."""
+    if args.decision is None:
+        if args.yes:
+            text = "--yes goes with a decision"
+            raise CommandError(Exit.USAGE, ("usage", text, "see: xenmovectl recover --help"))
+        return _show(daemon, output, args.job)
+    if args.job is None:
+        text = f"--{args.decision} needs a job"
+        raise CommandError(Exit.USAGE, ("usage", text, "xenmovectl recover lists them"))
+    decision = Decision(args.decision)
+    # The daemon also asks the peer, which may take a while.
+    question = DecideDoubt(args.job, decision, confirmed=False)
+    risk = daemon.ask(question, Risk, timeout=None, refusal=Exit.REFUSED)
+    if not args.yes:
+        output.tell(*_warning(risk))
+        _confirm(risk)
+    order = DecideDoubt(risk.job, decision, confirmed=True)
+    answer = daemon.ask(order, Done, timeout=None, refusal=Exit.REFUSED)
+    if output.as_json:
+        output.result(answer, [])
+    else:
+        output.note(line(answer.text))
+    return Exit.OK
+
+
+def _show(daemon: Daemon, output: Output, wanted: str | None) -> Exit:
+    answer = daemon.ask(ListDoubts(reach=True), Doubts, timeout=None)
+    rows = [row for row in answer.doubts if wanted is None or _is_meant(row, wanted)]
+    if wanted is not None and not rows:
+        text = f"nothing called {wanted} is in doubt"
+        raise CommandError(Exit.FAILED, ("not-in-doubt", text, "xenmovectl recover lists them"))
+    output.result(Doubts(tuple(rows)), _doubts(rows, time.time()))
+    return Exit.OK
+
+
+def _is_meant(row: DoubtRow, wanted: str) -> bool:
+    return wanted == row.guest or row.job.startswith(wanted)
+
+
+def _doubts(rows: Sequence[DoubtRow], now: float) -> list[Line]:
+    if not rows:
+        return [line("nothing is in doubt")]
+    return [each for row in rows for each in (*_doubt(row, now), line())][:-1]
+
+
+def _doubt(row: DoubtRow, now: float) -> list[Line]:
+    way = f"to {row.peer}" if row.at_source else f"from {row.peer}"
+    return [
+        line(Span(f"{row.guest} {way}", Style.BOLD), ", job ", Span(row.job, Style.BOLD)),
+        *indent(
+            [
+                *facts(
+                    [
+                        ("state", Span(row.state, Style.WARN)),
+                        ("since", f"{duration(now - row.since)}"),
+                        ("domain here", row.domain),
+                        (row.peer, "answers" if row.peer_answers else "does not answer"),
+                    ]
+                ),
+                line(row.problem.text),
+                line(row.problem.hint),
+                *_choices(row),
+            ]
+        ),
+    ]
+
+
+def _choices(row: DoubtRow) -> list[Line]:
+    """Return what may be decided, without what it risks: that is said before it is done."""
+    choices = {
+        "commit-sent": ("--keep-here resumes it here", "--give-up drops the copy here"),
+        "committed": (
+            "--keep-here says that it was started here",
+            f"--give-up says that it was not, and {row.peer} resumes it",
+        ),
+    }
+    return [line(f"xenmovectl recover {row.job} {choice}") for choice in choices.get(row.state, ())]
+
+
+def _warning(risk: Risk) -> list[Line]:
+    lines = [line(Span("What it risks: ", Style.BAD), risk.text)]
+    if risk.look:
+        lines += [line("Make sure first:"), *indent(line(f"- {look}") for look in risk.look)]
+    return lines
+
+
+def _confirm(risk: Risk) -> None:
+    """Have the operator type the guest's name. Raises CommandError."""
+    if not sys.stdin.isatty():
+        text = "there is no terminal to ask whether this is meant"
+        raise CommandError(Exit.USAGE, ("usage", text, "say --yes when all of that is made sure"))
+    sys.stderr.write(f"Type {risk.guest} to go on: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip() != risk.guest:
+        text = "nothing was decided"
+        raise CommandError(Exit.FAILED, ("not-confirmed", text, ""))

@@ -1,0 +1,206 @@
+"""`xenmovectl recover`: what is in doubt on this host, and what an operator decides about it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final
+
+from protocol.errors import ProtocolError
+from protocol.handover import (
+    SourceEvent,
+    SourceState,
+    TargetEvent,
+    TargetState,
+    source_step,
+    target_step,
+)
+from protocol.messages import Ping, Pong, Problem
+from xenmoved.control.api import Decision, Done, DoubtRow, Doubts, Risk
+from xenmoved.journal import Outbound, Standing
+from xenmoved.link.errors import LinkError
+from xenmoved.migration.dialogue import open_dialogue
+from xenmoved.migration.host import Host
+from xenmoved.migration.inbound import InboundMigration
+from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.verdicts import risk, verdict
+from xenmoved.problems import JobError, Refused, problem
+
+log = logging.getLogger(__name__)
+
+_PEER_PATIENCE: Final = 10.0
+_IN_DOUBT: Final = (SourceState.COMMIT_SENT, TargetState.COMMITTED)
+_WENT_WRONG: Final = (SourceState.RAN_TWICE, SourceState.LOST, TargetState.RAN_TWICE)
+_ABSENT: Final = "absent"
+
+
+async def list_doubts(host: Host, *, reach: bool) -> Doubts:
+    """Return everything that is in doubt here, or was decided without the peer's word.
+
+    With `reach` it is tried whether the peers answer.
+    """
+    rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
+    answers = dict.fromkeys({one.peer for one in rows})
+    if reach:
+        reached = await asyncio.gather(*(_reaches(host, peer) for peer in answers))
+        answers = dict(zip(answers, reached, strict=True))
+    states = await _domain_states(host)
+    return Doubts(
+        tuple(
+            DoubtRow(
+                job=one.job,
+                guest=one.guest,
+                peer=one.peer,
+                at_source=isinstance(one.state, SourceState),
+                state=one.state.value,
+                since=one.since,
+                domain=states.get(one.guest, _ABSENT),
+                peer_answers=answers[one.peer],
+                problem=_told(one),
+            )
+            for one in rows
+        )[:1000]
+    )
+
+
+async def alarms(host: Host) -> tuple[Problem, ...]:
+    """Return what decisions have turned out wrong and wait for an operator."""
+    rows = await host.journal.standing()
+    return tuple(_told(one) for one in rows if one.state in _WENT_WRONG)
+
+
+async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
+    """Return what a decision risks. Raises Refused unless it may be taken now."""
+    one = await _find(host, wanted)
+    await _check(host, one, decision)
+    at_source = isinstance(one.state, SourceState)
+    text, look = risk(at_source, decision, one.guest, one.peer)
+    domain = (await _domain_states(host)).get(one.guest, _ABSENT)
+    if domain == _ABSENT and at_source and decision is Decision.KEEP_HERE:
+        text = f"No domain {one.guest} is left here: it has to be started from its file. {text}"
+    return Risk(one.job, one.guest, one.peer, text, look)
+
+
+async def decide(host: Host, wanted: str, decision: Decision) -> Done:
+    """Carry out a decision. Raises Refused."""
+    one = await _find(host, wanted)
+    await _check(host, one, decision)
+    if decision is Decision.RESOLVED:
+        await _resolve(host, one)
+        return Done(f"{one.guest} is not mentioned any more")
+    log.warning("an operator decides for %s, in doubt with %s: %s", one.guest, one.peer, decision)
+    doubt = host.doubts[one.job]
+    await (doubt.keep() if decision is Decision.KEEP_HERE else doubt.give_up())
+    return Done(await _outcome(host, one, decision))
+
+
+async def _outcome(host: Host, one: Standing, decision: Decision) -> str:
+    rows = {row.migration: row.state for row in await host.journal.standing()}
+    domain = (await _domain_states(host)).get(one.guest, _ABSENT)
+    if one.state is TargetState.COMMITTED:
+        if decision is Decision.KEEP_HERE:
+            return f"{one.guest} is this host's: start it from its file; {one.peer} drops its copy"
+        return f"{one.guest} is {one.peer}'s, which resumes it as soon as it asks"
+    if rows.get(one.migration) not in (SourceState.KEPT, SourceState.GIVEN_UP):
+        return f"{one.peer} has answered meanwhile; see: xenmovectl show {one.job}"
+    if decision is Decision.KEEP_HERE:
+        return f"{one.guest} is this host's; its domain here: {domain}"
+    return f"{one.guest} is {one.peer}'s; its domain here: {domain}"
+
+
+def _needs_somebody(host: Host, one: Standing) -> bool:
+    # A start that is under way is no doubt, and neither is a commit that is being sent.
+    return one.state not in _IN_DOUBT or one.job in host.doubts
+
+
+def _told(one: Standing) -> Problem:
+    found = verdict(one.state, one.guest, one.peer, one.job)
+    assert found is not None, one.state
+    return found
+
+
+async def _find(host: Host, wanted: str) -> Standing:
+    """Find by the job, the start of it, or the guest (the newest)."""
+    if (report := await host.jobs.find(wanted)) is None:
+        hint = "xenmovectl recover shows what is in doubt"
+        raise Refused([problem("job-unknown", f"no job is called {wanted}", hint)])
+    rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
+    named = [one for one in rows if one.job == report.job]
+    named = named or [one for one in rows if wanted == one.guest]
+    if not named:
+        text = f"job {report.job} is not in doubt: it is {report.state}"
+        raise Refused([problem("not-in-doubt", text, "there is nothing to decide")])
+    return named[-1]
+
+
+async def _check(host: Host, one: Standing, decision: Decision) -> None:
+    """Raise Refused where a decision is not an operator's to take."""
+    if (decision is Decision.RESOLVED) != (one.state in _WENT_WRONG):
+        text = f"{decision} does not fit: {_told(one).text}"
+        raise Refused([problem("wrong-decision", text, _told(one).hint)])
+    doubt = host.doubts.get(one.job)
+    if isinstance(doubt, Ownership):
+        await _check_target_is_silent(doubt, one)
+    elif isinstance(doubt, InboundMigration):
+        await _check_nothing_tells(host, doubt, one)
+    elif one.state in (SourceState.KEPT, SourceState.GIVEN_UP):
+        raise Refused([problem("decided", f"it was decided: {_told(one).text}", _told(one).hint)])
+
+
+async def _check_target_is_silent(doubt: Ownership, one: Standing) -> None:
+    try:
+        async with asyncio.timeout(_PEER_PATIENCE):
+            fate = await doubt.ask_fate()
+    except (TimeoutError, LinkError, ProtocolError, JobError) as error:
+        log.info("%s does not answer: %s", one.peer, error or "too slow")
+        return
+    if fate.state is TargetState.COMMITTED:
+        text = (
+            f"{one.peer} answers: it was told to start {one.guest}, and finds out what came of it"
+        )
+        hint = "if it cannot, decide there, where there is more to see: xenmovectl recover"
+    else:
+        text = f"{one.peer} answers and decides: {one.guest} is {fate.state} there"
+        hint = "the doubt ends by itself within moments"
+    raise Refused([problem("peer-answers", text, hint)])
+
+
+async def _check_nothing_tells(host: Host, doubt: InboundMigration, one: Standing) -> None:
+    await doubt.happen(TargetEvent.START_UNCLEAR, only_in=(TargetState.COMMITTED,))
+    if not doubt.in_doubt:
+        text = f"it is not in doubt any more: {one.guest} is {doubt.state} here"
+        raise Refused([problem("not-in-doubt", text, "there is nothing to decide")])
+    states = await _domain_states(host)
+    for name in (one.guest, f"{one.guest}--incoming"):
+        if name in states:
+            text = f"domain {name} is here, {states[name]}: there is nothing to guess"
+            hint = "look why it does not start; xenmoved settles it when it runs or is gone"
+            raise Refused([problem("domain-here", text, hint)])
+
+
+async def _resolve(host: Host, one: Standing) -> None:
+    journal = host.journal
+    log.warning("an operator has resolved what was %s: %s", one.state, one.guest)
+    if isinstance(one.state, SourceState):
+        after = source_step(one.state, SourceEvent.OPERATOR_RESOLVES).state
+        entry = Outbound(one.migration, after, one.guest, one.peer, one.job)
+        await journal.record_outbound(entry, settled=True)
+    elif (arrived := await journal.inbound(one.migration)) is not None:
+        state = target_step(one.state, TargetEvent.OPERATOR_RESOLVES).state
+        await journal.record_inbound(replace(arrived, state=state), settled=True)
+
+
+async def _domain_states(host: Host) -> dict[str, str]:
+    return {domain.name: domain.state.value for domain in await host.toolstack.domains()}
+
+
+async def _reaches(host: Host, peer: str) -> bool:
+    try:
+        async with asyncio.timeout(_PEER_PATIENCE):
+            link = await host.link(peer)
+            async with await open_dialogue(link, host.config.node) as dialogue:
+                await dialogue.ask(Ping(), Pong)
+    except (TimeoutError, LinkError, ProtocolError, JobError):
+        return False
+    return True
