@@ -126,8 +126,8 @@ class Ownership:
             "in-doubt",
             f"{self._job.peer} was told to take {self._job.guest}, and its answer is not known: "
             "the guest stays suspended here until it is",
-            f"bring {self._job.peer} and the network to it back; nothing is lost meanwhile. Only if "
-            "it is gone for good: xenmovectl recover",
+            f"bring {self._job.peer} and the network to it back; nothing is lost meanwhile. Only "
+            "if it is gone for good: xenmovectl recover",
         )
         await self._host.jobs.save(self._job)
         self._host.doubts[self._job.job] = self
