@@ -58,8 +58,9 @@ class SourceEvent(StrEnum):
 class SourceAction(StrEnum):
     """What the source then does."""
 
+    HOLD_AUTOSTART = "hold-autostart"  # this host does not start the guest if it is booted
     SEND_COMMIT = "send-commit"
-    RESUME_GUEST = "resume-guest"
+    RESUME_GUEST = "resume-guest"  # and let the host start it at boot again
     DISCARD_GUEST = "discard-guest"
     SEND_ABORT = "send-abort"
     ASK_TARGET = "ask-target"  # connect, ask for the fate, until it is known
@@ -140,7 +141,8 @@ _GIVE_UP = Step(_T.ABORTED, (_TA.DESTROY_COPY,))
 _REFUSE = Step(_T.ABORTED, (_TA.DESTROY_COPY, _TA.SEND_ABORTED))
 
 SOURCE: Final[SourceTable] = {
-    (_S.COPYING, _SE.SUSPENDING): Step(_S.HANDING_OVER),
+    # From here on the guest may become the target's while this host is down.
+    (_S.COPYING, _SE.SUSPENDING): Step(_S.HANDING_OVER, (_SA.HOLD_AUTOSTART,)),
     (_S.COPYING, _SE.FAILED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),
     (_S.COPYING, _SE.LINK_LOST): Step(_S.ABORTED),
     (_S.COPYING, _SE.RESTARTED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),

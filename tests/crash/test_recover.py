@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from crash_support import EXECUTES, GUEST, PATIENCE, CrashHost, World
 
+from protocol.messages import Mode
+from tests.support.crash import EXECUTES, GUEST, PATIENCE, CrashHost, World
 from xenmoved.control.api import JobState
 from xenmoved.sandbox.harness import wait_until
 
@@ -36,17 +37,23 @@ def doubts(host: CrashHost) -> list[dict[str, Any]]:
     return rows
 
 
+def starts_at_boot(host: CrashHost) -> bool:
+    return bool(list((host.config_dir / "auto").iterdir()))
+
+
 def in_doubt(host: CrashHost) -> bool:
     return any(job.state is JobState.IN_DOUBT for job in host.jobs())
 
 
-def doubtful(world: World, fault: str, *, at_source: bool) -> tuple[CrashHost, CrashHost]:
+def doubtful(
+    world: World, fault: str, *, at_source: bool, mode: Mode = Mode.SAVE
+) -> tuple[CrashHost, CrashHost]:
     """Have the target's daemon end at a fault, so that the source is in doubt."""
     source = world.source
     target = world.other(source)
     here = source if at_source else target
     here.arm(f"kill={target.pid}@{fault}")
-    source.migrate(target)
+    source.migrate(target, mode)
     wait_until(lambda: in_doubt(source), "the doubt", PATIENCE)
     assert target.dead
     return source, target
@@ -59,11 +66,13 @@ def restart(source: CrashHost, target: CrashHost) -> None:
     source.start()
 
 
-def test_guest_is_kept_and_the_target_confirms_it(world):
-    source, target = doubtful(world, "ask:Commit:before", at_source=True)
+@pytest.mark.parametrize("mode", Mode)
+def test_guest_is_kept_and_the_target_confirms_it(world, mode):
+    source, target = doubtful(world, "ask:Commit:before", at_source=True, mode=mode)
     (row,) = doubts(source)
+    stopped = "paused" if mode is Mode.SAVE else "suspended"
     assert (row["guest"], row["peer"], row["at_source"]) == (GUEST, target.name, True)
-    assert (row["state"], row["domain"], row["peer_answers"]) == ("commit-sent", "paused", False)
+    assert (row["state"], row["domain"], row["peer_answers"]) == ("commit-sent", stopped, False)
     shown = source.ctl("recover", GUEST)
     assert "--keep-here" in shown.stdout
     assert "does not answer" in shown.stdout
@@ -72,8 +81,9 @@ def test_guest_is_kept_and_the_target_confirms_it(world):
     assert refused.returncode == 2
     assert "it then runs twice" in refused.stderr
     assert "--yes" in refused.stderr
-    assert source.domains()[GUEST] not in EXECUTES, "nothing was decided"
+    assert source.domains().get(GUEST) not in EXECUTES, "nothing was decided"
 
+    assert not starts_at_boot(source), "it may run on the target"
     assert source.ctl("recover", GUEST, "--resolved", "--yes").returncode == 3
     decided = source.ctl("recover", GUEST, "--keep-here", "--yes")
     assert decided.returncode == 0, decided
@@ -120,6 +130,20 @@ def test_guest_is_kept_though_the_target_had_started_it(world):
         assert host.ctl("recover", GUEST, "--resolved", "--yes").returncode == 0
         assert not doubts(host)
         assert "ran on both hosts" not in host.ctl("status").stdout
+
+
+def test_guest_is_kept_after_its_host_was_restarted_too(world):
+    source, _ = doubtful(world, "ask:Commit:before", at_source=True)
+    source.stop()
+    source.xen.xl("destroy", GUEST)
+    source.start()
+    wait_until(lambda: in_doubt(source), "the doubt", PATIENCE)
+    assert doubts(source)[0]["domain"] == "absent"
+    assert source.ctl("recover", GUEST, "--keep-here", "--yes").returncode == 0
+    problem = source.last_job().problem
+    assert problem.code == "guest-gone"
+    assert "start it from its configuration" in problem.hint
+    assert starts_at_boot(source)
 
 
 def test_guest_is_given_up_and_runs_on_the_target(world):

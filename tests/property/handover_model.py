@@ -16,10 +16,23 @@ goes away. Only when it has let go of the guest (`HELD`) is the image whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from enum import StrEnum, auto
-from typing import Any, NamedTuple
+from typing import Any
 
 from explorer import Step, Wrong
+from handover_world import (
+    GIVE_UP_HERE,
+    GIVE_UP_THERE,
+    KEEP_HERE,
+    KEEP_THERE,
+    OBSERVE,
+    Ask,
+    Copy,
+    Guest,
+    Session,
+    Told,
+    Work,
+    World,
+)
 
 from protocol.handover import (
     SOURCE,
@@ -43,96 +56,6 @@ T, TE, TA = TargetState, TargetEvent, TargetAction
 
 ENDED = (S.DONE, S.ABORTED, S.KEPT, S.GIVEN_UP)
 """States in which the source's actions have been carried out, and need not be again."""
-
-
-class Guest(StrEnum):
-    """The domain at the source."""
-
-    RUNS = auto()
-    SAVING = auto()
-    HELD = auto()
-    GONE = auto()
-
-
-class Copy(StrEnum):
-    """The domain at the target."""
-
-    ABSENT = auto()
-    BUILDING = auto()
-    PAUSED = auto()
-    RUNS = auto()
-
-
-class Work(StrEnum):
-    """The source's process that began the migration."""
-
-    ON = auto()
-    BROKEN = auto()  # the toolstack failed
-    OVER = auto()
-
-
-class Session(StrEnum):
-    """The control channel on which it began, as the target sees it."""
-
-    OPEN = auto()
-    CUT = auto()  # and not noticed yet
-    CLOSED = auto()
-
-
-class Ask(StrEnum):
-    """A question to the target."""
-
-    HAND_OVER = auto()
-    SEAL = auto()
-    COMMIT = auto()
-    ABORT = auto()
-    INQUIRE = auto()
-
-
-class Told(StrEnum):
-    """How far a question has come, or its answer."""
-
-    SENT = auto()
-    TAKEN = auto()
-    LOST = auto()
-    FAILED = auto()
-    RECEIVING = auto()
-    READY = auto()
-    STARTED = auto()
-    ABORTED = auto()
-    UNDECIDED = auto()
-
-
-KEEP_HERE, GIVE_UP_HERE = "source keeps it", "source gives it up"
-KEEP_THERE, GIVE_UP_THERE = "target keeps it", "target gives it up"
-OBSERVE = "observe"
-"""The target's daemon sees what came of the start."""
-
-
-class World(NamedTuple):
-    """One moment. `ran` and what is below it only an observer remembers."""
-
-    source: S = S.COPYING
-    source_settled: bool = False
-    source_up: bool = True
-    source_todo: tuple[S | SA, ...] = ()
-    work: Work = Work.ON
-    guest: Guest = Guest.RUNS
-    call: tuple[Ask, Told] | None = None
-    delayed: frozenset[Ask] = frozenset()
-    session: Session = Session.OPEN
-    target: T = T.RECEIVING
-    target_settled: bool = False
-    target_up: bool = True
-    target_todo: tuple[T | TA | str, ...] = ()
-    sealing: bool = False
-    doubt: bool = False
-    copy: Copy = Copy.ABSENT
-    account: bool = True  # what the target's toolstack wrote of the start can be relied on
-    ran: bool = False
-    gave_up: bool = False
-    resets: frozenset[str] = frozenset()
-    said: frozenset[str] = frozenset()  # what operators have decided
 
 
 class HandOverModel:
@@ -294,6 +217,9 @@ class HandOverModel:
         if not self._operators:
             reset = down._replace(guest=Guest.GONE, resets=w.resets | {"source"})
             yield Step("the source's host is reset", reset, fault=True)
+            if w.autostart:
+                started = reset._replace(guest=Guest.RUNS)
+                yield Step("the source's host is reset, and starts the guest", started, fault=True)
 
     def _source_works(self, w: World) -> Iterator[Step]:
         """Go on with the migration."""
@@ -351,8 +277,11 @@ class HandOverModel:
             case SA.TELL_TARGET:
                 ask = Ask.ABORT if w.source is S.KEPT else Ask.COMMIT
                 return w._replace(call=(ask, Told.SENT))
+            case SA.HOLD_AUTOSTART:
+                return w._replace(autostart=False)
             case SA.RESUME_GUEST:
-                return w if w.guest is Guest.GONE else w._replace(guest=Guest.RUNS)
+                there = w._replace(autostart=True)
+                return there if w.guest is Guest.GONE else there._replace(guest=Guest.RUNS)
             case SA.DISCARD_GUEST:
                 if w.guest is Guest.RUNS:
                     raise Wrong("a guest that runs is discarded")

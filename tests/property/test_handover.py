@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from explorer import Violation, explore
-from handover_model import Guest, HandOverModel
+from handover_model import HandOverModel
+from handover_world import Guest
 
 from protocol.handover import (
     SOURCE,
@@ -82,6 +83,9 @@ BUGS = {
     ),
     "source never asks again": broken(
         {(S.COMMIT_SENT, event): Step(S.COMMIT_SENT) for event in (SE.LINK_LOST, SE.RESTARTED)}
+    ),
+    "source lets its host start the guest at boot": broken(
+        {(S.COPYING, SE.SUSPENDING): Step(S.HANDING_OVER)}
     ),
     "source forgets to resume": broken({(S.HANDING_OVER, SE.RESTARTED): Step(S.ABORTED)}),
     "target that gave up takes a commit": broken(

@@ -208,6 +208,32 @@ async def test_retire_and_restore(folder, tmp_path):
     assert not (tmp_path / "web.cfg.moved").exists()
 
 
+async def test_autostart_is_held_and_released(folder, tmp_path):
+    (tmp_path / "auto").mkdir()
+    (tmp_path / "web.cfg").write_text("mine")
+    (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
+    for _ in range(2):
+        await folder.hold_autostart("web")
+    assert not list((tmp_path / "auto").iterdir())
+    assert await folder.read("web") == "mine"
+    for _ in range(2):
+        await folder.release_autostart("web")
+    assert await folder.autostart("web")
+    assert (tmp_path / "auto/web.cfg").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"auto", "web.cfg"}
+
+
+async def test_what_was_held_is_gone_with_the_guest(folder, tmp_path):
+    (tmp_path / "auto").mkdir()
+    (tmp_path / "web.cfg").write_text("mine")
+    (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
+    await folder.hold_autostart("web")
+    await folder.retire("web")
+    await folder.release_autostart("web")
+    assert not await folder.autostart("web")
+    assert {path.name for path in tmp_path.iterdir()} == {"auto", "web.cfg.moved"}
+
+
 async def test_retire_after_a_crash_between_its_steps(folder, tmp_path):
     (tmp_path / "auto").mkdir()
     (tmp_path / "auto/x").symlink_to("../web.cfg")

@@ -55,7 +55,7 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
                 at_source=isinstance(one.state, SourceState),
                 state=one.state.value,
                 since=one.since,
-                domain=states.get(one.guest, _ABSENT),
+                domain=_state_of(states, one.guest),
                 peer_answers=answers[one.peer],
                 problem=_told(one),
             )
@@ -76,9 +76,6 @@ async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
     await _check(host, one, decision)
     at_source = isinstance(one.state, SourceState)
     text, look = risk(at_source, decision, one.guest, one.peer)
-    domain = (await _domain_states(host)).get(one.guest, _ABSENT)
-    if domain == _ABSENT and at_source and decision is Decision.KEEP_HERE:
-        text = f"No domain {one.guest} is left here: it has to be started from its file. {text}"
     return Risk(one.job, one.guest, one.peer, text, look)
 
 
@@ -97,7 +94,7 @@ async def decide(host: Host, wanted: str, decision: Decision) -> Done:
 
 async def _outcome(host: Host, one: Standing, decision: Decision) -> str:
     rows = {row.migration: row.state for row in await host.journal.standing()}
-    domain = (await _domain_states(host)).get(one.guest, _ABSENT)
+    domain = _state_of(await _domain_states(host), one.guest)
     if one.state is TargetState.COMMITTED:
         if decision is Decision.KEEP_HERE:
             return f"{one.guest} is this host's: start it from its file; {one.peer} drops its copy"
@@ -171,12 +168,11 @@ async def _check_nothing_tells(host: Host, doubt: InboundMigration, one: Standin
     if not doubt.in_doubt:
         text = f"it is not in doubt any more: {one.guest} is {doubt.state} here"
         raise Refused([problem("not-in-doubt", text, "there is nothing to decide")])
-    states = await _domain_states(host)
-    for name in (one.guest, f"{one.guest}--incoming"):
-        if name in states:
-            text = f"domain {name} is here, {states[name]}: there is nothing to guess"
-            hint = "look why it does not start; xenmoved settles it when it runs or is gone"
-            raise Refused([problem("domain-here", text, hint)])
+    domain = _state_of(await _domain_states(host), one.guest)
+    if domain != _ABSENT:
+        text = f"a domain of {one.guest} is here, {domain}: there is nothing to guess"
+        hint = "look why it does not start; xenmoved settles it when it runs or is gone"
+        raise Refused([problem("domain-here", text, hint)])
 
 
 async def _resolve(host: Host, one: Standing) -> None:
@@ -193,6 +189,12 @@ async def _resolve(host: Host, one: Standing) -> None:
 
 async def _domain_states(host: Host) -> dict[str, str]:
     return {domain.name: domain.state.value for domain in await host.toolstack.domains()}
+
+
+def _state_of(states: dict[str, str], guest: str) -> str:
+    """Return the state of a guest's domain, be it under the name of a migration's copy."""
+    names = [name for name in states if name == guest or name.startswith(f"{guest}--")]
+    return states[min(names)] if names else _ABSENT
 
 
 async def _reaches(host: Host, peer: str) -> bool:

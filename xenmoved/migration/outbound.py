@@ -255,8 +255,19 @@ async def _end(host: Host, job: Job, ownership: Ownership) -> None:
             f"the log of {job.peer} says more; the guest runs here",
         )
     )
+    if job.problem is None and not await _is_here(host, job.guest):
+        hint = "start it from its configuration; its disks are as they were when it ended"
+        found = problem("guest-gone", f"{found.text}; no domain of it is left here", hint)
     if unfinished is None:
         await ownership.settle()
         log.error("%s stays here: %s", job.guest, found.text)
     state = JobState.ABORTED if found.code == "aborted" else JobState.FAILED
     await host.jobs.end(job, state, unfinished or found)
+
+
+async def _is_here(host: Host, guest: str) -> bool:
+    """Whether a guest that was in doubt has a domain: its host may have been restarted."""
+    try:
+        return guest in [domain.name for domain in await host.toolstack.domains()]
+    except (ToolstackError, OSError):
+        return True

@@ -229,7 +229,16 @@ class Ownership:
         return SourceEvent.TARGET_ABORTED
 
     async def _resume_guest(self) -> SourceEvent | None:
-        await self._tidy(self._image.rollback(), f"{self._job.guest} is not running again")
+        guest = self._job.guest
+        await self._tidy(self._image.rollback(), f"{guest} is not running again")
+        await self._tidy(
+            self._host.toolstack.release_autostart(guest),
+            f"{guest} is not started at boot any more",
+        )
+        return None
+
+    async def _hold_autostart(self) -> SourceEvent | None:
+        await self._host.toolstack.hold_autostart(self._job.guest)
         return None
 
     async def _discard_guest(self) -> SourceEvent | None:
@@ -263,6 +272,7 @@ class Ownership:
         return None
 
     _actions: Final[dict[SourceAction, Callable[[Ownership], Awaitable[SourceEvent | None]]]] = {
+        SourceAction.HOLD_AUTOSTART: _hold_autostart,
         SourceAction.SEND_COMMIT: _send_commit,
         SourceAction.ASK_TARGET: _ask_target,
         SourceAction.RESUME_GUEST: _resume_guest,

@@ -131,6 +131,33 @@ class ConfigFolder:
         """Tell whether the host starts the domain at boot."""
         return bool(await self._call(self._starters, name))
 
+    async def hold_autostart(self, name: str) -> None:
+        """Take the domain's entry out of `auto`, to be put back. Idempotent."""
+        await self._call(self._hold, name)
+
+    def _held(self, name: str) -> Path:
+        return self._folder / f"{check_name(name)}.auto.held"
+
+    def _hold(self, name: str) -> None:
+        for entry in self._starters(name):
+            entry.replace(self._held(name))
+            sync_folder(self._folder)
+            sync_folder(entry.parent)
+
+    async def release_autostart(self, name: str) -> None:
+        """Put back into `auto` what `hold_autostart` took out. Idempotent."""
+        await self._call(self._release, name)
+
+    def _release(self, name: str) -> None:
+        held = self._held(name)
+        if not os.path.lexists(held):
+            return
+        auto = self._folder / _AUTO
+        auto.mkdir(exist_ok=True)
+        held.replace(auto / self._path(name).name)
+        sync_folder(auto)
+        sync_folder(self._folder)
+
     async def retire(self, name: str) -> None:
         """Take the domain's entries out of `auto`, then rename NAME.cfg to NAME.cfg.moved.
 
@@ -152,8 +179,8 @@ class ConfigFolder:
             self._start_at_boot(name)
 
     def _retire(self, name: str) -> None:
-        path = self._path(name)
-        for entry in self._starters(name):
+        path, held = self._path(name), self._held(name)
+        for entry in [*self._starters(name), *([held] if os.path.lexists(held) else [])]:
             if entry.is_symlink():
                 entry.unlink()
             else:

@@ -263,6 +263,15 @@ class Toolstack(Protocol):
     async def autostart(self, name: str) -> bool:
         """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
 
+    async def hold_autostart(self, name: str) -> None:
+        """Have the host not start the domain at boot until `release_autostart`. Idempotent.
+
+        Durable when this returns. Raises ToolstackError. `retire_config` makes it final.
+        """
+
+    async def release_autostart(self, name: str) -> None:
+        """Have the host start the domain at boot again if it did before. Idempotent."""
+
     async def retire_config(self, name: str) -> None:
         """Disable configuration and autostart of a domain that moved away. Idempotent.
 

@@ -151,6 +151,14 @@ class XmToolstack:
         """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
         return await self._configs.autostart(name)
 
+    async def hold_autostart(self, name: str) -> None:
+        """Have the host not start the domain at boot, for a while."""
+        await self._configs.hold_autostart(name)
+
+    async def release_autostart(self, name: str) -> None:
+        """Have the host start the domain at boot again if it did before."""
+        await self._configs.release_autostart(name)
+
     async def retire_config(self, name: str) -> None:
         """Disable configuration and autostart of a domain that moved away."""
         await self._configs.retire(name)
