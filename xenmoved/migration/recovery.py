@@ -32,7 +32,7 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
     taken_up = {entry.job for entry in inbound} | {entry.job for entry in outbound}
     for report in reports.values():
         if report.state not in ENDED and report.job not in taken_up:
-            await host.jobs.end(_job(report), JobState.FAILED, _RESTARTED)
+            await host.jobs.end(await host.jobs.restored(report), JobState.FAILED, _RESTARTED)
     for entry in inbound:
         await _recover_inbound(host, arrivals, entry, reports.get(entry.job))
     for leaving in outbound:
@@ -43,7 +43,11 @@ async def _recover_inbound(
     host: Host, arrivals: Arrivals, entry: Inbound, report: JobReport | None
 ) -> None:
     name = entry.details["name"]
-    job = _job(report) if report else Job(JobKind.RECEIVE, name, entry.peer, job=entry.job)
+    job = (
+        await host.jobs.restored(report)
+        if report
+        else Job(JobKind.RECEIVE, name, entry.peer, job=entry.job)
+    )
     with log_context(job=job.job, domain=name, peer=entry.peer):
         log.warning("found %s on its way here, %s", name, entry.state)
         await host.jobs.add(job)
@@ -56,11 +60,15 @@ async def _recover_inbound(
 
 
 async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | None) -> None:
-    job = _job(report) if report else Job(JobKind.MIGRATE, entry.guest, entry.peer, job=entry.job)
+    job = (
+        await host.jobs.restored(report)
+        if report
+        else Job(JobKind.MIGRATE, entry.guest, entry.peer, job=entry.job)
+    )
     with log_context(job=job.job, domain=entry.guest, peer=entry.peer):
         log.warning("found %s on its way to %s, %s", entry.guest, entry.peer, entry.state)
         job.problem = _RESTARTED
-        job.phase = Phase.COMMIT
+        job.enter(Phase.COMMIT)
         await host.jobs.add(job)
         image = host.toolstack.outgoing(
             entry.migration, entry.guest, host.spool_of(entry.migration)
@@ -69,17 +77,3 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         ownership.restore(entry.state)
         await ownership.happen(SourceEvent.RESTARTED)
         await conclude(host, job, ownership)
-
-
-def _job(report: JobReport) -> Job:
-    return Job(
-        kind=report.kind,
-        guest=report.guest,
-        peer=report.peer,
-        mode=report.mode,
-        job=report.job,
-        phase=report.phase,
-        started=report.started,
-        memory_sent=report.memory_sent,
-        memory_total=report.memory_total,
-    )
