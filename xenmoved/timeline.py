@@ -17,6 +17,8 @@ FIRST_INTERVAL: Final = 0.1
 MOST_SAMPLES: Final = 401
 """With so many samples every second one is dropped, and further ones are as far apart as those."""
 
+_SHORTEST_PART: Final = 0.001
+
 
 class Samples:
     """What a job had sent at some moments: evenly over its life, however long that gets."""
@@ -84,7 +86,8 @@ def blackout_parts(
 ) -> tuple[Stretch, ...]:
     """Return what a blackout was spent on, one thing after the other; together they are all of it.
 
-    `rounds` are those of all volumes.
+    What took next to no time counts as part of what came after it. `rounds` are those of all
+    volumes.
     """
     entered = {each.phase: each.at for each in phases}
     end = suspended + blackout
@@ -97,15 +100,14 @@ def blackout_parts(
         ("verification", min(verified, ready)),
         ("rest of the memory", ready),
         ("flush and build", entered.get(Phase.COMMIT, ready)),
-        ("commit and start", end),
     ]
     parts, at = [], suspended
     for what, until in bounds:
-        here = min(max(until, at), end)
-        if here > at:
+        here = min(until, end)
+        if here - at >= _SHORTEST_PART:
             parts.append(Stretch(what, at, here - at))
-        at = here
-    return tuple(parts)
+            at = here
+    return (*parts, Stretch("commit and start", at, max(0.0, end - at)))
 
 
 def _left(volume: VolumeProgress) -> int:

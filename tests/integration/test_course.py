@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -46,6 +47,28 @@ def assert_consistent(report: dict[str, Any]) -> None:
             assert before["at"] + before["seconds"] <= after["at"] + 1e-6
         for one in volume["rounds"]:
             assert one["at"] + one["seconds"] <= took
+
+
+def assert_self_contained(page: str) -> None:
+    """Assert that a page is well-formed and needs no other file."""
+    opened: list[str] = []
+
+    class Checker(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "link", "img", "a"), tag
+            assert not {name for name, _ in attrs} & {"src", "href", "srcset"}, attrs
+            if tag != "meta":
+                opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert opened == []
+    assert "url(" not in page
+    assert "@import" not in page
 
 
 @pytest.mark.parametrize("tool", ["xl", "xm"])
@@ -95,6 +118,17 @@ def test_the_course_of_a_migration(request: pytest.FixtureRequest, tool: str) ->
             assert yours["data_bytes"] == mine["data_bytes"]
             assert yours["wire_bytes"] <= mine["wire_bytes"]
             assert yours["seconds"] > 0
+
+    text = a.ctl("show", job).stdout
+    for part in ("final-delta", "first copy", "flush and build", "peak", "verify"):
+        assert part in text
+    page = a.ctl("report", job, "-o", "-")
+    assert page.returncode == 0, page.stderr
+    assert_self_contained(page.stdout)
+    for part in (name, "host-a → host-b", *whats, str(disks[0])):
+        assert part in page.stdout
+    assert page.stdout.count("<svg") == 5
+    assert b.ctl("report", name, "-o", "-").stdout.count("<svg") >= 2
 
 
 def test_the_course_of_a_job_that_was_aborted(hosts: Hosts) -> None:
