@@ -132,8 +132,8 @@ def _together(report: JobReport, *, verify: bool) -> list[JointRound]:
 def left(report: JobReport) -> list[tuple[float, float]]:
     """Return how many bytes the rounds that were going on had still to examine, as a polyline.
 
-    A round begins with everything that it is to examine and ends with nothing, at once: where
-    rounds of several volumes do not overlap, that is shown as exactly as their times are known.
+    A round begins at once with everything that it is to examine. That is shown as exactly as its
+    time is known, and its end too, unless a round of another volume goes on then.
     """
     together = [*rounds(report), *_together(report, verify=True)]
     points = [
@@ -144,16 +144,20 @@ def left(report: JobReport) -> list[tuple[float, float]]:
     if not points:
         return []
     for index, one in enumerate(together):
-        others = [*together[max(0, index - 1) : index], *together[index + 1 : index + 2]]
-        if any(one.at < other.end and other.at < one.end for other in others):
-            continue
-        inside = [point for point in points if one.at < point[0] < one.end]
-        begun = [(one.at, 0.0), (one.at, float(one.total))]
-        ended = [(one.end, float(one.total - one.examined))]
-        before = [point for point in points if point[0] <= one.at]
-        after = [point for point in points if point[0] >= one.end]
-        points = [*before, *begun, *inside, *ended, *after]
+        if index == 0 or together[index - 1].end <= one.at:
+            points = _with(points, one.at, 0.0, float(one.total))
+        if index == len(together) - 1 or together[index + 1].at >= one.end:
+            points = _with(points, one.end, float(one.total - one.examined))
     return points
+
+
+def _with(
+    points: list[tuple[float, float]], at: float, *values: float
+) -> list[tuple[float, float]]:
+    """Return a polyline that has these values at a moment, in place of what it had there."""
+    before = [point for point in points if point[0] < at]
+    after = [point for point in points if point[0] > at]
+    return [*before, *((at, value) for value in values), *after]
 
 
 def _at(moments: Sequence[float], values: Sequence[int], at: float) -> float:

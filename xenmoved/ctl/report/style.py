@@ -105,5 +105,7 @@ footer { margin-top: 48px; padding-top: 12px; border-top: 1px solid var(--rule);
   body { max-width: none; padding: 0; -webkit-print-color-adjust: exact;
     print-color-adjust: exact; }
   section { margin-top: 28px; } svg.plot { min-width: 0; }
+  .tiles { grid-auto-flow: column; grid-template-columns: none; grid-auto-columns: 1fr; }
+  .tiles div { padding: 10px 12px; } .tiles dd { font-size: 20px; }
 }
 """
