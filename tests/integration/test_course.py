@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from integration_support import MIB, Dom0, image, unique
 
-from xenmoved.control.api import AbortJob, JobState, Phase
+from protocol.messages import Mode
+from xenmoved.control.api import AbortJob, JobState, Phase, StartMigration, TransferOptions
 
 Hosts = tuple[Dom0, Dom0]
 CLOCKS = 0.05
@@ -71,28 +72,34 @@ def assert_self_contained(page: str) -> None:
     assert "@import" not in page
 
 
-@pytest.mark.parametrize("tool", ["xl", "xm"])
-def test_the_course_of_a_migration(request: pytest.FixtureRequest, tool: str) -> None:
+@pytest.mark.parametrize(
+    ("tool", "mode"), [("xl", Mode.LIVE), ("xl", Mode.SAVE), ("xm", Mode.SAVE)]
+)
+def test_the_course_of_a_migration(request: pytest.FixtureRequest, tool: str, mode: Mode) -> None:
     a, b = request.getfixturevalue("hosts" if tool == "xl" else "xm_hosts")
     name = unique("course")
     disks = [image(a.images / f"{name}-{part}", 16, data=12) for part in ("root", "data")]
     a.boot(name, disks, memory=8, extra="sandbox.rate=50")
-    job = a.migrate(name, rate_limit=16 * MIB, verify=True).job
+    options = TransferOptions(rate_limit=16 * MIB, verify=True)
+    job = a.ask(StartMigration(name, "host-b", mode, options)).job
+    assert a.finish(job).state is JobState.DONE
     b.assert_runs(name)
 
     report = shown(a, job)
 
     assert_consistent(report)
     entered = {one["phase"]: one["at"] for one in report["phases"]}
-    assert list(entered) == [phase for phase in Phase if phase is not Phase.ENDED]
-    lefts = [one["left"] for one in report["samples"] if one["at"] < entered["suspend"]]
+    stopping = Phase.MEMORY if mode is Mode.LIVE else Phase.SUSPEND
+    rare = {Phase.HOLD, Phase.MEMORY, Phase.SUSPEND, Phase.ENDED} - {stopping}
+    assert list(entered) == [phase for phase in Phase if phase not in rare]
+    lefts = [one["left"] for one in report["samples"] if one["at"] < entered[stopping]]
     assert lefts[0] == 0 or lefts[0] == 32 * MIB
     assert max(lefts) == 32 * MIB
     assert len(report["samples"]) >= 10, "the copy took more than a second"
     parts = report["blackout_parts"]
     assert sum(one["seconds"] for one in parts) == pytest.approx(report["blackout"])
     assert parts[0]["at"] == report["suspended"]
-    assert entered["suspend"] <= report["suspended"] <= entered["final-delta"]
+    assert entered[stopping] <= report["suspended"] <= entered["final-delta"]
     whats = [one["what"] for one in parts]
     assert [whats[0], *whats[-2:]] == [
         *("last changes of the disks", "flush and build", "commit and start")
