@@ -10,7 +10,7 @@ from ctl_support import GIB, HOSTILE, MIB, a_job, a_round, job_done
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from protocol.messages import Problem
+from protocol.messages import Mode, Problem
 from xenmoved.control.api import (
     JobKind,
     JobReport,
@@ -362,6 +362,8 @@ def test_a_job_that_failed_says_why_and_what_to_do():
     assert "What to do: check the network." in text
     assert "The job ended in its phase pre-copy; web still runs on host-a." in text
     assert "the guest ran nowhere" not in text
+    cold = Page(render(replace(failed, mode=Mode.COLD), "host-a", NOW)).text
+    assert "pre-copy; web is still on host-a." in cold
 
 
 def test_a_sync_has_neither_memory_nor_blackout():

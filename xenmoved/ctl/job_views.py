@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from protocol.messages import BLOCK_SIZE
+from protocol.messages import BLOCK_SIZE, Mode
 from xenmoved.control.api import (
     ENDED,
     JobKind,
@@ -52,6 +52,12 @@ def title(report: JobReport) -> str:
     """Return what is moved, and between which hosts."""
     way = "from" if report.kind is JobKind.RECEIVE else "to"
     return f"{subject(report)} {way} {report.peer}"
+
+
+def remains(report: JobReport, where: str) -> str:
+    """Return what is so of the guest of a migration that failed; `where` is this host."""
+    how = "is still" if report.mode is Mode.COLD else "still runs"
+    return f"{report.guest} {how} {where}"
 
 
 def elapsed(report: JobReport, now: float) -> float:

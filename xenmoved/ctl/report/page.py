@@ -97,8 +97,10 @@ def _problem(report: JobReport, node: str) -> Markup:
     said = [tag("p", tag("strong", report.problem.text))]
     said += [tag("p", f"What to do: {report.problem.hint}.")] if report.problem.hint else []
     if report.state in (JobState.FAILED, JobState.ABORTED) and report.phase is not Phase.ENDED:
-        stays = f"; {report.guest} still runs on {node}" if report.kind is JobKind.MIGRATE else ""
-        said.append(tag("p", f"The job ended in its phase {report.phase}{stays}."))
+        text = f"The job ended in its phase {report.phase}"
+        if report.kind is JobKind.MIGRATE:
+            text += f"; {job_views.remains(report, f'on {node}')}"
+        said.append(tag("p", f"{text}."))
     return tag("div", *said, class_=f"problem {_STATES[report.state] or 'warn'}")
 
 
