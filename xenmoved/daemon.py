@@ -123,6 +123,7 @@ class Daemon:
                 )
                 notify.ready()
                 beat = tasks.create_task(self._beat())
+                observer = tasks.create_task(host.jobs.observe())
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
                 await self._end_jobs()
@@ -131,6 +132,7 @@ class Daemon:
                 await self._server.stop()
                 await host.links.close()
                 beat.cancel()
+                observer.cancel()
                 # What is left is in doubt or waits for a peer: the journal has it.
                 raise _Stop
         except* _Stop:

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from time import monotonic
+from typing import Final
 
 from protocol.messages import Mode, Problem
 from protocol.schema import build, plain
@@ -16,19 +18,26 @@ from xenmoved.control.api import (
     JobReport,
     JobState,
     Phase,
-    RoundReport,
+    PhaseReport,
+    Sample,
     VolumeReport,
 )
 from xenmoved.journal import Journal
 from xenmoved.steering import Steering
-from xenmoved.sync.progress import VolumeProgress
+from xenmoved.sync.progress import RoundProgress, VolumeProgress
+from xenmoved.timeline import FIRST_INTERVAL, Samples, blackout_parts, round_reports, sample
 
 log = logging.getLogger(__name__)
+
+_ROUND_FIELDS: Final = {field.name for field in fields(RoundProgress)} - {"started", "latest"}
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One piece of work. Its owner updates the fields; `report` is a picture of the moment."""
+    """One piece of work. Its owner updates the fields; `report` is a picture of the moment.
+
+    `began` is by the monotonic clock, as is `suspended_at`: when the guest stood still.
+    """
 
     kind: JobKind
     guest: str
@@ -38,10 +47,14 @@ class Job:
     state: JobState = JobState.RUNNING
     phase: Phase = Phase.PREFLIGHT
     started: float = field(default_factory=time.time)
+    began: float = field(default_factory=monotonic)
     ended: float | None = None
     volumes: list[VolumeProgress] = field(default_factory=list)
     memory_sent: int = 0
     memory_total: int = 0
+    phases: list[PhaseReport] = field(default_factory=list)
+    samples: Samples = field(default_factory=Samples)
+    suspended_at: float | None = None
     blackout: float | None = None
     left: int = 0
     problem: Problem | None = None
@@ -52,6 +65,10 @@ class Job:
     abort_requested: asyncio.Event = field(default_factory=asyncio.Event)
     finished: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def __post_init__(self) -> None:
+        if not self.phases:
+            self.phases.append(PhaseReport(self.phase, 0.0))
+
     def request_abort(self, why: str) -> None:
         """Have the job end before its commit, if it still can; `why` is told to the operator."""
         self.abort_reason = why
@@ -61,6 +78,8 @@ class Job:
         """Go on to a phase."""
         if phase is not self.phase:
             self.phase = phase
+            self.phases.append(PhaseReport(phase, self.elapsed()))
+            self.take_sample()
             log.info("phase %s", phase)
 
     @property
@@ -78,24 +97,37 @@ class Job:
         self.left = left
         self.looks += 1
 
+    def elapsed(self) -> float:
+        """Return the seconds since the job began."""
+        return max(0.0, monotonic() - self.began)
+
+    def take_sample(self) -> None:
+        """Note how much was sent by now."""
+        sends = self.kind is not JobKind.RECEIVE
+        self.samples.add(sample(self.elapsed(), self.volumes, self.memory_sent, sends=sends))
+
     def activity(self) -> int:
         """Return a number that changes whenever the job makes progress."""
         rounds = [r for volume in self.volumes for r in volume.rounds]
         return self.looks + self.memory_sent + sum(r.examined + r.wire_bytes + 1 for r in rounds)
 
     def report(self) -> JobReport:
-        """Return everything there is to know at this moment."""
+        """Return everything there is to know at this moment, but for the samples."""
         volumes = tuple(
             VolumeReport(
                 volume.name,
                 volume.size,
                 volume.target,
                 volume.fresh,
-                tuple(RoundReport(**asdict(one)) for one in volume.rounds),
+                round_reports(volume, self.began),
             )
             for volume in self.volumes
         )
-        wire = sum(one.wire_bytes for volume in self.volumes for one in volume.rounds)
+        rounds = [one for volume in volumes for one in volume.rounds]
+        suspended = None if self.suspended_at is None else max(0.0, self.suspended_at - self.began)
+        parts = None
+        if suspended is not None and self.blackout is not None:
+            parts = blackout_parts(suspended, self.blackout, self.phases, rounds)
         return JobReport(
             job=self.job,
             kind=self.kind,
@@ -109,14 +141,48 @@ class Job:
             volumes=volumes,
             memory_sent=self.memory_sent,
             memory_total=self.memory_total,
-            wire_bytes=wire + self.memory_sent,
+            wire_bytes=sum(one.wire_bytes for one in rounds) + self.memory_sent,
             blackout=self.blackout,
             left=self.left,
             rate_limit=self.steering.limiter.rate,
             max_downtime=self.steering.max_downtime,
             hold=self.steering.hold,
             problem=self.problem,
+            phases=tuple(self.phases),
+            suspended=suspended,
+            blackout_parts=parts or (),
         )
+
+    @classmethod
+    def restored(cls, report: JobReport, samples: Samples) -> Job:
+        """Return the job that an earlier process reported on, to be gone on with."""
+        began = monotonic() - max(0.0, time.time() - report.started)
+        return cls(
+            kind=report.kind,
+            guest=report.guest,
+            peer=report.peer,
+            mode=report.mode,
+            job=report.job,
+            phase=report.phase,
+            started=report.started,
+            began=began,
+            volumes=[_progress(volume, began) for volume in report.volumes],
+            memory_sent=report.memory_sent,
+            memory_total=report.memory_total,
+            phases=list(report.phases),
+            samples=samples,
+            suspended_at=None if report.suspended is None else began + report.suspended,
+        )
+
+
+def _progress(volume: VolumeReport, began: float) -> VolumeProgress:
+    rounds = [
+        RoundProgress(
+            **{name: getattr(one, name) for name in _ROUND_FIELDS}, started=began + one.at
+        )
+        for one in volume.rounds
+    ]
+    return VolumeProgress(volume.name, volume.size, volume.target, volume.fresh, rounds)
 
 
 class JobBoard:
@@ -125,6 +191,7 @@ class JobBoard:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._live: dict[str, Job] = {}
+        self._busy = asyncio.Event()
 
     @property
     def live(self) -> list[Job]:
@@ -134,16 +201,34 @@ class JobBoard:
     async def add(self, job: Job) -> None:
         """Take in a job that begins, or that an earlier process began."""
         self._live[job.job] = job
+        self._busy.set()
         await self.save(job)
 
     async def save(self, job: Job) -> None:
-        """Write down how a job stands."""
+        """Write down how a job stands, and what it had sent by when."""
         report = plain(job.report())
         await self._journal.record_job(job.job, job.started, job.state in ENDED, report)
+        await self._journal.record_samples(job.job, plain(job.samples.kept))
+
+    async def observe(self) -> None:
+        """Sample all live jobs, for ever."""
+        while True:
+            if not self._live:
+                self._busy.clear()
+            await self._busy.wait()
+            for job in self.live:
+                if job.samples.due(job.elapsed()):
+                    job.take_sample()
+            await asyncio.sleep(FIRST_INTERVAL)
+
+    async def restored(self, report: JobReport) -> Job:
+        """Return a job of an earlier process, to be added or ended."""
+        return Job.restored(report, Samples(await self._samples(report.job)))
 
     async def end(self, job: Job, state: JobState, problem: Problem | None = None) -> None:
         """Note how a job ended, and wake who waits for it."""
-        job.state, job.problem, job.ended = state, problem, time.time()
+        job.take_sample()
+        job.state, job.problem, job.ended = state, problem, job.started + job.elapsed()
         job.phase = Phase.ENDED if state is JobState.DONE else job.phase
         await self.save(job)
         self._live.pop(job.job, None)
@@ -182,3 +267,12 @@ class JobBoard:
         starting = [r for r in reports if r.job.startswith(wanted)]
         found = exact or (starting if len(starting) == 1 else [])
         return found[0] if found else None
+
+    async def with_samples(self, report: JobReport) -> JobReport:
+        """Return the report of a job together with what it had sent by when."""
+        job = self._live.get(report.job)
+        kept = job.samples.kept if job is not None else await self._samples(report.job)
+        return replace(report, samples=kept)
+
+    async def _samples(self, job: str) -> tuple[Sample, ...]:
+        return tuple(build(Sample, data) for data in await self._journal.samples(job))

@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS owners (
     pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (pool, name));
 CREATE TABLE IF NOT EXISTS jobs (
     job TEXT PRIMARY KEY, started REAL NOT NULL, ended INTEGER NOT NULL, report TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL);
 """
 
 
@@ -242,6 +243,17 @@ class Journal:
             "(SELECT job FROM jobs ORDER BY started DESC LIMIT ?)",
             KEPT_JOBS,
         )
+
+    async def record_samples(self, job: str, samples: object) -> None:
+        """Keep what a job that is kept had sent by when (plain data), apart from its report."""
+        text = json.dumps(samples)
+        await self._execute("INSERT OR REPLACE INTO samples VALUES (?,?)", job, text)
+        await self._execute("DELETE FROM samples WHERE job NOT IN (SELECT job FROM jobs)")
+
+    async def samples(self, job: str) -> list[Any]:
+        """Return what `record_samples` was given, nothing where it was not called."""
+        rows = await self._select("SELECT samples FROM samples WHERE job=?", job)
+        return list(json.loads(rows[0][0])) if rows else []
 
     async def jobs(self) -> list[Any]:
         """Return the reports of all jobs that are kept, newest first, as plain data."""

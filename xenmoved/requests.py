@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -194,10 +195,10 @@ class Requests:
     async def _list_jobs(self, request: ListJobs) -> Jobs:
         reports = await self._host.jobs.reports()
         wanted = [r for r in reports if request.ended or r.state not in ENDED]
-        return Jobs(tuple(wanted[:1000]))
+        return Jobs(tuple(_brief(r) if r.state in ENDED else r for r in wanted[:1000]))
 
     async def _job(self, request: GetJob) -> JobReport:
-        return await self._find(request.job)
+        return await self._host.jobs.with_samples(await self._find(request.job))
 
     async def _watch(self, request: WatchJob) -> AsyncIterator[JobReport]:
         first = await self._find(request.job)
@@ -368,6 +369,12 @@ class Requests:
         RemovePeer: _remove_peer,
         PingPeer: _ping,
     }
+
+
+def _brief(report: JobReport) -> JobReport:
+    """Leave out the course of a job, so that one message holds all jobs that are kept."""
+    volumes = tuple(replace(volume, rounds=()) for volume in report.volumes)
+    return replace(report, volumes=volumes, phases=(), blackout_parts=())
 
 
 def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:

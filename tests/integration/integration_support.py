@@ -18,6 +18,7 @@ from xenmoved.control.api import (
     ENDED,
     AbortJob,
     Failure,
+    GetJob,
     GetStatus,
     JobReport,
     JobState,
@@ -210,6 +211,11 @@ class Dom0(SandboxHost):
             if condition(report):
                 return report
         raise AssertionError("the daemon ended the watch")
+
+    def last_of(self, guest: str) -> JobReport:
+        """Return the newest job of a guest."""
+        report: JobReport = self.ask(GetJob(guest))
+        return report
 
     def until_sent(self, job: str, count: int) -> JobReport:
         """Return when that many bytes of volumes are on their way."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,9 +241,11 @@ def test_history_survives_a_restart(hosts: Hosts) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         a.stop(number)
         a.start()
-        assert a.ask(GetJob(report.job)) == report
-        assert report in a.ask(ListJobs(True)).jobs
-        assert report not in a.ask(ListJobs(False)).jobs
+        kept = a.ask(GetJob(report.job))
+        assert kept.samples[-1].disks == report.wire_bytes
+        assert replace(kept, samples=()) == report
+        assert report.job in [one.job for one in a.ask(ListJobs(True)).jobs]
+        assert a.ask(ListJobs(False)).jobs == ()
     assert not a.plan(RESIDENT).problems
 
 

@@ -152,7 +152,8 @@ def a_job(*rounds: RoundReport, **changes: Any) -> JobReport:
 
 def job_done(**changes: Any) -> JobReport:
     """Return that job when it is done."""
-    report = a_job(a_round(1), a_round(2, examined=160, same=158, diff=2, zero=0))
+    second = {"same": 158, "diff": 2, "zero": 0, "dirty": 2 * 65536, "dirty_rate": 65536.0}
+    report = a_job(a_round(1), a_round(2, examined=160, **second))
     memory = report.memory_total
     return replace(
         report,

@@ -84,6 +84,7 @@ def _complete(typed: str, socket_path, tmp_path) -> list[str]:
         ("xenmovectl sync images", ["images:web-root"]),
         ("xenmovectl watch ", ["1a2b3c4d"]),
         ("xenmovectl show 1", ["1a2b3c4d"]),
+        ("xenmovectl report 1", ["1a2b3c4d"]),
         ("xenmovectl peer remove ", ["host-b"]),
         ("xenmovectl migrate web host-b --compress z", ["zstd"]),
         ("xenmovectl migrate web host-b --keep", ["--keep-partial"]),

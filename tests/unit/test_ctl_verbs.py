@@ -185,6 +185,42 @@ def test_a_command_that_fails_says_why(daemon):
     assert shown.stderr == "xenmovectl: there is no job web\n  see: xenmovectl jobs\n"
 
 
+def test_a_page_is_written_where_it_is_wanted(daemon, tmp_path):
+    daemon.answers |= {GetJob: job_done(), GetIdentity: IDENTITY}
+    shown = run(daemon, "report", "web", "-o", "-")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("<!DOCTYPE html>\n")
+    assert "host-a → host-b" in shown.stdout
+    assert shown.stdout.endswith("</html>\n")
+    path = tmp_path / "page.html"
+    first = run(daemon, "report", "web", "-o", str(path))
+    assert (first.returncode, first.stdout) == (0, f"wrote {path}\n")
+    assert path.read_text().startswith("<!DOCTYPE html>\n")
+    path.write_text("mine")
+    again = run(daemon, "report", "web", "--output", str(path))
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == (
+        f"xenmovectl: {path} is there already\n"
+        "  name another file with -o, or replace it with --force\n"
+    )
+    assert path.read_text() == "mine"
+    forced = run(daemon, "report", "web", "-o", str(path), "--force", "--json")
+    assert json_lines(forced.stdout) == [{"type": "done", "text": f"wrote {path}"}]
+    assert path.read_text().startswith("<!DOCTYPE html>\n")
+
+
+def test_a_page_has_a_name_of_its_own(daemon, tmp_path):
+    daemon.answers |= {GetJob: job_done(), GetIdentity: IDENTITY}
+    subprocess.run(
+        command(daemon.path, "report", "web", "--quiet"),
+        cwd=tmp_path,
+        env=environment(),
+        timeout=30,
+        check=True,
+    )
+    assert (tmp_path / "xenmoved-1a2b3c4d.html").exists()
+
+
 def test_a_migration_is_followed_to_its_summary(daemon):
     daemon.answers[StartMigration] = a_job(phase=a_course()[0].phase)
     daemon.answers[WatchJob] = a_course()
@@ -460,7 +496,18 @@ def test_the_program_starts_fast_and_loads_little():
         check=True,
         timeout=30,
     ).stdout.split()
-    heavy = {"asyncio", "asyncssh", "uvloop", "blake3", "zstandard", "rich", "yaml", "argcomplete"}
+    heavy = {
+        "html",
+        "xenmoved.ctl.report",
+        "asyncio",
+        "asyncssh",
+        "uvloop",
+        "blake3",
+        "zstandard",
+        "rich",
+        "yaml",
+        "argcomplete",
+    }
     assert heavy & set(loaded) == set()
 
 

@@ -19,10 +19,13 @@ from xenmoved.control.api import (
     PeerRow,
     Peers,
     Phase,
+    PhaseReport,
     Plan,
     PlannedVolume,
     RoundReport,
+    Sample,
     Status,
+    Stretch,
     VolumeReport,
 )
 from xenmoved.ctl import job_views, views
@@ -74,6 +77,35 @@ def test_the_summary_has_every_round_and_the_totals():
         "blackout  4.2s",
         "total     514MiB sent in 1m 12s, 7.1MiB/s",
     ]
+
+
+def test_everything_of_a_job_has_its_course():
+    report = job_done(
+        suspended=67.0,
+        phases=(PhaseReport(Phase.PREFLIGHT, 0.0), PhaseReport(Phase.PRE_COPY, 1.5)),
+        blackout_parts=(Stretch("flush and build", 67.0, 4.0), Stretch("start", 71.0, 0.25)),
+        samples=(Sample(10.0, 0, 0, 0), Sample(20.0, 600 * MIB, 0, 0)),
+    )
+    first, second = report.volumes[0].rounds
+    rounds = (first, replace(second, at=67.0))
+    report = replace(report, volumes=(replace(report.volumes[0], rounds=rounds),))
+    text = _text(job_views.job(report, NOW))
+    table = "\n".join(text.split("\n\n")[1:3])
+    assert table.splitlines() == [
+        "PHASE      AFTER    TIME",
+        "preflight    0ms    1.5s",
+        "pre-copy    1.5s  1m 10s",
+        "ROUND  AFTER  TIME  EXAMINED   DIRTY  DIRTY RATE",
+        "    1    0ms    2s      160B      0B  first copy",
+        " last  1m 7s    2s      160B  128KiB     64KiB/s",
+    ]
+    assert "blackout  4.2s\n             4s  flush and build\n          250ms  start\n" in text
+    assert "peak      60MiB/s" in text
+
+
+def test_a_round_that_only_compares_is_called_so():
+    text = _text(job_views.summary(a_job(a_round(1), a_round(2, verify=True)), NOW))
+    assert "verify  " in text.splitlines()[2]
 
 
 def test_the_summary_of_a_sync_knows_no_memory():

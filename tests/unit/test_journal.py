@@ -110,6 +110,19 @@ async def test_old_jobs_are_dropped_but_never_one_that_has_not_ended(journal, mo
     assert jobs == [7, 6, 5, 4, 3, "running"]
 
 
+async def test_samples_go_with_their_job(journal, tmp_path, monkeypatch):
+    monkeypatch.setattr("xenmoved.journal.KEPT_JOBS", 1)
+    for number, job in enumerate(("old", "new")):
+        await journal.record_job(job, float(number), True, {})
+        await journal.record_samples(job, [{"at": 1.5}])
+    again = await reopened(journal, tmp_path)
+    try:
+        assert await again.samples("new") == [{"at": 1.5}]
+        assert await again.samples("old") == []
+    finally:
+        await again.close()
+
+
 async def test_closing_twice_is_no_error_and_using_it_unopened_is(tmp_path):
     journal = Journal(tmp_path / "journal.db")
     with pytest.raises(sqlite3.ProgrammingError):

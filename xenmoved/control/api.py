@@ -20,6 +20,7 @@ CONTROL: Final = MessageSet()
 JobId = Annotated[str, Pattern(r"[0-9a-f]{8}", "a job id (8 hex digits)")]
 Moment = Annotated[float, Range(0, 1e12)]
 Seconds = Annotated[float, Range(0, 1e9)]
+Rate = Annotated[float, Range(0, 1e18)]
 PathText = Annotated[str, Length(1, 4096)]
 
 
@@ -66,8 +67,43 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseReport:
+    """`at` so many seconds after its beginning a job came to a phase."""
+
+    phase: Phase
+    at: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a blackout: `at` so many seconds after the beginning of the job, and how long."""
+
+    what: Text
+    at: Seconds
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a job had sent `at` so many seconds after its beginning, in bytes on the wire.
+
+    `left` is what the rounds that were going on had not examined yet; None where not known.
+    """
+
+    at: Seconds
+    disks: U63
+    memory: U63
+    left: U63 | None
+
+
+@dataclass(frozen=True, slots=True)
 class RoundReport:
-    """One round of one volume: blocks alike, sent, and made zero; `examined` out of `total`."""
+    """One round of one volume: blocks alike, sent, and made zero; `examined` out of `total`.
+
+    It began `at` so many seconds after the job. `dirty` is the bytes that it found to be written
+    since the round before, `dirty_rate` the same a second; in the first round of a volume `dirty`
+    is what differed. A `verify` round only compares.
+    """
 
     number: U32
     total: U63
@@ -79,6 +115,10 @@ class RoundReport:
     zero_bytes: U63
     wire_bytes: U63
     seconds: Seconds
+    at: Seconds = 0.0
+    verify: bool = False
+    dirty: U63 = 0
+    dirty_rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +138,10 @@ class JobReport:
     """Everything there is to know of a job at one moment; every view is made from it.
 
     `blackout` is the time from the guest's suspension to the target's word that it runs, known
-    when the job is done. `guest` is empty for a sync. `left` is the bytes that the guest had
-    written and that were not sent when this was last looked at.
+    when the job is done, and `blackout_parts` is what it was spent on. `suspended` is when the
+    guest stood still, in seconds since the job began. `guest` is empty for a sync. `left` is the
+    bytes that the guest had written and that were not sent when this was last looked at. `samples`
+    are only in the answer to `GetJob`: they are many.
     """
 
     job: JobId
@@ -121,6 +163,10 @@ class JobReport:
     max_downtime: Seconds | None = None
     hold: bool = False
     problem: Problem | None = None
+    phases: Annotated[tuple[PhaseReport, ...], Length(0, 64)] = ()
+    suspended: Seconds | None = None
+    blackout_parts: Annotated[tuple[Stretch, ...], Length(0, 16)] = ()
+    samples: Annotated[tuple[Sample, ...], Length(0, 512)] = ()
 
 
 @CONTROL.add
@@ -295,7 +341,10 @@ class StartSync:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class ListJobs:
-    """Ask for jobs, newest first: those that have not ended, or with `ended` all that are kept."""
+    """Ask for jobs, newest first: those that have not ended, or with `ended` all that are kept.
+
+    Those that have ended come without their course: `GetJob` has it.
+    """
 
     ended: bool
 
@@ -522,7 +571,7 @@ class PeerPing:
     xen_version: Text
     capabilities: Annotated[tuple[Name, ...], Length(0, 256)]
     round_trip: Seconds
-    throughput: Annotated[float, Range(0, 1e15)]
+    throughput: Rate
     actions: Annotated[tuple[Name, ...], Length(0, 256)]
     pools: Annotated[tuple[Name, ...], Length(0, 256)]
     guests: Annotated[tuple[Name, ...], Length(0, 256)]

@@ -193,11 +193,10 @@ def conclude(output: Output, report: JobReport) -> Exit:
 
 
 def _failure(report: JobReport) -> list[tuple[str, str, str]]:
-    subject = job_views.subject(report)
     ended = "was aborted" if report.state is JobState.ABORTED else "failed"
     text = f"job {report.job} ({job_views.title(report)}) {ended}"
     if report.kind is JobKind.MIGRATE:
-        text += f"; {subject} still runs here"
+        text += f"; {job_views.remains(report, 'here')}"
     found = [(f"job-{report.state}", text, "")]
     return found if report.problem is None else [*found, fields_of(report.problem)]
 

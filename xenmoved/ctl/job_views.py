@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from protocol.messages import BLOCK_SIZE
+from protocol.messages import BLOCK_SIZE, Mode
 from xenmoved.control.api import (
     ENDED,
     JobKind,
@@ -15,6 +15,7 @@ from xenmoved.control.api import (
     RoundReport,
     VolumeReport,
 )
+from xenmoved.ctl import course
 from xenmoved.ctl.text import (
     Cell,
     Line,
@@ -53,9 +54,15 @@ def title(report: JobReport) -> str:
     return f"{subject(report)} {way} {report.peer}"
 
 
+def remains(report: JobReport, where: str) -> str:
+    """Return what is so of the guest of a migration that failed; `where` is this host."""
+    how = "is still" if report.mode is Mode.COLD else "still runs"
+    return f"{report.guest} {how} {where}"
+
+
 def elapsed(report: JobReport, now: float) -> float:
     """Return for how many seconds the job has been running, or was."""
-    return max(0.0, (now if report.ended is None else report.ended) - report.started)
+    return course.length(report, now)
 
 
 def mark(report: JobReport) -> tuple[object, ...]:
@@ -116,7 +123,7 @@ def job(report: JobReport, now: float) -> list[Line]:
     pairs.append(("started", _moment(report.started)))
     if report.ended is not None:
         pairs.append(("ended", _moment(report.ended)))
-    lines = [*facts(pairs), line(), *summary(report, now)]
+    lines = [*facts(pairs), line(), *_phases(report, now), *_dirty(report), *summary(report, now)]
     if report.problem is not None:
         lines += [line(), line(Span("problem: ", Style.BAD), report.problem.text)]
         lines += indent([line(report.problem.hint)]) if report.problem.hint else []
@@ -151,6 +158,9 @@ def summary(report: JobReport, now: float) -> list[Line]:
         pairs.append(("memory", _memory(report) if report.memory_total else "not sent yet"))
     if report.blackout is not None:
         pairs.append(("blackout", Span(duration(report.blackout), Style.BOLD)))
+        pairs += _parts(report)
+    if (peak := course.peak(report)) is not None:
+        pairs.append(("peak", rate(round(peak), 1.0)))
     average = rate(report.wire_bytes, seconds)
     pairs.append(("total", f"{size(report.wire_bytes)} sent in {duration(seconds)}, {average}"))
     return lines + facts(pairs)
@@ -196,7 +206,7 @@ def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...]]:
     return [
         (
             *head,
-            str(one.number) if one.examined == one.total else f"{one.number}: {round_percent(one)}",
+            _round_name(one),
             f"{one.same:,}",
             f"{one.diff:,}",
             f"{one.zero:,}",
@@ -218,6 +228,43 @@ def _wishes(report: JobReport) -> list[tuple[str, Cell]]:
     if report.hold:
         pairs.append(("held", f"until 'xenmovectl cutover {report.job}'"))
     return pairs
+
+
+def _round_name(one: RoundReport) -> str:
+    name = "verify" if one.verify else str(one.number)
+    return name if one.examined == one.total else f"{name}: {round_percent(one)}"
+
+
+def _phases(report: JobReport, now: float) -> list[Line]:
+    rows = [
+        (str(one.phase), duration(one.at), duration(one.seconds))
+        for one in course.phases(report, now)
+    ]
+    return [*table(("PHASE", "AFTER", "TIME"), rows, " rr"), line()] if rows else []
+
+
+def _dirty(report: JobReport) -> list[Line]:
+    """Return what was found to be written by each round of all volumes together."""
+    rows = [
+        (
+            "last" if one.final else str(one.number),
+            duration(one.at),
+            duration(one.seconds),
+            size(one.examined),
+            size(one.dirty),
+            "first copy" if one.dirty_rate is None else rate(round(one.dirty_rate), 1.0),
+        )
+        for one in course.rounds(report)
+    ]
+    header = ("ROUND", "AFTER", "TIME", "EXAMINED", "DIRTY", "DIRTY RATE")
+    return [*table(header, rows, "rrrrrr"), line()] if rows else []
+
+
+def _parts(report: JobReport) -> list[tuple[str, Cell]]:
+    times = [duration(part.seconds) for part in report.blackout_parts]
+    width = max(map(len, times), default=0)
+    parts = zip(times, report.blackout_parts, strict=True)
+    return [("", f"{time_.rjust(width)}  {part.what}") for time_, part in parts]
 
 
 def _memory(report: JobReport) -> str:

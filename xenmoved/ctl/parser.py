@@ -32,6 +32,7 @@ examples:
   xenmovectl plan web host-b            what would stand in the way
   xenmovectl migrate web host-b         move it, and watch
   xenmovectl watch web                  watch from another terminal
+  xenmovectl report web                 a page about it, with plots
 """
 
 
@@ -231,10 +232,12 @@ def _add_jobs(verbs: Any) -> None:
     )
     for name, text, completer in of_job:
         parser = _add_verb(verbs, name, text, examples=f"xenmovectl {name} web")
-        job = parser.add_argument(
-            "job", metavar="JOB", help="its id, the start of it, or the name of a guest"
-        )
-        _complete(job, completer)
+        _add_job(parser, completer)
+    _add_set(verbs)
+    _add_report(verbs)
+
+
+def _add_set(verbs: Any) -> None:
     change = _add_verb(
         verbs,
         "set",
@@ -242,10 +245,7 @@ def _add_jobs(verbs: Any) -> None:
         examples="xenmovectl set web --rate-limit 20MiB\n"
         "xenmovectl set web --max-downtime 2s --hold",
     )
-    job = change.add_argument(
-        "job", metavar="JOB", help="its id, the start of it, or the name of a guest"
-    )
-    _complete(job, completion.live_jobs)
+    _add_job(change, completion.live_jobs)
     change.add_argument(
         "--rate-limit",
         metavar="RATE",
@@ -290,6 +290,29 @@ def _add_recover(verbs: Any) -> None:
     recover.add_argument(
         "--yes", action="store_true", help="decide without being asked: you know what it risks"
     )
+
+
+def _add_report(verbs: Any) -> None:
+    report = _add_verb(
+        verbs,
+        "report",
+        "write a page about a job, with plots, to be opened in a browser",
+        examples="xenmovectl report web\nxenmovectl report 1a2b3c4d -o /srv/www/web.html --force",
+    )
+    _add_job(report, completion.all_jobs)
+    report.add_argument(
+        *("-o", "--output"),
+        metavar="FILE",
+        help="where to write it, - for stdout (default: xenmoved-JOB.html in this folder)",
+    )
+    report.add_argument("--force", action="store_true", help="replace a file that is there")
+
+
+def _add_job(parser: Parser, completer: Callable[..., list[str]]) -> None:
+    job = parser.add_argument(
+        "job", metavar="JOB", help="its id, the start of it, or the name of a guest"
+    )
+    _complete(job, completer)
 
 
 def _add_peers(verbs: Any) -> None:

@@ -6,9 +6,11 @@ All of them raise `CommandError`. Those of `peer` are in `peer_verbs`.
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from protocol.messages import Mode
@@ -101,6 +103,23 @@ def run_show(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
+def run_report(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Write a page about a job."""
+    job = daemon.ask(GetJob(args.job), JobReport)
+    node = daemon.ask(GetIdentity(), Identity).node
+    from xenmoved.ctl.report.file import write
+    from xenmoved.ctl.report.page import render
+
+    page = render(job, node, time.time())
+    if args.output == "-":
+        sys.stdout.write(page)
+        return Exit.OK
+    path = Path(args.output or f"xenmoved-{job.job}.html")
+    write(path, page, replace=args.force)
+    _carried_out(output, Done(f"wrote {path}"))
+    return Exit.OK
+
+
 def run_watch(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Follow a job to its end."""
     return follow(daemon, output, args.job)
@@ -153,6 +172,7 @@ VERBS: Final[dict[str, Verb]] = {
     "sync": run_sync,
     "jobs": run_jobs,
     "show": run_show,
+    "report": run_report,
     "watch": run_watch,
     "abort": run_abort,
     "cutover": run_cutover,

@@ -92,7 +92,6 @@ class OutboundMigration:
         self._image = _image(host, job, self._migration)
         self._ownership = Ownership(host, job, self._migration, self._image)
         self._transfer = Transfer(host, job, sending, options)
-        self._suspended_at: float | None = None
 
     async def run(self) -> None:
         """Do all of it; returns when the job has ended. Raises only CancelledError."""
@@ -105,8 +104,8 @@ class OutboundMigration:
                     log.exception("internal error")
                 job.problem = job.problem or problems_of(error)[0]
                 await take_back(self._ownership, error)
-            if self._suspended_at is not None and self._ownership.started_at is not None:
-                job.blackout = self._ownership.started_at - self._suspended_at
+            if job.suspended_at is not None and self._ownership.started_at is not None:
+                job.blackout = self._ownership.started_at - job.suspended_at
             await conclude(self._host, job, self._ownership)
 
     async def _migrate(self) -> None:
@@ -170,7 +169,7 @@ class OutboundMigration:
             suspended = asyncio.Event()
             close = group.create_task(convergence.stay_close(suspended))
             await self._image.suspended()
-            self._suspended_at = monotonic()
+            job.suspended_at = monotonic()
             suspended.set()
             job.enter(Phase.FINAL_DELTA)
             await close

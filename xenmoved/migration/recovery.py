@@ -33,7 +33,7 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
     taken_up = {entry.job for entry in inbound} | {entry.job for entry in outbound}
     for report in reports.values():
         if report.state not in ENDED and report.job not in taken_up:
-            await host.jobs.end(_job(report), JobState.FAILED, _RESTARTED)
+            await host.jobs.end(await host.jobs.restored(report), JobState.FAILED, _RESTARTED)
     for entry in inbound:
         await _recover_inbound(host, arrivals, entry, reports.get(entry.job))
     for leaving in outbound:
@@ -46,7 +46,11 @@ async def _recover_inbound(
     host: Host, arrivals: Arrivals, entry: Inbound, report: JobReport | None
 ) -> None:
     name = entry.details["name"]
-    job = _job(report) if report else Job(JobKind.RECEIVE, name, entry.peer, job=entry.job)
+    job = (
+        await host.jobs.restored(report)
+        if report
+        else Job(JobKind.RECEIVE, name, entry.peer, job=entry.job)
+    )
     with log_context(job=job.job, domain=name, peer=entry.peer):
         log.warning("found %s on its way here, %s", name, entry.state)
         await host.jobs.add(job)
@@ -59,11 +63,15 @@ async def _recover_inbound(
 
 
 async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | None) -> None:
-    job = _job(report) if report else Job(JobKind.MIGRATE, entry.guest, entry.peer, job=entry.job)
+    job = (
+        await host.jobs.restored(report)
+        if report
+        else Job(JobKind.MIGRATE, entry.guest, entry.peer, job=entry.job)
+    )
     with log_context(job=job.job, domain=entry.guest, peer=entry.peer):
         log.warning("found %s on its way to %s, %s", entry.guest, entry.peer, entry.state)
         job.problem = _RESTARTED
-        job.phase = Phase.COMMIT
+        job.enter(Phase.COMMIT)
         await host.jobs.add(job)
         ownership = _ownership(host, job, entry.migration)
         ownership.restore(entry.state)
@@ -87,17 +95,3 @@ async def _confirm(host: Host, one: Standing) -> None:
 def _ownership(host: Host, job: Job, migration: str) -> Ownership:
     image = host.toolstack.outgoing(migration, job.guest, host.spool_of(migration))
     return Ownership(host, job, migration, image)
-
-
-def _job(report: JobReport) -> Job:
-    return Job(
-        kind=report.kind,
-        guest=report.guest,
-        peer=report.peer,
-        mode=report.mode,
-        job=report.job,
-        phase=report.phase,
-        started=report.started,
-        memory_sent=report.memory_sent,
-        memory_total=report.memory_total,
-    )

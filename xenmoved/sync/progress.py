@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 
-KEPT_ROUNDS: Final = 256
-"""Rounds of a volume that are told apart: a guest that is held may go through any number."""
+KEPT_ROUNDS: Final = 64
+"""Rounds of a volume that are told apart: a guest that is held may go through any number.
+
+All rounds of 64 volumes have to fit into one message of the control socket.
+"""
 
 
 @dataclass(slots=True)
@@ -14,7 +18,9 @@ class RoundProgress:
     """One round of one volume. Counts are of blocks, sizes in bytes, times in seconds.
 
     `same` blocks were alike on both hosts, `diff` were sent, `zero` were zeros here and made zero
-    there. `examined` is how far the source has come, out of `total`.
+    there. `examined` is how far the source has come, out of `total`. `started` is by the monotonic
+    clock, as is `latest`: when the last of those began that it stands for. A round to `verify` only
+    compares.
     """
 
     number: int
@@ -27,6 +33,12 @@ class RoundProgress:
     zero_bytes: int = 0
     wire_bytes: int = 0
     seconds: float = 0.0
+    verify: bool = False
+    started: float = field(default_factory=monotonic)
+    latest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.latest = max(self.latest, self.started)
 
     def absorb(self, later: RoundProgress) -> None:
         """Add what a later round did."""
@@ -34,6 +46,7 @@ class RoundProgress:
             setattr(self, name, getattr(self, name) + getattr(later, name))
         self.wire_bytes += later.wire_bytes
         self.seconds += later.seconds
+        self.latest = later.latest
 
 
 @dataclass(slots=True)

@@ -114,9 +114,9 @@ class VolumeSource:
         self, segments: Iterator[Segment], extent: int, *, compare: bool, verify: bool
     ) -> RoundProgress:
         self._number += 1
-        progress = RoundProgress(self._number, extent)
+        progress = RoundProgress(self._number, extent, verify=verify)
         self.progress.add(progress)
-        started, sent = monotonic(), self._channel.sent_bytes
+        sent = self._channel.sent_bytes
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen())
@@ -127,14 +127,14 @@ class VolumeSource:
                 await self._covered(self._volume.size)
                 await self._send(self._sender.end_round())
         finally:
-            progress.seconds = monotonic() - started
+            progress.seconds = monotonic() - progress.started
             progress.wire_bytes = self._channel.sent_bytes - sent
         return progress
 
     async def _examine_all(
         self, segments: Iterator[Segment], progress: RoundProgress, verify: bool
     ) -> None:
-        started, sent = monotonic(), self._channel.sent_bytes
+        sent = self._channel.sent_bytes
         reading = examine(self._volume, segments, self._threads, self._tools.buffers)
         async with aclosing(reading):
             async for examined in reading:
@@ -148,7 +148,7 @@ class VolumeSource:
                 else:
                     await self._update_data(examined, progress)
                 progress.examined += segment.length
-                progress.seconds = monotonic() - started
+                progress.seconds = monotonic() - progress.started
                 progress.wire_bytes = self._channel.sent_bytes - sent
 
     async def _listen(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 from protocol.blocksync import (
@@ -87,6 +88,8 @@ class VolumeTarget:
             while untrusted_data := await self._channel.receive():
                 for event in self._receiver.receive(untrusted_data):
                     await self._handle(event, group)
+                if self._progress.rounds:
+                    self._progress.rounds[-1].wire_bytes += len(untrusted_data)
             if not self._receiver.idle:
                 raise LinkLost(f"{self._channel.peer} ended {self._volume.name} within a round")
 
@@ -112,6 +115,9 @@ class VolumeTarget:
                     await self._comparison
                 await self._threads.run(self._volume.flush)
                 receipt = self._receiver.receipt(claim, self._digest)
+                progress = self._progress.rounds[-1]
+                progress.examined = progress.total
+                progress.seconds = monotonic() - progress.started
                 self.rounds += 1
                 await self._channel.send(receipt)
 
