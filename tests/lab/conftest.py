@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab import image
-from tests.lab.pair import Pair, say
+from tests.lab.pair import RESULTS, RUNNING, Pair, booted, say
 
-RESULTS = image.ROOT / "lab-results"
 _FAILED = pytest.StashKey[bool]()
 
 
@@ -24,24 +24,21 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(scope="session")
-def _booted() -> Iterator[Pair]:
-    pair = Pair(image.make())
-    try:
-        pair.start()
+def _running() -> Iterator[Pair]:
+    """The pair that `make lab-shell` has booted, when this runs in there; else one of its own."""
+    if RUNNING in os.environ:
+        pair = Pair(Path(os.environ[RUNNING]))
         yield pair
-    except BaseException:
-        pair.keep(RESULTS / "start")
-        raise
-    finally:
-        say("ending the hosts")
         pair.close()
+    else:
+        with booted(image.make()) as pair:
+            yield pair
 
 
 @pytest.fixture
-def pair(_booted: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
+def pair(_running: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Two booted hosts, daemons active, peers of each other. Records are kept of a failed test."""
     say(f"begins: {request.node.name}")
-    yield _booted
+    yield _running
     if request.node.stash.get(_FAILED, False):
-        name = re.sub(r"[^\w.-]+", "-", request.node.name)
-        _booted.keep(Path(RESULTS / name))
+        _running.keep(RESULTS / re.sub(r"[^\w.-]+", "-", request.node.name))

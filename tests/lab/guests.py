@@ -96,7 +96,7 @@ class Guest:
         return max(found, default=0)
 
     def await_writes(self, host: Host, beyond: int, *, verified: bool = False) -> int:
-        """Wait until it has written, or verified all, beyond a number. Returns the number reached."""
+        """Wait until it has written, or verified all, beyond a number. Return where it is."""
         deadline = time.monotonic() + _PROGRESS_TIMEOUT
         while True:
             seq = self.seq(host)
@@ -118,7 +118,7 @@ def small(host: Host) -> Guest:
     return Guest(
         name="small",
         memory=128,
-        initrd="guest-small-initrd",
+        initrd="guest-small.initrd",
         extra="console=hvc0 quiet mitigations=off",
         disks=(f"phy:/dev/{storage.GROUP}/small-root,xvda,w", f"{image},raw,xvdb,w"),
         mac="00:16:3e:77:00:01",
@@ -132,7 +132,7 @@ def debian(host: Host) -> Guest:
     return Guest(
         name="debian",
         memory=320,
-        initrd="guest-initrd",
+        initrd="guest-root.initrd",
         extra="root=/dev/xvda ro console=hvc0 net.ifnames=0 mitigations=off",
         disks=(f"phy:{path},xvda,w",),
         mac="00:16:3e:77:00:02",

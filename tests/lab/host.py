@@ -29,7 +29,7 @@ _XEN_OPTIONS: Final = (
 )
 _LINUX_OPTIONS: Final = "root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off fsck.mode=skip"
 
-_BOOT_TIMEOUT: Final = 300.0
+_BOOT_TIMEOUT: Final = 900.0
 
 
 # A child that outlives a killed test run would be found by nobody.
@@ -57,18 +57,16 @@ def _free_port() -> int:
 
 
 class Host:
-    """A host with its files in `folder`. Nothing runs until `start`.
+    """A host with its files in `folder`: one that another process has started, or `start` does.
 
     `name` is host-a or host-b; `address` is the one of its daemon.
     """
 
-    def __init__(self, name: str, image: HostImage, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.address = f"10.77.0.{1 + cable.NODES.index(name)}"
         self.folder = folder
-        self._image = image
-        self._port = _free_port()
-        self.ssh = Ssh(name, self._port, image.key, folder)
+        self.ssh = Ssh(name, folder)
         self._qemu: subprocess.Popen[bytes] | None = None
 
     @property
@@ -79,42 +77,51 @@ class Host:
     def _file(self, suffix: str) -> Path:
         return self.folder / f"{self.name}.{suffix}"
 
-    def start(self) -> None:
-        """Make its disks if there are none, and switch it on.
+    def start(self, image: HostImage) -> None:
+        """Make its disks and switch it on.
 
         To be called by a thread that lives as long as the host: QEMU ends with it.
         """
-        root = self._file("qcow2")
-        if not root.exists():
-            backing = ["-b", self._image.disk, "-F", "raw"]
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, root], check=True)
-            for disk in ("lvm", "zfs"):
-                with self._file(disk).open("wb") as file:
-                    file.truncate(_DISK)
+        overlay = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", image.disk, "-F", "raw"]
+        subprocess.run([*overlay, self._file("qcow2")], check=True)
+        for disk in ("lvm", "zfs"):
+            with self._file(disk).open("wb") as file:
+                file.truncate(_DISK)
+        port = _free_port()
+        self.ssh.configure(port, image.key)
         with self._file("qemu.log").open("ab") as log:
             self._qemu = subprocess.Popen(
-                [*_WITH_PARENT, *self._command(root)],
+                [*_WITH_PARENT, *self._command(image, port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the tests, which then tear it down
             )
 
-    def _command(self, root: Path) -> list[str]:
-        linux = f"{self._image.kernel} {_LINUX_OPTIONS} systemd.hostname={self.name}"
+    def _command(self, image: HostImage, port: int) -> list[str]:
+        linux = f"{image.kernel} {_LINUX_OPTIONS} systemd.hostname={self.name}"
         command = ["qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config"]
         command += ["-accel", acceleration(), "-cpu", "Westmere,-vmx", "-smp", "1"]
-        command += ["-m", str(MEMORY), "-display", "none", "-vga", "none"]
+        command += [
+            "-machine",
+            "pc,i8042=off",
+            "-m",
+            str(MEMORY),
+            "-display",
+            "none",
+            "-vga",
+            "none",
+        ]
         command += ["-chardev", f"file,id=serial,path={self.console},append=on"]
         command += ["-serial", "chardev:serial"]
         command += ["-qmp", f"unix:{self._file('qmp')},server=on,wait=off"]
-        command += ["-kernel", str(self._image.xen), "-append", _XEN_OPTIONS]
-        command += ["-initrd", f"{linux},{self._image.initrd}"]
+        command += ["-kernel", str(image.xen), "-append", _XEN_OPTIONS]
+        command += ["-initrd", f"{linux},{image.initrd}"]
         disks = (
-            (root, "qcow2", "off"),
+            (self._file("qcow2"), "qcow2", "off"),
             (self._file("lvm"), "raw", "off"),
             (self._file("zfs"), "raw", "off"),
-            (self._image.debian_guest, "raw", "on"),
+            (image.debian_guest, "raw", "on"),
         )
         for number, (path, form, readonly) in enumerate(disks):
             drive = f"if=none,id=disk{number},file={path},format={form},readonly={readonly}"
@@ -122,20 +129,17 @@ class Host:
             command += ["-drive", f"{drive},cache=unsafe,discard=unmap,detect-zeroes=unmap"]
             command += ["-device", f"virtio-blk-pci,drive=disk{number}"]
         mac = f"52:54:00:77:{cable.NODES.index(self.name):02x}"
-        command += ["-netdev", f"user,id=tests,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:22"]
+        command += ["-netdev", f"user,id=tests,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"]
         command += ["-device", f"virtio-net-pci,netdev=tests,romfile=,mac={mac}:00"]
         command += ["-netdev", cable.netdev(self.folder, self.name)]
         command += ["-device", f"virtio-net-pci,netdev={cable.DEVICE},romfile=,mac={mac}:01"]
         return command
 
-    def _alive(self) -> bool:
-        return self._qemu is not None and self._qemu.poll() is None
-
     def wait(self) -> None:
         """Wait until it has booted. Raises LabError."""
         deadline = time.monotonic() + _BOOT_TIMEOUT
         while True:
-            if not self._alive():
+            if self._qemu is not None and self._qemu.poll() is not None:
                 said = self._file("qemu.log").read_text(errors="replace")[-1000:]
                 raise LabError(f"QEMU of {self.name} ended: {said}")
             with contextlib.suppress(HostError, subprocess.TimeoutExpired):
@@ -161,7 +165,7 @@ class Host:
         qmp.execute(self._file("qmp"), "cont")
 
     def stop(self) -> None:
-        """End QEMU and ssh. Idempotent, and never raises for a host that is gone already."""
+        """End ssh, and QEMU if it was started here. Idempotent."""
         self.ssh.close()
         if self._qemu is None:
             return
@@ -179,7 +183,7 @@ class Host:
         command: str | Sequence[str],
         *,
         stdin: str = "",
-        timeout: float = 120,
+        timeout: float = 300,
         check: bool = True,
         terminal: bool = False,
     ) -> subprocess.CompletedProcess[str]:

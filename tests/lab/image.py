@@ -74,7 +74,7 @@ def make() -> HostImage:
         disk=host / "root.img",
         xen=base / "xen",
         kernel=base / "vmlinux",
-        initrd=base / "initrd",
+        initrd=guests / "root.initrd",
         debian_guest=guests / "debian.img",
         key=key,
     )
@@ -158,10 +158,8 @@ def _make_base(out: Path) -> None:
         subprocess.run(["unshare", "--mount", "sh", "-c", command], check=True)
         [xen] = boot.glob("xen-*.gz")
         [kernel] = boot.glob("vmlinuz-*")
-        [initrd] = boot.glob("initrd.img-*")
         (out / "xen").write_bytes(gzip.decompress(xen.read_bytes()))
         (out / "vmlinux").write_bytes(unpacked_kernel(kernel.read_bytes()))
-        (out / "initrd").write_bytes(gzip.decompress(initrd.read_bytes()))
 
 
 def unpacked_kernel(image: bytes) -> bytes:
@@ -199,8 +197,8 @@ def _make_host(out: Path, base: Path, guests: Path, wheels: Path, public_key: Pa
         boot, source = Path(temporary, "boot"), Path(temporary, "source")
         boot.mkdir()
         shutil.copy(base / "vmlinux", boot / "guest-vmlinux")
-        shutil.copy(base / "initrd", boot / "guest-initrd")
-        shutil.copy(guests / "small.initrd", boot / "guest-small-initrd")
+        shutil.copy(guests / "root.initrd", boot / "guest-root.initrd")
+        shutil.copy(guests / "small.initrd", boot / "guest-small.initrd")
         for name in _SOURCE:
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(ROOT / name, source / name, ignore=ignore)

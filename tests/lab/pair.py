@@ -6,18 +6,23 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
 from tests.lab import cable, storage
 from tests.lab.errors import HostError, LabError
 from tests.lab.host import Host
-from tests.lab.image import HostImage
+from tests.lab.image import ROOT, HostImage
 
 T = TypeVar("T")
 
+RUNNING: Final = "XENMOVED_LAB"
+"""Environment variable that names the folder of a pair that runs."""
+
+RESULTS: Final = ROOT / "lab-results"
 CONFIG: Final = "/etc/xenmoved/xenmoved.yaml"
 DISKS: Final = {"small-root": 64, "debian-root": 512}
 """Volumes of the group that exist on both hosts, in MiB: the daemon's pool `disks`."""
@@ -44,19 +49,21 @@ def say(text: str) -> None:
 
 
 class Pair:
-    """host-a (`a`) and host-b (`b`). `close` must be called whatever happens."""
+    """host-a (`a`) and host-b (`b`), with their files in `folder`.
 
-    def __init__(self, image: HostImage) -> None:
-        # In /tmp, as the paths of sockets are bounded.
-        self.folder = Path(tempfile.mkdtemp(prefix="xenmoved-lab-", dir="/tmp"))
-        self.a, self.b = (Host(name, image, self.folder) for name in cable.NODES)
+    Whoever calls `start` calls `close`, whatever happens.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.a, self.b = (Host(name, folder) for name in cable.NODES)
         self.hosts = (self.a, self.b)
 
-    def start(self) -> None:
+    def start(self, image: HostImage) -> None:
         """Boot both hosts, make their storage, start their daemons and let them know each other."""
         say(f"booting two hosts; their files are in {self.folder}")
         for host in self.hosts:
-            host.start()
+            host.start(image)
         self.each(self._set_up)
         self._introduce(self.a, self.b)
         self._introduce(self.b, self.a)
@@ -123,10 +130,25 @@ class Pair:
         say(f"consoles and journals are in {folder}")
 
     def close(self) -> None:
-        """End both hosts and remove their files."""
+        """End what was started here."""
         for host in self.hosts:
             host.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def booted(image: HostImage) -> Iterator[Pair]:
+    """A pair for as long as the context lasts. It is in /tmp, as paths of sockets are bounded."""
+    with tempfile.TemporaryDirectory(prefix="xenmoved-lab-", dir="/tmp") as folder:
+        pair = Pair(Path(folder))
+        try:
+            pair.start(image)
+            yield pair
+        except BaseException:
+            pair.keep(RESULTS / "unfinished")
+            raise
+        finally:
+            say("ending the hosts")
+            pair.close()
 
 
 _RECORDS: Final = {

@@ -11,7 +11,7 @@ from typing import Final
 
 from tests.lab import cable, guests, image
 from tests.lab.errors import LabError
-from tests.lab.pair import Pair, say
+from tests.lab.pair import RUNNING, Pair, booted, say
 
 _README: Final = """
 Two Xen hosts run in QEMU, and on host-a a guest named `small` that writes to its two disks all the
@@ -27,7 +27,8 @@ time and checks what it reads. Everything is slow here, as the processors are em
     cut, heal                   break the network between the hosts; make it work again
     slow 8mbit 20ms             make it slow: what each host sends, and how late it arrives
     unslow                      make it fast again
-    {folder}/*.console          what Xen and dom0 wrote
+    make lab PYTEST_ARGS='-k ping'   run tests on these hosts
+    cat {folder}/*.console           what Xen and dom0 wrote
 
 The volume group is vg0 (thin pool: vg0/thin), the ZFS pool is tank, image files are in
 /srv/xen/images. `exit` ends both hosts and removes their files.
@@ -56,20 +57,16 @@ def _write_commands(pair: Pair) -> Path:
 
 def main() -> None:
     """Boot, start a guest, give a prompt, tear down."""
-    pair = Pair(image.make())
-    try:
-        pair.start()
+    with booted(image.make()) as pair:
         guests.small(pair.a).create(pair.a)
         say("the guest runs on host-a")
         commands = _write_commands(pair)
         readme = pair.folder / "README"
         readme.write_text(_README.format(folder=pair.folder))
         print(readme.read_text())
-        environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "PS1": "lab> "}
-        subprocess.run(["bash", "--norc", "-i"], env=environment, cwd=pair.folder, check=False)
-    finally:
-        say("ending the hosts")
-        pair.close()
+        path = f"{commands}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "PS1": "lab> ", RUNNING: str(pair.folder)}
+        subprocess.run(["bash", "--norc", "-i"], env=environment, cwd=image.ROOT, check=False)
 
 
 if __name__ == "__main__":

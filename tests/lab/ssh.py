@@ -1,4 +1,4 @@
-"""ssh into a host. One connection is kept for all commands: a new one takes an emulated host seconds."""
+"""ssh into a host: one connection for all commands, as a new one takes an emulated host seconds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from typing import Final
 
 from tests.lab.errors import HostError
 
-_TIMEOUT: Final = 30
+_TIMEOUT: Final = 60
 
 
 class Ssh:
-    """The way into one host, by way of a port of this machine. Connects when it is first used."""
+    """The way into one host. Connects when it is first used."""
 
-    def __init__(self, name: str, port: int, key: Path, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path) -> None:
         self._name = name
-        self._socket = folder / f"{name}.ssh"
+        self._log = folder / f"{name}.ssh.log"
         self.config = folder / f"{name}.ssh_config"
+        # Each process has its own, so that none depends on the life of another.
+        self._socket = folder / f"{name}.ssh-{os.getpid()}"
+        self._master: subprocess.Popen[bytes] | None = None
+
+    def configure(self, port: int, key: Path) -> None:
+        """Say at which port of this machine the host is, and with which key it lets in."""
         options = {
             "HostName": "127.0.0.1",
             "Port": port,
@@ -32,32 +38,29 @@ class Ssh:
             "LogLevel": "ERROR",
             "BatchMode": "yes",
             "ConnectTimeout": _TIMEOUT,
-            "ControlPath": self._socket,
         }
         lines = (f"    {key} {value}\n" for key, value in options.items())
-        self.config.write_text(f"Host {name}\n{''.join(lines)}")
-        self._master: subprocess.Popen[str] | None = None
+        self.config.write_text(f"Host {self._name}\n{''.join(lines)}")
 
     def _command(self, *arguments: str) -> list[str]:
-        return ["ssh", "-F", str(self.config), *arguments]
+        return ["ssh", "-F", str(self.config), "-S", str(self._socket), *arguments]
 
     def _connect(self) -> None:
         if self._master is not None and self._master.poll() is None:
             return
         self.close()
-        self._master = subprocess.Popen(
-            self._command("-M", "-N", self._name),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        with self._log.open("wb") as log:
+            self._master = subprocess.Popen(
+                self._command("-M", "-N", self._name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + _TIMEOUT + 5
         while not self._socket.exists():
             if self._master.poll() is not None:
-                raise HostError(f"no ssh to {self._name}: {self._master.communicate()[1].strip()}")
+                raise HostError(f"no ssh to {self._name}: {self._log.read_text().strip()}")
             if time.monotonic() > deadline:
                 self.close()
                 raise HostError(f"no ssh to {self._name} within {_TIMEOUT} s")
@@ -68,7 +71,7 @@ class Ssh:
         if self._master is None:
             return
         self._master.kill()
-        self._master.communicate()
+        self._master.wait()
         self._master = None
         self._socket.unlink(missing_ok=True)
 
