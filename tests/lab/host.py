@@ -15,6 +15,7 @@ from typing import Final
 from tests.lab import cable, qmp
 from tests.lab.errors import HostError, LabError
 from tests.lab.image import HostImage
+from tests.lab.processes import WITH_PARENT
 from tests.lab.ssh import Ssh
 
 MEMORY: Final = 2560  # MiB
@@ -30,10 +31,6 @@ _XEN_OPTIONS: Final = (
 _LINUX_OPTIONS: Final = "root=/dev/vda rw console=hvc0 net.ifnames=0 mitigations=off fsck.mode=skip"
 
 _BOOT_TIMEOUT: Final = 900.0
-
-
-# A child that outlives a killed test run would be found by nobody.
-_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 @functools.cache
@@ -91,7 +88,7 @@ class Host:
         self.ssh.configure(port, image.key)
         with self._file("qemu.log").open("ab") as log:
             self._qemu = subprocess.Popen(
-                [*_WITH_PARENT, *self._command(image, port)],
+                [*WITH_PARENT, *self._command(image, port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

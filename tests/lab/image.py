@@ -23,6 +23,7 @@ from typing import Final
 
 from tests.lab import cache, packages
 from tests.lab.errors import LabError
+from tests.lab.processes import WITH_PARENT
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LAB: Final = Path(__file__).resolve().parent
@@ -102,15 +103,8 @@ def _run_script(name: str, out: Path, **variables: str | Path) -> None:
             "APT_CONF": apt.name,
             **{key: str(value) for key, value in variables.items()},
         }
-        isolated = [
-            "unshare",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--propagation",
-            "private",
-        ]
+        isolated = [*WITH_PARENT, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        isolated += ["--propagation", "private"]
         with log.open("w") as output:
             script = subprocess.run(
                 [*isolated, "bash", _BUILD / f"{name}.sh"],
