@@ -38,6 +38,7 @@ def _running() -> Iterator[Pair]:
 @pytest.fixture
 def pair(_running: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Two booted hosts, daemons active, peers of each other. Records are kept of a failed test."""
+    _running.tidy()
     say(f"begins: {request.node.name}")
     yield _running
     if request.node.stash.get(_FAILED, False):

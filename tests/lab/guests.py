@@ -115,6 +115,7 @@ class Guest:
 def small(host: Host) -> Guest:
     """The small guest, with its disks on a host: ext4 on a logical volume, and an image file."""
     image = storage.make_image(host, "small-data", 32)
+    host.run(f"mkfs.ext4 -q -F /dev/{storage.GROUP}/small-root")
     return Guest(
         name="small",
         memory=128,

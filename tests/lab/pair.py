@@ -114,6 +114,11 @@ class Pair:
         """Make it fast again."""
         self.each(lambda host: host.run(cable.UNSLOWED))
 
+    def tidy(self) -> None:
+        """Remove what tests leave behind: guests, their configuration, consoles and image files."""
+        self.heal()
+        self.each(lambda host: host.run(_TIDY))
+
     def keep(self, folder: Path) -> None:
         """Copy consoles and journals to a folder, for those who want to know what happened."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,6 +155,12 @@ def booted(image: HostImage) -> Iterator[Pair]:
             say("ending the hosts")
             pair.close()
 
+
+_TIDY: Final = f"""
+{cable.UNSLOWED}
+xl list | awk 'NR > 1 && $1 != "Domain-0" {{ print $2 }}' | xargs -r -n 1 xl destroy
+rm -f /etc/xen/*.cfg /etc/xen/*.cfg.* /etc/xen/auto/* /var/log/xen/console/* {storage.IMAGES}/*
+"""
 
 _RECORDS: Final = {
     "journal": "journalctl --no-pager -o short-precise -b",

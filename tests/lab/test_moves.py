@@ -27,4 +27,3 @@ def test_small_guest_moves_there_and_back(pair: Pair) -> None:
         last = guest.seq(source)
         assert last <= there
         seq = guest.seq(target)
-    guest.destroy(pair.a)
