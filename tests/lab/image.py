@@ -27,7 +27,7 @@ from tests.lab.processes import WITH_PARENT
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LAB: Final = Path(__file__).resolve().parent
-_BUILD: Final = LAB / "build"
+_SCRIPTS: Final = LAB / "scripts"
 _SOURCE: Final = ("xenmoved", "protocol", "storage", "etc", "systemd", "docs/man")
 _SOURCE_FILES: Final = ("pyproject.toml", "README.md", "LICENSE", "Makefile")
 # Python and C library of the image.
@@ -54,9 +54,9 @@ def make() -> HostImage:
     """Make whatever is missing. Raises LabError."""
     packages.ensure()
     key = _ssh_key()
-    base_key = cache.fingerprint([_BUILD / "base.sh", "boot files 1"])
+    base_key = cache.fingerprint([_SCRIPTS / "base.sh", "boot files 1"])
     base = cache.layer("base", base_key, _make_base)
-    guests_key = cache.fingerprint([base_key, _BUILD / "guests.sh", LAB / "guest"])
+    guests_key = cache.fingerprint([base_key, _SCRIPTS / "guests.sh", LAB / "guest"])
     guests = cache.layer("guests", guests_key, lambda out: _make_guests(out, base))
     requirements = _requirements()
     wheels = cache.layer(
@@ -65,7 +65,7 @@ def make() -> HostImage:
         lambda out: _fetch(out, requirements),
     )
     source = [ROOT / name for name in (*_SOURCE, *_SOURCE_FILES)]
-    inputs = [base_key, guests_key, _BUILD / "host.sh", LAB / "hostfs", key.with_suffix(".pub")]
+    inputs = [base_key, guests_key, _SCRIPTS / "host.sh", LAB / "hostfs", key.with_suffix(".pub")]
     host = cache.layer(
         "host",
         cache.fingerprint([*inputs, *source, *requirements]),
@@ -107,7 +107,7 @@ def _run_script(name: str, out: Path, **variables: str | Path) -> None:
         isolated += ["--propagation", "private"]
         with log.open("w") as output:
             script = subprocess.run(
-                [*isolated, "bash", _BUILD / f"{name}.sh"],
+                [*isolated, "bash", _SCRIPTS / f"{name}.sh"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -116,7 +116,7 @@ def _run_script(name: str, out: Path, **variables: str | Path) -> None:
             )
     if script.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise LabError(f"{_BUILD.name}/{name}.sh failed; all that it said is in {log}:\n{tail}")
+        raise LabError(f"{_SCRIPTS.name}/{name}.sh failed; all that it said is in {log}:\n{tail}")
 
 
 def _mirror() -> str:

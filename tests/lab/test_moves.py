@@ -19,7 +19,8 @@ def test_small_guest_moves_there_and_back(pair: Pair) -> None:
     for source, target in ((pair.a, pair.b), (pair.b, pair.a)):
         say(f"{guest.name} moves to {target.name} at seq {seq}")
         command = f"xenmovectl migrate {guest.name} {target.name} --overwrite"
-        say(source.run(command, timeout=600).stdout)
+        said = source.run(command, timeout=1200).stdout
+        say(said[said.rindex(f"{guest.name} moved to") :])
         assert guest.runs_on(target)
         assert not guest.runs_on(source)
         there = guest.await_writes(target, seq)
