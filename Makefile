@@ -1,16 +1,18 @@
-# Everything happens in .venv; nothing is installed elsewhere. 'make help' lists the targets.
+# Everything but 'make install' happens in .venv. 'make help' lists the targets.
 
 PYTHON ?= python3
 # Much of the time of a test is waiting: more workers than processors are of use.
 WORKERS ?= 4
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
+# Where 'make install' puts the program.
+PREFIX ?= /opt/xenmoved
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv demo test test-slow soak bench lint format clean
+.PHONY: help venv install demo test test-slow soak lab lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -30,6 +32,22 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
+install: ## As root, on a dom0: install the program and its service
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check .
+	ln -sf $(PREFIX)/bin/xenmoved $(PREFIX)/bin/xenmovectl /usr/bin/
+	install -D -m 644 systemd/xenmoved.service -t /usr/lib/systemd/system
+	install -D -m 644 systemd/xenmoved.sysusers /usr/lib/sysusers.d/xenmoved.conf
+	install -D -m 644 systemd/xenmoved.tmpfiles /usr/lib/tmpfiles.d/xenmoved.conf
+	install -D -m 644 docs/man/*.1 -t /usr/local/share/man/man1
+	install -D -m 644 docs/man/*.5 -t /usr/local/share/man/man5
+	install -D -m 644 docs/man/*.8 -t /usr/local/share/man/man8
+	test -e /etc/xenmoved/xenmoved.yaml || \
+		install -D -m 644 etc/xenmoved.yaml /etc/xenmoved/xenmoved.yaml
+	systemd-sysusers xenmoved.conf
+	systemd-tmpfiles --create xenmoved.conf
+	systemctl daemon-reload
+
 demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
 	@$(BIN)/python -m xenmoved.sandbox.demo
 
@@ -46,6 +64,12 @@ test-slow: $(STAMP) ## Run the rest of the crash matrix too: half an hour
 soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour (SOAK_ARGS=...)
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
+lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)
+	@$(BIN)/python -m pytest -vv --capture=no --timeout=1800 $(PYTEST_ARGS) tests/lab
+
+lab-shell: $(STAMP) ## As root: boot these two hosts and leave them to you
+	@$(BIN)/python -m tests.lab.shell
+
 lint: $(STAMP) ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -59,5 +83,5 @@ bench: $(STAMP) ## Measure the speed of transfers
 	@$(BIN)/python -m tests.bench
 
 clean: ## Remove .venv and everything else that was made
-	rm -rf $(VENV) build dist bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist bench-results lab-results .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Two real Xen hosts on this machine, in QEMU; see docs/lab.md."""

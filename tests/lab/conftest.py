@@ -1,0 +1,45 @@
+"""The pair of hosts, booted once for all tests, and what is kept when one of them fails."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import image
+from tests.lab.pair import RESULTS, RUNNING, Pair, booted, say
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed and report.when != "teardown":
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(scope="session")
+def _running() -> Iterator[Pair]:
+    """The pair that `make lab-shell` has booted, when this runs in there; else one of its own."""
+    if RUNNING in os.environ:
+        pair = Pair(Path(os.environ[RUNNING]))
+        yield pair
+        pair.close()
+    else:
+        with booted(image.make()) as pair:
+            yield pair
+
+
+@pytest.fixture
+def pair(_running: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Two booted hosts, daemons active, peers of each other. Records are kept of a failed test."""
+    _running.tidy()
+    say(f"begins: {request.node.name}")
+    yield _running
+    if request.node.stash.get(_FAILED, False):
+        _running.keep(RESULTS / re.sub(r"[^\w.-]+", "-", request.node.name))

@@ -1,0 +1,140 @@
+"""Guests that write to their disks and memory all the time, and check what they read."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from tests.lab import storage
+from tests.lab.errors import LabError
+from tests.lab.host import Host
+
+_CONSOLES: Final = "/var/log/xen/console"
+_SEQ: Final = re.compile(r"writer: seq (\d+) (ok|all verified)")
+_PROGRESS_TIMEOUT: Final = 180.0
+
+
+class GuestFault(AssertionError):
+    """A guest found its data lost, stale, damaged or written by another."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest's configuration. `disks` are as in xl.cfg(5)."""
+
+    name: str
+    memory: int
+    initrd: str
+    extra: str
+    disks: tuple[str, ...]
+    mac: str
+    bridge: str = "xenbr0"
+
+    @property
+    def config(self) -> str:
+        """The path of its configuration file on a host."""
+        return f"/etc/xen/{self.name}.cfg"
+
+    def config_text(self) -> str:
+        """Its configuration file."""
+        disks = "".join(f"    {disk!r},\n" for disk in self.disks)
+        return (
+            f'name = "{self.name}"\n'
+            'type = "pv"\n'
+            'kernel = "/boot/guest-vmlinux"\n'
+            f'ramdisk = "/boot/{self.initrd}"\n'
+            f'extra = "{self.extra}"\n'
+            f"memory = {self.memory}\n"
+            "vcpus = 1\n"
+            f"disk = [\n{disks}]\n"
+            f'vif = ["mac={self.mac},bridge={self.bridge}"]\n'
+            'on_crash = "preserve"\n'
+        )
+
+    def create(self, host: Host, *, autostart: bool = False) -> None:
+        """Write its configuration on a host and start it there. Its disks are there already."""
+        host.put(self.config, self.config_text())
+        if autostart:
+            host.run(f"mkdir -p /etc/xen/auto && ln -s ../{self.name}.cfg /etc/xen/auto/")
+        host.run(f"xl create -q {self.config}")
+
+    def destroy(self, host: Host) -> None:
+        """End it as if its power failed."""
+        host.run(f"xl destroy {self.name}")
+
+    def runs_on(self, host: Host) -> bool:
+        """Whether it is on a host and not stopped."""
+        table = host.run("xl list").stdout.splitlines()
+        states = [line.split()[4] for line in table if line.split()[0] == self.name]
+        return bool(states) and not set("psc") & set(states[0])
+
+    def console(self, host: Host) -> str:
+        """All that it wrote to its console while it was on a host.
+
+        The console daemon names a file after the name that a domain has when it first writes:
+        that of one that arrives is NAME--incoming.
+        """
+        files = f"{_CONSOLES}/guest-{self.name}.log {_CONSOLES}/guest-{self.name}--incoming.log"
+        return host.run(f"cat $(ls -tr {files} 2>/dev/null) /dev/null").stdout
+
+    def seq(self, host: Host) -> int:
+        """Number of its last write that its console on a host tells of, 0 without any.
+
+        Raises GuestFault when it has found a fault.
+        """
+        text = self.console(host)
+        for line in text.splitlines():
+            if "writer: FAULT" in line or "writer: stopped" in line or "Kernel panic" in line:
+                raise GuestFault(f"{self.name} on {host.name}: {line.strip()}")
+        return max((int(found[1]) for found in _SEQ.finditer(text)), default=0)
+
+    def verified_seq(self, host: Host) -> int:
+        """Number of the write after which it last verified everything on a host."""
+        found = [int(one[1]) for one in _SEQ.finditer(self.console(host)) if one[2] != "ok"]
+        return max(found, default=0)
+
+    def await_writes(self, host: Host, beyond: int, *, verified: bool = False) -> int:
+        """Wait until it has written, or verified all, beyond a number. Return where it is."""
+        deadline = time.monotonic() + _PROGRESS_TIMEOUT
+        while True:
+            seq = self.seq(host)
+            reached = self.verified_seq(host) if verified else seq
+            if reached > beyond:
+                return reached
+            if time.monotonic() > deadline:
+                tail = "\n".join(self.console(host).splitlines()[-15:])
+                raise LabError(
+                    f"{self.name} on {host.name} is at seq {seq}, and not beyond {beyond} within "
+                    f"{_PROGRESS_TIMEOUT:g} s. Its console ends:\n{tail}"
+                )
+            time.sleep(1)
+
+
+def small(host: Host) -> Guest:
+    """The small guest, with its disks on a host: ext4 on a logical volume, and an image file."""
+    image = storage.make_image(host, "small-data", 32)
+    host.run(f"mkfs.ext4 -q -F /dev/{storage.GROUP}/small-root")
+    return Guest(
+        name="small",
+        memory=128,
+        initrd="guest-small.initrd",
+        extra="console=hvc0 quiet mitigations=off",
+        disks=(f"phy:/dev/{storage.GROUP}/small-root,xvda,w", f"{image},raw,xvdb,w"),
+        mac="00:16:3e:77:00:01",
+    )
+
+
+def debian(host: Host) -> Guest:
+    """A Debian with systemd, its root file system on a logical volume of a host."""
+    path = f"/dev/{storage.GROUP}/debian-root"
+    host.run(f"dd if={storage.DEBIAN_IMAGE} of={path} bs=1M conv=sparse,fsync", timeout=300)
+    return Guest(
+        name="debian",
+        memory=320,
+        initrd="guest-root.initrd",
+        extra="root=/dev/xvda ro console=hvc0 net.ifnames=0 mitigations=off",
+        disks=(f"phy:{path},xvda,w",),
+        mac="00:16:3e:77:00:02",
+    )

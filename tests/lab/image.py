@@ -1,0 +1,216 @@
+"""The disk image of the lab's hosts, and what they boot from. `python -m tests.lab.image` makes it.
+
+base     Debian, Xen, LVM, ZFS                     some minutes
+wheels   the Python packages that the program needs
+guests   what guests boot from and run             a minute or two
+host     base, with the program and the lab's settings; made again whenever the source changes
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.lab import cache, packages
+from tests.lab.errors import LabError
+from tests.lab.processes import WITH_PARENT
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+LAB: Final = Path(__file__).resolve().parent
+_SCRIPTS: Final = LAB / "scripts"
+_SOURCE: Final = ("xenmoved", "protocol", "storage", "etc", "systemd", "docs/man")
+_SOURCE_FILES: Final = ("pyproject.toml", "README.md", "LICENSE", "Makefile")
+# Python and C library of the image.
+_PLATFORM: Final = (
+    *("--python-version", "3.11", "--implementation", "cp", "--only-binary", ":all:"),
+    *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64"),
+    *("--platform", "manylinux_2_34_x86_64"),
+)
+
+
+@dataclass(frozen=True)
+class HostImage:
+    """What a host is started with. None of it is ever written to."""
+
+    disk: Path
+    xen: Path
+    kernel: Path
+    initrd: Path
+    debian_guest: Path
+    key: Path  # private key of whoever may log in
+
+
+def make() -> HostImage:
+    """Make whatever is missing. Raises LabError."""
+    packages.ensure()
+    key = _ssh_key()
+    base_key = cache.fingerprint([_SCRIPTS / "base.sh", "boot files 1"])
+    base = cache.layer("base", base_key, _make_base)
+    guests_key = cache.fingerprint([base_key, _SCRIPTS / "guests.sh", LAB / "guest"])
+    guests = cache.layer("guests", guests_key, lambda out: _make_guests(out, base))
+    requirements = _requirements()
+    wheels = cache.layer(
+        "wheels",
+        cache.fingerprint([*requirements, *_PLATFORM]),
+        lambda out: _fetch(out, requirements),
+    )
+    source = [ROOT / name for name in (*_SOURCE, *_SOURCE_FILES)]
+    inputs = [base_key, guests_key, _SCRIPTS / "host.sh", LAB / "hostfs", key.with_suffix(".pub")]
+    host = cache.layer(
+        "host",
+        cache.fingerprint([*inputs, *source, *requirements]),
+        lambda out: _make_host(out, base, guests, wheels, key.with_suffix(".pub")),
+    )
+    return HostImage(
+        disk=host / "root.img",
+        xen=base / "xen",
+        kernel=base / "vmlinux",
+        initrd=guests / "root.initrd",
+        debian_guest=guests / "debian.img",
+        key=key,
+    )
+
+
+def _ssh_key() -> Path:
+    path = cache.folder() / "id_ed25519"
+    if not path.exists():
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenmoved-lab", "-f", path]
+        subprocess.run(command, check=True)
+    return path
+
+
+def _run_script(name: str, out: Path, **variables: str | Path) -> None:
+    """Run a script as root in namespaces of its own, whose mounts and processes end with it."""
+    log = cache.folder() / f"{name}.log"
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as apt:
+        apt.write(_apt_proxies())
+        apt.flush()
+        environment = {
+            **os.environ,
+            "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+            "OUT": str(out),
+            "MIRROR": _mirror(),
+            "APT_CONF": apt.name,
+            **{key: str(value) for key, value in variables.items()},
+        }
+        isolated = [*WITH_PARENT, "unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        isolated += ["--propagation", "private"]
+        with log.open("w") as output:
+            script = subprocess.run(
+                [*isolated, "bash", _SCRIPTS / f"{name}.sh"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                check=False,
+            )
+    if script.returncode != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise LabError(f"{_SCRIPTS.name}/{name}.sh failed; all that it said is in {log}:\n{tail}")
+
+
+def _mirror() -> str:
+    """Where this machine's apt gets Debian from. "" for debootstrap's own default."""
+    layout = "$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)"
+    command = ["apt-get", "indextargets", "--format", layout, "Created-By: Packages"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return ""
+    for line in listed.splitlines():
+        origin, codename, component, uri = line.split("|", 3)
+        if (origin, codename, component) == ("Debian", "bookworm", "main"):
+            return uri.rstrip("/")
+    return ""
+
+
+def _apt_proxies() -> str:
+    """Settings of this machine's apt that say how to reach servers."""
+    try:
+        command = ["apt-config", "dump", "Acquire"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return ""
+    return "".join(f"{line}\n" for line in listed.splitlines() if "::proxy" in line.lower())
+
+
+def _make_base(out: Path) -> None:
+    _run_script("base", out / "root.img")
+    with tempfile.TemporaryDirectory() as temporary:
+        boot = Path(temporary)
+        command = f"mount -o loop,ro,noload {out / 'root.img'} /mnt && cp /mnt/boot/* {boot}"
+        subprocess.run(["unshare", "--mount", "sh", "-c", command], check=True)
+        [xen] = boot.glob("xen-*.gz")
+        [kernel] = boot.glob("vmlinuz-*")
+        (out / "xen").write_bytes(gzip.decompress(xen.read_bytes()))
+        (out / "vmlinux").write_bytes(unpacked_kernel(kernel.read_bytes()))
+
+
+def unpacked_kernel(image: bytes) -> bytes:
+    """The ELF file in a bzImage, which takes an emulated processor long to unpack at each boot."""
+    setup_sectors = image[0x1F1]
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    kernel = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(image[start : start + length])
+    if not kernel.startswith(b"\x7fELF"):
+        raise LabError("the kernel of the image is not an ELF file packed with xz")
+    return kernel
+
+
+def _make_guests(out: Path, base: Path) -> None:
+    _run_script("guests", out, BASE=base / "root.img", GUEST=LAB / "guest")
+
+
+def _requirements() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return [*project["project"]["dependencies"], *project["build-system"]["requires"], "wheel"]
+
+
+def _fetch(out: Path, requirements: list[str]) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", *_PLATFORM, "-d", out]
+    pip = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
+    if pip.returncode != 0:
+        raise LabError(f"pip cannot get the packages that the program needs:\n{pip.stderr}")
+
+
+def _make_host(out: Path, base: Path, guests: Path, wheels: Path, public_key: Path) -> None:
+    disk = out / "root.img"
+    copy = ["cp", "--sparse=always", "--reflink=auto", base / "root.img", disk]
+    subprocess.run(copy, check=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        boot, source = Path(temporary, "boot"), Path(temporary, "source")
+        boot.mkdir()
+        shutil.copy(base / "vmlinux", boot / "guest-vmlinux")
+        shutil.copy(guests / "root.initrd", boot / "guest-root.initrd")
+        shutil.copy(guests / "small.initrd", boot / "guest-small.initrd")
+        for name in _SOURCE:
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(ROOT / name, source / name, ignore=ignore)
+        for name in _SOURCE_FILES:
+            shutil.copy(ROOT / name, source / name)
+        _run_script(
+            "host",
+            disk,
+            HOSTFS=LAB / "hostfs",
+            BOOT=boot,
+            SOURCE=source,
+            WHEELS=wheels,
+            PUBLIC_KEY=public_key,
+        )
+
+
+if __name__ == "__main__":
+    try:
+        print(f"lab: the image of the hosts is {make().disk}")
+    except LabError as error:
+        sys.exit(f"lab: {error}")
