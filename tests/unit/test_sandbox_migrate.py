@@ -152,7 +152,7 @@ def test_disks_must_exist_before_the_memory_is_read(hosts, image, receiver, tmp_
 def test_a_corrupted_stream_fails_at_the_target(hosts, guest):
     here, there = hosts
     # In a page that the guest never writes to: one that it does may be sent again, undamaged.
-    here.faults(migrate={"corrupt_byte_at": 20_000})
+    here.faults(migrate={"corrupt_byte_at": 12_000})
     text = migrate(here, there, status=1)
     assert "checksum of the guest's memory does not match" in text
     assert "migration target: Domain creation failed (code -3)." in text
