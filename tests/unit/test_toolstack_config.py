@@ -215,6 +215,7 @@ async def test_autostart_is_held_and_released(folder, tmp_path):
     for _ in range(2):
         await folder.hold_autostart("web")
     assert not list((tmp_path / "auto").iterdir())
+    assert await folder.autostart("web"), "when it is released"
     assert await folder.read("web") == "mine"
     for _ in range(2):
         await folder.release_autostart("web")

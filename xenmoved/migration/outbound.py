@@ -7,6 +7,7 @@ import logging
 import secrets
 from dataclasses import dataclass
 from time import monotonic
+from typing import Final
 
 from blake3 import blake3
 
@@ -46,6 +47,9 @@ from xenmoved.problems import (
 from xenmoved.toolstack.interface import DomainState, OutgoingImage, ToolstackError
 
 log = logging.getLogger(__name__)
+
+_ABOUT_DOUBT: Final = ("restarted", "target-aborted", SourceState.KEPT.value)
+"""Codes of problems after which a guest may turn out to be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +258,7 @@ async def _end(host: Host, job: Job, ownership: Ownership) -> None:
             f"the log of {job.peer} says more; the guest runs here",
         )
     )
-    if job.problem is None and not await _is_here(host, job.guest):
+    if found.code in _ABOUT_DOUBT and not await _is_where_it_was(host, job):
         hint = "start it from its configuration; its disks are as they were when it ended"
         found = problem("guest-gone", f"{found.text}; no domain of it is left here", hint)
     if unfinished is None:
@@ -264,9 +268,11 @@ async def _end(host: Host, job: Job, ownership: Ownership) -> None:
     await host.jobs.end(job, state, unfinished or found)
 
 
-async def _is_here(host: Host, guest: str) -> bool:
-    """Whether a guest that was in doubt has a domain: its host may have been restarted."""
+async def _is_where_it_was(host: Host, job: Job) -> bool:
+    """Whether a guest that was handed over still has a domain: its host may have been restarted."""
+    if job.mode is Mode.COLD:
+        return True
     try:
-        return guest in [domain.name for domain in await host.toolstack.domains()]
+        return job.guest in [domain.name for domain in await host.toolstack.domains()]
     except (ToolstackError, OSError):
         return True

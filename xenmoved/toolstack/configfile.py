@@ -128,8 +128,8 @@ class ConfigFolder:
         return [entry for entry in auto.iterdir() if starts(entry)]
 
     async def autostart(self, name: str) -> bool:
-        """Tell whether the host starts the domain at boot."""
-        return bool(await self._call(self._starters, name))
+        """Tell whether the host starts the domain at boot, or is only held back from it."""
+        return bool(await self._call(self._starters, name)) or os.path.lexists(self._held(name))
 
     async def hold_autostart(self, name: str) -> None:
         """Take the domain's entry out of `auto`, to be put back. Idempotent."""
