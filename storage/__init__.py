@@ -8,7 +8,10 @@ All calls block and are meant for threads. Where to look:
 - `directory`   pool of image files in a folder; `block` pool of listed devices
 - `opening`     `open_source`: a guest's disk by its path
 - `rawfile`     volume on a file; `blockdev` on a block device, under the page cache
+- `tracking`    `choose_tracker`: which tracker a volume gets, and why
 - `rehash`      tracker for where nothing can track
+- `tracefs_tracker` tracker by the kernel's trace: `tracefs` instances of it, `ringpages` what is in
+                them, `writelog` what that says, `tracktarget` which device sees a volume's writes
 - `extents`     arithmetic on ranges; `buffers` aligned memory and `is_zero`
 - `usage`       who has a path in use; `names` which names volumes may have
 - `descriptor`, `claiming`, `syscalls`: what the volumes are built from
@@ -44,6 +47,8 @@ from storage.errors import (
 from storage.opening import open_source
 from storage.registry import POOL_KINDS, open_pool
 from storage.rehash import RehashTracker
+from storage.tracefs import clean_up_stale
+from storage.tracking import TrackingKind, TrackingMethod, choose_tracker, tracking_method
 
 __all__ = [
     "BUFFER_ALIGNMENT",
@@ -60,6 +65,8 @@ __all__ = [
     "RehashTracker",
     "StorageError",
     "Tracker",
+    "TrackingKind",
+    "TrackingMethod",
     "UnsupportedVolume",
     "Volume",
     "VolumeError",
@@ -68,7 +75,10 @@ __all__ = [
     "VolumeInUse",
     "VolumeInfo",
     "VolumeNotFound",
+    "choose_tracker",
+    "clean_up_stale",
     "is_zero",
     "open_pool",
     "open_source",
+    "tracking_method",
 ]

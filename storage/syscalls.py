@@ -27,7 +27,12 @@ UNSUPPORTED: Final = frozenset(
 _FALLOC_FL_KEEP_SIZE: Final = 0x01
 _FALLOC_FL_PUNCH_HOLE: Final = 0x02
 
+_SYNC_FILE_RANGE_WAIT_BEFORE: Final = 1
 _SYNC_FILE_RANGE_WRITE: Final = 2
+_SYNC_FILE_RANGE_WAIT_AFTER: Final = 4
+
+_LOOP_GET_STATUS64: Final = 0x4C05
+_LOOP_INFO64_SIZE: Final = 232
 
 _BLKFLSBUF: Final = 0x1261
 _BLKSSZGET: Final = 0x1268
@@ -47,6 +52,28 @@ def start_writeback(fd: int) -> None:
     A hint: nothing is durable after it, and where it cannot be taken nothing happens.
     """
     _libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def write_back(fd: int) -> None:
+    """Write what the page cache holds of a file or block device, and wait for it.
+
+    It may still be in the disk's own cache then.
+    """
+    flags = _SYNC_FILE_RANGE_WAIT_BEFORE | _SYNC_FILE_RANGE_WRITE | _SYNC_FILE_RANGE_WAIT_AFTER
+    while _libc.sync_file_range(fd, 0, 0, flags) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def loop_backing(fd: int) -> tuple[int, int, int]:
+    """Device and inode of the file behind a loop device, and the byte in it at which it begins.
+
+    Fails with ENXIO for a loop device that has no file.
+    """
+    status = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64_SIZE))
+    device, inode, _, offset = struct.unpack_from("QQQQ", status)
+    return device, inode, offset
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

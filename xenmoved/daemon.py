@@ -17,6 +17,7 @@ from typing import Final, Self
 
 import asyncssh
 
+from storage.tracefs import clean_up_stale
 from xenmoved import logs, notify
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load
@@ -98,6 +99,8 @@ class Daemon:
     async def _serve(self) -> None:
         host, config = self._host, self._host.config
         self._install_signals()
+        for name in await asyncio.to_thread(clean_up_stale):
+            log.info("removed the trace %s of a daemon that was killed", name)
         try:
             async with asyncio.TaskGroup() as tasks:
                 arrivals = Arrivals(host, tasks)

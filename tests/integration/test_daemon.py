@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from integration_support import MIB, RESIDENT, Dom0, image, run, the_problem, unique
 
+from storage.tracefs import find_tracefs
 from xenmoved.control.api import GetIdentity, GetJob, JobState, ListJobs
 from xenmoved.control.client import ControlClient
 
@@ -168,6 +169,20 @@ class TestFailedStart:
         assert lone.socket.exists()
         lone.start()
         assert lone.ask(GetIdentity()).node == "host-l"
+
+
+@pytest.mark.root
+def test_a_trace_left_by_a_daemon_that_was_killed(lone: Dom0) -> None:
+    done = subprocess.Popen(["true"])
+    done.wait()
+    left = find_tracefs() / "instances" / f"xenmoved-{done.pid}-1-1"
+    left.mkdir()
+    try:
+        lone.start()
+        assert not left.exists()
+    finally:
+        if left.exists():
+            left.rmdir()
 
 
 def test_a_daemon_that_is_not_running(lone: Dom0) -> None:

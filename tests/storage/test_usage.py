@@ -12,7 +12,7 @@ import pytest
 from storage_support import run
 
 from storage import usage
-from storage.usage import in_use
+from storage.usage import in_use, writer
 
 Attach = Callable[..., Path]
 Mount = Callable[..., Path]
@@ -165,3 +165,18 @@ def test_lines_of_proc_locks(
     (proc / "locks").write_text(line.format(id=device) + "\n")
     monkeypatch.setattr(usage, "PROC", proc)
     assert in_use(image) == expected
+
+
+def test_writers_of_a_file(image: Path) -> None:
+    command = Path("/proc/self/comm").read_text().strip()
+    other = image.parent / "other"
+    assert writer(image) is None
+    with image.open("rb"), other.open("wb"):
+        assert writer(image) is None
+    with image.open("r+b"):
+        (image.parent / "hard").hardlink_to(image)
+        assert writer(image.parent / "hard") == f"process {os.getpid()} ({command})"
+        image.unlink()
+        assert writer(image.parent / "hard") == f"process {os.getpid()} ({command})"
+    assert writer(image.parent / "hard") is None
+    assert writer(image) is None
