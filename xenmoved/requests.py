@@ -307,6 +307,8 @@ class Requests:
                 "guests": list(request.guests),
                 **({"quota": request.quota} if request.quota is not None else {}),
             }
+        if (known := self._host.config.peers.get(request.name)) is not None:
+            data["bridges"] = dict(known.bridges)
         try:
             peer = peer_from(request.name, data, self._config_file)
             path = write_peer(self._config_file, peer, replace=request.replace)

@@ -7,7 +7,8 @@ declares a field that holds an integer and is written as text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,11 +32,22 @@ def parse_path(written: object) -> Path:
     return Path(written)
 
 
+def parse_bridges(written: object) -> dict[str, str]:
+    """Return names of bridges by other names of them. Raises ValueError."""
+    if not isinstance(written, dict):
+        raise ValueError(f"must be a map of names there to names here, is {written!r}")
+    for name in (*written, *written.values()):
+        if not isinstance(name, str) or not re.fullmatch(r"[^\s/:]{1,15}", name):
+            raise ValueError(f"{name!r} is no name of a network bridge")
+    return dict(written)
+
+
 Size = Annotated[int, Parsed(parse_size)]
 Limit = Annotated[int | None, Parsed(parse_limit)]
 Duration = Annotated[float, Parsed(parse_duration)]
 AbsolutePath = Annotated[Path, Parsed(parse_path)]
 Port = Annotated[int, Range(1, 65535)]
+BridgeNames = Annotated[Mapping[str, str], Parsed(parse_bridges)]
 PublicKey = Annotated[str, Parsed(parse_public_key)]
 
 # Names become file names and parts of `pool:volume`, so they hold neither slashes nor colons.

@@ -18,6 +18,7 @@ from protocol.messages import Action
 from protocol.schema import Length, Pattern, Range
 from xenmoved.config.fields import (
     AbsolutePath,
+    BridgeNames,
     ConfigName,
     Duration,
     GuestPattern,
@@ -121,7 +122,8 @@ class Allow:
 class Peer:
     """Another host that runs this program. Its key identifies it, wherever it connects from.
 
-    A peer can always be sent to; what it may do here is in `allow`.
+    A peer can always be sent to; what it may do here is in `allow`. `bridges` has the names here of
+    bridges that are called otherwise there.
     """
 
     name: ConfigName
@@ -129,6 +131,7 @@ class Peer:
     key: PublicKey
     port: Port = DEFAULT_PORT
     allow: Allow = field(default_factory=Allow)
+    bridges: BridgeNames = field(default_factory=dict)
 
     def may(self, action: Action, guest: str) -> bool:
         """Whether the peer may do this here with a guest of that name."""

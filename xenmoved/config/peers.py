@@ -36,6 +36,9 @@ allow:
   pools: {pools}
   guests: {guests}
   quota: {quota}
+
+# Names here of network bridges that are called otherwise there, for guests that come from there.
+bridges: {bridges}
 """
 
 
@@ -114,6 +117,7 @@ def _text(peer: Peer) -> str:
         "actions": peer.allow.actions,
         "pools": peer.allow.pools,
         "guests": peer.allow.guests,
+        "bridges": dict(peer.bridges),
         "quota": UNLIMITED if quota is None else format_size(quota, exact=True),
     }
     # JSON is YAML, and quotes whatever YAML might take for something else.

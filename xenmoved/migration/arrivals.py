@@ -81,7 +81,8 @@ class Arrivals:
             job.enter(Phase.PROVISION)
             cold = offer.mode is Mode.COLD
             job.memory_total = 0 if cold else guest.memory
-            expected = expect(guest, disks, keep_partial=begin.keep_partial, cold=cold)
+            peer = self.host.peer(visitor.peer)
+            expected = expect(guest, disks, peer, keep_partial=begin.keep_partial, cold=cold)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
             await self.host.jobs.add(job)

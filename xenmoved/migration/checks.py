@@ -37,7 +37,7 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
     problems: list[Problem] = []
     domains = await _domains(host)
     if offer.guest is not None:
-        problems += await _guest_problems(host, offer.guest, domains, arriving)
+        problems += await _guest_problems(host, peer, offer.guest, domains, arriving)
         problems += await (_config_problems if offer.mode is Mode.COLD else _memory_problems)(
             host, offer.guest
         )
@@ -93,7 +93,7 @@ async def _domains(host: Host) -> list[Domain]:
 
 
 async def _guest_problems(
-    host: Host, guest: GuestOffer, domains: list[Domain], arriving: Collection[str]
+    host: Host, peer: Peer, guest: GuestOffer, domains: list[Domain], arriving: Collection[str]
 ) -> list[Problem]:
     node = host.config.node
     info = await host.toolstack.host()
@@ -114,10 +114,11 @@ async def _guest_problems(
         found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {guest.name}"))
     bridges = await host.toolstack.bridges()
     wanted = {nic.bridge for nic in guest.nics if nic.bridge is not None}
-    for bridge in sorted(wanted - bridges):
+    for bridge in sorted({peer.bridges.get(name, name) for name in wanted} - bridges):
         known = ", ".join(sorted(bridges)) or "none"
         text = f"{node} has no bridge {bridge}"
-        found.append(problem("bridge", text, f"make it there; bridges of {node}: {known}"))
+        hint = f"make it there, or see `bridges` of peer {peer.name} there; it has: {known}"
+        found.append(problem("bridge", text, hint))
     return found
 
 

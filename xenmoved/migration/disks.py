@@ -13,7 +13,7 @@ from protocol.messages import MigrationId, Placement
 from storage.contracts import EVERYTHING, Everything, Extent, Tracker
 from storage.extents import merge
 from storage.opening import open_source
-from storage.rehash import RehashTracker
+from storage.tracking import choose_tracker
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.migration.offers import Sending
@@ -170,8 +170,8 @@ async def attached_disks(
                 progress=shown,
             )
             stack.callback(source.close)
-            tracker = RehashTracker()
-            stack.callback(tracker.stop)
+            tracker = choose_tracker(path)
+            stack.push_async_callback(threads.run, tracker.stop)
             await source.attach(migration, number)
             disks.append(_Disk(source, tracker, threads, channel, placement.fresh))
         yield Disks(disks, tools.limiter)

@@ -21,6 +21,7 @@ from protocol.handover import (
 )
 from protocol.messages import GuestOffer, Problem, Seal
 from storage.errors import StorageError
+from xenmoved.config.model import Peer
 from xenmoved.control.api import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -55,13 +56,14 @@ class Expected:
     config: str | None
     autostart: bool
     cold: bool
+    bridges: dict[str, str] = field(default_factory=dict)
     given_up: bool = False
     """An operator has declared that it was never started here."""
 
     @property
     def arrival(self) -> Arrival:
         """How the guest is to look here."""
-        return Arrival(self.name, self.uuid, self.disks)
+        return Arrival(self.name, self.uuid, self.disks, self.bridges)
 
 
 @dataclass(slots=True)
@@ -330,8 +332,17 @@ class InboundMigration:
     }
 
 
-def expect(guest: GuestOffer, disks: dict[str, str], *, keep_partial: bool, cold: bool) -> Expected:
+def expect(
+    guest: GuestOffer, disks: dict[str, str], peer: Peer, *, keep_partial: bool, cold: bool
+) -> Expected:
     """Return what is to be kept of an offered guest; `disks` maps each vdev to its path here."""
     return Expected(
-        guest.name, guest.uuid, disks, keep_partial, guest.config, guest.autostart, cold
+        name=guest.name,
+        uuid=guest.uuid,
+        disks=disks,
+        keep_partial=keep_partial,
+        config=guest.config,
+        autostart=guest.autostart,
+        cold=cold,
+        bridges=dict(peer.bridges),
     )
