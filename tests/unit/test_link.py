@@ -220,6 +220,31 @@ async def test_a_peer_that_was_removed_is_refused():
             await served.link()
 
 
+async def test_a_connection_attempt_can_be_cancelled_at_any_moment():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    pinned = key.convert_to_public()
+    cancelled = 0
+    for turns in [turn for turn in range(60) for _ in range(10)]:
+        attempt = asyncio.create_task(
+            connect(
+                "nobody", "127.0.0.1", port, identity=key, pinned=pinned, timeout=2, keepalive=5
+            )
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if attempt.cancel():
+            cancelled += 1
+            with pytest.raises(asyncio.CancelledError):
+                await attempt
+        else:
+            with pytest.raises(PeerUnreachable):
+                await attempt
+    assert cancelled > 100
+
+
 async def test_nobody_there_and_silence_are_told_apart_from_a_refusal():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

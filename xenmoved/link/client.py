@@ -104,6 +104,7 @@ async def connect(
             f"on {peer}, add this host: xenmovectl peer add (key: xenmovectl identity)",
         ) from None
     except (TimeoutError, OSError, asyncssh.Error) as error:
+        _heed_cancellation()
         if client.offered is not None and client.offered.public_data != pinned.public_data:
             raise _wrong_key(where, client.offered, pinned) from None
         reason = str(error) or f"no answer within {timeout:g} s"
@@ -111,6 +112,11 @@ async def connect(
             f"cannot connect to {where}: {reason}",
             "check that xenmoved runs there, its address and port, and the firewall between",
         ) from None
+    try:
+        _heed_cancellation()
+    except asyncio.CancelledError:
+        connection.abort()
+        raise
     drop_ignored(connection)
     return PeerLink(peer, connection)
 
@@ -129,6 +135,16 @@ async def fetch_host_key(address: str, port: int, timeout: float) -> asyncssh.SS
     if key is None:
         raise PeerUnreachable(f"cannot get the key of {where}: it shows none")
     return key
+
+
+def _heed_cancellation() -> None:
+    """Raise CancelledError if it came as the attempt ended: `wait_for`, in asyncssh, drops it then.
+
+    Whoever tries again and again to connect could not be ended otherwise.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _wrong_key(
