@@ -414,3 +414,23 @@ def test_a_guest_that_would_stand_still_for_too_long_stays(hosts: Hosts) -> None
     a.assert_runs(name)
     assert b.domain(name) is None
     assert not (b.images / f"{name}-root").exists()
+
+
+def test_a_bridge_that_is_called_otherwise_there(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("net")
+    peer = b.config_file.parent / "peers.d" / "host-a.yaml"
+    written = peer.read_text()
+    peer.write_text(written.replace("bridges: {}", "bridges: {dmz: xenbr0}"))
+    b.reload()
+    guest = a.boot(name, [image(a.images / f"{name}-root", 2)], bridge="dmz")
+
+    a.migrate(name)
+
+    b.assert_runs(name)
+    domain = b.domain(name)
+    assert domain is not None
+    assert [nic["bridge"] for nic in domain.config["nics"]] == ["xenbr0"]
+    assert "bridge=xenbr0" in (b.guest_configs / guest.config.name).read_text()
+    peer.write_text(written)
+    b.reload()

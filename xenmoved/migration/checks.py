@@ -117,7 +117,7 @@ async def _guest_problems(
     for bridge in sorted({peer.bridges.get(name, name) for name in wanted} - bridges):
         known = ", ".join(sorted(bridges)) or "none"
         text = f"{node} has no bridge {bridge}"
-        hint = f"make it there, or see `bridges` of peer {peer.name} there; it has: {known}"
+        hint = f"make it, or see `bridges` of peer {peer.name} there; bridges of {node}: {known}"
         found.append(problem("bridge", text, hint))
     return found
 

@@ -1,0 +1,118 @@
+"""Migrations of the lab, and what must be true after them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from tests.lab import storage
+from tests.lab.errors import LabError
+from tests.lab.guests import Guest
+from tests.lab.host import Host
+from tests.lab.pair import CONFIG, Pair, say
+
+PATIENCE: Final = 240.0
+
+
+def migrate(source: Host, target: Host, guest: Guest, *options: str) -> dict[str, Any]:
+    """Move a guest and return the record of the job."""
+    words = " ".join(options)
+    said = source.run(
+        f"xenmovectl migrate {guest.name} {target.name} --overwrite --quiet {words}", timeout=1200
+    )
+    report = job(source, guest)
+    assert report["state"] == "done", (report, said.stdout, said.stderr)
+    blackout = report["blackout"]
+    what = f"{guest.name} moved to {target.name}, {report['mode']}"
+    say(f"{what}: {report['wire_bytes'] >> 20} MiB sent, blackout {blackout:.1f} s")
+    return report
+
+
+def job(host: Host, guest: Guest) -> dict[str, Any]:
+    """Return the record of a guest's newest job on a host."""
+    text = host.run(f"xenmovectl --json show {guest.name}").stdout
+    report: dict[str, Any] = json.loads(text)
+    return report
+
+
+def assert_moved(source: Host, target: Host, guest: Guest) -> None:
+    """Check that the guest is on the target alone, with its configuration."""
+    assert guest.runs_on(target), f"{guest.name} does not run on {target.name}"
+    domains = source.run("xl list").stdout
+    assert guest.name not in domains, f"{source.name} still has it:\n{domains}"
+    files = source.run("ls /etc/xen/*.cfg* /etc/xen/auto").stdout.split()
+    assert guest.config not in files and f"{guest.name}.cfg" not in files
+    assert f"{guest.config}.moved" in files
+    config = target.read(guest.config)
+    assert f'"{guest.name}"' in config or f"'{guest.name}'" in config, config
+
+
+def assert_verified(report: dict[str, Any]) -> None:
+    """Check that every volume was compared in full while the guest stood still."""
+    for volume in report["volumes"]:
+        last = volume["rounds"][-1]
+        assert last["verify"], volume
+        assert last["same"] == -(-volume["size"] // 65536), volume
+
+
+def assert_clean_file_system(host: Host, device: str) -> None:
+    """Check the file system on a copy of a volume that nobody uses, its journal replayed."""
+    copy = "/var/tmp/copy"
+    host.run(f"cp --sparse=always {device} {copy} && e2fsck -y -E journal_only {copy}")
+    host.run(f"e2fsck -f -n {copy} && rm {copy}")
+
+
+def await_that(what: str, condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+    """Wait for something. Raises LabError."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"waited {patience:g} s in vain for {what}")
+        time.sleep(1)
+
+
+def await_settled(pair: Pair) -> None:
+    """Wait until neither daemon has anything to do any more."""
+
+    def settled() -> bool:
+        jobs = [host.run("xenmovectl --json jobs", check=False) for host in pair.hosts]
+        return all(one.returncode == 0 and not json.loads(one.stdout)["jobs"] for one in jobs)
+
+    await_that("the end of every job", settled)
+
+
+def owner(pair: Pair, guest: Guest) -> Host:
+    """Return the only host that has the guest, which runs there; nothing is half-made."""
+    names = {host.name: host.run("xl list | tail -n +3").stdout.split("\n") for host in pair.hosts}
+    found = {name: [line.split()[0] for line in lines if line] for name, lines in names.items()}
+    everywhere = [name for names in found.values() for name in names]
+    assert everywhere == [guest.name], f"one copy, and nothing else: {found}"
+    host = next(host for host in pair.hosts if found[host.name])
+    assert guest.runs_on(host), f"it does not run: {found}"
+    return host
+
+
+OTHER_VOLUME: Final = "elsewhere"
+OTHER_BRIDGE: Final = "guestbr"
+_PEER: Final = "/etc/xenmoved/peers.d/host-a.yaml"
+
+
+def use_other_names(host: Host) -> None:
+    """Have the small guest's volume and its bridge be called otherwise on host-b."""
+    path = storage.make_lv(host, OTHER_VOLUME, 64)
+    usual = host.read(CONFIG)
+    host.put(f"{CONFIG}.usual", usual)
+    listed = re.search(r"devices: \[.*\]", usual)
+    assert listed is not None
+    host.put(CONFIG, usual.replace(listed[0], f"devices: {{small-root: {path}}}"))
+    host.run(f"sed -i.usual 's/^bridges: .*/bridges: {{xenbr0: {OTHER_BRIDGE}}}/' {_PEER}")
+    host.run("systemctl reload xenmoved")
+
+
+def use_usual_names(host: Host) -> None:
+    """Undo that."""
+    host.run(f"mv {CONFIG}.usual {CONFIG} && mv {_PEER}.usual {_PEER}")
+    host.run(f"systemctl reload xenmoved && lvremove -q -y {storage.GROUP}/{OTHER_VOLUME}")

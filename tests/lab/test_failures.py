@@ -1,0 +1,92 @@
+"""What may happen to a migration between real Xen hosts, at three points of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.lab import guests, moving, storage
+from tests.lab.guests import Guest
+from tests.lab.host import Host
+from tests.lab.pair import Pair, say
+
+POINTS = {
+    "pre-copy": "phase pre-copy",
+    "suspended": "phase final-delta",
+    "after the commit was sent": "-> commit-sent",
+}
+DISTURBANCES = ("source killed", "target killed", "network cut", "pool full", "target reset")
+
+KILL = "kill -9 $(systemctl show -P MainPID xenmoved)"
+FILLER = f"{storage.IMAGES}/filler"
+FILL = f"fallocate -l $(df --output=avail -B1 {storage.IMAGES} | tail -1) {FILLER} || true"
+TABLE: dict[tuple[str, str], str] = {}
+
+
+@pytest.fixture(scope="module")
+def guest(_running: Pair):
+    """The small guest; it stays where it ends up."""
+    guest = guests.small(_running.a)
+    guest.create(_running.a)
+    guest.await_writes(_running.a, 0)
+    yield guest
+    for host in _running.hosts:
+        host.run(f"xl destroy {guest.name}", check=False)
+    width = max(map(len, POINTS))
+    say("who has the guest after each disturbance:")
+    for (what, point), how in TABLE.items():
+        print(f"    {what:<14}  {point:<{width}}  {how}")
+
+
+def disturb(pair: Pair, what: str, source: Host, target: Host) -> None:
+    """Do it, now."""
+    deeds: dict[str, Callable[[], object]] = {
+        "source killed": lambda: source.run(KILL),
+        "target killed": lambda: target.run(KILL),
+        "network cut": pair.cut,
+        "pool full": lambda: target.run(FILL),
+        "target reset": target.reset,
+    }
+    deeds[what]()
+
+
+def mend(pair: Pair, target: Host) -> None:
+    """Put everything right again; systemd starts daemons that were killed."""
+    pair.heal()
+    target.wait()
+    target.run(f"rm -f {FILLER}")
+    for host in pair.hosts:
+        moving.await_that(
+            f"the daemon of {host.name}",
+            lambda host=host: host.run("xenmovectl status", check=False).returncode == 0,
+        )
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("what", DISTURBANCES)
+def test_one_owner_whatever_happens(pair: Pair, guest: Guest, what: str, point: str) -> None:
+    source = moving.owner(pair, guest)
+    target = next(host for host in pair.hosts if host is not source)
+    target.run(f"rm -f {storage.IMAGES}/small-data*")  # so that it takes space anew
+    seq = guest.seq(source)
+    reached = threading.Event()
+
+    def watch() -> None:
+        command = f"journalctl -u xenmoved -f -n 0 | grep -q -m 1 -e '{POINTS[point]}'"
+        source.run(command, timeout=moving.PATIENCE)
+        reached.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    begin = f"xenmovectl migrate {guest.name} {target.name} --mode save --overwrite --detach"
+    source.run(f"sleep 2; {begin}")
+    assert reached.wait(moving.PATIENCE), f"the migration did not come to {POINTS[point]}"
+    disturb(pair, what, source, target)
+    watcher.join(moving.PATIENCE)
+    mend(pair, target)
+    moving.await_settled(pair)
+    owner = moving.owner(pair, guest)
+    TABLE[(what, point)] = "moved" if owner is target else "stayed"
+    guest.await_writes(owner, max(seq, guest.seq(owner)), verified=True)
