@@ -13,8 +13,9 @@ from typing import Any, Final
 import asyncssh
 
 import xenmoved
-from protocol.messages import Mode, Ping, Placement, Pong
+from protocol.messages import Mode, Ping, Placement, Pong, Problem
 from storage.errors import StorageError
+from storage.tracking import TrackingKind, tracking_method
 from xenmoved.config.errors import ConfigError, PeerExists
 from xenmoved.config.loader import peer_from
 from xenmoved.config.model import Peer
@@ -144,7 +145,7 @@ class Requests:
         found = await preflight(self._host, request.guest, request.peer, job, request.options)
         guess = None
         if not found.problems and found.sending is not None:
-            guess = await self._estimate(request, found.sending, found.placements)
+            guess = await self._estimate(job, found.sending, found.placements)
         return _plan_of(job, found, guess)
 
     async def _new_job(self, request: PlanMigration | StartMigration) -> Job:
@@ -153,22 +154,23 @@ class Requests:
         return Job(JobKind.MIGRATE, request.guest, request.peer, mode, steering=steering)
 
     async def _estimate(
-        self, request: PlanMigration, sending: Sending, placements: Sequence[Placement]
+        self, job: Job, sending: Sending, placements: Sequence[Placement]
     ) -> Estimate | None:
         """Guess how long it would take; None when the link or a disk cannot be measured."""
-        limit = Steering.of(request.options, self._host.config.transfer).limiter.rate
+        limit = job.steering.limiter.rate
         try:
-            link = await self._host.link(request.peer)
+            link = await self._host.link(job.peer)
             sent = await _measure(link, PROBE_SECONDS)
             data, read = await asyncio.to_thread(look, sending.paths)
         except (LinkError, StorageError) as error:
-            log.info("no estimate of a migration to %s: %s", request.peer, error)
+            log.info("no estimate of a migration to %s: %s", job.peer, error)
             return None
         disks = [
-            Content(size, placement.fresh)
-            for size, placement in zip(data, placements, strict=False)
+            Content(size, placement.fresh, tracking_method(path).kind is TrackingKind.TRACEFS)
+            for size, placement, path in zip(data, placements, sending.paths, strict=False)
         ]
-        return estimate(disks, _memory_of(sending), Rates(min(sent, limit or sent), read))
+        rates = Rates(min(sent, limit or sent), read)
+        return estimate(disks, _memory_of(sending), rates, job.mode)
 
     async def _migrate(self, request: StartMigration) -> JobReport:
         job = await self._new_job(request)
@@ -402,11 +404,23 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
         peer=job.peer,
         mode=job.mode,
         problems=found.problems[:512],
-        warnings=(),
+        warnings=_untracked(job, found),
         volumes=tuple(volumes),
         memory=memory,
         estimate=guess.total if guess is not None else None,
         blackout=guess.blackout if guess is not None else None,
+    )
+
+
+def _untracked(job: Job, found: Preflight) -> tuple[Problem, ...]:
+    """Tell of each disk whose size the blackout depends on."""
+    if found.sending is None or job.mode is Mode.COLD:
+        return ()
+    methods = [(path, tracking_method(path)) for path in found.sending.paths]
+    return tuple(
+        problem("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
+        for path, method in methods
+        if method.kind is TrackingKind.REHASH
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from integration_support import MIB, QUIET, RESIDENT, Dom0, image, unique
 
 from protocol.messages import Action
@@ -35,7 +37,7 @@ def test_the_estimate_respects_the_rate_limit(hosts: Hosts) -> None:
     a.boot(name, [image(a.images / f"{name}-root", 32, data=24)], memory=8, extra=QUIET)
     plan = a.plan(name, rate_limit=4 * MIB)
     assert plan.blackout is not None
-    assert 2 <= plan.blackout < 3  # the memory
+    assert 3 <= plan.blackout < 4  # the memory, and the toolstacks
     assert plan.estimate is not None
     assert 6 + plan.blackout <= plan.estimate < 10  # the disk, and reading it again
 
@@ -98,3 +100,17 @@ def test_a_peer_without_permission_learns_nothing_of_the_host(hosts: Hosts) -> N
     image(b.images / "resident-root", 1)
     b.trust(a, actions=(Action.SYNC,))
     assert [one.code for one in a.plan(RESIDENT).problems] == ["permission"]
+
+
+@pytest.mark.root
+def test_it_says_which_disks_are_not_tracked(hosts: Hosts, attach: Callable[..., Path]) -> None:
+    a, _ = hosts
+    name = unique("web")
+    device = attach(image(a.folder / f"{name}.backing", 4))
+    a.device_link("device-0", device)
+    file = image(a.images / f"{name}-data", 4)
+    a.boot(name, [a.devices / "device-0", file])
+    (warning,) = a.plan(name, overwrite=True).warnings
+    assert warning.code == "untracked"
+    assert str(file) in warning.text
+    assert "the last one while the guest is suspended" in warning.hint

@@ -9,13 +9,10 @@ from typing import Final
 from xenmoved.control.api import Phase
 from xenmoved.jobs import Job
 from xenmoved.migration.disks import Disks
-from xenmoved.migration.rounds import DISK_GOAL, Outlook, another_round
+from xenmoved.migration.rounds import DISK_GOAL, FIXED_COST, Outlook, another_round
 from xenmoved.problems import JobError, problem
 
 log = logging.getLogger(__name__)
-
-FIXED_COST: Final = 1.0
-"""Seconds of a blackout that go to the toolstacks, whatever is moved."""
 
 _HOLD_PAUSE: Final = 1.0
 _CLOSE_PAUSE: Final = 0.1

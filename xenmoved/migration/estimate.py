@@ -7,8 +7,11 @@ largest disk. Everything else is assumed:
   one device.
 - A fresh volume is sent in full. Of one that the target has, nothing is: it is only read and
   compared, at the target as fast as here.
-- As no tracker tells what was written, every further round reads everything again. There is a
-  second round unless the first has next to nothing to send, and the final one, under suspension.
+- A volume whose writes are tracked costs its first round and, under suspension, what pre-copy aims
+  to leave. One that nothing tracks is read again in every round: in a second one unless the first
+  has next to nothing to send, and in the final one, under suspension.
+- In live mode the memory is sent once while the guest runs, in save mode while it is suspended.
+- The toolstacks take a while of their own, always the same.
 - What the guest writes meanwhile is not known and counts for nothing.
 
 A page cache that holds the start of a disk makes reading look faster than it is.
@@ -22,9 +25,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.fingerprints import fingerprints
-from protocol.messages import BLOCK_SIZE
+from protocol.messages import BLOCK_SIZE, Mode
 from storage.buffers import AlignedBuffer
 from storage.opening import open_source
+from xenmoved.migration.rounds import DISK_GOAL, FIXED_COST
 from xenmoved.sync.devices import SEGMENT_SIZE
 from xenmoved.sync.segments import whole_volume
 
@@ -46,6 +50,7 @@ class Content:
 
     data: int
     fresh: bool
+    tracked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +61,20 @@ class Estimate:
     blackout: float
 
 
-def estimate(disks: Sequence[Content], memory: int, rates: Rates) -> Estimate:
+def estimate(disks: Sequence[Content], memory: int, rates: Rates, mode: Mode) -> Estimate:
     """Return how long it will take, under the assumptions above."""
     reading = sum(disk.data for disk in disks) / rates.read
+    again = sum(disk.data for disk in disks if not disk.tracked) / rates.read
     sent = sum(disk.data for disk in disks if disk.fresh)
     first = max(reading, sent / rates.send)
-    second = reading if sent > _SMALL else 0.0
-    blackout = max(reading, memory / rates.send)
-    return Estimate(first + second + blackout, blackout)
+    if mode is Mode.COLD:
+        return Estimate(first, first)
+    second = again if sent > _SMALL else 0.0
+    copied = memory / rates.send
+    running, suspended = (copied, 0.0) if mode is Mode.LIVE else (0.0, copied)
+    left = DISK_GOAL if any(disk.tracked for disk in disks) else 0.0
+    blackout = max(again + left, suspended) + FIXED_COST
+    return Estimate(first + second + running + blackout, blackout)
 
 
 def look(paths: Iterable[str]) -> tuple[list[int], float]:

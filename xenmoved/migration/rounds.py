@@ -19,6 +19,9 @@ from xenmoved.sync.progress import RoundProgress
 DISK_GOAL: Final = 0.1
 """Seconds of a blackout that go to disks, when the operator asks for nothing else."""
 
+FIXED_COST: Final = 1.0
+"""Seconds of a blackout that go to the toolstacks, whatever is moved."""
+
 _SHRINKS: Final = 0.8
 _SMALL_SHARE: Final = 0.1
 _WORTH_MEASURING: Final = 4 * 2**20
