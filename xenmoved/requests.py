@@ -174,6 +174,9 @@ class Requests:
 
     async def _migrate(self, request: StartMigration) -> JobReport:
         job = await self._new_job(request)
+        if job.mode is Mode.COLD and (request.options.hold or request.options.max_downtime):
+            text = f"{job.guest} does not run: there is nothing to hold, and no downtime to limit"
+            raise Refused([problem("usage", text, "leave out --hold and --max-downtime")])
         async with self._starting:
             found = await preflight(self._host, request.guest, request.peer, job, request.options)
             if found.problems or found.sending is None:

@@ -218,6 +218,7 @@ def test_what_does_not_move_cold(hosts: Hosts) -> None:
     assert "already" in the_problem(a.try_migrate(name, mode=None), "guest-exists").text
     taken.unlink()
 
+    assert "nothing to hold" in the_problem(a.try_migrate(name, mode=None, hold=True), "usage").text
     a.migrate(name, mode=None)
     the_problem(a.try_migrate(name, mode=None), "guest-unknown")
 
