@@ -65,7 +65,7 @@ soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour (SOAK_A
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)
-	@$(BIN)/python -m pytest -vv --capture=no --timeout=1800 $(PYTEST_ARGS) tests/lab
+	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 $(PYTEST_ARGS) tests/lab
 
 lab-shell: $(STAMP) ## As root: boot these two hosts and leave them to you
 	@$(BIN)/python -m tests.lab.shell
