@@ -23,7 +23,7 @@ from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load
 from xenmoved.config.model import Config
 from xenmoved.config.pools import make_pool
-from xenmoved.control.api import JobState
+from xenmoved.control.reports import JobState
 from xenmoved.control.server import ControlServer
 from xenmoved.jobs import JobBoard
 from xenmoved.journal import Journal

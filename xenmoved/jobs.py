@@ -12,7 +12,7 @@ from typing import Final
 
 from protocol.messages import Mode, Problem
 from protocol.schema import build, plain
-from xenmoved.control.api import (
+from xenmoved.control.reports import (
     ENDED,
     JobKind,
     JobReport,

@@ -21,35 +21,20 @@ from xenmoved.config.loader import peer_from
 from xenmoved.config.model import Peer
 from xenmoved.config.peers import remove_peer, write_peer
 from xenmoved.control.api import (
-    ENDED,
     AbortJob,
-    AddPeer,
     DecideDoubt,
     Done,
     Doubts,
-    FetchPeerKey,
-    GetIdentity,
     GetJob,
     GetStatus,
     Guests,
-    Identity,
-    JobKind,
-    JobReport,
     Jobs,
-    JobState,
     ListDoubts,
     ListGuests,
     ListJobs,
-    ListPeers,
-    PeerKey,
-    PeerPing,
-    PeerRow,
-    Peers,
-    PingPeer,
     Plan,
     PlanMigration,
     PlannedVolume,
-    RemovePeer,
     Risk,
     SetJob,
     StartMigration,
@@ -57,6 +42,20 @@ from xenmoved.control.api import (
     Status,
     WatchJob,
 )
+from xenmoved.control.peer_api import (
+    AddPeer,
+    FetchPeerKey,
+    GetIdentity,
+    Identity,
+    ListPeers,
+    PeerKey,
+    PeerPing,
+    PeerRow,
+    Peers,
+    PingPeer,
+    RemovePeer,
+)
+from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
 from xenmoved.jobs import Job
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import PeerLink, fetch_host_key

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from xenmoved.control.api import Phase, PhaseReport, RoundReport, Sample, Stretch
+from xenmoved.control.reports import Phase, PhaseReport, RoundReport, Sample, Stretch
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 
 FIRST_INTERVAL: Final = 0.1

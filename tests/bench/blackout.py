@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from protocol.messages import Mode
-from xenmoved.control.api import JobReport, JobState, StartMigration, TransferOptions
+from xenmoved.control.api import StartMigration, TransferOptions
+from xenmoved.control.reports import JobReport, JobState
 from xenmoved.sandbox.pair import SandboxHost
 
 GUEST = "writer"

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support.crash import EXECUTES, GUEST, PATIENCE, World
-from xenmoved.control.api import AbortJob, Done, Failure, JobReport, JobState, RemovePeer
+from xenmoved.control.api import AbortJob, Done, Failure
+from xenmoved.control.peer_api import RemovePeer
+from xenmoved.control.reports import JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 

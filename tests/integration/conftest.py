@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from integration_support import RESIDENT, Dom0, image, run
 
-from xenmoved.control.api import ListPeers, RemovePeer
+from xenmoved.control.peer_api import ListPeers, RemovePeer
 
 """A guest of host-a that every test may try to move in ways that must fail."""
 

@@ -15,20 +15,17 @@ from typing import Any
 
 from protocol.messages import Mode, Problem
 from xenmoved.control.api import (
-    ENDED,
     AbortJob,
     Failure,
     GetJob,
     GetStatus,
-    JobReport,
-    JobState,
-    Phase,
     Plan,
     PlanMigration,
     StartMigration,
     StartSync,
     TransferOptions,
 )
+from xenmoved.control.reports import ENDED, JobReport, JobState, Phase
 from xenmoved.sandbox import build
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.sandbox.host import CommandFailed, Domain

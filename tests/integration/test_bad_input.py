@@ -25,7 +25,8 @@ from integration_support import (
 )
 
 from protocol.messages import Problem
-from xenmoved.control.api import AbortJob, JobReport, JobState, ListGuests, Phase
+from xenmoved.control.api import AbortJob, ListGuests
+from xenmoved.control.reports import JobReport, JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 

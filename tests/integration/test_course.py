@@ -11,7 +11,8 @@ import pytest
 from integration_support import MIB, Dom0, image, unique
 
 from protocol.messages import Mode
-from xenmoved.control.api import AbortJob, JobState, Phase, StartMigration, TransferOptions
+from xenmoved.control.api import AbortJob, StartMigration, TransferOptions
+from xenmoved.control.reports import JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 CLOCKS = 0.05

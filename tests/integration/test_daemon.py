@@ -18,8 +18,10 @@ import pytest
 from integration_support import MIB, RESIDENT, Dom0, image, run, the_problem, unique
 
 from storage.tracefs import find_tracefs
-from xenmoved.control.api import GetIdentity, GetJob, JobState, ListJobs
+from xenmoved.control.api import GetJob, ListJobs
 from xenmoved.control.client import ControlClient
+from xenmoved.control.peer_api import GetIdentity
+from xenmoved.control.reports import JobState
 
 Hosts = tuple[Dom0, Dom0]
 
@@ -215,7 +217,7 @@ def test_reload_takes_new_peers_and_keeps_the_old_when_it_is_wrong(
 
 
 def _peers(host: Dom0) -> list[dict[str, Any]]:
-    from xenmoved.control.api import ListPeers
+    from xenmoved.control.peer_api import ListPeers
 
     return [{"name": row.name, "port": row.port} for row in host.ask(ListPeers()).peers]
 

@@ -25,7 +25,8 @@ from integration_support import (
 )
 
 from protocol.messages import Mode
-from xenmoved.control.api import AbortJob, Done, JobKind, JobState, ListJobs, Phase
+from xenmoved.control.api import AbortJob, Done, ListJobs
+from xenmoved.control.reports import JobKind, JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 

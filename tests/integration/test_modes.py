@@ -20,7 +20,8 @@ from integration_support import (
 )
 
 from protocol.messages import Mode
-from xenmoved.control.api import AbortJob, Done, JobState, Phase
+from xenmoved.control.api import AbortJob, Done
+from xenmoved.control.reports import JobState, Phase
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]

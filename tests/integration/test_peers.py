@@ -7,9 +7,9 @@ import time
 import asyncssh
 from integration_support import RESIDENT, Dom0, image, the_problem, unique
 
-from xenmoved.control.api import (
+from xenmoved.control.api import Done
+from xenmoved.control.peer_api import (
     AddPeer,
-    Done,
     FetchPeerKey,
     ListPeers,
     PeerKey,

@@ -22,7 +22,8 @@ from integration_support import (
     volume_wire,
 )
 
-from xenmoved.control.api import AbortJob, JobKind, JobReport, JobState
+from xenmoved.control.api import AbortJob
+from xenmoved.control.reports import JobKind, JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]

@@ -39,7 +39,7 @@ from protocol.frames import (
 from protocol.messages import BLOCK_SIZE, PEER, BeginRound, Credit, EndRound, Receipt
 from tests.support.protocol_document import DOCUMENT, examples
 from tests.support.protocol_strategies import objects
-from xenmoved.control.api import CONTROL
+from xenmoved.control.reports import CONTROL
 
 PARTS = 8
 FRAMES_IN_PART = 40_000  # with PARTS well above 300,000 for each run

@@ -25,8 +25,9 @@ from pathlib import Path
 from protocol.messages import Mode
 from tests.soak.cable import Cable
 from tests.support.crash import GUEST, CrashHost, World
-from xenmoved.control.api import JobReport, StartMigration, TransferOptions
+from xenmoved.control.api import StartMigration, TransferOptions
 from xenmoved.control.client import DaemonUnavailable
+from xenmoved.control.reports import JobReport
 
 VICTIMS = ("source", "target", "cable", "both", "nobody")
 KEEP_CHANCE = 0.5

@@ -14,14 +14,9 @@ from typing import Any
 
 from protocol.messages import Mode
 from tests.support.faulty_daemon import VARIABLE
-from xenmoved.control.api import (
-    JobReport,
-    JobState,
-    ListJobs,
-    StartMigration,
-    TransferOptions,
-)
+from xenmoved.control.api import ListJobs, StartMigration, TransferOptions
 from xenmoved.control.client import DaemonUnavailable
+from xenmoved.control.reports import JobReport, JobState
 from xenmoved.sandbox import build, xl
 from xenmoved.sandbox.harness import make_image, wait_until
 from xenmoved.sandbox.host import Host as XenFolder

@@ -37,7 +37,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from xenmoved.control.api import JobKind
+from xenmoved.control.reports import JobKind
 from xenmoved.jobs import Job
 from xenmoved.journal import Journal
 from xenmoved.link.client import PeerLink

@@ -39,7 +39,7 @@ from protocol.messages import (
     Seal,
     VolumeOffer,
 )
-from xenmoved.control.api import AddPeer
+from xenmoved.control.peer_api import AddPeer
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink, connect
 from xenmoved.link.errors import LinkLost

@@ -21,9 +21,9 @@ from typing import Any
 from protocol.errors import ProtocolError
 from protocol.frames import FrameDecoder, Kind
 from protocol.messages import Mode, Problem
-from xenmoved.control.api import (
+from xenmoved.control.api import Failure
+from xenmoved.control.reports import (
     CONTROL,
-    Failure,
     JobKind,
     JobReport,
     JobState,

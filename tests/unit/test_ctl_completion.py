@@ -19,17 +19,8 @@ from ctl_support import (
     run,
 )
 
-from xenmoved.control.api import (
-    DiskRow,
-    GuestRow,
-    Guests,
-    Jobs,
-    ListGuests,
-    ListJobs,
-    ListPeers,
-    PeerRow,
-    Peers,
-)
+from xenmoved.control.api import DiskRow, GuestRow, Guests, Jobs, ListGuests, ListJobs
+from xenmoved.control.peer_api import ListPeers, PeerRow, Peers
 
 DISK = DiskRow("xvda", "/srv/web", "images:web-root", MIB, True, None)
 

@@ -19,15 +19,8 @@ from ctl_support import (
 )
 
 from protocol.messages import Problem
-from xenmoved.control.api import (
-    GetStatus,
-    JobKind,
-    JobState,
-    Phase,
-    StartMigration,
-    Status,
-    WatchJob,
-)
+from xenmoved.control.api import GetStatus, StartMigration, Status, WatchJob
+from xenmoved.control.reports import JobKind, JobState, Phase
 from xenmoved.ctl import follow as follow_module
 from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import CommandError, Exit

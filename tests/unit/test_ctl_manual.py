@@ -14,7 +14,7 @@ from ctl_support import ROOT, run
 from protocol.messages import Mode
 from storage.registry import POOL_KINDS
 from xenmoved.config.model import DEFAULT_PORT, Compression, Config, Control, Peer
-from xenmoved.control.api import CONTROL
+from xenmoved.control.reports import CONTROL
 from xenmoved.ctl import arguments, parser
 from xenmoved.ctl.exits import MEANINGS, Exit
 from xenmoved.ctl.verbs import VERBS

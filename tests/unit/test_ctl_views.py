@@ -8,23 +8,15 @@ import pytest
 from ctl_support import FINGERPRINT, GIB, HOSTILE, MIB, a_course, a_job, a_round, job_done
 
 from protocol.messages import Action, Mode, Problem
-from xenmoved.control.api import (
-    DiskRow,
-    GuestRow,
-    Guests,
-    Identity,
+from xenmoved.control.api import DiskRow, GuestRow, Guests, Plan, PlannedVolume, Status
+from xenmoved.control.peer_api import Identity, PeerPing, PeerRow, Peers
+from xenmoved.control.reports import (
     JobKind,
     JobState,
-    PeerPing,
-    PeerRow,
-    Peers,
     Phase,
     PhaseReport,
-    Plan,
-    PlannedVolume,
     RoundReport,
     Sample,
-    Status,
     Stretch,
     VolumeReport,
 )

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from protocol.messages import Mode, Problem
-from xenmoved.control.api import (
+from xenmoved.control.reports import (
     JobKind,
     JobReport,
     JobState,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.schema import build, plain
-from xenmoved.control.api import JobKind, JobReport, JobState, Phase, PhaseReport, Sample
+from xenmoved.control.reports import JobKind, JobReport, JobState, Phase, PhaseReport, Sample
 from xenmoved.jobs import Job, JobBoard
 from xenmoved.journal import Journal
 from xenmoved.sync.progress import KEPT_ROUNDS, RoundProgress, VolumeProgress

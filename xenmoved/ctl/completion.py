@@ -53,7 +53,7 @@ def volumes(parsed_args: Namespace, **_: Any) -> list[str]:
 
 def peers(parsed_args: Namespace, **_: Any) -> list[str]:
     """Return the names of the peers."""
-    from xenmoved.control.api import ListPeers, Peers
+    from xenmoved.control.peer_api import ListPeers, Peers
 
     answer = _ask(parsed_args, ListPeers(), Peers)
     return _words(peer.name for peer in answer.peers) if answer else []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from xenmoved.control.api import JobReport, Phase, RoundReport
+from xenmoved.control.reports import JobReport, Phase, RoundReport
 
 _MOST_BINS: Final = 96
 _SHORTEST_BIN: Final = 0.1

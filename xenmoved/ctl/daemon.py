@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 from protocol.errors import SchemaError
 from protocol.messages import Problem
 from protocol.schema import build, plain
-from xenmoved.control.api import Failure, JobReport, WatchJob
+from xenmoved.control.api import Failure, WatchJob
 from xenmoved.control.client import AccessDenied, ControlClient, DaemonUnavailable
+from xenmoved.control.reports import JobReport
 from xenmoved.ctl.exits import CommandError, Exit
 
 T = TypeVar("T")

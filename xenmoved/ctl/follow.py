@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from xenmoved.control.api import ENDED, JobKind, JobReport, JobState, WatchJob
+from xenmoved.control.api import WatchJob
+from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
 from xenmoved.ctl import job_views
 from xenmoved.ctl.daemon import Daemon, fields_of
 from xenmoved.ctl.exits import CommandError, Exit

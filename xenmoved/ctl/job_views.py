@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from protocol.messages import BLOCK_SIZE, Mode
-from xenmoved.control.api import (
+from xenmoved.control.reports import (
     ENDED,
     JobKind,
     JobReport,

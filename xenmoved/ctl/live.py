@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from xenmoved.control.api import JobReport, JobState, Phase, VolumeReport
+from xenmoved.control.reports import JobReport, JobState, Phase, VolumeReport
 from xenmoved.ctl import job_views
 from xenmoved.ctl.text import Line, duration, line, percent, plural, size
 

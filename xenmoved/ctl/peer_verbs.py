@@ -8,9 +8,9 @@ import sys
 from argparse import Namespace
 
 from protocol.messages import Action
-from xenmoved.control.api import (
+from xenmoved.control.api import Done
+from xenmoved.control.peer_api import (
     AddPeer,
-    Done,
     FetchPeerKey,
     GetIdentity,
     Identity,

@@ -17,12 +17,9 @@ from protocol.messages import Mode
 from xenmoved.control.api import (
     AbortJob,
     Done,
-    GetIdentity,
     GetJob,
     GetStatus,
     Guests,
-    Identity,
-    JobReport,
     Jobs,
     ListGuests,
     ListJobs,
@@ -34,6 +31,8 @@ from xenmoved.control.api import (
     Status,
     TransferOptions,
 )
+from xenmoved.control.peer_api import GetIdentity, Identity
+from xenmoved.control.reports import JobReport
 from xenmoved.ctl import job_views, peer_verbs, views
 from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import CommandError, Exit

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.messages import Problem
-from xenmoved.control.api import (
-    DiskRow,
-    GuestRow,
-    Guests,
-    Identity,
-    PeerPing,
-    PeerRow,
-    Peers,
-    Plan,
-    PlannedVolume,
-    Status,
-)
+from xenmoved.control.api import DiskRow, GuestRow, Guests, Plan, PlannedVolume, Status
+from xenmoved.control.peer_api import Identity, PeerPing, PeerRow, Peers
 from xenmoved.ctl import job_views
 from xenmoved.ctl.arguments import Address
 from xenmoved.ctl.text import (

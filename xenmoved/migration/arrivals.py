@@ -11,7 +11,7 @@ from typing import Final
 from protocol.errors import Code, ProtocolError
 from protocol.handover import InvalidTransition, TargetEvent, TargetState
 from protocol.messages import Action, Attach, Begin, Fate, Mode, Offer, Placement
-from xenmoved.control.api import JobKind, Phase
+from xenmoved.control.reports import JobKind, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
 from xenmoved.link.channel import Channel, Purpose

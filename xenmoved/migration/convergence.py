@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
-from xenmoved.control.api import Phase
+from xenmoved.control.reports import Phase
 from xenmoved.jobs import Job
 from xenmoved.migration.disks import Disks
 from xenmoved.migration.rounds import DISK_GOAL, FIXED_COST, Outlook, another_round

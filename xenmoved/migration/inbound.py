@@ -22,7 +22,7 @@ from protocol.handover import (
 from protocol.messages import GuestOffer, Problem, Seal
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
-from xenmoved.control.api import JobState, Phase
+from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
 from xenmoved.link.channel import Channel

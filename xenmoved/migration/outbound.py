@@ -25,7 +25,8 @@ from protocol.messages import (
     Receiving,
     Seal,
 )
-from xenmoved.control.api import JobState, Phase, TransferOptions
+from xenmoved.control.api import TransferOptions
+from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import PeerLink

@@ -25,7 +25,7 @@ from protocol.handover import (
     source_step,
 )
 from protocol.messages import Abort, Aborted, Commit, Fate, Inquire, Problem, Started
-from xenmoved.control.api import JobState
+from xenmoved.control.reports import JobState
 from xenmoved.jobs import Job
 from xenmoved.journal import Outbound
 from xenmoved.link.errors import LinkError

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from protocol.handover import SOURCE_UNCONFIRMED, SourceEvent, SourceState
-from xenmoved.control.api import ENDED, JobKind, JobReport, JobState, Phase
+from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound, Outbound, Standing
 from xenmoved.logs import log_context

@@ -6,7 +6,8 @@ import logging
 import secrets
 
 from protocol.messages import Findings, Finish, Finished
-from xenmoved.control.api import JobState, Phase, TransferOptions
+from xenmoved.control.api import TransferOptions
+from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.link.client import PeerLink
 from xenmoved.logs import log_context

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from xenmoved.config.units import format_size
-from xenmoved.control.api import JobReport, JobState, ListJobs
+from xenmoved.control.api import ListJobs
+from xenmoved.control.reports import JobReport, JobState
 from xenmoved.sandbox.harness import make_image
 from xenmoved.sandbox.pair import SandboxHost
 

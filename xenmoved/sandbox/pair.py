@@ -16,8 +16,10 @@ from typing import Any
 import yaml
 
 from protocol.messages import Action
-from xenmoved.control.api import ENDED, AddPeer, GetIdentity, Identity, JobReport, WatchJob
+from xenmoved.control.api import WatchJob
 from xenmoved.control.client import ControlClient, DaemonUnavailable
+from xenmoved.control.peer_api import AddPeer, GetIdentity, Identity
+from xenmoved.control.reports import ENDED, JobReport
 from xenmoved.sandbox.harness import EmulatedHost
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from xenmoved import __version__
-from xenmoved.control.api import (
+from xenmoved.control.reports import (
     ENDED,
     JobKind,
     JobReport,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from xenmoved.control.api import JobReport, Phase
+from xenmoved.control.reports import JobReport, Phase
 from xenmoved.ctl import course
 from xenmoved.ctl.report import units
 from xenmoved.ctl.report.charts import (
