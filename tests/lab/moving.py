@@ -50,6 +50,12 @@ def assert_moved(source: Host, target: Host, guest: Guest) -> None:
     assert f'"{guest.name}"' in config or f"'{guest.name}'" in config, config
 
 
+def sent(report: dict[str, Any]) -> int:
+    """Return the bytes of disks that were sent."""
+    rounds = [one for volume in report["volumes"] for one in volume["rounds"]]
+    return sum(one["data_bytes"] for one in rounds)
+
+
 def assert_verified(report: dict[str, Any]) -> None:
     """Check that every volume was compared in full while the guest stood still."""
     for volume in report["volumes"]:
