@@ -36,9 +36,15 @@ def _running() -> Iterator[Pair]:
 
 
 @pytest.fixture
-def pair(_running: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Two booted hosts, daemons active, peers of each other. Records are kept of a failed test."""
-    _running.tidy()
+def pair(untidied: Pair) -> Pair:
+    """Two booted hosts without guests, daemons active, peers of each other."""
+    untidied.tidy()
+    return untidied
+
+
+@pytest.fixture
+def untidied(_running: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """The hosts as the test before left them. Records are kept of a failed test."""
     say(f"begins: {request.node.name}")
     yield _running
     if request.node.stash.get(_FAILED, False):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -23,21 +23,30 @@ KILL = "kill -9 $(systemctl show -P MainPID xenmoved)"
 FILLER = f"{storage.IMAGES}/filler"
 FILL = f"fallocate -l $(df --output=avail -B1 {storage.IMAGES} | tail -1) {FILLER} || true"
 TABLE: dict[tuple[str, str], str] = {}
+_GUEST = pytest.StashKey[Guest]()
 
 
-@pytest.fixture(scope="module")
-def guest(_running: Pair):
-    """The small guest; it stays where it ends up."""
-    guest = guests.small(_running.a)
-    guest.create(_running.a)
-    guest.await_writes(_running.a, 0)
-    yield guest
-    for host in _running.hosts:
-        host.run(f"xl destroy {guest.name}", check=False)
-    width = max(map(len, POINTS))
-    say("who has the guest after each disturbance:")
+@pytest.fixture(scope="module", autouse=True)
+def _table() -> Iterator[None]:
+    """Show in the end what became of the guest."""
+    yield
+    say("what became of the guest:")
     for (what, point), how in TABLE.items():
-        print(f"    {what:<14}  {point:<{width}}  {how}")
+        print(f"    {what:<14}  {point:<24}  {how}")
+
+
+@pytest.fixture
+def guest(untidied: Pair, request: pytest.FixtureRequest) -> Guest:
+    """The small guest: that of the test before, wherever it ended, or a new one."""
+    known: Guest | None = request.config.stash.get(_GUEST, None)
+    if known is not None:
+        return known
+    untidied.tidy()
+    guest = guests.small(untidied.a)
+    guest.create(untidied.a)
+    guest.await_writes(untidied.a, 0)
+    request.config.stash[_GUEST] = guest
+    return guest
 
 
 def disturb(pair: Pair, what: str, source: Host, target: Host) -> None:
@@ -66,7 +75,11 @@ def mend(pair: Pair, target: Host) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("what", DISTURBANCES)
-def test_one_owner_whatever_happens(pair: Pair, guest: Guest, what: str, point: str) -> None:
+def test_one_owner_whatever_happens(
+    untidied: Pair, guest: Guest, request: pytest.FixtureRequest, what: str, point: str
+) -> None:
+    pair = untidied
+    del request.config.stash[_GUEST]  # until it is known to be well
     source = moving.owner(pair, guest)
     target = next(host for host in pair.hosts if host is not source)
     target.run(f"rm -f {storage.IMAGES}/small-data*")  # so that it takes space anew
@@ -90,3 +103,4 @@ def test_one_owner_whatever_happens(pair: Pair, guest: Guest, what: str, point: 
     owner = moving.owner(pair, guest)
     TABLE[(what, point)] = "moved" if owner is target else "stayed"
     guest.await_writes(owner, max(seq, guest.seq(owner)), verified=True)
+    request.config.stash[_GUEST] = guest
