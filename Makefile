@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo test test-slow soak lab lab-shell bench lint format clean
+.PHONY: help venv install demo test test-slow soak lab lab-slow lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -66,6 +66,9 @@ soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour (SOAK_A
 
 lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)
 	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 $(PYTEST_ARGS) tests/lab
+
+lab-slow: $(STAMP) ## As root: all of them, every disturbance at every point: an hour
+	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 -m '' $(PYTEST_ARGS) tests/lab
 
 lab-shell: $(STAMP) ## As root: boot these two hosts and leave them to you
 	@$(BIN)/python -m tests.lab.shell

@@ -101,6 +101,15 @@ def owner(pair: Pair, guest: Guest) -> Host:
     return host
 
 
+def start_if_it_ended_with(host: Host, pair: Pair, guest: Guest) -> None:
+    """Start a guest that ran on a host when that lost its power: from its file, which only it has."""
+    if any(guest.name in one.run("xl list").stdout for one in pair.hosts):
+        return
+    files = {one.name: bool(one.read(guest.config)) for one in pair.hosts}
+    assert [name for name, there in files.items() if there] == [host.name], files
+    host.run(f"xl create -q {guest.config}")
+
+
 OTHER_VOLUME: Final = "elsewhere"
 OTHER_BRIDGE: Final = "guestbr"
 _PEER: Final = "/etc/xenmoved/peers.d/host-a.yaml"
