@@ -102,7 +102,7 @@ def owner(pair: Pair, guest: Guest) -> Host:
 
 
 def start_if_it_ended_with(host: Host, pair: Pair, guest: Guest) -> None:
-    """Start a guest that ran on a host when that lost its power: from its file, which only it has."""
+    """Start a guest that ended when a host lost its power: from its file, which only that has."""
     if any(guest.name in one.run("xl list").stdout for one in pair.hosts):
         return
     files = {one.name: bool(one.read(guest.config)) for one in pair.hosts}
