@@ -87,7 +87,7 @@ def begun(sender):
 
 
 def test_the_stream_is_handed_to_whoever_connects(sender):
-    _, first = begun(sender)
+    owner, first = begun(sender)
     other, state, second = sender.connect()
     assert state == "streaming"
     os.write(sender.stream, b"memory")
@@ -97,6 +97,7 @@ def test_the_stream_is_handed_to_whoever_connects(sender):
     third, _, _ = sender.connect()  # the end of another's connection is no reason to end
     third.close()
     assert sender.process.poll() is None
+    owner.close()
     for descriptor in (first, second):
         os.close(descriptor)
 

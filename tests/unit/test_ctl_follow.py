@@ -162,7 +162,8 @@ def test_a_dumb_terminal_gets_lines(daemon):
 
 
 def test_ctrl_c_on_a_terminal_leaves_it_in_order(daemon):
-    daemon.answers[WatchJob] = [a_job(a_round(examined=40)), FOR_EVER]
+    # A signal that comes just before the client waits is noticed with the next report.
+    daemon.answers[WatchJob] = [a_job(a_round(examined=40)), 0.5] * 20
     status, shown = run_on_terminal(daemon, ["watch", "web"], interrupt_on="━")
     assert status == 130
     end = shown.rpartition("\x1b[?25h")[2]
