@@ -21,8 +21,26 @@ STEPS = (
     (Step("outgoing:rollback:after", stays=True, first=("cut@outgoing:start:after",)), "source"),
 )
 
+BY_DEFAULT = (
+    "inbound:ready:after",
+    "outbound:commit-sent:after",
+    "inbound:committed:after",
+    "outgoing:rollback:after",
+)
 
-@pytest.mark.parametrize(("step", "victim"), STEPS, ids=[step.point for step, _ in STEPS])
+
+@pytest.mark.parametrize(
+    ("step", "victim"),
+    [
+        pytest.param(
+            step,
+            victim,
+            id=step.point,
+            marks=[] if step.point in BY_DEFAULT else [pytest.mark.slow],
+        )
+        for step, victim in STEPS
+    ],
+)
 def test_one_configuration_after_a_crash(worlds, step, victim):
     with worlds.use() as world:
         source = world.source

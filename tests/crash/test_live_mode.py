@@ -33,15 +33,11 @@ STEPS = (
 )
 
 BY_DEFAULT = (
-    ("outgoing:stream:middle", "target"),
     ("holder:ready:before", "source"),
     ("holder:ready:after", "source"),
-    ("outgoing:stream:after", "link"),
     ("outbound:commit-sent:after", "source"),
     ("inbound:committed:after", "target"),
-    ("holder:done:before", "source"),
     ("holder:done:after", "source"),
-    ("holder:back:before", "source"),
     ("holder:back:after", "source"),
 )
 

@@ -220,12 +220,9 @@ def test_one_owner_after_a_crash(worlds, step, victim):
 
 
 XM_ESSENTIAL = (
-    ("outgoing:stream:middle", "source"),
     ("outgoing:stream:after", "source"),
     ("outbound:commit-sent:after", "source"),
     ("inbound:committed:after", "target"),
-    ("incoming:commit:after", "target"),
-    ("inbound:ready:after", "link"),
     ("outgoing:rollback:before", "source"),
 )
 
