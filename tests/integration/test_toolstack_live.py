@@ -85,8 +85,11 @@ async def test_the_guest_runs_and_writes_while_its_memory_is_copied(pair):
     passing = asyncio.ensure_future(pass_on(source, target))
     suspension = asyncio.ensure_future(source.suspended())
     states = set()
-    while source._streamed < 2 << 20:  # all of its memory once
-        states.add((await pair.here.states())["web"])
+    while True:
+        state = (await pair.here.states())["web"]
+        if source._streamed >= 2 << 20:  # all of its memory once
+            break
+        states.add(state)
         assert not suspension.done()
         await asyncio.sleep(0.02)
     assert states == {DomainState.RUNNING}
