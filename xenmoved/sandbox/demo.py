@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xenmoved.config.units import format_size
-from xenmoved.control.api import ListJobs
+from xenmoved.control.api import GetJob, ListJobs
 from xenmoved.control.reports import JobReport, JobState
 from xenmoved.sandbox.harness import make_image
 from xenmoved.sandbox.pair import SandboxHost
@@ -144,8 +144,10 @@ def _migrate(source: SandboxHost, target: SandboxHost) -> bool:
 
 
 def _last_job(host: SandboxHost) -> JobReport:
-    reports: tuple[JobReport, ...] = host.ask(ListJobs(ended=True)).jobs
-    return next(report for report in reports if report.kind == "migrate")
+    jobs = host.ask(ListJobs(ended=True)).jobs
+    job = next(one.job for one in jobs if one.kind == "migrate")
+    report: JobReport = host.ask(GetJob(job))  # the list leaves out the rounds
+    return report
 
 
 def _verified(
