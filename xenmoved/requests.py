@@ -78,6 +78,7 @@ from xenmoved.migration.outbound import OutboundMigration, Preflight, preflight
 from xenmoved.migration.syncing import OutboundSync, check_sync
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
+from xenmoved.tasks import within
 
 log = logging.getLogger(__name__)
 
@@ -209,11 +210,7 @@ class Requests:
         live = self._host.jobs.find_live(first.job)
         while live is not None and not live.finished.is_set():
             yield live.report()
-            try:
-                async with asyncio.timeout(request.interval):
-                    await live.finished.wait()
-            except TimeoutError:
-                continue
+            await within(live.finished, request.interval)
         yield live.report() if live is not None else first
 
     async def _set(self, request: SetJob) -> Done:

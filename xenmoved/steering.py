@@ -8,6 +8,7 @@ from typing import Self
 from xenmoved.config.model import Transfer
 from xenmoved.control.api import SetJob, TransferOptions
 from xenmoved.sync.limiter import RateLimiter
+from xenmoved.tasks import within
 
 
 class Steering:
@@ -53,8 +54,4 @@ class Steering:
     async def wait(self, seconds: float) -> None:
         """Wait so long, or until it is said anew whether to hold."""
         self._changed.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+        await within(self._changed, seconds)

@@ -9,6 +9,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+async def within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for an event, at most so long; return whether it has come."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
 async def alongside(work: Coroutine[Any, Any, T], *watchers: Coroutine[Any, Any, None]) -> T:
     """Await `work` while the watchers run; a watcher that raises ends it with that exception.
 

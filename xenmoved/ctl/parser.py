@@ -234,6 +234,7 @@ def _add_jobs(verbs: Any) -> None:
         parser = _add_verb(verbs, name, text, examples=f"xenmovectl {name} web")
         _add_job(parser, completer)
     _add_set(verbs)
+    _add_recover(verbs)
     _add_report(verbs)
 
 
@@ -263,7 +264,6 @@ def _add_set(verbs: Any) -> None:
         action=BooleanOptionalAction,
         help="keep the guest here until 'cutover', or let it go",
     )
-    _add_recover(verbs)
 
 
 def _add_recover(verbs: Any) -> None:
@@ -273,10 +273,7 @@ def _add_recover(verbs: Any) -> None:
         "show what is in doubt, or decide it when the other host is gone for good",
         examples="xenmovectl recover\nxenmovectl recover web --keep-here",
     )
-    job = recover.add_argument(
-        "job", metavar="JOB", nargs="?", help="its id, the start of it, or the name of a guest"
-    )
-    _complete(job, completion.doubts)
+    _add_job(recover, completion.doubts, nargs="?")
     choices = recover.add_mutually_exclusive_group()
     decisions = (
         ("keep-here", "the guest is this host's: the peer never started it, or never will again"),
@@ -308,9 +305,9 @@ def _add_report(verbs: Any) -> None:
     report.add_argument("--force", action="store_true", help="replace a file that is there")
 
 
-def _add_job(parser: Parser, completer: Callable[..., list[str]]) -> None:
+def _add_job(parser: Parser, completer: Callable[..., list[str]], **options: Any) -> None:
     job = parser.add_argument(
-        "job", metavar="JOB", help="its id, the start of it, or the name of a guest"
+        "job", metavar="JOB", help="its id, the start of it, or the name of a guest", **options
     )
     _complete(job, completer)
 

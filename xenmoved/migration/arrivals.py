@@ -22,6 +22,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import Expected, InboundMigration, expect
 from xenmoved.migration.landing import Landing
 from xenmoved.problems import Refused
+from xenmoved.tasks import within
 
 log = logging.getLogger(__name__)
 
@@ -228,23 +229,17 @@ class Arrivals:
     async def _await_source(self, migration: InboundMigration) -> None:
         timeout = self.host.config.timeouts.ready
         log.warning("%s is ready, its source is gone: waiting %g s", migration.guest, timeout)
-        try:
-            async with asyncio.timeout(timeout):
-                await migration.ended.wait()
-        except TimeoutError:
-            if migration.state is TargetState.READY:
-                migration.reason = f"the source did not come back within {timeout:g} s"
-            await migration.happen(TargetEvent.READY_TIMEOUT, only_in=(TargetState.READY,))
+        if await within(migration.ended, timeout):
+            return
+        if migration.state is TargetState.READY:
+            migration.reason = f"the source did not come back within {timeout:g} s"
+        await migration.happen(TargetEvent.READY_TIMEOUT, only_in=(TargetState.READY,))
 
     async def _keep(self, migration: InboundMigration) -> None:
         """Keep a migration until it has ended, and see to it that a doubt has an end."""
         with log_context(job=migration.job.job, domain=migration.guest, peer=migration.peer):
-            while not migration.ended.is_set():
-                try:
-                    async with asyncio.timeout(_LOOK_EVERY):
-                        await migration.ended.wait()
-                except TimeoutError:
-                    if migration.in_doubt:
-                        await migration.happen(TargetEvent.START_UNCLEAR, only_in=_COMMITTED)
+            while not await within(migration.ended, _LOOK_EVERY):
+                if migration.in_doubt:
+                    await migration.happen(TargetEvent.START_UNCLEAR, only_in=_COMMITTED)
         self._migrations.pop(migration.migration, None)
         self._landings.pop(migration.migration, None)

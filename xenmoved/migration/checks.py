@@ -14,7 +14,7 @@ from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem, problems_of
-from xenmoved.toolstack.interface import Domain, ToolstackError
+from xenmoved.toolstack.interface import Domain, HostInfo, ToolstackError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,15 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
         return Assessment(tuple(denied), ())  # a peer learns nothing about what it may not use
     problems: list[Problem] = []
     domains = await _domains(host)
-    if offer.guest is not None:
-        problems += await _guest_problems(host, peer, offer.guest, domains, arriving)
-        problems += await (_config_problems if offer.mode is Mode.COLD else _memory_problems)(
-            host, offer.guest
+    if (guest := offer.guest) is not None:
+        info = await host.toolstack.host()
+        problems += await _guest_problems(
+            host, info, peer, guest, domains=domains, arriving=arriving
         )
+        if offer.mode is Mode.COLD:
+            problems += await _config_problems(host, guest)
+        else:
+            problems += _memory_problems(host, info, guest)
     checker = _VolumeChecks(host, peer, offer, domains)
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
@@ -93,10 +97,15 @@ async def _domains(host: Host) -> list[Domain]:
 
 
 async def _guest_problems(
-    host: Host, peer: Peer, guest: GuestOffer, domains: list[Domain], arriving: Collection[str]
+    host: Host,
+    info: HostInfo,
+    peer: Peer,
+    guest: GuestOffer,
+    *,
+    domains: list[Domain],
+    arriving: Collection[str],
 ) -> list[Problem]:
     node = host.config.node
-    info = await host.toolstack.host()
     found = []
     if guest.toolstack != info.toolstack:
         text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
@@ -122,8 +131,8 @@ async def _guest_problems(
     return found
 
 
-async def _memory_problems(host: Host, guest: GuestOffer) -> list[Problem]:
-    node, free = host.config.node, (await host.toolstack.host()).free_memory
+def _memory_problems(host: Host, info: HostInfo, guest: GuestOffer) -> list[Problem]:
+    node, free = host.config.node, info.free_memory
     if guest.memory <= free:
         return []
     text = (

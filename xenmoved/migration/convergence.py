@@ -11,6 +11,7 @@ from xenmoved.jobs import Job
 from xenmoved.migration.disks import Disks
 from xenmoved.migration.rounds import DISK_GOAL, FIXED_COST, Outlook, another_round
 from xenmoved.problems import JobError, problem
+from xenmoved.tasks import within
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,7 @@ class Convergence:
         while not suspended.is_set():
             await self._look()
             await self._disks.tracked_round()
-            try:
-                async with asyncio.timeout(_CLOSE_PAUSE):
-                    await suspended.wait()
-            except TimeoutError:
-                continue
+            await within(suspended, _CLOSE_PAUSE)
 
     async def _look(self) -> Outlook:
         found = await self._disks.look()

@@ -16,6 +16,7 @@ from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.link.errors import LinkLost
 from xenmoved.problems import PeerFailed
+from xenmoved.tasks import within
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -91,12 +92,7 @@ class Dialogue:
 
     async def explanation(self, patience: float = 2.0) -> Exception | None:
         """Wait a moment for the target to say why it failed; a volume channel may tell first."""
-        try:
-            async with asyncio.timeout(patience):
-                await self.failed.wait()
-        except TimeoutError:
-            return None
-        return self._error
+        return self._error if await within(self.failed, patience) else None
 
     async def _read(self) -> None:
         try:

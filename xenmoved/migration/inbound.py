@@ -32,6 +32,7 @@ from xenmoved.migration.landing import Landing
 from xenmoved.migration.verdicts import verdict
 from xenmoved.problems import JobError, problem
 from xenmoved.sync.devices import wait_through
+from xenmoved.tasks import within
 from xenmoved.toolstack.interface import (
     Arrival,
     IncomingImage,
@@ -152,11 +153,8 @@ class InboundMigration:
         Raises ProtocolError, StorageError, ToolstackError, or JobError when it was aborted.
         """
         await self.landing.seal()
-        try:
-            async with asyncio.timeout(_MEMORY_PATIENCE):
-                await self._memory.ended.wait()
-        except TimeoutError:
-            raise ProtocolError(Code.UNEXPECTED, "the memory channel does not end") from None
+        if not await within(self._memory.ended, _MEMORY_PATIENCE):
+            raise ProtocolError(Code.UNEXPECTED, "the memory channel does not end")
         if self._memory.size != seal.memory_size or (
             self._memory.digest.digest() != seal.memory_digest
         ):

@@ -46,11 +46,7 @@ async def _recover_inbound(
     host: Host, arrivals: Arrivals, entry: Inbound, report: JobReport | None
 ) -> None:
     name = entry.details["name"]
-    job = (
-        await host.jobs.restored(report)
-        if report
-        else Job(JobKind.RECEIVE, name, entry.peer, job=entry.job)
-    )
+    job = await _taken_up(host, JobKind.RECEIVE, name, entry, report)
     with log_context(job=job.job, domain=name, peer=entry.peer):
         log.warning("found %s on its way here, %s", name, entry.state)
         await host.jobs.add(job)
@@ -63,11 +59,7 @@ async def _recover_inbound(
 
 
 async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | None) -> None:
-    job = (
-        await host.jobs.restored(report)
-        if report
-        else Job(JobKind.MIGRATE, entry.guest, entry.peer, job=entry.job)
-    )
+    job = await _taken_up(host, JobKind.MIGRATE, entry.guest, entry, report)
     with log_context(job=job.job, domain=entry.guest, peer=entry.peer):
         log.warning("found %s on its way to %s, %s", entry.guest, entry.peer, entry.state)
         job.problem = _RESTARTED
@@ -77,6 +69,15 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         ownership.restore(entry.state)
         await ownership.happen(SourceEvent.RESTARTED)
         await conclude(host, job, ownership)
+
+
+async def _taken_up(
+    host: Host, kind: JobKind, guest: str, entry: Inbound | Outbound, report: JobReport | None
+) -> Job:
+    """Return the job of a migration: as it was reported, or one anew where no report is left."""
+    if report is not None:
+        return await host.jobs.restored(report)
+    return Job(kind, guest, entry.peer, job=entry.job)
 
 
 def _waits_for_word(one: Standing) -> bool:

@@ -11,6 +11,10 @@ KEPT_ROUNDS: Final = 64
 
 All rounds of 64 volumes have to fit into one message of the control socket.
 """
+_SUMS: Final = (
+    *("total", "examined", "same", "diff", "zero"),
+    *("data_bytes", "zero_bytes", "wire_bytes", "seconds"),
+)
 
 
 @dataclass(slots=True)
@@ -42,10 +46,8 @@ class RoundProgress:
 
     def absorb(self, later: RoundProgress) -> None:
         """Add what a later round did."""
-        for name in ("total", "examined", "same", "diff", "zero", "data_bytes", "zero_bytes"):
+        for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(later, name))
-        self.wire_bytes += later.wire_bytes
-        self.seconds += later.seconds
         self.latest = later.latest
 
 

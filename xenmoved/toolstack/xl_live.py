@@ -11,7 +11,6 @@ to resume (tools/xl/xl_migrate.c). So a small process holds these pipes: see `xl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shlex
 import socket
@@ -21,6 +20,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from xenmoved.tasks import within
 from xenmoved.toolstack import xl_holder
 from xenmoved.toolstack.durable import remove_files
 from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError
@@ -160,9 +160,7 @@ class XlLive(XlOutgoing):
         if self._copied.is_set():
             await asyncio.sleep(_QUICK_PAUSE)
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SLOW_PAUSE):
-                await self._copied.wait()
+        await within(self._copied, _SLOW_PAUSE)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the image in pieces of at most 512 KiB, to its end."""
