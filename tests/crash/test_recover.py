@@ -12,6 +12,7 @@ from protocol.messages import Mode
 from tests.support.crash import EXECUTES, GUEST, PATIENCE, CrashHost, World
 from xenmoved.control.reports import JobState
 from xenmoved.sandbox.harness import wait_until
+from xenmoved.toolstack.durable import boot_id
 
 
 @pytest.fixture
@@ -172,8 +173,11 @@ def test_guest_is_given_up_though_the_target_never_started_it(world):
     assert not doubts(source)
 
 
-def target_in_doubt(world: World) -> tuple[CrashHost, CrashHost]:
-    """Have the target's host fail as it was about to start the guest, and forget what it did."""
+def forgetful_target(world: World, boot: str) -> tuple[CrashHost, CrashHost]:
+    """Have the target fail as it was about to start the guest, in a boot, and forget what it did.
+
+    Its daemon is to be started by the caller.
+    """
     source, target = doubtful(world, "inbound:committed:after", at_source=False)
     wait_until(lambda: GUEST not in target.domains(), "the end of the copy", PATIENCE)
     for name in list(target.domains()):
@@ -181,8 +185,14 @@ def target_in_doubt(world: World) -> tuple[CrashHost, CrashHost]:
     ((migration,),) = target.query("SELECT migration FROM inbound WHERE state='committed'")
     folder = target.spool / migration
     folder.mkdir(exist_ok=True)
-    (folder / f"{migration}.commit").write_text("committing an-earlier-boot\n")
+    (folder / f"{migration}.commit").write_text(f"committing {boot}\n")
     (folder / f"{migration}.receive.log").write_text("")
+    return source, target
+
+
+def target_in_doubt(world: World) -> tuple[CrashHost, CrashHost]:
+    """Have the target be in doubt: the domain is gone, and its host has not been restarted."""
+    source, target = forgetful_target(world, boot_id())
     target.start()
     wait_until(lambda: in_doubt(target), "the target's doubt", PATIENCE)
     return source, target
@@ -219,6 +229,20 @@ def test_target_that_cannot_tell_keeps_the_guest(world):
     world.wait_quiet()
     assert source.domains() == {}
     assert source.last_job().state is JobState.DONE
+    target.xen.xl("create", str(target.config_dir / f"{GUEST}.cfg"))
+    assert target.domains()[GUEST] in EXECUTES
+
+
+def test_guest_is_the_targets_when_its_host_was_restarted(world):
+    source, target = forgetful_target(world, "an-earlier-boot")
+    target.start()
+    world.wait_quiet()
+    assert not doubts(source)
+    assert source.domains() == {}
+    assert source.last_job().state is JobState.DONE
+    job = target.last_job()
+    assert (job.state, job.problem.code) == (JobState.DONE, "ended-with-host")
+    assert "start it from its file" in target.ctl("show", GUEST).stdout
     target.xen.xl("create", str(target.config_dir / f"{GUEST}.cfg"))
     assert target.domains()[GUEST] in EXECUTES
 

@@ -449,6 +449,18 @@ async def test_what_cannot_be_known_is_not_guessed(pair):
     assert ledger.read_text().startswith("committing ")
 
 
+async def test_what_was_cleared_to_start_ended_with_the_host(pair):
+    await crash(pair, "commit")
+    pair.there.emulated.run(pair.kind, "destroy", "web")
+    for log in pair.there.spool.glob("*.log"):
+        log.unlink()
+    (ledger,) = pair.there.spool.glob("*.commit")
+    ledger.write_text("committing of-an-earlier-boot\n")
+    assert await pair.incoming().settle() is Settled.ENDED
+    await pair.incoming().abort()
+    assert await pair.incoming().settle() is Settled.ENDED
+
+
 async def test_a_receiver_that_died_before_it_unpaused(xl):
     _, target = await xl.received()
     await target.build()

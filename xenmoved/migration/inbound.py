@@ -29,7 +29,7 @@ from xenmoved.link.channel import Channel
 from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
-from xenmoved.migration.verdicts import verdict
+from xenmoved.migration.verdicts import ended_with_host, verdict
 from xenmoved.problems import JobError, problem
 from xenmoved.sync.devices import wait_through
 from xenmoved.tasks import within
@@ -98,6 +98,7 @@ class InboundMigration:
         self.reason = ""
         self.in_doubt = False
         self._unfinished: Problem | None = None
+        self._remark: Problem | None = None
         self.landing = Landing(host, peer, migration)
         self.ended = asyncio.Event()
 
@@ -219,7 +220,9 @@ class InboundMigration:
             await self._enter_doubt(str(error))
             return None
         self._leave_doubt()
-        if settled is Settled.RUNNING:
+        if settled is Settled.ENDED:
+            self._remark = ended_with_host(self.guest)
+        if settled is not Settled.ABSENT:
             return TargetEvent.GUEST_RUNS
         self.reason = self.reason or "the guest was not started before a crash"
         return TargetEvent.START_FAILED
@@ -285,7 +288,9 @@ class InboundMigration:
         self.ended.set()
         if self.state is TargetState.STARTED:
             log.info("%s is here now", self.guest)
-            await self._host.jobs.end(self._job, JobState.DONE)
+            if self._remark is not None:
+                log.error("%s; %s", self._remark.text, self._remark.hint)
+            await self._host.jobs.end(self._job, JobState.DONE, self._remark)
         else:
             text = self.reason or "the source went away"
             log.warning("%s does not come: %s", self.guest, text)

@@ -46,6 +46,13 @@ def verdict(state: SourceState | TargetState, guest: str, peer: str, job: str) -
     return problem(str(state), text, hint)
 
 
+def ended_with_host(guest: str) -> Problem:
+    """Return what is told of a guest that was cleared to start on a host that then went down."""
+    text = f"{guest} is this host's, and ended when it was restarted, while the guest started"
+    hint = f"start it from its file, unless that happens at boot: xl create /etc/xen/{guest}.cfg"
+    return problem("ended-with-host", text, hint)
+
+
 def risk(at_source: bool, decision: Decision, guest: str, peer: str) -> tuple[str, tuple[str, ...]]:
     """Return what a decision risks, and what to look at first."""
     match at_source, decision:

@@ -124,9 +124,14 @@ class Arrival:
 
 
 class Settled(StrEnum):
-    """What became of an incoming domain, as found on the host."""
+    """What became of an incoming domain, as found on the host.
+
+    ENDED: it was cleared to start here, and then this host was restarted. Whether it had begun to
+    run nobody can know; it belongs here, and ended as with a power failure.
+    """
 
     RUNNING = "running"
+    ENDED = "ended"
     ABSENT = "absent"
 
 

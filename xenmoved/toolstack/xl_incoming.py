@@ -267,14 +267,15 @@ class XlIncoming:
             return Settled.ABSENT
         if _STARTED in said:
             return Settled.RUNNING
-        if this_boot and _HEARD in said and _PERMITTED not in said:
+        if not this_boot:
+            return Settled.ENDED
+        if _HEARD in said and _PERMITTED not in said:
             return Settled.ABSENT
         raise ToolstackError(
             f"domain {self._arrival.name} was cleared to start here, is not here now, and nothing "
-            "tells whether it ever ran"
-            f"{'' if this_boot else ' (this host was restarted since)'}. Look at /var/log/xen and "
-            "at its disks here. If it did run, its disks here are the newer ones: start it here "
-            "from its configuration; otherwise let the source resume it."
+            "tells whether it ever ran. Look at /var/log/xen and at its disks here. If it did run, "
+            "its disks here are the newer ones: start it here from its configuration; otherwise "
+            "let the source resume it."
         )
 
     def _undecided(self, receiving: list[TaggedProcess]) -> ToolstackError:
@@ -288,7 +289,7 @@ class XlIncoming:
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
         word, _ = self._ledger.read()
-        if word == COMMITTING and await self.settle() is Settled.RUNNING:
+        if word == COMMITTING and await self.settle() is not Settled.ABSENT:
             return
         if self._stdin is not None:
             self._stdin.close()

@@ -198,11 +198,10 @@ class XmIncoming:
             if not restoring:
                 if domain is not None:
                     await self._lookup.unpause(domain)
-                elif self._ledger.read()[0] == COMMITTING:
-                    raise self._undecided()
                 else:
+                    settled = self._account()
                     await self._clean()
-                    return Settled.ABSENT
+                    return settled
             if time.monotonic() > deadline:
                 raise ToolstackError(
                     f"domain {self._arrival.name} stays paused or is still being restored after "
@@ -210,9 +209,19 @@ class XmIncoming:
                 )
             await asyncio.sleep(_POLL)
 
+    def _account(self) -> Settled:
+        """Decide by what was written down, when neither domain nor `xm restore` is left."""
+        word, this_boot = self._ledger.read()
+        if word != COMMITTING:
+            return Settled.ABSENT
+        if not this_boot:
+            return Settled.ENDED
+        raise self._undecided()
+
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
-        if self._ledger.read()[0] == COMMITTING and await self.settle() is Settled.RUNNING:
+        word, _ = self._ledger.read()
+        if word == COMMITTING and await self.settle() is not Settled.ABSENT:
             return
         deadline = time.monotonic() + _RESTORE_TIMEOUT
         while await self._restoring():  # xend would go on without `xm`, so wait for it
