@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("xenmoved", "protocol", "storage")
-RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox")
+RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox", "storage.commands")
 PROCESS_MODULES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
 PROCESS_CALLS = {
     "create_subprocess_exec",
@@ -134,7 +134,7 @@ def test_what_the_client_shares_loads_no_network_library(package):
     assert [reached[name] for name in ("asyncssh", "uvloop") if name in reached] == []
 
 
-def test_only_toolstack_and_sandbox_run_commands():
+def test_only_toolstack_sandbox_and_storage_commands_run_commands():
     wrong = []
     for module in _modules():
         if any(_within(module, allowed) for allowed in RUNS_COMMANDS):
