@@ -13,7 +13,7 @@ from tests.lab.host import Host
 
 _CONSOLES: Final = "/var/log/xen/console"
 _SEQ: Final = re.compile(r"writer: seq (\d+) (ok|all verified)")
-_PROGRESS_TIMEOUT: Final = 180.0
+_PROGRESS_TIMEOUT: Final = 600.0
 
 
 class GuestFault(AssertionError):

@@ -1,6 +1,6 @@
 """Move a guest to and fro, and kill what moves it at random moments; afterwards one host has it.
 
-    python -m tests.soak [--migrations N] [--seed SEED] [--workers N] [--modes save,live]
+    python -m tests.soak [--migrations N] [--seed SEED] [--workers N] [--modes save,live,cold,xm]
 
 Each migration has a victim: the daemon of the source or of the target (kill -9), both, the cable
 between them, or none. After everything is back, exactly one host runs the guest, the guest finds
@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class Course:
         """Make one trip; returns how it ended. Raises AssertionError."""
         source = self.world.source
         target = self.world.other(source)
+        if trip.mode is Mode.COLD:
+            source.xen.xl("destroy", GUEST)
         began = time.monotonic()
         self._begin(source, target, trip.mode)
         time.sleep(max(0.0, trip.moment * self._usual[trip.mode] - (time.monotonic() - began)))
@@ -73,6 +76,8 @@ class Course:
         if trip.victim == "nobody":
             took = time.monotonic() - began
             self._usual[trip.mode] = (self._usual[trip.mode] + took) / 2
+        if trip.mode is Mode.COLD:
+            self.world.start_stopped()
         owner = self.world.owner()
         return "moved" if owner is target else "stayed"
 
@@ -143,10 +148,10 @@ def run(seed: int, count: int, modes: list[str]) -> Counter[tuple[str, str, str]
                     how = course.travel(trip)
                     if choose.random() > KEEP_CHANCE:
                         course.forget_volumes()
-                except (AssertionError, DaemonUnavailable) as error:
+                except (AssertionError, DaemonUnavailable):
                     logs = "\n".join(f"--- {h.name}\n{h.log()[-8000:]}" for h in course.world.hosts)
                     raise AssertionError(
-                        f"seed {seed}, trip {number}: {trip}: {error}\n{logs}"
+                        f"seed {seed}, trip {number}: {trip}\n{traceback.format_exc()}\n{logs}"
                     ) from None
                 mode = trip.mode.value if trip.tool == "xl" else "xm"
                 counts[(mode, trip.victim, how)] += 1
@@ -162,7 +167,7 @@ def main() -> None:
     parser.add_argument("--migrations", type=int, default=500)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--workers", type=int, default=3 * (os.cpu_count() or 1))
-    parser.add_argument("--modes", default="save,live,xm", help="default: %(default)s")
+    parser.add_argument("--modes", default="save,live,cold,xm", help="default: %(default)s")
     arguments = parser.parse_args()
     print(f"{arguments.migrations} migrations, seed {arguments.seed}", flush=True)
     began = time.monotonic()

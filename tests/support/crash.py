@@ -205,6 +205,15 @@ class World:
             path.unlink()
         (source.config_dir / f"{GUEST}.cfg.moved").unlink()
 
+    def start_stopped(self) -> CrashHost:
+        """Start a guest that does not run, from its configuration; returns its host."""
+        having = [host for host in self.hosts if (host.config_dir / f"{GUEST}.cfg").exists()]
+        assert len(having) == 1, "the guest can be started on two hosts, or on none"
+        assert [host.domains() for host in self.hosts] == [{}, {}]
+        having[0].xen.xl("create", str(having[0].config_dir / f"{GUEST}.cfg"))
+        wait_until(lambda: having[0].check()["blocks"] > 0, "the guest to write something")
+        return having[0]
+
     def owner(self) -> CrashHost:
         """Return the only host that has the guest, which runs there; nothing is half-made."""
         return assert_exactly_one_owner(self.hosts, GUEST)
