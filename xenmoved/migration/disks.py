@@ -177,15 +177,17 @@ async def attached_disks(
         yield Disks(disks, tools.limiter)
 
 
-async def watch_for_stall(activity: Callable[[], int], peer: str, limit: float) -> None:
+async def watch_for_stall(
+    activity: Callable[[], int], peer: str, limit: Callable[[], float]
+) -> None:
     """Return never; raise JobError when `activity` stays the same for `limit` seconds."""
     last, since = activity(), monotonic()
     while True:
-        await asyncio.sleep(min(limit / 4, 5.0))
+        await asyncio.sleep(min(limit() / 4, 5.0))
         now = activity()
         if now != last:
             last, since = now, monotonic()
-        elif monotonic() - since > limit:
-            text = f"no progress for {limit:g} s, though the connection to {peer} is there"
+        elif monotonic() - since > limit():
+            text = f"no progress for {limit():g} s, though the connection to {peer} is there"
             hint = f"look at the log and the disks of {peer}; timeouts.stall sets this limit"
             raise JobError([problem("stalled", text, hint)])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement
 from protocol.messages import Refused as RefusedByPeer
 from xenmoved.control.api import TransferOptions
+from xenmoved.control.reports import Phase
 from xenmoved.jobs import Job
 from xenmoved.link.client import PeerLink
 from xenmoved.migration.dialogue import Dialogue
@@ -20,6 +21,10 @@ from xenmoved.problems import AbortRequested, Refused, problem, problems_of
 from xenmoved.sync.compression import Compression
 from xenmoved.sync.source import SyncTools
 from xenmoved.tasks import alongside
+
+_BUILD_PATIENCE: Final = 360.0
+"""Seconds for the target to build the domain, when it has everything: longer than its own limit, so
+that it is the target that ends this, and says why."""
 
 
 class Transfer:
@@ -65,12 +70,16 @@ class Transfer:
         """Await the work; end it when the operator or the target says so, or when it stalls."""
         job = self._job
         stall = self._host.config.timeouts.stall
+
+        def patience() -> float:
+            return max(stall, _BUILD_PATIENCE) if job.phase is Phase.READY else stall
+
         try:
             await alongside(
                 work,
                 _obey_abort(job),
                 _heed(dialogue),
-                watch_for_stall(job.activity, job.peer, stall),
+                watch_for_stall(job.activity, job.peer, patience),
             )
         except Exception as error:
             # A volume channel may have told of the end before the reason for it came.
