@@ -156,12 +156,13 @@ class Offer:
 class Placement:
     """Where the target would put, or has put, a volume.
 
-    A fresh volume reads as zeros: nothing there needs to be hashed.
+    A fresh volume is made for it. A zeroed one reads as zeros: nothing there needs to be hashed.
     """
 
     pool: PoolName
     name: VolumeName
     fresh: bool
+    zeroed: bool
 
 
 @PEER.add

@@ -6,6 +6,8 @@ All calls block and are meant for threads. Where to look:
 - `errors`      every error raised here
 - `registry`    kinds of pools, and `open_pool`
 - `directory`   pool of image files in a folder; `block` pool of listed devices
+- `lvm`         pools of logical volumes, plain and thin: `lvmreport` what LVM says of them, `thin`
+                an open thin volume, `thinmetadata` what is mapped in it, `devmapper` names in sysfs
 - `opening`     `open_source`: a guest's disk by its path
 - `rawfile`     volume on a file; `blockdev` on a block device, under the page cache
 - `tracking`    `choose_tracker`: which tracker a volume gets, and why

@@ -29,6 +29,7 @@ class BlockPool:
     """Existing block devices under names of their own. None can be made or removed."""
 
     kind = "block"
+    makes_zeros = False
 
     def __init__(self, name: str, options: BlockOptions) -> None:
         """Raise `InvalidVolumeName` for a name that no volume may have."""

@@ -114,6 +114,8 @@ class Pool(Protocol):
 
     name: str
     kind: str
+    makes_zeros: bool
+    """Whether what `create` makes reads as zeros. If not, it holds what was there before."""
 
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the volume, or None when there is none of that name."""
@@ -128,9 +130,10 @@ class Pool(Protocol):
         """Path that the volume has, or would have, as a guest's disk."""
 
     def create(self, volume: str, size: int) -> VolumeInfo:
-        """Make a volume of exactly `size` bytes that reads as zeros.
+        """Make a volume of `size` bytes, or of the least more that the backend can make.
 
-        Raises `VolumeExists`, `PoolFull`, or `VolumeError`; nothing is left behind then.
+        It reads as zeros if the pool `makes_zeros`, and beyond `size` in any case. Raises
+        `VolumeExists`, `PoolFull`, or `VolumeError`; nothing is left behind then.
         """
 
     def remove(self, volume: str) -> None:

@@ -45,6 +45,7 @@ class DirectoryPool:
     """A folder of sparse raw image files; a volume's name is its file's."""
 
     kind = "dir"
+    makes_zeros = True
 
     def __init__(self, name: str, options: DirectoryOptions) -> None:
         self.name = name

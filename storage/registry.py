@@ -10,10 +10,13 @@ from typing import Any, Final, get_type_hints
 from storage.block import BlockOptions, BlockPool
 from storage.contracts import Pool
 from storage.directory import DirectoryOptions, DirectoryPool
+from storage.lvm import LvmOptions, LvmPool, LvmThinOptions, LvmThinPool
 
 POOL_KINDS: Final[dict[str, tuple[type[Any], Callable[[str, Any], Pool]]]] = {
     "block": (BlockOptions, BlockPool),
     "dir": (DirectoryOptions, DirectoryPool),
+    "lvm": (LvmOptions, LvmPool),
+    "lvm-thin": (LvmThinOptions, LvmThinPool),
 }
 """For each kind the dataclass of its options and what makes a pool of a name and such options."""
 
@@ -62,6 +65,12 @@ def _path(value: object) -> Path:
     return Path(value)
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {value!r}")
+    return value
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"must be true or false, not {value!r}")
@@ -88,6 +97,7 @@ def _devices(value: object) -> dict[str, Path]:
 
 _CONVERTERS: Final[dict[object, Callable[[object], object]]] = {
     Path: _path,
+    str: _text,
     bool: _flag,
     int: _bytes,
     Mapping[str, Path]: _devices,

@@ -36,6 +36,7 @@ _LOOP_INFO64_SIZE: Final = 232
 
 _BLKFLSBUF: Final = 0x1261
 _BLKSSZGET: Final = 0x1268
+_BLKDISCARD: Final = 0x1277
 _BLKZEROOUT: Final = 0x127F
 _BLKGETSIZE64: Final = 0x80001272 | ctypes.sizeof(ctypes.c_size_t) << 16
 
@@ -86,6 +87,11 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
+
+
+def discard_device(fd: int, offset: int, length: int) -> None:
+    """Tell a block device that a range is not needed. Only the device knows what it reads as."""
+    fcntl.ioctl(fd, _BLKDISCARD, struct.pack("QQ", offset, length))
 
 
 def zero_device(fd: int, offset: int, length: int) -> None:

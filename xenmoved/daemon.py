@@ -17,6 +17,7 @@ from typing import Final, Self
 
 import asyncssh
 
+from storage.thinmetadata import release_leftovers
 from storage.tracefs import clean_up_stale
 from xenmoved import logs, notify
 from xenmoved.config.errors import ConfigError
@@ -101,6 +102,8 @@ class Daemon:
         self._install_signals()
         for name in await asyncio.to_thread(clean_up_stale):
             log.info("removed the trace %s of a daemon that was killed", name)
+        for name in await asyncio.to_thread(release_leftovers):
+            log.info("released the metadata of %s, reserved by a daemon that was killed", name)
         try:
             async with asyncio.TaskGroup() as tasks:
                 arrivals = Arrivals(host, tasks)

@@ -161,7 +161,7 @@ class Requests:
         try:
             link = await self._host.link(job.peer)
             sent = await _measure(link, PROBE_SECONDS)
-            data, read = await asyncio.to_thread(look, sending.paths)
+            data, read = await asyncio.to_thread(look, sending.paths, self._host.open_source)
         except (LinkError, StorageError) as error:
             log.info("no estimate of a migration to %s: %s", job.peer, error)
             return None

@@ -1,7 +1,7 @@
 """The disk image of the lab's hosts, and what they boot from. `python -m tests.lab.image` makes it.
 
 base     Debian, Xen, LVM, ZFS                     some minutes
-wheels   the Python packages that the program needs
+wheels   the Python packages that the program needs, and those that tests need that run on a host
 guests   what guests boot from and run             a minute or two
 host     base, with the program and the lab's settings; made again whenever the source changes
 """
@@ -30,6 +30,7 @@ LAB: Final = Path(__file__).resolve().parent
 _SCRIPTS: Final = LAB / "scripts"
 _SOURCE: Final = ("xenmoved", "protocol", "storage", "etc", "systemd", "docs/man")
 _SOURCE_FILES: Final = ("pyproject.toml", "README.md", "LICENSE", "Makefile")
+_TESTS: Final = ("pytest>=8.0", "pytest-timeout>=2.2", "hypothesis>=6.90")
 # Python and C library of the image.
 _PLATFORM: Final = (
     *("--python-version", "3.11", "--implementation", "cp", "--only-binary", ":all:"),
@@ -173,7 +174,8 @@ def _make_guests(out: Path, base: Path) -> None:
 
 def _requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return [*project["project"]["dependencies"], *project["build-system"]["requires"], "wheel"]
+    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"], "wheel"]
+    return [*needed, *_TESTS]
 
 
 def _fetch(out: Path, requirements: list[str]) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import shlex
+import tarfile
 from typing import Final
 
 from tests.lab.host import Host
+from tests.lab.image import ROOT
 
 IMAGES: Final = "/srv/xen/images"
 GROUP: Final = "vg0"
 THIN_POOL: Final = "thin"
 ZFS_POOL: Final = "tank"
 
+_TESTS: Final = "/root/tests-of-xenmoved"
 _LVM_DISK: Final = "/dev/vdb"
 _ZFS_DISK: Final = "/dev/vdc"
 DEBIAN_IMAGE: Final = "/dev/vdd"
@@ -20,7 +26,7 @@ DEBIAN_IMAGE: Final = "/dev/vdd"
 def prepare(host: Host) -> None:
     """Make the volume group with its thin pool, and the ZFS pool. The folder is in the image."""
     host.run(f"vgcreate -q {GROUP} {_LVM_DISK}")
-    host.run(f"lvcreate -q -Zn -L 2G --thinpool {THIN_POOL} {GROUP}")
+    host.run(f"lvcreate -q -Zy -L 2G --thinpool {THIN_POOL} {GROUP}")
     host.run(f"zpool create -O mountpoint=none {ZFS_POOL} {_ZFS_DISK}")
 
 
@@ -36,3 +42,24 @@ def make_image(host: Host, name: str, mebibytes: int) -> str:
     path = f"{IMAGES}/{name}"
     host.run(f"truncate -s {mebibytes}M {path}")
     return path
+
+
+def run_tests(host: Host, kinds: str) -> str:
+    """Run the tests in tests/storage for some kinds of volumes on the host; return what they said.
+
+    `kinds` is an expression as pytest has them after -k. The program is tested as it is installed.
+    """
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name in ("pyproject.toml", "tests/storage"):
+            tar.add(ROOT / name, name, filter=_without_caches)
+    unpack = f"rm -rf {_TESTS} && mkdir {_TESTS} && base64 -d | tar -xz -C {_TESTS}"
+    host.run(unpack, stdin=base64.b64encode(archive.getvalue()).decode())
+    pytest = "PYTHONPATH=/opt/tests /opt/xenmoved/bin/python -m pytest -p no:cacheprovider"
+    # Emulated hosts are slow.
+    options = f"-v -rs --timeout=1200 -k {shlex.quote(kinds)} tests/storage"
+    return host.run(f"cd {_TESTS} && {pytest} {options}", check=False, timeout=7200).stdout
+
+
+def _without_caches(item: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in item.name else item

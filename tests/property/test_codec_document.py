@@ -76,7 +76,7 @@ MESSAGES = {
         ),
         False,
     ),
-    "Accepted": Accepted((Placement("images", "web.img", True),)),
+    "Accepted": Accepted((Placement("images", "web.img", fresh=True, zeroed=True),)),
     "Attach": Attach(MIGRATION, 0),
     "BeginRound": BeginRound(1, True),
     "Credit": Credit(128),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from storage_support import BACKENDS, Backend, run
+from lvm_support import Group, volume_group
+from storage_support import BACKENDS, Backend, only_where_possible, run
 
 from storage.blockdev import BlockDevice
 from storage.contracts import Volume
@@ -65,18 +67,53 @@ def opened(cleanup: ExitStack) -> Callable[[Volume], Volume]:
     return keep
 
 
+LOCAL_BACKENDS = [
+    pytest.param(name, marks=[] if name.startswith("file") else pytest.mark.root)
+    for name in BACKENDS
+]
+
+
+@pytest.fixture(params=LOCAL_BACKENDS)
+def local_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """A file or a loop device of one kind."""
+    return _local_backend(request, tmp_path)
+
+
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=[] if name.startswith("file") else pytest.mark.root)
-        for name in BACKENDS
+        *LOCAL_BACKENDS,
+        *(pytest.param(kind, marks=only_where_possible("lvm")) for kind in ("lvm", "lvm-thin")),
     ]
 )
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """A volume of one kind, zeroed. Its size is that of four blocks at least."""
+    if request.param in BACKENDS:
+        return _local_backend(request, tmp_path)
+    return request.getfixturevalue("lvm_group_of")(request.param).backend()
+
+
+def _local_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     kind, size = BACKENDS[request.param]
     backing = tmp_path / "backing.img"
     backing.touch()
     os.truncate(backing, size)
+
+    def space() -> int:
+        return backing.stat().st_blocks * 512
+
     if kind == "file":
-        return Backend(backing, backing, size, 1, RawFile)
+        return Backend(backing, size, 1, partial(RawFile.open, str(backing)), space)
     device = request.getfixturevalue("attach")(backing, "--sector-size", kind)
-    return Backend(device, backing, size, int(kind), BlockDevice)
+    return Backend(backing, size, int(kind), partial(BlockDevice.open, str(device)), space)
+
+
+@pytest.fixture(scope="session")
+def lvm_group_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Group]]:
+    """A volume group for each kind of pool, on a loop device. They take long to make."""
+    with ExitStack() as stack:
+
+        @cache
+        def group_of(kind: str) -> Group:
+            return stack.enter_context(volume_group(tmp_path_factory.mktemp("group"), kind))
+
+        yield group_of

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.blockdev import BlockDevice
+import pytest
+
 from storage.buffers import AlignedBuffer
 from storage.contracts import Volume
-from storage.rawfile import RawFile
 
 BLOCK = 65536
 
@@ -25,16 +27,19 @@ def run(*command: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to have a volume. `backing` is the file whose bytes are the volume's."""
+    """One way to have a volume. `backing` is the file or device whose bytes are the volume's.
 
-    path: Path
+    `space` tells how many bytes it takes, if that can be told.
+    """
+
     backing: Path
     size: int
     alignment: int
-    kind: type[RawFile] | type[BlockDevice]
+    opener: Callable[..., Volume]
+    space: Callable[[], int] | None = None
 
     def open(self, *, writable: bool) -> Volume:
-        return self.kind.open(str(self.path), name=f"test:{self.path.name}", writable=writable)
+        return self.opener(name=f"test:{self.backing.name}", writable=writable)
 
 
 BACKENDS = {
@@ -59,3 +64,21 @@ def read(volume: Volume, offset: int, length: int) -> bytes:
     view[:] = b"\xee" * length
     volume.read_into(offset, view)
     return bytes(view)
+
+
+def lvm_obstacle() -> str | None:
+    """Why logical volumes cannot be had on this machine."""
+    if shutil.which("lvcreate", path="/usr/sbin:/sbin") is None:
+        return "lvm2 is not installed"
+    if "device-mapper" not in Path("/proc/misc").read_text():
+        return "the kernel has no device mapper"
+    return None
+
+
+OBSTACLES = {"lvm": lvm_obstacle()}
+
+
+def only_where_possible(kind: str) -> list[pytest.MarkDecorator]:
+    """Marks of tests that need more than loop devices; `make lab` runs them on a host of its."""
+    why = OBSTACLES[kind]
+    return [pytest.mark.root, pytest.mark.skipif(why is not None, reason=f"{why} (see make lab)")]

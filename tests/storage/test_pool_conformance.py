@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from storage_support import BLOCK, aligned, read
+from lvm_support import SHARED, Group
+from storage_support import BLOCK, aligned, only_where_possible, read
 
 from storage import open_pool
 from storage.contracts import Capacity, Pool, Volume
@@ -43,7 +44,14 @@ class Case:
 SIZES = {"a": BLOCK, "b-2": 2 * BLOCK}
 
 
-@pytest.fixture(params=["dir", pytest.param("block", marks=pytest.mark.root)])
+@pytest.fixture(
+    params=[
+        "dir",
+        pytest.param("block", marks=pytest.mark.root),
+        pytest.param("lvm", marks=only_where_possible("lvm")),
+        pytest.param("lvm-thin", marks=only_where_possible("lvm")),
+    ]
+)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -55,12 +63,26 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     if request.param == "dir":
         return Case(open_pool("p", "dir", {"path": folder}), paths, other)
     attach = request.getfixturevalue("attach")
+    if request.param.startswith("lvm"):
+        return _lvm_case(request.getfixturevalue("lvm_group_of")(request.param), attach(other))
     devices = {name: attach(path) for name, path in paths.items()}
     return Case(open_pool("p", "block", {"devices": devices}), devices, attach(other))
 
 
+def _lvm_case(group: Group, other: Path) -> Case:
+    """Volumes that are there for all tests, as they were at first."""
+    pool = group.pool()
+    paths = {}
+    for name, size in SIZES.items():
+        paths[name] = group.made(name, size)
+        with paths[name].open("wb") as device:
+            device.write(name[0].encode() * size)
+            os.fsync(device.fileno())
+    return Case(pool, paths, other)
+
+
 def test_every_kind_is_tested_here() -> None:
-    assert set(POOL_KINDS) == {"dir", "block"}
+    assert set(POOL_KINDS) == {"dir", "block", "lvm", "lvm-thin"}
 
 
 def test_find_describes_exactly(case: Case) -> None:
@@ -70,12 +92,13 @@ def test_find_describes_exactly(case: Case) -> None:
         assert (info.pool, info.name, info.path) == ("p", name, str(path))
         assert info.size == SIZES[name]
         assert info.in_use is None
-        assert info.allocated == (SIZES[name] if case.pool.kind == "dir" else None)
+        assert info.allocated == (None if case.pool.kind == "block" else SIZES[name])
     assert case.pool.find("missing") is None
 
 
 def test_volumes_are_sorted_and_as_found(case: Case) -> None:
-    assert case.pool.volumes() == [case.pool.find("a"), case.pool.find("b-2")]
+    ours = [info for info in case.pool.volumes() if info.name != SHARED]
+    assert ours == [case.pool.find("a"), case.pool.find("b-2")]
 
 
 def test_locate_follows_symbolic_links(case: Case, tmp_path: Path) -> None:
@@ -104,7 +127,7 @@ def test_bad_names_are_refused_everywhere(case: Case, name: str) -> None:
             call(name)
 
 
-@pytest.mark.parametrize("name", ["n" * 200, "A-z_0.9+", "_", "+x", "9"])
+@pytest.mark.parametrize("name", ["n" * 90, "A-z_0.9+", "_", "+x", "9"])
 def test_good_names_are_looked_for(case: Case, name: str) -> None:
     assert case.pool.find(name) is None
 
@@ -168,6 +191,10 @@ def test_created_files_are_exact_sparse_and_private(
     volume = opened(directory.open("new.img", writable=True))
     assert list(volume.data_extents()) == []
     assert volume.size == size
+
+
+def test_the_longest_names(directory: Pool) -> None:
+    assert directory.find("n" * 200) is None
 
 
 def test_created_once(directory: Pool, folder: Path) -> None:
@@ -383,7 +410,7 @@ def test_listed_files_are_no_devices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("nfs", {}, "pool p: kind 'nfs' is unknown; there are block, dir"),
+        ("nfs", {}, "pool p: kind 'nfs' is unknown; there are block, dir, lvm, lvm-thin"),
         ("dir", {}, "pool p: option 'path' is missing"),
         ("dir", {"path": "/x", "pth": 1}, "option 'pth' is unknown; there are path, overcommit"),
         ("dir", {"path": "x"}, "option 'path' must be an absolute path, not 'x'"),

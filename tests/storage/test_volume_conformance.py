@@ -85,14 +85,16 @@ def test_zero_reads_as_zeros_and_touches_nothing_else(backend: Backend, opened: 
 
 def test_zero_gives_space_back(backend: Backend, opened: Opened) -> None:
     volume = opened(backend.open(writable=True))
+    if backend.space is None:
+        pytest.skip("its space is always taken")
     volume.write(0, aligned(pattern(backend.size)))
     volume.flush()
-    assert backend.backing.stat().st_blocks > 0
+    assert backend.space() > 0
     volume.zero(0, backend.size)
     volume.flush()
     # A last file system block that the volume shares with nobody may stay, zeroed.
-    assert backend.backing.stat().st_blocks <= (0 if backend.size % 4096 == 0 else 8)
-    assert backend.backing.stat().st_size == backend.size
+    assert backend.space() <= (0 if backend.size % 4096 == 0 else 4096)
+    assert whole(volume) == bytes(backend.size)
 
 
 def test_empty_ranges_do_nothing(backend: Backend, opened: Opened) -> None:
@@ -111,8 +113,8 @@ def test_ranges_outside_are_refused(backend: Backend, opened: Opened, where: str
     for call in (volume.read_into, volume.write, lambda at, b: volume.zero(at, len(b))):
         with pytest.raises(VolumeError, match=rf"test:.* 8192 bytes at {offset}: .*{backend.size}"):
             call(offset, buffer)
-    assert backend.backing.stat().st_size == backend.size
     assert whole(volume) == bytes(backend.size)
+    assert len(backend.backing.read_bytes()) == backend.size
 
 
 def test_divided_sectors_are_refused(backend: Backend, opened: Opened) -> None:

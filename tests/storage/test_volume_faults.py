@@ -151,36 +151,36 @@ def test_full_file_system_beneath_a_thin_device(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_no_space_is_told_from_other_errors(
-    backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch, number: int
+    local_backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    volume = opened(backend.open(writable=True))
+    volume = opened(local_backend.open(writable=True))
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", refuse(number))
         with pytest.raises(VolumeFull, match=os.strerror(number)):
-            volume.write(0, aligned(bytes(backend.alignment)))
+            volume.write(0, aligned(bytes(local_backend.alignment)))
         patch.setattr(os, "pwrite", refuse(errno.EIO))
         with pytest.raises(VolumeError, match=os.strerror(errno.EIO)) as raised:
-            volume.write(0, aligned(bytes(backend.alignment)))
+            volume.write(0, aligned(bytes(local_backend.alignment)))
     assert type(raised.value) is VolumeError
 
 
 def test_a_system_that_writes_nothing_ends_in_an_error(
-    backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    local_backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = opened(backend.open(writable=True))
+    volume = opened(local_backend.open(writable=True))
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", lambda *_: 0)
         with pytest.raises(VolumeError, match="wrote nothing"):
-            volume.write(0, aligned(bytes(backend.alignment)))
+            volume.write(0, aligned(bytes(local_backend.alignment)))
 
 
 # Flush
 
 
 def test_failed_flush_is_never_forgotten(
-    backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    local_backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = opened(backend.open(writable=True))
+    volume = opened(local_backend.open(writable=True))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse(errno.EIO))
         patch.setattr(os, "fdatasync", refuse(errno.EIO))
@@ -194,17 +194,17 @@ def test_failed_flush_is_never_forgotten(
 
 
 def test_zeros_are_written_where_nothing_better_works(
-    backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    local_backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = opened(backend.open(writable=True))
-    volume.write(0, aligned(b"x" * backend.size))
+    volume = opened(local_backend.open(writable=True))
+    volume.write(0, aligned(b"x" * local_backend.size))
     monkeypatch.setattr("storage.rawfile.punch_hole", refuse(errno.EOPNOTSUPP))
     monkeypatch.setattr("storage.blockdev.punch_hole", refuse(errno.EOPNOTSUPP))
     monkeypatch.setattr("storage.blockdev.zero_device", refuse(errno.ENOTTY))
-    volume.zero(0, backend.size)
+    volume.zero(0, local_backend.size)
     volume.flush()
-    assert backend.backing.read_bytes() == bytes(backend.size)
-    assert backend.backing.stat().st_blocks > 0  # written, not punched
+    assert local_backend.backing.read_bytes() == bytes(local_backend.size)
+    assert local_backend.backing.stat().st_blocks > 0  # written, not punched
 
 
 def test_zeros_longer_than_the_zero_buffer(
@@ -231,13 +231,13 @@ def test_device_writes_zeros_where_a_discard_gives_none(
 
 
 def test_errors_of_zeroing_are_not_taken_for_lack_of_support(
-    backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
+    local_backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume = opened(backend.open(writable=True))
+    volume = opened(local_backend.open(writable=True))
     monkeypatch.setattr("storage.rawfile.punch_hole", refuse(errno.EIO))
     monkeypatch.setattr("storage.blockdev.punch_hole", refuse(errno.EIO))
     with pytest.raises(VolumeError, match=r"cannot zero .* Input/output error"):
-        volume.zero(0, backend.size)
+        volume.zero(0, local_backend.size)
 
 
 def test_files_whose_holes_cannot_be_told(

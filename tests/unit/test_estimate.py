@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import Mode
+from storage import open_source
 from xenmoved.migration.estimate import Content, Rates, estimate, look
 from xenmoved.migration.rounds import DISK_GOAL, FIXED_COST
 
@@ -64,17 +65,17 @@ def test_looking_counts_data_and_measures_reading(tmp_path: Path) -> None:
     sparse.touch()
     os.truncate(sparse, 2**40)
     full.write_bytes(os.urandom(4 * MIB))
-    data, rate = look([str(sparse), str(full)])
+    data, rate = look([str(sparse), str(full)], open_source)
     assert data == [0, 4 * MIB]
     assert 1 * MIB < rate < 2**40
-    assert look([]) == ([], float("inf"))
+    assert look([], open_source) == ([], float("inf"))
 
 
 def test_an_empty_disk_has_a_rate(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
     os.truncate(empty, MIB)
-    data, rate = look([str(empty)])
+    data, rate = look([str(empty)], open_source)
     assert data == [0]
     assert rate > 0
     guess = estimate(a_disk(0, fresh=True), 0, Rates(1, rate), Mode.LIVE)

@@ -187,7 +187,7 @@ class _VolumeChecks:
                 hint = f"make one of {volume.size} bytes there and list it in the configuration"
                 self._note("volume-missing", text, hint)
             self._new_bytes[pool.name] += volume.size
-            return Placement(pool.name, volume.name, fresh=True)
+            return Placement(pool.name, volume.name, fresh=True, zeroed=pool.makes_zeros)
         if info.size < volume.size:
             text = (
                 f"{shown} on {self._node} is too small: {info.size} bytes, the source has "
@@ -205,7 +205,7 @@ class _VolumeChecks:
             text = f"{shown} on {self._node} exists, and is not known to be a copy of this volume"
             hint = "if what is in it may be lost, say --overwrite; else rename or remove it"
             self._note("volume-exists", text, hint)
-        return Placement(pool.name, volume.name, fresh=False)
+        return Placement(pool.name, volume.name, fresh=False, zeroed=False)
 
     async def space_problems(self) -> list[Problem]:
         """Check the new volumes together against the space of their pools and the quota."""

@@ -10,9 +10,8 @@ from time import monotonic
 from typing import Any
 
 from protocol.messages import MigrationId, Placement
-from storage.contracts import EVERYTHING, Everything, Extent, Tracker
+from storage.contracts import EVERYTHING, Everything, Extent, Tracker, Volume
 from storage.extents import merge
-from storage.opening import open_source
 from storage.tracking import choose_tracker
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
@@ -34,14 +33,14 @@ class _Disk:
     tracker: Tracker
     threads: DeviceThreads
     channel: Channel
-    fresh: bool
+    zeroed: bool
     pending: list[Extent] | Everything = EVERYTHING
 
     async def first_round(self) -> None:
         """Begin to track, and send all that the target does not have."""
         await self.threads.run(self.tracker.start)
         self.pending = []
-        await self.source.run_round(EVERYTHING, compare=not self.fresh)
+        await self.source.run_round(EVERYTHING, compare=not self.zeroed)
 
     async def drain(self) -> None:
         """Take what was written since the last time."""
@@ -135,21 +134,20 @@ async def attached_disks(
     sending: Sending,
     placements: Sequence[Placement],
     *,
+    opener: Callable[[str], Volume],
     tools: SyncTools,
     compression: Compression,
     readers: int,
     progress: list[VolumeProgress],
-    exclusive: bool,
 ) -> AsyncIterator[Disks]:
-    """Open every volume and a channel for it. `progress` gets an entry for each.
+    """Open every volume with `opener`, and a channel for it. `progress` gets an entry for each.
 
-    With `exclusive` nobody else may use the volumes meanwhile. Raises StorageError or LinkError.
-    Leaving the context closes everything.
+    Raises StorageError or LinkError. Leaving the context closes everything.
     """
     async with AsyncExitStack() as stack:
         disks = []
         for number, (path, placement) in enumerate(zip(sending.paths, placements, strict=True)):
-            volume = await asyncio.to_thread(open_source, path, exclusive=exclusive)
+            volume = await asyncio.to_thread(opener, path)
             stack.callback(volume.close)
             threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", readers))
             channel = await link.open(Purpose.VOLUME)
@@ -173,7 +171,7 @@ async def attached_disks(
             tracker = choose_tracker(path)
             stack.push_async_callback(threads.run, tracker.stop)
             await source.attach(migration, number)
-            disks.append(_Disk(source, tracker, threads, channel, placement.fresh))
+            disks.append(_Disk(source, tracker, threads, channel, placement.zeroed))
         yield Disks(disks, tools.limiter)
 
 

@@ -20,14 +20,14 @@ A page cache that holds the start of a disk makes reading look faster than it is
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from protocol.fingerprints import fingerprints
 from protocol.messages import BLOCK_SIZE, Mode
 from storage.buffers import AlignedBuffer
-from storage.opening import open_source
+from storage.contracts import Volume
 from xenmoved.migration.rounds import DISK_GOAL, FIXED_COST
 from xenmoved.sync.devices import SEGMENT_SIZE
 from xenmoved.sync.segments import whole_volume
@@ -77,27 +77,27 @@ def estimate(disks: Sequence[Content], memory: int, rates: Rates, mode: Mode) ->
     return Estimate(first + second + running + blackout, blackout)
 
 
-def look(paths: Iterable[str]) -> tuple[list[int], float]:
+def look(paths: Iterable[str], opener: Callable[[str], Volume]) -> tuple[list[int], float]:
     """Return the bytes that may hold data in each source, and the rate of reading the fullest.
 
-    Blocks for `PROBE_SECONDS` and what it takes to find the data. Raises StorageError.
+    The sources are opened with `opener`. Blocks for `PROBE_SECONDS` and what it takes to find the
+    data. Raises StorageError.
     """
     data: list[int] = []
     fullest = ""
     for path in paths:
-        volume = open_source(path)
+        volume = opener(path)
         try:
             data.append(sum(extent.length for extent in volume.data_extents()))
         finally:
             volume.close()
         if data[-1] == max(data):
             fullest = path
-    return data, _read_rate(fullest) if data else float("inf")
+    return data, _read_rate(opener(fullest)) if data else float("inf")
 
 
-def _read_rate(path: str) -> float:
+def _read_rate(volume: Volume) -> float:
     buffer = AlignedBuffer(SEGMENT_SIZE)
-    volume = open_source(path)
     try:
         began = time.monotonic()
         count = 0

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import asyncssh
 
-from storage.contracts import Pool
+from storage.contracts import Pool, Volume
+from storage.opening import open_source
 from xenmoved.config.model import Config, Peer
 from xenmoved.jobs import JobBoard
 from xenmoved.journal import Journal
@@ -129,3 +130,13 @@ class Host:
             if (name := pool.locate(path)) is not None:
                 return pool, name
         return None
+
+    def open_source(self, path: str, *, exclusive: bool = False) -> Volume:
+        """Open a guest's disk for reading, as its pool does if one has it; else by its path.
+
+        See `storage.open_source` for `exclusive` and errors. Blocks.
+        """
+        if (located := self.pool_of(path)) is None:
+            return open_source(path, exclusive=exclusive)
+        pool, name = located
+        return pool.open(name, writable=exclusive)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from protocol.errors import Code, ProtocolError
@@ -58,11 +59,11 @@ class Transfer:
             migration,
             self._sending,
             placements,
+            opener=partial(self._host.open_source, exclusive=self._job.mode is Mode.COLD),
             tools=SyncTools(self._host.outgoing_buffers, self.limiter, self._host.spool),
             compression=compression,
             readers=self._host.config.transfer.readers,
             progress=self._job.volumes,
-            exclusive=self._job.mode is Mode.COLD,
         ) as disks:
             yield disks
 

@@ -1,0 +1,71 @@
+"""Thin logical volumes: only what is mapped is data, and what is zeroed is unmapped again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from storage import thinmetadata
+from storage.blockdev import BlockDevice
+from storage.contracts import Extent
+from storage.descriptor import make_zero
+from storage.errors import VolumeError
+from storage.syscalls import discard_device, zero_device
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ThinPlace:
+    """Where a thin volume is: its id in a pool of a group, and the pool's chunk size in bytes."""
+
+    group: str
+    pool: str
+    thin_id: int
+    chunk: int
+
+
+class ThinVolume(BlockDevice):
+    """An open thin volume. Its unmapped chunks read as zeros."""
+
+    _place: ThinPlace
+
+    @classmethod
+    def at(cls, place: ThinPlace, path: str, *, name: str, writable: bool) -> Self:
+        """Open the volume at `path`; see `BlockDevice.open`."""
+        volume = cls.open(path, name=name, writable=writable)
+        volume._place = place
+        return volume
+
+    def zero(self, offset: int, length: int) -> None:
+        """Unmap the whole chunks in the range, and write zeros to what is left of it.
+
+        Raises `VolumeFull` or `VolumeError`.
+        """
+        with self.using("zero", offset, length) as fd:
+            self.changing("zero", offset, length)
+            chunk, end = self._place.chunk, offset + length
+            first = min(-(-offset // chunk) * chunk, end)
+            last = max(end // chunk * chunk, first)
+            make_zero(fd, offset, first - offset, zero_device)
+            # Pools that pass no discards on refuse them all; others give zeros for whole chunks.
+            make_zero(fd, first, last - first, discard_device, zero_device)
+            make_zero(fd, last, end - last, zero_device)
+
+    def data_extents(self) -> Iterator[Extent]:
+        """Yield what is mapped when the first is asked for; all of it where that is not known."""
+        place = self._place
+        with self.using("find data in", 0, self.size):
+            try:
+                mapping = thinmetadata.read_mapping(
+                    place.group, place.pool, place.thin_id, self.size
+                )
+            except VolumeError as error:
+                log.warning("%s is read in full: %s", self.name, error)
+                mapping = None
+        if mapping is None:
+            yield from super().data_extents()
+        else:
+            yield from mapping.extents(self.size)

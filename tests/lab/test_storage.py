@@ -1,0 +1,14 @@
+"""The tests of storage that need what the machine with the lab does not have, on a host."""
+
+from __future__ import annotations
+
+from tests.lab import storage
+from tests.lab.pair import Pair
+
+
+def test_kinds_of_volumes_that_only_a_host_has(untidied: Pair) -> None:
+    said = storage.run_tests(untidied.a, "lvm")
+    print(said)
+    assert " passed" in said.splitlines()[-1]
+    assert "failed" not in said
+    assert "error" not in said.splitlines()[-1]
