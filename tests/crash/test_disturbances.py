@@ -42,7 +42,6 @@ def test_killed_save_process(worlds):
         source.xen.faults()
         assert settle(world) is source
         assert source.last_job().state is JobState.FAILED
-        world.assert_moves()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,6 @@ def test_failing_toolstack(worlds, at_source, faults, code):
         failing.xen.faults()
         assert (report.state, report.problem.code) == (JobState.FAILED, code)
         assert settle(world) is source
-        world.assert_moves()
 
 
 def test_doubt_lasts_until_the_target_is_back(worlds):
@@ -98,7 +96,6 @@ def test_doubt_lasts_until_the_target_is_back(worlds):
         source.trust(target)
         world.wait_quiet()
         assert world.owner() is source
-        world.assert_moves()
 
 
 def test_target_that_gave_up_refuses_the_commit(worlds):
@@ -115,7 +112,6 @@ def test_target_that_gave_up_refuses_the_commit(worlds):
         assert target.volumes() == set()
         world.restart_dead()
         assert settle(world) is source
-        world.assert_moves()
 
 
 @pytest.mark.parametrize("victim", ["source", "target"])
@@ -133,7 +129,6 @@ def test_stopped_in_order(worlds, phase, victim):
             assert source.domains()[GUEST] in EXECUTES, "it runs before the daemon has ended"
         world.restart_dead()
         assert settle(world) is source
-        world.assert_moves()
 
 
 PHASES = ("provision", "pre-copy", "suspend", "final-delta", "ready", "commit")
@@ -167,7 +162,6 @@ def test_aborted_by_the_operator(worlds, phase):
             assert isinstance(answers[0], Done), answers
             assert (report.state, report.problem.code) == (JobState.ABORTED, "aborted")
             assert owner is source
-        world.assert_moves()
 
 
 @pytest.mark.slow
@@ -189,7 +183,6 @@ def test_unfinished_work_of_an_earlier_migration_is_dropped(worlds):
         wait_until(lambda: source.dead, "the end of the source", PATIENCE)
         world.restart_dead()
         assert settle(world) is target
-        world.assert_moves()
 
 
 def test_copy_that_could_not_be_removed_is_removed_at_the_next_start(worlds):
@@ -208,7 +201,6 @@ def test_copy_that_could_not_be_removed_is_removed_at_the_next_start(worlds):
         target.stop()
         world.restart_dead()
         assert settle(world) is source
-        world.assert_moves()
 
 
 @pytest.mark.slow
@@ -223,7 +215,3 @@ def test_configuration_that_was_changed_meanwhile_comes_back(worlds):
         assert target.finish(target.migrate(source).job).state is JobState.DONE
         assert settle(world) is source
         assert "changed on the other host" in (source.config_dir / changed.name).read_text()
-        for path in target.images.iterdir():
-            path.unlink()
-        (target.config_dir / f"{GUEST}.cfg.moved").unlink()
-        world.assert_moves()

@@ -23,8 +23,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made.start()
         yield made
     except BaseException:
-        for host in made.hosts:
-            print(f"--- {host.name}\n{host.log()[-8000:]}")
+        made.print_logs()
         raise
     finally:
         made.close()

@@ -81,13 +81,6 @@ class Course:
         owner = self.world.owner()
         return "moved" if owner is target else "stayed"
 
-    def forget_volumes(self) -> None:
-        """Remove what the guest left behind, so that the next trip makes its volumes anew."""
-        left = self.world.other(self.world.source)
-        for path in left.images.iterdir():
-            path.unlink()
-        (left.config_dir / f"{GUEST}.cfg.moved").unlink(missing_ok=True)
-
     def close(self) -> None:
         """End everything."""
         self.world.close()
@@ -147,7 +140,7 @@ def run(seed: int, count: int, modes: list[str]) -> Counter[tuple[str, str, str]
                 try:
                     how = course.travel(trip)
                     if choose.random() > KEEP_CHANCE:
-                        course.forget_volumes()
+                        course.world.forget_volumes()
                 except (AssertionError, DaemonUnavailable):
                     logs = "\n".join(f"--- {h.name}\n{h.log()[-8000:]}" for h in course.world.hosts)
                     raise AssertionError(

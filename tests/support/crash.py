@@ -192,7 +192,7 @@ class World:
             raise AssertionError(f"{error}: {left}") from None
 
     def assert_moves(self) -> None:
-        """Move the guest once more, undisturbed, and clean up so that the next trip is a first."""
+        """Move the guest once more, undisturbed."""
         source = self.source
         target = self.other(source)
         report = source.migrate(target)
@@ -201,9 +201,18 @@ class World:
         assert (report.state, report.problem) == (JobState.DONE, None)
         self.wait_quiet()
         assert self.owner() is target
-        for path in source.images.iterdir():
+
+    def forget_volumes(self) -> None:
+        """Remove what the guest left behind, so that the next trip makes its volumes anew."""
+        left = self.other(self.source)
+        for path in left.images.iterdir():
             path.unlink()
-        (source.config_dir / f"{GUEST}.cfg.moved").unlink()
+        (left.config_dir / f"{GUEST}.cfg.moved").unlink(missing_ok=True)
+
+    def print_logs(self) -> None:
+        """Print the ends of the daemons' logs, which pytest shows of a test that fails."""
+        for host in self.hosts:
+            print(f"--- {host.name}\n{host.log()[-12000:]}")
 
     def start_stopped(self) -> CrashHost:
         """Start a guest that does not run, from its configuration; returns its host."""
@@ -282,7 +291,10 @@ def _assert_volumes(owner: CrashHost, other: CrashHost) -> None:
 
 
 class Worlds:
-    """Keeps a world for the next test as long as no test fails in it."""
+    """Keeps a world for the next test as long as no test fails in it.
+
+    So the next test shows that the guest still moves, and `close` does after the last one.
+    """
 
     def __init__(self, make_folder: Callable[[str], Path]) -> None:
         self._make_folder = make_folder
@@ -299,16 +311,20 @@ class Worlds:
             if world.hosts[0].process is None:
                 world.start()
             yield world
+            world.forget_volumes()
             clean = True
         finally:
             if clean:
                 self._worlds[tool] = world
             else:
-                for host in world.hosts:
-                    print(f"--- {host.name}\n{host.log()[-12000:]}")
+                world.print_logs()
                 world.close()
 
     def close(self) -> None:
-        """End what is left."""
-        for world in self._worlds.values():
-            world.close()
+        """End what is left. Raises AssertionError when a guest does not move any more."""
+        with contextlib.ExitStack() as stack:
+            for world in self._worlds.values():
+                stack.callback(world.close)
+                stack.callback(world.print_logs)
+            for world in self._worlds.values():
+                world.assert_moves()
