@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.messages import Mode, Problem
+from tests.support import preloaded
 from xenmoved.control.api import (
     AbortJob,
     Failure,
@@ -26,11 +28,9 @@ from xenmoved.control.api import (
     TransferOptions,
 )
 from xenmoved.control.reports import ENDED, JobReport, JobState, Phase
-from xenmoved.sandbox import build
 from xenmoved.sandbox.harness import wait_until
-from xenmoved.sandbox.host import CommandFailed, Domain
-from xenmoved.sandbox.host import Host as EmulatedXen
-from xenmoved.sandbox.pair import SandboxHost
+from xenmoved.sandbox.host import Domain
+from xenmoved.sandbox.pair import Launcher, SandboxHost
 
 RESIDENT = "resident"
 """Name of a guest that every test finds running, and leaves running."""
@@ -40,6 +40,8 @@ BLOCK = 65536
 QUIET = "sandbox.rate=0 sandbox.checks=0 sandbox.dirty=0"
 """A guest that writes nothing, so that its disks hold exactly what a test puts there."""
 DEVICES = tuple(f"device-{number}" for number in range(4))
+
+LAUNCHER = functools.partial(preloaded.start, "xenmoved.main")
 
 _numbers = itertools.count()
 
@@ -76,7 +78,15 @@ class Dom0(SandboxHost):
     devices block devices; a test makes them with `device_link`
     """
 
-    def __init__(self, root: Path, name: str, *, tool: str = "xl", **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        *,
+        tool: str = "xl",
+        launcher: Launcher = LAUNCHER,
+        **settings: Any,
+    ) -> None:
         folder = root / name
         pools = {
             "images": {"kind": "dir", "path": str(folder / "images")},
@@ -87,13 +97,14 @@ class Dom0(SandboxHost):
                 "devices": {volume: str(folder / "dev" / volume) for volume in DEVICES},
             },
         }
-        super().__init__(root, name, tool=tool, settings={"pools": pools, **settings})
+        settings = {"pools": pools, **settings}
+        super().__init__(root, name, tool=tool, settings=settings, launcher=launcher)
         self.tool = tool
         self.initial = dict(self.settings)
         self.pools = {pool: folder / pool for pool in ("images", "thin", "small")}
         self.devices = folder / "dev"
         self.guest_configs = folder / "xen"
-        self.emulator = EmulatedXen(self.xen.root, self.xen.root.parent / "witness")
+        self.emulator = self.xen.folder
         for path in (*self.pools.values(), self.devices):
             path.mkdir(exist_ok=True)
 
@@ -135,12 +146,8 @@ class Dom0(SandboxHost):
 
     def verdict(self, name: str) -> dict[str, Any]:
         """Have a guest verify every block that it ever wrote."""
-        domain = self.domain(name)
-        assert domain is not None, f"{name} is not on {self.name}"
-        try:
-            return build.ask(self.emulator, domain, "check")
-        except CommandFailed as error:
-            return {"ok": False, "blocks": 0, "failures": [str(error)]}
+        assert self.domain(name) is not None, f"{name} is not on {self.name}"
+        return self.xen.check(name)
 
     def assert_runs(self, name: str) -> None:
         """Assert that a guest executes here with all its blocks right."""

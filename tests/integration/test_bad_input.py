@@ -384,7 +384,7 @@ class TestInMidCopy:
         a, _ = hosts
         backing = image(tmp_path / "backing", 16)
         device = attach(backing)
-        job = a.begin_sync(device, target="images:failing", rate_limit=16 * MIB)
+        job = a.begin_sync(device, target="images:failing", rate_limit=8 * MIB)
         a.until_sent(job.job, 2 * MIB)
         with backing.open("r+b") as file:
             file.truncate(4 * MIB)

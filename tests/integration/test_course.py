@@ -141,7 +141,7 @@ def test_the_course_of_a_migration(request: pytest.FixtureRequest, tool: str, mo
 
 def test_the_course_of_a_job_that_was_aborted(hosts: Hosts) -> None:
     a, _ = hosts
-    job = a.begin_sync(image(a.images / unique("volume"), 16), rate_limit=8 * MIB).job
+    job = a.begin_sync(image(a.images / unique("volume"), 16), rate_limit=4 * MIB).job
     a.until_sent(job, 2 * MIB)
     half = shown(a, job)
     assert 0 < half["samples"][-1]["left"] < 16 * MIB

@@ -22,6 +22,7 @@ from xenmoved.control.api import GetJob, ListJobs
 from xenmoved.control.client import ControlClient
 from xenmoved.control.peer_api import GetIdentity
 from xenmoved.control.reports import JobState
+from xenmoved.sandbox.pair import launch_daemon
 
 Hosts = tuple[Dom0, Dom0]
 
@@ -36,8 +37,8 @@ def xenmoved(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[s
 
 @pytest.fixture
 def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dom0]:
-    """A host whose daemon is not started yet."""
-    host = Dom0(tmp_path_factory.mktemp("lone"), "host-l")
+    """A host whose daemon is not started yet, and then as a user starts it."""
+    host = Dom0(tmp_path_factory.mktemp("lone"), "host-l", launcher=launch_daemon)
     yield host
     host.close()
 

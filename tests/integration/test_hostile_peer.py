@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import zstandard
 from blake3 import blake3
+from integration_support import LAUNCHER
 
 from protocol.blocksync import RoundDigest
 from protocol.frames import MAX_PAYLOAD, Kind, encode_data, encode_memory, encode_zero
@@ -74,7 +75,7 @@ class Target:
     """The daemon under attack, a hostile peer of it, and one that behaves."""
 
     def __init__(self, root):
-        self.host = SandboxHost(root, "target")
+        self.host = SandboxHost(root, "target", launcher=LAUNCHER)
         self.host.start()
         self.emulator = EmulatedXen(self.host.xen.root, self.host.xen.root.parent / "witness")
         self.evil = Stranger(self.host, "evil")

@@ -143,8 +143,8 @@ def test_only_what_is_missing_is_sent_after_an_interruption(hosts: Hosts, broken
     a, b = hosts
     disk = image(a.images / f"broken-{broken}", 16)
     copy = b.images / disk.name
-    job = a.begin_sync(disk, rate_limit=16 * MIB)
-    a.until_sent(job.job, 8 * MIB)
+    job = a.begin_sync(disk, rate_limit=4 * MIB)
+    a.until_sent(job.job, 6 * MIB)
     match broken:
         case "link":
             b.trust(a, quota=2**40)  # what a peer may do has changed: it has to connect anew

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import functools
 import re
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from protocol.messages import Mode
+from tests.support import preloaded
 from tests.support.faulty_daemon import VARIABLE
 from xenmoved.control.api import ListJobs, StartMigration, TransferOptions
 from xenmoved.control.client import DaemonUnavailable
 from xenmoved.control.reports import JobReport, JobState
-from xenmoved.sandbox import build, xl
+from xenmoved.sandbox import xl
 from xenmoved.sandbox.harness import make_image, wait_until
-from xenmoved.sandbox.host import Host as XenFolder
 from xenmoved.sandbox.pair import SandboxHost
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-LAUNCHER = (sys.executable, "-m", "tests.support.faulty_daemon")
+LAUNCHER = functools.partial(preloaded.start, "tests.support.faulty_daemon")
 SETTINGS = {"timeouts": {"connect": "2s", "ready": "1s", "stall": "20s", "keepalive": "5s"}}
 
 GUEST = "web"
@@ -40,15 +38,13 @@ class CrashHost(SandboxHost):
     def __init__(self, root: Path, name: str, tool: str, settings: dict[str, Any]) -> None:
         super().__init__(root, name, tool=tool, settings=settings, launcher=LAUNCHER)
         self.fault_file = self.folder / "fault"
-        self.xen_folder = XenFolder(self.xen.root, root / "witness")
+        self.xen_folder = self.xen.folder
         self.config_dir = self.folder / "xen"
         self.spool = self.folder / "state" / "spool"
 
     def launch(self, **environment: str) -> None:
         """Start the daemon."""
-        paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-        settings = {VARIABLE: str(self.fault_file), "PYTHONPATH": os.pathsep.join(paths)}
-        super().launch(**{**settings, **environment})
+        super().launch(**{VARIABLE: str(self.fault_file), **environment})
 
     def arm(self, *faults: str) -> None:
         """Set the faults, ACTION@POINT, that come next, in this order."""
@@ -77,9 +73,7 @@ class CrashHost(SandboxHost):
 
     def check(self, guest: str = GUEST) -> dict[str, Any]:
         """Have the guest verify everything that it wrote; returns its verdict."""
-        domain = self.xen_folder.find(guest)
-        assert domain is not None, f"{self.name} has no {guest}"
-        return build.ask(self.xen_folder, domain, "check")
+        return self.xen.check(guest)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Read from the journal."""

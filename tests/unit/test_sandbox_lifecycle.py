@@ -30,6 +30,7 @@ def test_a_created_guest_runs_writes_and_verifies(host, image):
     verdict = host.check("web")
     assert verdict["ok"] and verdict["blocks"] > 0 and verdict["failures"] == []
     assert host.run("check").returncode == 0
+    assert json.loads(host.run("check", "web").stdout)["ok"]
 
 
 def test_list_looks_like_xl(host, image):

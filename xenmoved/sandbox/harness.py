@@ -11,7 +11,10 @@ import uuid as uuids
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xenmoved.sandbox import xl
 from xenmoved.sandbox.build import PACKAGE_ROOT
+from xenmoved.sandbox.host import Host
+from xenmoved.sandbox.main import verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,13 +49,16 @@ class EmulatedHost:
         """Start a command without waiting for it."""
         return subprocess.Popen(self.command(*args), **options)
 
+    @property
+    def folder(self) -> Host:
+        """What the commands find and leave, for those who only look."""
+        return Host(self.root, self.root.parent / "witness")
+
     def state(self, name: str) -> str | None:
         """Return the state column of a domain, None when there is no such domain."""
-        for line in self.xl("list").splitlines()[1:]:
-            fields = line.split()
-            if fields[0] == name:
-                return fields[4]
-        return None
+        folder = self.folder
+        domain = folder.find(name)
+        return None if domain is None else xl.state_letters(folder, domain)
 
     def wait_for(self, name: str, state: str | None, timeout: float = 10.0) -> None:
         """Wait until a domain has a state, where `-b----` stands for any that executes."""
@@ -61,8 +67,7 @@ class EmulatedHost:
 
     def check(self, name: str) -> dict[str, Any]:
         """Make a guest verify everything that it wrote; returns its verdict."""
-        verdict: dict[str, Any] = json.loads(self.run("check", name, status=None).stdout)
-        return verdict
+        return verdict(self.folder, name)
 
     def console(self, name: str) -> str:
         """Return what a guest has printed here."""

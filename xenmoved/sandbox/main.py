@@ -75,24 +75,28 @@ def _show_faults(host: Host, args: list[str]) -> None:
 
 
 def _check(host: Host, names: list[str]) -> int:
-    from xenmoved.sandbox import build, witness
-
-    def one(name: str) -> dict[str, Any]:
-        domain = host.find(name)
-        try:
-            if domain is None:
-                raise CommandFailed(f"there is no domain {name}")
-            return build.ask(host, domain, "check")
-        except CommandFailed as error:
-            known = witness.failures(host.witness, domain.uuid) if domain else []
-            return {"ok": False, "blocks": 0, "sequence": 0, "failures": [str(error), *known]}
+    from xenmoved.sandbox import witness
 
     if names:
-        answer = one(names[0])
+        answer = verdict(host, names[0])
     else:
-        answers = {domain.name: one(domain.name) for domain in host.domains()}
+        answers = {domain.name: verdict(host, domain.name) for domain in host.domains()}
         recorded = witness.failures(host.witness)
         ok = not recorded and all(one["ok"] for one in answers.values())
         answer = {"ok": ok, "domains": answers, "failures": recorded}
     print(json.dumps(answer))
     return 0 if answer["ok"] else 1
+
+
+def verdict(host: Host, name: str) -> dict[str, Any]:
+    """Make a guest verify everything that it wrote; returns what it says, or why it cannot."""
+    from xenmoved.sandbox import build, witness
+
+    domain = host.find(name)
+    try:
+        if domain is None:
+            raise CommandFailed(f"there is no domain {name}")
+        return build.ask(host, domain, "check")
+    except CommandFailed as error:
+        known = witness.failures(host.witness, domain.uuid) if domain else []
+        return {"ok": False, "blocks": 0, "sequence": 0, "failures": [str(error), *known]}

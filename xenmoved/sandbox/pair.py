@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import yaml
 
@@ -23,12 +23,45 @@ from xenmoved.control.reports import ENDED, JobReport
 from xenmoved.sandbox.harness import EmulatedHost
 
 
+class DaemonProcess(Protocol):
+    """What a host needs of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+
+    def poll(self) -> int | None:
+        """Exit status, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; returns its exit status. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal."""
+
+
+Launcher = Callable[[Sequence[str], BinaryIO, Mapping[str, str]], DaemonProcess]
+"""Starts a daemon, given its arguments, the log that it writes to, and its environment."""
+
+
+def launch_daemon(
+    arguments: Sequence[str], log: BinaryIO, environment: Mapping[str, str]
+) -> DaemonProcess:
+    """Start the daemon that is installed."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "xenmoved.main", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=environment,
+    )
+
+
 class SandboxHost:
     """An emulated Xen host with a daemon of its own, all in one folder.
 
     The folder holds the daemon's configuration and state, and a pool `images` of raw files.
-    `settings` is merged over the top level of the configuration. `launcher` replaces
-    ``python -m xenmoved.main``.
+    `settings` is merged over the top level of the configuration.
     """
 
     def __init__(
@@ -38,7 +71,7 @@ class SandboxHost:
         *,
         tool: str = "xl",
         settings: dict[str, Any] | None = None,
-        launcher: Sequence[str] = (),
+        launcher: Launcher = launch_daemon,
         overcommit: bool = False,
     ) -> None:
         self.name = name
@@ -49,8 +82,8 @@ class SandboxHost:
         self.log_file = self.folder / "daemon.log"
         self.xen = EmulatedHost(root / f"{name}-xen")
         self.port = _free_port()
-        self.process: subprocess.Popen[bytes] | None = None
-        self._launcher = tuple(launcher) or (sys.executable, "-m", "xenmoved.main")
+        self.process: DaemonProcess | None = None
+        self._launcher = launcher
         self.settings: dict[str, Any] = {
             "node": name,
             "listen": {"address": "127.0.0.1", "port": self.port},
@@ -85,13 +118,8 @@ class SandboxHost:
     def launch(self, **environment: str) -> None:
         """Start the daemon."""
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self._launcher, "--config", str(self.config_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **environment},
-            )
+            arguments = ("--config", str(self.config_file))
+            self.process = self._launcher(arguments, log, {**os.environ, **environment})
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Wait until the daemon answers."""
