@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import os
@@ -41,7 +40,7 @@ QUIET = "sandbox.rate=0 sandbox.checks=0 sandbox.dirty=0"
 """A guest that writes nothing, so that its disks hold exactly what a test puts there."""
 DEVICES = tuple(f"device-{number}" for number in range(4))
 
-LAUNCHER = functools.partial(preloaded.start, "xenmoved.main")
+LAUNCHER = preloaded.launcher("xenmoved.main")
 
 _numbers = itertools.count()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from xenmoved.sandbox.harness import make_image, wait_until
 from xenmoved.sandbox.pair import SandboxHost
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 
-LAUNCHER = functools.partial(preloaded.start, "tests.support.faulty_daemon")
+LAUNCHER = preloaded.launcher("tests.support.faulty_daemon")
 SETTINGS = {"timeouts": {"connect": "2s", "ready": "1s", "stall": "20s", "keepalive": "5s"}}
 
 GUEST = "web"

@@ -1,8 +1,9 @@
-"""Starting daemons from a process that has imported all they need, which takes them half a second.
+"""Starting programs from a process that has imported all they need: most of their time, otherwise.
 
 `start` runs ``python -m MODULE ARGUMENTS``: in a process of its own, which is forked from a server
-rather than made anew. What tells it apart is its command line in /proc, the server's. There is one
-server for each process that runs tests, and it ends with that process.
+rather than made anew. What tells it apart is its command line in /proc, which is the server's, and
+that it writes UTF-8 in any locale. There is one server for each process that runs tests, and it
+ends with that process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -19,14 +21,21 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryFile
+from typing import IO, Any, BinaryIO
+
+from xenmoved.sandbox.pair import DaemonProcess, Launcher
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 _LARGEST = 1 << 18
 """Bytes of a request: an environment, mostly."""
+
+_PROGRAMS = ("tests.support.faulty_daemon", "xenmoved.main", "xenmoved.ctl.main")
+_PRELOADED = (*_PROGRAMS, "xenmoved.ctl.verbs", "xenmoved.ctl.live", "xenmoved.ctl.report.page")
 
 _lock = threading.Lock()
 
@@ -69,18 +78,55 @@ class Forked:
 
 
 def start(
-    module: str, arguments: Sequence[str], log: BinaryIO, environment: Mapping[str, str]
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    streams: tuple[IO[Any], IO[Any], IO[Any]],
 ) -> Forked:
-    """Run a module's program, which writes to a log."""
+    """Run a module's program with these standard streams."""
     read, write = os.pipe()
     request = json.dumps([module, arguments, dict(environment), str(Path.cwd())]).encode()
+    descriptors = [write, *(stream.fileno() for stream in streams)]
     try:
         with _lock:
-            socket.send_fds(_server(), [request], [log.fileno(), write])
+            socket.send_fds(_server(), [request], descriptors)
             pid, (descriptor,), _, _ = socket.recv_fds(_server(), 16, 1)
     finally:
         os.close(write)
     return Forked(int(pid), descriptor, read)
+
+
+def launcher(module: str) -> Launcher:
+    """Return what starts a module's program as the daemon of a host."""
+
+    def launch(
+        arguments: Sequence[str], log: BinaryIO, environment: Mapping[str, str]
+    ) -> DaemonProcess:
+        with Path(os.devnull).open() as null:
+            return start(module, arguments, environment, (null, log, log))
+
+    return launch
+
+
+def run(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: str,
+    timeout: float,
+) -> subprocess.CompletedProcess[str]:
+    """Run a module's program to its end. Raises subprocess.TimeoutExpired."""
+    with contextlib.ExitStack() as stack:
+        given, out, errors = (
+            stack.enter_context(TemporaryFile("w+", encoding="utf-8")) for _ in range(3)
+        )
+        given.write(stdin)
+        given.seek(0)
+        process = start(module, arguments, environment, (given, out, errors))
+        status = process.wait(timeout)
+        for file in (out, errors):
+            file.seek(0)
+        return subprocess.CompletedProcess((module, *arguments), status, out.read(), errors.read())
 
 
 @functools.cache
@@ -88,11 +134,12 @@ def _server() -> socket.socket:
     """Start the server; it ends when this socket is closed."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    changes = {"PYTHONPATH": os.pathsep.join(paths), "LC_ALL": "C.UTF-8"}
     with there:
         subprocess.Popen(
             [sys.executable, "-m", "tests.support.preloaded"],
             stdin=there,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**os.environ, **changes},
         )
     return here
 
@@ -113,44 +160,44 @@ def _serve(requests: socket.socket) -> str:
                 os.close(ready)
                 os.close(ended)
                 continue
-            request, descriptors, _, _ = socket.recv_fds(requests, _LARGEST, 2)
+            request, descriptors, _, _ = socket.recv_fds(requests, _LARGEST, 4)
             if not request:
                 sys.exit()
-            log, ended = descriptors
+            ended, *streams = descriptors
             pid = os.fork()
             if pid == 0:
                 for descriptor in (ended, *running, *(one for _, one in running.values())):
                     os.close(descriptor)
-                return _become(request, requests, log)
+                requests.detach()  # it is this process's standard input
+                return _become(request, streams)
             descriptor = os.pidfd_open(pid)
             socket.send_fds(requests, [str(pid).encode()], [descriptor])
             running[descriptor] = pid, ended
             waiter.register(descriptor, select.POLLIN)
-            os.close(log)
+            for stream in streams:
+                os.close(stream)
 
 
-def _become(request: bytes, requests: socket.socket, log: int) -> str:
+def _become(request: bytes, streams: list[int]) -> str:
     """Give this process what `subprocess` would have given it; returns the module to run."""
     module, arguments, environment, folder = json.loads(request)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, requests.detach())
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(null)
-    os.close(log)
+    for wanted, stream in enumerate(streams):
+        os.dup2(stream, wanted)
+        os.close(stream)
     os.environ.clear()
     os.environ.update(environment)
+    time.tzset()
     os.chdir(folder)
     sys.argv[1:] = arguments
     return str(module)
 
 
 def _main() -> str:
-    import tests.support.faulty_daemon  # noqa: F401 - with everything that the daemon imports
-
+    for module in _PRELOADED:
+        importlib.import_module(module)
     # The modules that are to be run are loaded anew, as the main one.
-    for module in ("xenmoved.main", "tests.support.faulty_daemon"):
+    for module in _PROGRAMS:
         del sys.modules[module]
     gc.freeze()
     # An interrupt of the tests is for the tests and the daemons.

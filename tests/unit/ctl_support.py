@@ -21,6 +21,7 @@ from typing import Any
 from protocol.errors import ProtocolError
 from protocol.frames import FrameDecoder, Kind
 from protocol.messages import Mode, Problem
+from tests.support import preloaded
 from xenmoved.control.api import Failure
 from xenmoved.control.reports import (
     CONTROL,
@@ -199,6 +200,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
     path = daemon.path if isinstance(daemon, FakeDaemon) else daemon
+    if not changes:  # most of them are read when an interpreter starts
+        words = ("--socket", str(path), *args)
+        return preloaded.run("xenmoved.ctl.main", words, environment(), stdin, 30)
     return subprocess.run(
         command(path, *args),
         env=environment(**changes),
