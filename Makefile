@@ -53,6 +53,8 @@ demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
 
 # The tests run even if the style is wrong, so that one run shows everything.
 test: $(STAMP) ## Check style and types, run all tests
+	@# Where Python may not keep what it has compiled, it would for each of many thousand processes.
+	@$(BIN)/python -m compileall -q protocol storage xenmoved tests
 	@result=0; \
 	$(MAKE) --no-print-directory lint || result=1; \
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) || result=1; \

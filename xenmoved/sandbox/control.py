@@ -12,26 +12,27 @@ from xenmoved.sandbox.host import CommandFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TIMEOUT = 120.0
 MAX_LINE = 1 << 20
 
 
 @contextlib.contextmanager
-def short_name(path: Path) -> Iterator[str]:
+def short_name(path: str) -> Iterator[str]:
     """Another name of a socket that fits in the 107 bytes that the kernel allows."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent, _, name = path.rpartition("/")
+    folder = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
+        yield f"/proc/self/fd/{folder}/{name}"
     finally:
         os.close(folder)
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: str) -> socket.socket:
     """Open the listening end, for the guest."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
     with short_name(path) as name:
         server.bind(name)
     server.listen(16)
@@ -51,7 +52,7 @@ def read_line(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def request(path: Path, operation: str, timeout: float | None = TIMEOUT) -> dict[str, Any]:
+def request(path: str, operation: str, timeout: float | None = TIMEOUT) -> dict[str, Any]:
     """Ask a guest. Raises CommandFailed with the guest's words when it refuses or is gone."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
@@ -70,7 +71,7 @@ def request(path: Path, operation: str, timeout: float | None = TIMEOUT) -> dict
     return answer
 
 
-def wait_for_end(path: Path) -> None:
+def wait_for_end(path: str) -> None:
     """Return when the guest process has ended."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,

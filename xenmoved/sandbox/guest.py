@@ -16,7 +16,6 @@ import threading
 import time
 import uuid as uuids
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xenmoved.sandbox import control
@@ -333,7 +332,7 @@ def register(host: Host, domid: int) -> Domain:
 def main() -> None:
     """Entry point: ROOT WITNESS DOMID boot|restore."""
     root, witness, domid, mode = sys.argv[1:]
-    host = Host(Path(root), Path(witness))
+    host = Host(root, witness)
     domain = register(host, int(domid))
     try:
         guest = Guest(host, domain, fresh=mode == "boot")

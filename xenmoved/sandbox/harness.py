@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# The end is short, as most commands take less time than it takes to take an interpreter down.
+START = (
+    "import os, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "from xenmoved.sandbox.main import main; status = main(); sys.stdout.flush(); os._exit(status)"
+)
+
+
 class EmulatedHost:
     """One emulated host. Hosts whose folders have the same parent share a witness folder."""
 
@@ -28,10 +35,7 @@ class EmulatedHost:
 
     def command(self, *args: str) -> list[str]:
         """Return the command line for `xl …`, `xm …`, `check` or `stop`, absolute in all parts."""
-        start = "import sys; sys.path.insert(0, sys.argv.pop(1)); " + (
-            "from xenmoved.sandbox.main import main; sys.exit(main())"
-        )
-        return [sys.executable, "-S", "-c", start, PACKAGE_ROOT, "--root", str(self.root), *args]
+        return [sys.executable, "-S", "-c", START, PACKAGE_ROOT, "--root", str(self.root), *args]
 
     def run(self, *args: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run a command; `status` is what it must end with, None for whatever."""

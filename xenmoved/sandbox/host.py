@@ -10,6 +10,9 @@ DIR/console/NAME.log        what the guest printed
 DIR/sys/class/net/BR/bridge bridges, made from DIR/bridges (one name a line)
 DIR/faults.json             failures to provoke, by verb (written by tests)
 DIR/host.json               {"total_memory": MiB, "xen_version": "4.17.3"}
+
+Commands are started by the dozen, and importing is most of what they do: so this module and the
+ones that every command imports do without `pathlib` and `typing`.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ import json
 import os
 import select
 import signal
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 DOM0_MEMORY = 1024  # MiB
 DEFAULT_TOTAL_MEMORY = 16384  # MiB
@@ -83,26 +86,24 @@ class Domain:
 class Host:
     """The state folder of one emulated host and the operations on its set of domains."""
 
-    def __init__(self, root: Path, witness: Path) -> None:
-        self.root = root
-        self.witness = witness
-        self.folder = root / "domains"
-        if not self.folder.is_dir():
-            for path in (self.folder, root / "console", witness):
-                path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: str | os.PathLike[str], witness: str | os.PathLike[str]) -> None:
+        self.root = os.fspath(root)
+        self.witness = os.fspath(witness)
+        self.folder = f"{self.root}/domains"
+        if not os.path.isdir(self.folder):
+            for path in (self.folder, f"{self.root}/console", self.witness):
+                os.makedirs(path, exist_ok=True)
         self._make_bridges()
 
     def _make_bridges(self) -> None:
-        listed = self.root / "bridges"
+        listed = f"{self.root}/bridges"
         try:
-            names = listed.read_text().split()
+            names = read(listed).split()
         except FileNotFoundError:
             names = ["xenbr0"]
-            listed.write_text("xenbr0\n")
+            write(listed, "xenbr0\n")
         for name in names:
-            path = self.root / "sys/class/net" / name / "bridge"
-            if not path.is_dir():
-                path.mkdir(parents=True, exist_ok=True)
+            os.makedirs(f"{self.root}/sys/class/net/{name}/bridge", exist_ok=True)
 
     def faults(self, verb: str) -> dict[str, Any]:
         """Failures that a test wants this verb to show."""
@@ -114,27 +115,27 @@ class Host:
 
     def _optional_json(self, name: str) -> dict[str, Any]:
         try:
-            return dict(json.loads((self.root / name).read_text()))
+            return dict(json.loads(read(f"{self.root}/{name}")))
         except FileNotFoundError:
             return {}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Exclude every other command that changes the set of domains."""
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(f"{self.root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
-    def path(self, domid: int, suffix: str) -> Path:
+    def path(self, domid: int, suffix: str) -> str:
         """Name a file that belongs to one domain."""
-        return self.folder / f"{domid}.{suffix}"
+        return f"{self.folder}/{domid}.{suffix}"
 
-    def console(self, name: str) -> Path:
+    def console(self, name: str) -> str:
         """Name the console log, the same file whatever a migration calls the domain meanwhile."""
-        return self.root / "console" / (name.removesuffix(INCOMING) + ".log")
+        return f"{self.root}/console/{name.removesuffix(INCOMING)}.log"
 
     def domains(self) -> list[Domain]:
         """Every domain but dom0, by id.
@@ -143,20 +144,25 @@ class Host:
         power; one that powered off stays until its monitor or somebody else destroys it.
         """
         found = []
-        for entry in self.folder.glob("*.json"):
-            domain = self.load(int(entry.stem))
+        for domid in self._recorded():
+            domain = self.load(domid)
             if domain is not None and (
                 self.process(domain.domid) is not None
-                or not self.path(domain.domid, "pid").exists()
+                or not os.path.exists(self.path(domain.domid, "pid"))
                 or self.flags(domain.domid)[1] == POWERED_OFF
             ):
                 found.append(domain)
-        return sorted(found, key=lambda domain: domain.domid)
+        return found
+
+    def _recorded(self) -> list[int]:
+        """Ids of all domains that have a record, in order."""
+        names = (entry.partition(".") for entry in os.listdir(self.folder))
+        return sorted(int(stem) for stem, _, suffix in names if stem and suffix == "json")
 
     def load(self, domid: int) -> Domain | None:
         """Read the record of one domain."""
         try:
-            return Domain(domid, json.loads(self.path(domid, "json").read_text()))
+            return Domain(domid, json.loads(read(self.path(domid, "json"))))
         except FileNotFoundError:
             return None
 
@@ -173,11 +179,11 @@ class Host:
         with self.locked():
             present = self.domains()
             kept = {domain.domid for domain in present}
-            for entry in self.folder.glob("*.json"):
-                if int(entry.stem) not in kept:
-                    self._forget(int(entry.stem))
-            counter = self.root / "next-domid"
-            domid = int(counter.read_text()) if counter.exists() else 1
+            for domid in self._recorded():
+                if domid not in kept:
+                    self._forget(domid)
+            counter = f"{self.root}/next-domid"
+            domid = int(read(counter)) if os.path.exists(counter) else 1
             domain = Domain(domid, config)
             replace(counter, f"{domid + 1}\n")
             self._require_free(domain.name, domid, present)
@@ -213,7 +219,7 @@ class Host:
     def flags(self, domid: int) -> tuple[bool, str]:
         """Whether the domain is paused, and the reason of its shutdown."""
         try:
-            text = self.path(domid, "state").read_text()
+            text = read(self.path(domid, "state"))
         except FileNotFoundError:
             return True, NOT_SHUT_DOWN
         return text[0] == "p", text[1]
@@ -221,7 +227,7 @@ class Host:
     def process(self, domid: int) -> int | None:
         """Process id of the guest, None when it has none or has ended."""
         try:
-            pid, started = self.path(domid, "pid").read_text().split()
+            pid, started = read(self.path(domid, "pid")).split()
         except (FileNotFoundError, ValueError):
             return None
         status = process_status(int(pid))
@@ -243,7 +249,8 @@ class Host:
 
     def _forget(self, domid: int) -> None:
         for suffix in ("json", "state", "sock", "pid"):
-            self.path(domid, suffix).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path(domid, suffix))
 
     def total_memory(self) -> int:
         """Memory of the host in MiB."""
@@ -254,17 +261,30 @@ class Host:
         return self.total_memory() - DOM0_MEMORY - sum(domain.memory for domain in present)
 
 
-def replace(path: Path, text: str) -> None:
+def read(path: str) -> str:
+    """Return the text of a file."""
+    with open(path) as file:
+        return file.read()
+
+
+def write(path: str, text: str) -> None:
+    """Write a file."""
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def replace(path: str, text: str) -> None:
     """Write a small file so that a reader sees the old or the new text, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.{name}.{os.getpid()}"
+    write(temporary, text)
+    os.replace(temporary, path)
 
 
 def process_status(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat from the state letter on."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
     return text.rpartition(")")[2].split()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 from xenmoved.sandbox.host import CommandFailed, Host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 USAGE = """\
 usage: xenmoved-sandbox --root DIR [--witness DIR] COMMAND
@@ -23,16 +26,16 @@ The witness folder (default: DIR/../witness) is shared by all hosts of one sandb
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     args = list(sys.argv[1:] if argv is None else argv)
-    folders: dict[str, Path] = {}
+    folders: dict[str, str] = {}
     while len(args) >= 2 and args[0] in ("--root", "--witness"):
-        folders[args[0]] = Path(args[1]).absolute()
+        folders[args[0]] = os.path.abspath(args[1])
         del args[:2]
     if "--root" not in folders or not args:
         print(USAGE, file=sys.stderr)
         return 2
     root = folders["--root"]
     try:
-        host = Host(root, folders.get("--witness", root.parent / "witness"))
+        host = Host(root, folders.get("--witness", f"{os.path.dirname(root)}/witness"))
         return _run(host, args[0], args[1:])
     except CommandFailed as error:
         print(error, file=sys.stderr)

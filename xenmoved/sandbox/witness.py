@@ -12,10 +12,7 @@ import fcntl
 import mmap
 import os
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 
 class Diverged(Exception):
@@ -25,10 +22,12 @@ class Diverged(Exception):
 class Witness:
     """The witness file of one guest."""
 
-    def __init__(self, folder: Path, uuid: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str | os.PathLike[str], uuid: str) -> None:
+        self._folder = Path(folder)
         self._uuid = uuid
-        self._descriptor = os.open(folder / uuid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = os.open(
+            self._folder / uuid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+        )
         if os.fstat(self._descriptor).st_size < mmap.PAGESIZE:
             os.ftruncate(self._descriptor, mmap.PAGESIZE)
         # One aligned 8-byte store, so a reader never sees half of a number.
@@ -78,9 +77,9 @@ class Witness:
         return Diverged(text)
 
 
-def failures(folder: Path, uuid: str | None = None) -> list[str]:
+def failures(folder: str | os.PathLike[str], uuid: str | None = None) -> list[str]:
     """Tell what was ever recorded against one guest, or against any."""
     found = []
-    for path in sorted(folder.glob(f"{uuid or '*'}.failures")):
+    for path in sorted(Path(folder).glob(f"{uuid or '*'}.failures")):
         found += [f"{path.stem}: {line}" for line in path.read_text().splitlines()]
     return found

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from xenmoved.sandbox.host import (
     CRASHED,
@@ -19,8 +18,10 @@ from xenmoved.sandbox.host import (
     process_status,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 DOM0 = 0
 VERSION = "4.17.3"
