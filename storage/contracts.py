@@ -53,6 +53,7 @@ class VolumeInfo:
     size: int
     allocated: int | None
     in_use: str | None
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ _SYNC_FILE_RANGE_WAIT_AFTER: Final = 4
 _LOOP_GET_STATUS64: Final = 0x4C05
 _LOOP_INFO64_SIZE: Final = 232
 
+_AT_FDCWD: Final = -100
+_STATX_BTIME: Final = 0x800
+_STATX_SIZE: Final = 256
+_STATX_BTIME_OFFSET: Final = 80
+
 _BLKFLSBUF: Final = 0x1261
 _BLKSSZGET: Final = 0x1268
 _BLKDISCARD: Final = 0x1277
@@ -44,6 +49,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # The plain name takes 32-bit offsets on 32-bit glibc; other systems have only the plain name.
 _fallocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_statx = getattr(_libc, "statx", None)  # glibc 2.28
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
@@ -75,6 +81,26 @@ def loop_backing(fd: int) -> tuple[int, int, int]:
     status = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64_SIZE))
     device, inode, _, offset = struct.unpack_from("QQQQ", status)
     return device, inode, offset
+
+
+def birth_time(path: os.PathLike[str]) -> int | None:
+    """Moment at which a file was made, in nanoseconds since 1970, symbolic links followed.
+
+    None where the file system does not know.
+    """
+    if _statx is None:
+        return None
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    if _statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, buffer) != 0:
+        number = ctypes.get_errno()
+        if number == errno.ENOSYS:
+            return None
+        raise OSError(number, os.strerror(number))
+    (known,) = struct.unpack_from("I", buffer)
+    if not known & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = struct.unpack_from("qI", buffer, _STATX_BTIME_OFFSET)
+    return int(seconds) * 10**9 + int(nanoseconds)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

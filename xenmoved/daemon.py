@@ -34,6 +34,7 @@ from xenmoved.migration.arrivals import Arrivals
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.reception import Reception
 from xenmoved.migration.recovery import recover
+from xenmoved.migration.retained import expire_copies
 from xenmoved.requests import Requests
 from xenmoved.sync.devices import Buffers
 from xenmoved.toolstack.detect import detect
@@ -130,6 +131,7 @@ class Daemon:
                 notify.ready()
                 beat = tasks.create_task(self._beat())
                 observer = tasks.create_task(host.jobs.observe())
+                keeper = tasks.create_task(expire_copies(host))
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
                 await self._end_jobs()
@@ -139,6 +141,7 @@ class Daemon:
                 await host.links.close()
                 beat.cancel()
                 observer.cancel()
+                keeper.cancel()
                 # What is left is in doubt or waits for a peer: the journal has it.
                 raise _Stop
         except* _Stop:
@@ -191,7 +194,7 @@ class Daemon:
         notify.ready()
 
     async def _reload(self) -> None:
-        """Read the configuration again and use what can change: peers, transfer, timeouts, log.
+        """Read the configuration again and use what can change: peers, transfer, retain and such.
 
         Raises ConfigError; then everything stays as it was.
         """
@@ -202,6 +205,7 @@ class Daemon:
             peers=new.peers,
             transfer=new.transfer,
             timeouts=new.timeouts,
+            retain=new.retain,
             default_pool=new.default_pool if new.default_pool in self._host.pools else None,
             log_level=new.log_level,
         )

@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -39,6 +39,14 @@ CREATE TABLE IF NOT EXISTS jobs (
     job TEXT PRIMARY KEY, started REAL NOT NULL, ended INTEGER NOT NULL, report TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL);
 """
+_LATER_COLUMNS: Final = {
+    "made": ("identity TEXT DEFAULT ''",),
+    "owners": (
+        *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),
+        *("since REAL", "place TEXT NOT NULL DEFAULT ''"),
+    ),
+}
+"""What journals of earlier releases do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +90,37 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class MadeVolume:
-    """A volume that was made for a peer. `size` in bytes."""
+    """A volume that was made for a peer. `size` in bytes.
+
+    `identity` is None until it is known to be there, then its identity, "" where its pool cannot
+    tell.
+    """
 
     migration: str
     pool: str
     name: str
     size: int
     peer: str
+    identity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Whose data a volume holds: `owner` is a guest's uuid, or a sync's source.
+
+    `identity` is the volume's, None where its pool cannot tell. `migration` is the last one that
+    read or wrote it. A copy that is retained is so `since` that moment (seconds since 1970), and
+    its guest went to, or never came from, the peer `place`.
+    """
+
+    pool: str
+    name: str
+    owner: str
+    guest: str = ""
+    identity: str | None = None
+    migration: str = ""
+    since: float | None = None
+    place: str = ""
 
 
 class Journal:
@@ -108,6 +140,8 @@ class Journal:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=FULL")
             database.executescript(_SCHEMA)
+            for table, columns in _LATER_COLUMNS.items():
+                _add_columns(database, table, columns)
             self._database = database
 
         await self._run(work)
@@ -196,17 +230,14 @@ class Journal:
         ]
 
     async def record_made(self, volume: MadeVolume) -> None:
-        """Note a volume, before it is made."""
+        """Note a volume, before it is made, and again when it is there."""
         await self._execute(
-            "INSERT OR REPLACE INTO made VALUES (?,?,?,?,?)",
-            volume.migration,
-            volume.pool,
-            volume.name,
-            volume.size,
-            volume.peer,
+            "INSERT OR REPLACE INTO made (migration, pool, name, size, peer, identity) "
+            "VALUES (?,?,?,?,?,?)",
+            *astuple(volume),
         )
 
-    async def forget_made(self, pool: str, name: str) -> None:
+    async def forget_volume(self, pool: str, name: str) -> None:
         """Forget a volume that was removed."""
         await self._execute("DELETE FROM made WHERE pool=? AND name=?", pool, name)
         await self._execute("DELETE FROM owners WHERE pool=? AND name=?", pool, name)
@@ -216,21 +247,44 @@ class Journal:
     ) -> list[MadeVolume]:
         """Volumes that were made for a migration, or for a peer."""
         rows = await self._select(
-            "SELECT migration, pool, name, size, peer FROM made "
+            "SELECT migration, pool, name, size, peer, identity FROM made "
             "WHERE migration=ifnull(?, migration) AND peer=ifnull(?, peer)",
             migration,
             peer,
         )
         return [MadeVolume(*row) for row in rows]
 
-    async def set_owner(self, pool: str, name: str, owner: str) -> None:
-        """Note whose data a volume holds: a guest's uuid, or a sync's source."""
-        await self._execute("INSERT OR REPLACE INTO owners VALUES (?,?,?)", pool, name, owner)
+    async def record_holding(self, holding: Holding) -> None:
+        """Note whose data a volume holds."""
+        await self._execute(
+            "INSERT OR REPLACE INTO owners "
+            "(pool, name, owner, guest, identity, migration, since, place) "
+            "VALUES (?,?,?,?,?,?,?,?)",
+            *astuple(holding),
+        )
 
-    async def owner(self, pool: str, name: str) -> str | None:
+    async def holding(self, pool: str, name: str) -> Holding | None:
         """Return whose data a volume holds, None when not known."""
-        rows = await self._select("SELECT owner FROM owners WHERE pool=? AND name=?", pool, name)
-        return str(rows[0][0]) if rows else None
+        rows = await self._select(f"{_HOLDING} WHERE pool=? AND name=?", pool, name)
+        return Holding(*rows[0]) if rows else None
+
+    async def retained(self) -> list[Holding]:
+        """Return what was noted of every volume that is retained."""
+        rows = await self._select(f"{_HOLDING} WHERE since IS NOT NULL ORDER BY pool, name")
+        return [Holding(*row) for row in rows]
+
+    async def retain(self, migration: str, place: str) -> None:
+        """Call retained, from now on, the volumes of a migration whose guest is at a peer."""
+        await self._execute(
+            "UPDATE owners SET since=ifnull(since, ?), place=? WHERE migration=?",
+            time.time(),
+            place,
+            migration,
+        )
+
+    async def put_to_use(self, migration: str) -> None:
+        """Call the volumes of a migration whose guest is here now no longer retained."""
+        await self._execute("UPDATE owners SET since=NULL, place='' WHERE migration=?", migration)
 
     async def record_job(self, job: str, started: float, ended: bool, report: object) -> None:
         """Keep a job's report (plain data), dropping the oldest ended ones."""
@@ -282,7 +336,15 @@ class Journal:
 
 
 _UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
+_HOLDING: Final = "SELECT pool, name, owner, guest, identity, migration, since, place FROM owners"
 _INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
+
+
+def _add_columns(database: sqlite3.Connection, table: str, columns: Iterable[str]) -> None:
+    there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+    for column in columns:
+        if column.split()[0] not in there:
+            database.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
 
 def _standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:

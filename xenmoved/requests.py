@@ -56,6 +56,7 @@ from xenmoved.control.peer_api import (
     RemovePeer,
 )
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
+from xenmoved.control.volume_api import DropVolumes, ListVolumes, Volumes
 from xenmoved.jobs import Job
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import PeerLink, fetch_host_key
@@ -75,6 +76,7 @@ from xenmoved.migration.estimate import (
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, choose_mode, guest_rows, make_sync_offer
 from xenmoved.migration.outbound import OutboundMigration, Preflight, preflight
+from xenmoved.migration.retained import drop_chosen, list_volumes
 from xenmoved.migration.syncing import OutboundSync, check_sync
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
@@ -264,6 +266,12 @@ class Requests:
             raise Refused([problem("job-unknown", f"no job is called {wanted}", hint)])
         return report
 
+    async def _list_volumes(self, _: ListVolumes) -> Volumes:
+        return await list_volumes(self._host)
+
+    async def _drop_volumes(self, request: DropVolumes) -> Volumes | Done:
+        return await drop_chosen(self._host, request)
+
     async def _identity_answer(self, _: GetIdentity) -> Identity:
         key = self._identity
         return Identity(self._host.config.node, public_text(key), fingerprint(key), self._port)
@@ -365,6 +373,8 @@ class Requests:
         SetJob: _set,
         ListDoubts: _list_doubts,
         DecideDoubt: _decide,
+        ListVolumes: _list_volumes,
+        DropVolumes: _drop_volumes,
         GetIdentity: _identity_answer,
         FetchPeerKey: _fetch_key,
         ListPeers: _list_peers,

@@ -433,3 +433,21 @@ def test_wrong_options_are_named(kind: str, options: dict[str, object], message:
 def test_listed_names_are_checked_at_once() -> None:
     with pytest.raises(InvalidVolumeName, match="pool p: "):
         open_pool("p", "block", {"devices": {"a/b": "/dev/x"}})
+
+
+def test_a_volume_of_the_same_name_is_another_one(case: Case, opened: Opened) -> None:
+    if case.pool.capacity() is None:
+        pytest.skip("makes no volumes")
+    first = case.pool.create("c", BLOCK)
+    if first.identity is None:
+        pytest.skip("cannot tell")
+    volume = opened(case.pool.open("c", writable=True))
+    volume.write(0, aligned(b"x" * BLOCK))
+    volume.flush()
+    volume.close()
+    found = case.pool.find("c")
+    assert found is not None
+    assert found.identity == first.identity
+    assert [info.identity for info in case.pool.volumes() if info.name == "c"] == [first.identity]
+    case.pool.remove("c")
+    assert case.pool.create("c", BLOCK).identity != first.identity

@@ -19,6 +19,7 @@ Points, each with `:before` and `:after` unless said otherwise:
     ask:MESSAGE                          a question of the source and its answer
     answer:MESSAGE                       the target's work for an answer; `:sent` when it was sent
     landing:make                         a volume is made
+    landing:noted, landing:in-place      the journal's note of it before and after that
     outgoing:start, suspended, stream, rollback, discard    as in `OutgoingImage`; `stream:middle`
     holder:start, ready, done, back      a word to the process that holds the pipes of `xl migrate`
     incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
@@ -39,7 +40,7 @@ from typing import Any
 
 from xenmoved.control.reports import JobKind
 from xenmoved.jobs import Job
-from xenmoved.journal import Journal
+from xenmoved.journal import Journal, MadeVolume
 from xenmoved.link.client import PeerLink
 from xenmoved.link.server import LinkServer
 from xenmoved.main import main
@@ -201,6 +202,9 @@ def install(faults: Faults) -> None:
 
         return label
 
+    def noted(volume: MadeVolume) -> str:
+        return "landing:noted" if volume.identity is None else "landing:in-place"
+
     faults.watch_connections()
     _before_phases(faults)
     _around(faults, Journal, "record_outbound", state("outbound"))
@@ -209,6 +213,7 @@ def install(faults: Faults) -> None:
     _around(faults, ControlSession, "_answer", message("answer"))
     _after_sending(faults)
     _around(faults, Landing, "_make", "landing:make")
+    _around(faults, Journal, "record_made", noted)
     for outgoing in (XlOutgoing, XlLive, XmOutgoing, ColdOutgoing):
         _around_stream(faults, outgoing)
         for step in ("start", "suspended", "rollback", "discard"):

@@ -92,7 +92,16 @@ def test_limits():
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [(10, 10), (0.5, 0.5), ("10", 10), ("60s", 60), ("5m", 300), ("1.5h", 5400), ("250ms", 0.25)],
+    [
+        (10, 10),
+        (0.5, 0.5),
+        ("10", 10),
+        ("60s", 60),
+        ("5m", 300),
+        ("1.5h", 5400),
+        ("250ms", 0.25),
+        ("30d", 2592000),
+    ],
 )
 def test_durations(written, seconds):
     assert parse_duration(written) == seconds
@@ -106,7 +115,7 @@ def test_durations(written, seconds):
         (-1, "-1 is no duration: write it like 60s, 5m"),
         (True, "True is no duration"),
         ("soon", "'soon' is no duration"),
-        ("5 days", "unknown unit 'days' (known: ms, s, m, h)"),
+        ("5 days", "unknown unit 'days' (known: ms, s, m, h, d)"),
     ],
 )
 def test_bad_durations(written, reason):
@@ -126,6 +135,8 @@ def test_bad_durations(written, reason):
         (200, "3m 20s"),
         (7500, "2h 5m"),
         (3605, "1h"),
+        (2592000, "30d"),
+        (90000, "1d 1h"),
     ],
 )
 def test_durations_for_people(seconds, text):

@@ -5,7 +5,9 @@ import sqlite3
 import pytest
 
 from protocol.handover import SourceState, TargetState
-from xenmoved.journal import Inbound, Journal, MadeVolume, Outbound
+from xenmoved.journal import Holding, Inbound, Journal, MadeVolume, Outbound
+
+HOLDING = Holding("images", "web", "uuid", "web", "inode 7", "m2")
 
 
 @pytest.fixture
@@ -36,13 +38,13 @@ async def test_what_is_written_is_there_after_a_restart(journal, tmp_path):
     await journal.record_outbound(leaving("m1", SourceState.COMMIT_SENT))
     await journal.record_inbound(coming("m2", TargetState.READY))
     await journal.record_made(MadeVolume("m2", "images", "web", 4096, "host-a"))
-    await journal.set_owner("images", "web", "uuid")
+    await journal.record_holding(HOLDING)
     again = await reopened(journal, tmp_path)
     try:
         assert await again.unsettled_outbound() == [leaving("m1", SourceState.COMMIT_SENT)]
         assert await again.unsettled_inbound() == [coming("m2", TargetState.READY)]
         assert await again.made(migration="m2") == await again.made(peer="host-a")
-        assert await again.owner("images", "web") == "uuid"
+        assert await again.holding("images", "web") == HOLDING
     finally:
         await again.close()
 
@@ -95,10 +97,10 @@ async def test_a_new_arrival_supersedes_what_was_left_of_that_guest(journal):
 
 async def test_a_volume_that_was_removed_is_forgotten_with_its_owner(journal):
     await journal.record_made(MadeVolume("m1", "images", "web", 4096, "host-a"))
-    await journal.set_owner("images", "web", "uuid")
-    await journal.forget_made("images", "web")
+    await journal.record_holding(HOLDING)
+    await journal.forget_volume("images", "web")
     assert await journal.made() == []
-    assert await journal.owner("images", "web") is None
+    assert await journal.holding("images", "web") is None
 
 
 async def test_old_jobs_are_dropped_but_never_one_that_has_not_ended(journal, monkeypatch):
@@ -130,3 +132,37 @@ async def test_closing_twice_is_no_error_and_using_it_unopened_is(tmp_path):
     await journal.open()
     await journal.close()
     await journal.close()
+
+
+async def test_a_volume_is_retained_from_the_first_moment_that_its_guest_is_elsewhere(journal):
+    await journal.record_holding(HOLDING)
+    assert await journal.retained() == []
+    await journal.retain("m1", "host-b")  # another migration's
+    assert await journal.retained() == []
+    await journal.retain("m2", "host-b")
+    (first,) = await journal.retained()
+    assert (first.since is not None, first.place) == (True, "host-b")
+    await journal.retain("m2", "host-b")  # as after a crash
+    assert await journal.retained() == [first]
+    await journal.put_to_use("m2")
+    assert await journal.retained() == []
+    assert await journal.holding("images", "web") == HOLDING
+
+
+async def test_a_journal_of_an_earlier_release_is_read(tmp_path):
+    """It knew neither identities nor what is retained; its volumes count as ours all the same."""
+    path = tmp_path / "journal.db"
+    with sqlite3.connect(path) as old:
+        old.execute(
+            "CREATE TABLE made (migration, pool, name, size, peer, PRIMARY KEY (pool, name))"
+        )
+        old.execute("CREATE TABLE owners (pool, name, owner, PRIMARY KEY (pool, name))")
+        old.execute("INSERT INTO made VALUES ('m1', 'images', 'web', 4096, 'host-a')")
+        old.execute("INSERT INTO owners VALUES ('images', 'web', 'uuid')")
+    for _ in range(2):
+        journal = Journal(path)
+        await journal.open()
+        (made,) = await journal.made()
+        assert made == MadeVolume("m1", "images", "web", 4096, "host-a", identity="")
+        assert await journal.holding("images", "web") == Holding("images", "web", "uuid")
+        await journal.close()

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from protocol.schema import Pattern, Range
 from xenmoved.config.keys import parse_public_key
 from xenmoved.config.units import parse_duration, parse_limit, parse_size
+
+NEVER: Final = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,19 @@ def parse_bridges(written: object) -> dict[str, str]:
     return dict(written)
 
 
+def parse_age(written: object) -> float | None:
+    """Return a duration in seconds, None for ``never``. Raises ValueError."""
+    if written is None or written == NEVER:
+        return None
+    try:
+        return parse_duration(written)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {NEVER!r}") from None
+
+
 Size = Annotated[int, Parsed(parse_size)]
 Limit = Annotated[int | None, Parsed(parse_limit)]
+Age = Annotated[float | None, Parsed(parse_age)]
 Duration = Annotated[float, Parsed(parse_duration)]
 AbsolutePath = Annotated[Path, Parsed(parse_path)]
 Port = Annotated[int, Range(1, 65535)]

@@ -18,6 +18,7 @@ from protocol.messages import Action
 from protocol.schema import Length, Pattern, Range
 from xenmoved.config.fields import (
     AbsolutePath,
+    Age,
     BridgeNames,
     ConfigName,
     Duration,
@@ -173,6 +174,13 @@ class Timeouts:
     keepalive: Duration = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Retain:
+    """How long volumes are kept whose guest has moved away, in seconds; None is for ever."""
+
+    age: Age = None
+
+
 def short_hostname() -> str:
     """Return the host's name without its domain."""
     return socket.gethostname().partition(".")[0] or "localhost"
@@ -196,4 +204,5 @@ class Config:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     transfer: Transfer = field(default_factory=Transfer)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    retain: Retain = field(default_factory=Retain)
     log_level: LogLevel = LogLevel.INFO

@@ -1,4 +1,4 @@
-"""Sizes and durations as operators write them: ``500GiB``, ``80M``, ``60s``, ``5m``."""
+"""Sizes and durations as operators write them: ``500GiB``, ``80M``, ``60s``, ``5m``, ``30d``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _SECONDS = {
     "s": Fraction(1),
     "m": Fraction(60),
     "h": Fraction(3600),
+    "d": Fraction(86400),
 }
 
 
@@ -92,13 +93,14 @@ def format_size(size: int, *, exact: bool = False) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration for people: ``450ms``, ``12s``, ``3m 20s``, ``2h 5m``."""
+    """Return a duration for people: ``450ms``, ``12s``, ``3m 20s``, ``2h 5m``, ``30d``."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     if seconds < 10 and seconds != int(seconds):
         return f"{seconds:.1f}s"
     whole = round(seconds)
-    parts = [(whole // 3600, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h")]
+    parts += [(whole // 60 % 60, "m"), (whole % 60, "s")]
     while parts[0][0] == 0:
         parts.pop(0)
     return " ".join(f"{number}{unit}" for number, unit in parts[:2] if number)

@@ -103,7 +103,7 @@ class TransferOptions:
     so that the next try sends only what is missing. `overwrite`: volumes that are there and not
     known to be this guest's may be used. `max_downtime`: the guest may stand still for no
     longer, as far as can be told before. `hold`: it is suspended only when `SetJob` takes that
-    back.
+    back. `remove_source`: verify, and drop the volumes here when the guest has moved.
     """
 
     rate_limit: U63 | None = None
@@ -114,6 +114,7 @@ class TransferOptions:
     overwrite: bool = False
     max_downtime: Seconds | None = None
     hold: bool = False
+    remove_source: bool = False
 
 
 @CONTROL.add

@@ -51,6 +51,17 @@ def volumes(parsed_args: Namespace, **_: Any) -> list[str]:
     return _words(disk.volume or disk.path for guest in answer.guests for disk in guest.disks)
 
 
+def copies(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the volumes that are kept of guests that went away."""
+    return _words(f"{row.pool}:{row.name}" for row in _retained(parsed_args))
+
+
+def guests_of_copies(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the guests of which volumes are kept."""
+    kept = (row.retained.guest for row in _retained(parsed_args) if row.retained is not None)
+    return _words(dict.fromkeys(kept))
+
+
 def peers(parsed_args: Namespace, **_: Any) -> list[str]:
     """Return the names of the peers."""
     from xenmoved.control.peer_api import ListPeers, Peers
@@ -75,6 +86,13 @@ def doubts(parsed_args: Namespace, **_: Any) -> list[str]:
 
     answer = _ask(parsed_args, ListDoubts(reach=False), Doubts)
     return _words(row.job for row in answer.doubts) if answer else []
+
+
+def _retained(parsed_args: Namespace) -> list[Any]:
+    from xenmoved.control.volume_api import ListVolumes, Volumes
+
+    answer = _ask(parsed_args, ListVolumes(), Volumes)
+    return [row for row in answer.volumes if row.retained is not None] if answer else []
 
 
 def _jobs(parsed_args: Namespace, *, ended: bool) -> list[str]:

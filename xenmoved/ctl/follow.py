@@ -16,7 +16,7 @@ from xenmoved.ctl import job_views
 from xenmoved.ctl.daemon import Daemon, fields_of
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
-from xenmoved.ctl.text import line
+from xenmoved.ctl.text import indent, line
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -185,6 +185,8 @@ def conclude(output: Output, report: JobReport) -> Exit:
     if report.state is JobState.DONE:
         output.note(line(), job_views.outcome(report), line())
         output.note(*job_views.summary(report, time.time()))
+        if report.problem is not None and not output.as_json:
+            output.tell(line(report.problem.text), *indent([line(report.problem.hint)]))
         return Exit.OK
     if any(volume.rounds for volume in report.volumes):
         output.note(line(), *job_views.summary(report, time.time()), line())

@@ -56,7 +56,7 @@ def build_parser() -> Parser:
     _add_global_options(parser, top=True)
     parser.set_defaults(verb="status", watch=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
-    for add in (_add_views, _add_transfers, _add_jobs, _add_peers, _add_set_up):
+    for add in (_add_views, _add_transfers, _add_jobs, _add_volumes, _add_peers, _add_set_up):
         add(verbs)
     return parser
 
@@ -164,6 +164,12 @@ def _add_transfers(verbs: Any) -> None:
         action="store_true",
         help="copy the disks and keep them close, and suspend the guest only at 'cutover'",
     )
+    for parser in (plan, migrate):
+        parser.add_argument(
+            "--remove-source",
+            action="store_true",
+            help="verify everything, and remove the volumes here when the guest has moved",
+        )
     sync = _add_verb(
         verbs,
         "sync",
@@ -310,6 +316,29 @@ def _add_job(parser: Parser, completer: Callable[..., list[str]], **options: Any
         "job", metavar="JOB", help="its id, the start of it, or the name of a guest", **options
     )
     _complete(job, completer)
+
+
+def _add_volumes(verbs: Any) -> None:
+    volumes = _add_verb(
+        verbs,
+        "volumes",
+        "list the volumes of all pools, and which are kept of guests that went away",
+        examples="xenmovectl volumes\nxenmovectl volumes drop --guest web",
+    )
+    of_volume = volumes.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
+    drop = _add_verb(
+        of_volume,
+        "drop",
+        "remove what is kept of a guest that went away",
+        verb="volumes drop",
+        examples="xenmovectl volumes drop images:web-root\n"
+        "xenmovectl volumes drop --guest web --yes",
+    )
+    volume = drop.add_argument("volume", metavar="POOL:NAME", nargs="?", help="one volume")
+    _complete(volume, completion.copies)
+    guest = drop.add_argument("--guest", metavar="NAME", help="all volumes of that guest, or uuid")
+    _complete(guest, completion.guests_of_copies)
+    drop.add_argument("--yes", action="store_true", help="remove them without being asked")
 
 
 def _add_peers(verbs: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
 
 from xenmoved.control.api import DecideDoubt, Decision, Done, DoubtRow, Doubts, ListDoubts, Risk
+from xenmoved.ctl.confirm import confirm
 from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
@@ -30,7 +30,8 @@ def run_recover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     risk = daemon.ask(question, Risk, timeout=None, refusal=Exit.REFUSED)
     if not args.yes:
         output.tell(*_warning(risk))
-        _confirm(risk)
+        instead = "say --yes when all of that is made sure"
+        confirm(risk.guest, otherwise="nothing was decided", instead=instead)
     order = DecideDoubt(risk.job, decision, confirmed=True)
     answer = daemon.ask(order, Done, timeout=None, refusal=Exit.REFUSED)
     if output.as_json:
@@ -99,15 +100,3 @@ def _warning(risk: Risk) -> list[Line]:
     if risk.look:
         lines += [line("Make sure first:"), *indent(line(f"- {look}") for look in risk.look)]
     return lines
-
-
-def _confirm(risk: Risk) -> None:
-    """Have the operator type the guest's name. Raises CommandError."""
-    if not sys.stdin.isatty():
-        text = "there is no terminal to ask whether this is meant"
-        raise CommandError(Exit.USAGE, ("usage", text, "say --yes when all of that is made sure"))
-    sys.stderr.write(f"Type {risk.guest} to go on: ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip() != risk.guest:
-        text = "nothing was decided"
-        raise CommandError(Exit.FAILED, ("not-confirmed", text, ""))

@@ -41,6 +41,7 @@ from xenmoved.ctl.output import Output
 from xenmoved.ctl.parser import AUTO
 from xenmoved.ctl.recover_verb import run_recover
 from xenmoved.ctl.text import line
+from xenmoved.ctl.volumes_verb import run_drop, run_volumes
 
 Verb = Callable[[Daemon, Output, Namespace], Exit]
 
@@ -177,6 +178,8 @@ VERBS: Final[dict[str, Verb]] = {
     "cutover": run_cutover,
     "set": run_set,
     "recover": run_recover,
+    "volumes": run_volumes,
+    "volumes drop": run_drop,
     "identity": run_identity,
     "completion": run_completion,
     "peer list": peer_verbs.run_list,
@@ -191,7 +194,11 @@ def _mode(args: Namespace) -> Mode | None:
 
 
 def _options(args: Namespace) -> TransferOptions:
-    """Return the choices that the verb knows."""
+    """Return the choices that the verb knows. Raises CommandError."""
+    if getattr(args, "remove_source", False) and args.verify is False:
+        text = "--remove-source and --no-verify exclude each other"
+        hint = "volumes are removed only when the other host is known to have the same"
+        raise CommandError(Exit.USAGE, ("usage", text, hint))
     return TransferOptions(
         rate_limit=args.rate_limit,
         compression=args.compress,
@@ -201,6 +208,7 @@ def _options(args: Namespace) -> TransferOptions:
         overwrite=args.overwrite,
         max_downtime=getattr(args, "max_downtime", None),
         hold=getattr(args, "hold", False),
+        remove_source=getattr(args, "remove_source", False),
     )
 
 

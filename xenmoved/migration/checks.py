@@ -8,10 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from protocol.messages import Action, GuestOffer, Mode, Offer, Placement, Problem, VolumeOffer
-from storage.contracts import Pool
+from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
+from xenmoved.journal import Holding
+from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Domain, HostInfo, ToolstackError
@@ -200,12 +202,23 @@ class _VolumeChecks:
         if users:
             text = f"{shown} on {self._node} is in use: {', '.join(users)}"
             self._note("volume-in-use", text, "only a volume that nobody uses can be written")
-        owner = await self._host.journal.owner(pool.name, volume.name)
-        if owner != owner_of(self._peer.name, self._offer) and not self._offer.overwrite:
-            text = f"{shown} on {self._node} exists, and is not known to be a copy of this volume"
-            hint = "if what is in it may be lost, say --overwrite; else rename or remove it"
-            self._note("volume-exists", text, hint)
+        if not self._offer.overwrite:
+            self._check_owner(await self._host.journal.holding(pool.name, volume.name), info)
         return Placement(pool.name, volume.name, fresh=False, zeroed=False)
+
+    def _check_owner(self, holding: Holding | None, info: VolumeInfo) -> None:
+        """Note it when a volume that is there is not known to be a copy of the offered one."""
+        shown = f"{info.pool}:{info.name} on {self._node}"
+        hint = "if what is in it may be lost, say --overwrite; else rename or remove it"
+        if holding is None:
+            text = f"{shown} exists, and is not known to be a copy of this volume"
+        elif not is_held(holding, info):
+            text = f"{shown} is another volume than the copy that was there: it was made anew since"
+        elif holding.owner == owner_of(self._peer.name, self._offer):
+            return
+        else:
+            text = f"{shown} exists, and is a copy of another guest's: {_whose(holding)}"
+        self._note("volume-exists", text, hint)
 
     async def space_problems(self) -> list[Problem]:
         """Check the new volumes together against the space of their pools and the quota."""
@@ -246,13 +259,17 @@ class _VolumeChecks:
         self.problems.append(problem(code, text, hint))
 
 
+def _whose(holding: Holding) -> str:
+    return f"{holding.guest}, uuid {holding.owner}" if holding.guest else holding.owner
+
+
 async def quota_used(host: Host, peer: str) -> int:
     """Bytes of the volumes that were made for a peer and are still there."""
     used = 0
     for made in await host.journal.made(peer=peer):
         pool = host.pools.get(made.pool)
         info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
-        used += info.size if info is not None else 0
+        used += info.size if info is not None and is_made(made, info) else 0
     return used
 
 

@@ -282,6 +282,9 @@ class InboundMigration:
         if self.state is TargetState.STARTED:
             self._job.enter(Phase.TIDY)
             await self._install_config()
+            await self._host.journal.put_to_use(self.migration)
+        else:  # copies that were there before, and what `keep_partial` leaves
+            await self._host.journal.retain(self.migration, self.peer)
         if self._unfinished is None:
             self._host.clear_spool(self.migration)
             await self._record(self.state, settled=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -13,8 +14,9 @@ from protocol.errors import Code, ProtocolError
 from protocol.messages import Placement, VolumeOffer
 from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists
-from xenmoved.journal import Journal, MadeVolume
+from xenmoved.journal import Holding, Journal, MadeVolume
 from xenmoved.link.channel import Channel
+from xenmoved.migration.holdings import is_made, known_holding
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
@@ -43,9 +45,11 @@ class Landing:
         self.progress: list[VolumeProgress] = []
 
     async def provision(
-        self, offers: Sequence[VolumeOffer], placements: Sequence[Placement], owner: str
+        self, offers: Sequence[VolumeOffer], placements: Sequence[Placement], owner: str, guest: str
     ) -> None:
         """Make what is missing and open every volume for writing. Raises StorageError.
+
+        `owner` and `guest` (a name, empty without one) say whose data the volumes are to hold.
 
         What is made is in the journal before it is there, so that it can be removed after a crash.
         Raises ProtocolError when the source gives up meanwhile, as `stop` waits for the end of it.
@@ -54,9 +58,11 @@ class Landing:
             for offer, placement in zip(offers, placements, strict=True):
                 if self._sealed:
                     raise ProtocolError(Code.UNEXPECTED, "given up while its volumes were made")
-                await self._provide(offer, placement, owner)
+                await self._provide(offer, placement, owner, guest)
 
-    async def _provide(self, offer: VolumeOffer, placement: Placement, owner: str) -> None:
+    async def _provide(
+        self, offer: VolumeOffer, placement: Placement, owner: str, guest: str
+    ) -> None:
         pool = self._host.pools[placement.pool]
         if placement.fresh:
             made = MadeVolume(
@@ -65,7 +71,7 @@ class Landing:
             await self._make(made)
         volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
         self._volumes.append(volume)
-        await self._host.journal.set_owner(placement.pool, placement.name, owner)
+        await self._claim(placement, owner, guest)
         shown = f"{placement.pool}:{placement.name}"
         self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
 
@@ -125,11 +131,27 @@ class Landing:
                 raise VolumeExists(f"volume {made.pool}:{made.name} was made by somebody else")
             await journal.record_made(made)
             try:
-                await asyncio.to_thread(pool.create, made.name, made.size)
+                info = await asyncio.to_thread(pool.create, made.name, made.size)
             except StorageError:
                 # Nothing was made, and what is there under this name now is somebody else's.
-                await journal.forget_made(made.pool, made.name)
+                await journal.forget_volume(made.pool, made.name)
                 raise
+            await journal.record_made(replace(made, identity=info.identity or ""))
+
+    async def _claim(self, placement: Placement, owner: str, guest: str) -> None:
+        """Note whose data a volume is to hold. A copy that is retained is so until it is in use."""
+        before = None
+        if not placement.fresh:
+            before = await known_holding(self._host, placement.pool, placement.name)
+        info = await asyncio.to_thread(self._host.pools[placement.pool].find, placement.name)
+        holding = Holding(
+            *(placement.pool, placement.name, owner, guest),
+            identity=info.identity if info is not None else None,
+            migration=self._migration,
+        )
+        if before is not None and before.owner == owner:
+            holding = replace(holding, since=before.since, place=before.place)
+        await self._host.journal.record_holding(holding)
 
     async def _close_volumes(self) -> None:
         volumes, self._volumes = self._volumes, []
@@ -155,12 +177,24 @@ class _Sized:
 
 
 async def remove_made(host: Host, migration: str) -> None:
-    """Remove the volumes that were made for a migration. Raises StorageError."""
+    """Remove the volumes that were made for a migration. Raises StorageError.
+
+    One that may be somebody else's stays: there was a crash while it was to be made, or it is
+    another one by now.
+    """
     for made in await host.journal.made(migration=migration):
         pool = host.pools.get(made.pool)
         if pool is None:
             log.error("volume %s:%s is left: its pool is gone", made.pool, made.name)
             continue
-        await asyncio.to_thread(pool.remove, made.name)
-        await host.journal.forget_made(made.pool, made.name)
-        log.info("removed volume %s:%s", made.pool, made.name)
+        info = await asyncio.to_thread(pool.find, made.name)
+        if info is not None and not is_made(made, info):
+            log.error(
+                "volume %s:%s stays, as it is not certain to be the one that was made for a "
+                "migration that failed: look at it, and remove it if nobody needs it",
+                *(made.pool, made.name),
+            )
+        else:
+            await asyncio.to_thread(pool.remove, made.name)
+            log.info("removed volume %s:%s", made.pool, made.name)
+        await host.journal.forget_volume(made.pool, made.name)

@@ -23,6 +23,7 @@ from protocol.schema import build, plain
 from storage.errors import StorageError
 from storage.opening import open_source
 from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
+from xenmoved.migration.holdings import known_holding
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, ToolstackError
@@ -145,6 +146,8 @@ async def make_offer(
             paths.append(disk.path)
         except (StorageError, Refused) as error:
             problems += problems_of(error)
+    if options.remove_source:
+        problems += await asyncio.to_thread(_unremovable, host, paths)
     try:
         offer = Offer(
             action=Action.MIGRATE,
@@ -157,6 +160,22 @@ async def make_offer(
         return Sending(build(Offer, plain(offer)), tuple(paths)), problems
     except SchemaError as error:
         return None, [*problems, problem("guest", f"{guest} cannot be described: {error}")]
+
+
+def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
+    """Find the volumes that cannot be dropped when their guest has moved."""
+    hint = "leave out --remove-source, and remove the volumes by hand when it has moved"
+    found = []
+    for path in paths:
+        located = host.pool_of(path)
+        if located is None:
+            found.append(problem("remove-source", f"{path} is in no pool: it would stay", hint))
+        elif located[0].capacity() is None:
+            text = (
+                f"{path} is in pool {located[0].name}, whose volumes are made and removed by hand"
+            )
+            found.append(problem("remove-source", text, hint))
+    return found
 
 
 async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None, list[Problem]]:
@@ -194,9 +213,9 @@ async def _known_uuid(host: Host, disks: Collection[str]) -> str:
     """Return the uuid that the guest of these disks had when it was last moved, or a new one."""
     for path in disks:
         if (located := host.pool_of(path)) is not None:
-            owner = await host.journal.owner(located[0].name, located[1])
-            if owner is not None and _is_uuid(owner):
-                return owner
+            holding = await known_holding(host, located[0].name, located[1])
+            if holding is not None and _is_uuid(holding.owner):
+                return holding.owner
     return str(uuid4())
 
 

@@ -34,9 +34,11 @@ from xenmoved.logs import log_context
 from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.disks import Disks
+from xenmoved.migration.holdings import claim
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, guest_state, make_offer
 from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.retained import drop_source
 from xenmoved.migration.transfer import Transfer, is_link_loss
 from xenmoved.migration.verdicts import verdict
 from xenmoved.problems import (
@@ -97,6 +99,8 @@ class OutboundMigration:
         self._image = _image(host, job, self._migration)
         self._ownership = Ownership(host, job, self._migration, self._image)
         self._transfer = Transfer(host, job, sending, options)
+        self._remove_source = options.remove_source
+        self._verified = False
 
     async def run(self) -> None:
         """Do all of it; returns when the job has ended. Raises only CancelledError."""
@@ -111,7 +115,8 @@ class OutboundMigration:
                 await take_back(self._ownership, error)
             if job.suspended_at is not None and self._ownership.started_at is not None:
                 job.blackout = self._ownership.started_at - job.suspended_at
-            await conclude(self._host, job, self._ownership)
+            remove = self._remove_source and self._verified
+            await conclude(self._host, job, self._ownership, remove_source=remove)
 
     async def _migrate(self) -> None:
         job = self._job
@@ -127,9 +132,9 @@ class OutboundMigration:
     async def _claim_volumes(self) -> None:
         """Note whose data the volumes hold, for the day when the guest comes back."""
         guest = self._sending.offer.guest
+        assert guest is not None
         for path in self._sending.paths:
-            if guest is not None and (located := self._host.pool_of(path)) is not None:
-                await self._host.journal.set_owner(located[0].name, located[1], guest.uuid)
+            await claim(self._host, path, guest.uuid, guest.name, self._migration)
 
     async def _send_all(self, link: PeerLink, dialogue: Dialogue) -> None:
         """Copy, suspend and send everything, until the target waits for the commit."""
@@ -151,9 +156,7 @@ class OutboundMigration:
         await self._ownership.happen(SourceEvent.SUSPENDING)
         await self._image.start()
         await disks.first_round()
-        if self._transfer.verify:
-            self._job.enter(Phase.VERIFY)
-            await disks.verify()
+        await self._verify(disks)
         await self._image.suspended()
         disks.finish()
         self._job.enter(Phase.READY)
@@ -179,12 +182,17 @@ class OutboundMigration:
             job.enter(Phase.FINAL_DELTA)
             await close
             await disks.final_round()
-            if self._transfer.verify:
-                job.enter(Phase.VERIFY)
-                await disks.verify()
+            await self._verify(disks)
         disks.finish()
         job.enter(Phase.READY)
         await dialogue.ask(memory.result(), Ready)
+
+    async def _verify(self, disks: Disks) -> None:
+        """Compare all volumes in full, if that is wanted, now that nobody writes to them."""
+        if self._transfer.verify:
+            self._job.enter(Phase.VERIFY)
+            await disks.verify()
+            self._verified = True
 
     async def _check_still_running(self) -> None:
         state = await guest_state(self._host, self._job.guest)
@@ -230,13 +238,18 @@ async def take_back(ownership: Ownership, error: BaseException) -> None:
         await ownership.happen(SourceEvent.LINK_LOST if lost else SourceEvent.FAILED)
 
 
-async def conclude(host: Host, job: Job, ownership: Ownership) -> None:
-    """End the job according to who owns the guest now, and see an operator's decision confirmed."""
-    await _end(host, job, ownership)
+async def conclude(
+    host: Host, job: Job, ownership: Ownership, *, remove_source: bool = False
+) -> None:
+    """End the job according to who owns the guest now, and see an operator's decision confirmed.
+
+    With `remove_source` the volumes of a guest that has moved are dropped, if all is clear.
+    """
+    await _end(host, job, ownership, remove_source=remove_source)
     await ownership.confirm()
 
 
-async def _end(host: Host, job: Job, ownership: Ownership) -> None:
+async def _end(host: Host, job: Job, ownership: Ownership, *, remove_source: bool) -> None:
     unfinished = ownership.unfinished
     decided = verdict(ownership.state, job.guest, job.peer, job.job)
     if ownership.state in (SourceState.DONE, SourceState.GIVEN_UP):
@@ -245,10 +258,14 @@ async def _end(host: Host, job: Job, ownership: Ownership) -> None:
             await host.toolstack.retire_config(job.guest)
         except (ToolstackError, OSError) as error:
             log.warning("the configuration of %s stays as it is: %s", job.guest, error)
+        await host.journal.retain(ownership.migration, job.peer)
         if unfinished is None:
             await ownership.settle()
         log.info("%s is on %s now", job.guest, job.peer)
-        await host.jobs.end(job, JobState.DONE, unfinished or decided)
+        remark = unfinished or decided
+        if remove_source and remark is None:
+            remark = await _remove_source(host, job, ownership.migration)
+        await host.jobs.end(job, JobState.DONE, remark)
         return
     found = (
         decided
@@ -267,6 +284,15 @@ async def _end(host: Host, job: Job, ownership: Ownership) -> None:
         log.error("%s stays here: %s", job.guest, found.text)
     state = JobState.ABORTED if found.code == "aborted" else JobState.FAILED
     await host.jobs.end(job, state, unfinished or found)
+
+
+async def _remove_source(host: Host, job: Job, migration: str) -> Problem | None:
+    left = await drop_source(host, migration, job.job)
+    if not left:
+        return None
+    text = f"{job.guest} has moved, and copies of its volumes stay here: {left[0].text}"
+    log.warning("%s", text)
+    return problem("copies-kept", text, f"then: xenmovectl volumes drop --guest {job.guest}")
 
 
 async def _is_where_it_was(host: Host, job: Job) -> bool:

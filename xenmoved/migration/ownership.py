@@ -70,6 +70,11 @@ class Ownership:
         """Moment (monotonic) of the target's word that the guest runs there."""
 
     @property
+    def migration(self) -> str:
+        """Id of the migration."""
+        return self._migration
+
+    @property
     def settled(self) -> bool:
         """Whether nothing is left to do for the state."""
         return self._settled
@@ -204,6 +209,7 @@ class Ownership:
         log.error("%s; %s", found.text, found.hint)
         await self._host.jobs.amend(job.job, JobState.FAILED, found)
         if self.state is SourceState.LOST:
+            await self._host.journal.put_to_use(self._migration)
             text = f"the configuration of {job.guest} was not put back"
             await self._tidy(self._host.toolstack.restore_config(job.guest), text)
 

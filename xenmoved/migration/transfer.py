@@ -38,7 +38,8 @@ class Transfer:
         self._sending = sending
         self._compression = Compression(options.compression or configured.compression.value)
         self._keep_partial = options.keep_partial
-        self.verify = configured.verify if options.verify is None else options.verify
+        verify = configured.verify if options.verify is None else options.verify
+        self.verify = verify or options.remove_source
         self.limiter = job.steering.limiter
 
     @asynccontextmanager

@@ -20,6 +20,7 @@ from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
 T = TypeVar("T")
 
 _AUTO: Final = "auto"
+_MOVED: Final = ".moved"
 
 
 def is_block_device(path: str) -> bool:
@@ -66,6 +67,21 @@ class ConfigFolder:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             return raw.decode("latin-1")
+
+    async def read_all(self) -> dict[str, str]:
+        """Texts of the files here and in `auto`, by path, but for those of guests that moved away.
+
+        A file too large to be a guest's configuration is none.
+        """
+        return await self._call(self._read_all)
+
+    def _read_all(self) -> dict[str, str]:
+        found = {}
+        for folder in (self._folder, self._folder / _AUTO):
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if path.is_file() and path.suffix != _MOVED and path.stat().st_size <= TEXT_LIMIT:
+                    found[str(path)] = self._read(path) or ""
+        return found
 
     async def describe(self, name: str) -> Domain | None:
         """Describe the domain that NAME.cfg would start, None without one."""
@@ -187,7 +203,7 @@ class ConfigFolder:
                 entry.replace(self._folder / f"{name}.auto.moved")
             sync_folder(entry.parent)
         if path.exists():
-            path.replace(self._path(name, ".moved"))
+            path.replace(self._path(name, _MOVED))
         if self._folder.is_dir():
             sync_folder(self._folder)
 
@@ -196,7 +212,7 @@ class ConfigFolder:
         await self._call(self._restore, name)
 
     def _restore(self, name: str) -> None:
-        path, moved = self._path(name), self._path(name, ".moved")
+        path, moved = self._path(name), self._path(name, _MOVED)
         if not moved.exists():
             return
         if path.exists():

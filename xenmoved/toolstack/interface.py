@@ -256,6 +256,12 @@ class Toolstack(Protocol):
     async def read_config(self, name: str) -> str | None:
         """Text of the domain's configuration file (CONFIG_DIR/NAME.cfg), None without one."""
 
+    async def configurations(self) -> dict[str, str]:
+        """Texts of all configuration files of guests here, by path, but for those disabled.
+
+        Raises ToolstackError when one cannot be read.
+        """
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:

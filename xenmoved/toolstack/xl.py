@@ -164,6 +164,10 @@ class XlToolstack:
         """Text of CONFIG_DIR/NAME.cfg, None without one."""
         return await self._configs.read(name)
 
+    async def configurations(self) -> dict[str, str]:
+        """Texts of all configuration files of guests here, by path, but for those disabled."""
+        return await self._configs.read_all()
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:
