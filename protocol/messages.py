@@ -76,10 +76,21 @@ class Ping:
     """Ask for an answer, and for what the other side lets this one do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What new volumes in a pool may take, in bytes; None where that is not limited."""
+
+    pool: PoolName
+    free: U63 | None
+
+
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """What the asker may do there. A quota of None is no limit."""
+    """What the asker may do there, and what fits there, in bytes. A quota of None is no limit.
+
+    `room` has the pools in which it may make volumes.
+    """
 
     toolstack: Name
     xen_version: Text
@@ -88,6 +99,8 @@ class Pong:
     guests: Names
     quota: U63 | None
     quota_used: U63
+    free_memory: U63
+    room: Annotated[tuple[Room, ...], Length(0, 256)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ class Daemon:
                 keeper = tasks.create_task(expire_copies(host))
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
+                requests.evacuations.end()
                 await self._end_jobs()
                 arrivals.stop()
                 await control.stop()

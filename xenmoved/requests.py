@@ -42,6 +42,13 @@ from xenmoved.control.api import (
     Status,
     WatchJob,
 )
+from xenmoved.control.evacuation_api import (
+    Evacuation,
+    PlanEvacuation,
+    StartEvacuation,
+    StopEvacuation,
+    WatchEvacuation,
+)
 from xenmoved.control.peer_api import (
     AddPeer,
     FetchPeerKey,
@@ -57,6 +64,7 @@ from xenmoved.control.peer_api import (
 )
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
 from xenmoved.control.volume_api import DropVolumes, ListVolumes, Volumes
+from xenmoved.evacuation import Evacuations
 from xenmoved.jobs import Job
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import PeerLink, fetch_host_key
@@ -74,9 +82,10 @@ from xenmoved.migration.estimate import (
     look,
 )
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import Sending, choose_mode, guest_rows, make_sync_offer
-from xenmoved.migration.outbound import OutboundMigration, Preflight, preflight
+from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
+from xenmoved.migration.outbound import Preflight, preflight
 from xenmoved.migration.retained import drop_chosen, list_volumes
+from xenmoved.migration.starting import Starter
 from xenmoved.migration.syncing import OutboundSync, check_sync
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
@@ -111,13 +120,18 @@ class Requests:
         self._port = port
         self._reload = reload
         self._tasks = tasks
-        self._starting = asyncio.Lock()
+        self._starter = Starter(host, tasks)
+        self.evacuations = Evacuations(host, self._starter, tasks)
 
     async def answer(self, request: Any) -> AsyncIterator[object]:
         """Yield the answers to one request. Raises what `xenmoved.problems` knows."""
         if isinstance(request, WatchJob):
             async for report in self._watch(request):
                 yield report
+            return
+        if isinstance(request, WatchEvacuation):
+            async for evacuation in self.evacuations.watch(request):
+                yield evacuation
             return
         handler = self._handlers.get(type(request))
         if handler is None:
@@ -143,17 +157,12 @@ class Requests:
         return Guests(tuple(await guest_rows(self._host)))
 
     async def _plan(self, request: PlanMigration) -> Plan:
-        job = await self._new_job(request)
+        job = await self._starter.new_job(request)
         found = await preflight(self._host, request.guest, request.peer, job, request.options)
         guess = None
         if not found.problems and found.sending is not None:
             guess = await self._estimate(job, found.sending, found.placements)
         return _plan_of(job, found, guess)
-
-    async def _new_job(self, request: PlanMigration | StartMigration) -> Job:
-        mode = request.mode or await choose_mode(self._host, request.guest)
-        steering = Steering.of(request.options, self._host.config.transfer)
-        return Job(JobKind.MIGRATE, request.guest, request.peer, mode, steering=steering)
 
     async def _estimate(
         self, job: Job, sending: Sending, placements: Sequence[Placement]
@@ -172,22 +181,10 @@ class Requests:
             for size, placement, path in zip(data, placements, sending.paths, strict=False)
         ]
         rates = Rates(min(sent, limit or sent), read)
-        return estimate(disks, _memory_of(sending), rates, job.mode)
+        return estimate(disks, sending.memory, rates, job.mode)
 
     async def _migrate(self, request: StartMigration) -> JobReport:
-        job = await self._new_job(request)
-        if job.mode is Mode.COLD and (request.options.hold or request.options.max_downtime):
-            text = f"{job.guest} does not run: there is nothing to hold, and no downtime to limit"
-            raise Refused([problem("usage", text, "leave out --hold and --max-downtime")])
-        async with self._starting:
-            found = await preflight(self._host, request.guest, request.peer, job, request.options)
-            if found.problems or found.sending is None:
-                raise Refused(found.problems)
-            job.memory_total = _memory_of(found.sending)
-            await self._host.jobs.add(job)
-        migration = OutboundMigration(self._host, job, found.sending, request.options)
-        job.task = self._tasks.create_task(migration.run())
-        return job.report()
+        return (await self._starter.migrate(request)).report()
 
     async def _sync(self, request: StartSync) -> JobReport:
         peer, options = request.peer, request.options
@@ -271,6 +268,15 @@ class Requests:
 
     async def _drop_volumes(self, request: DropVolumes) -> Volumes | Done:
         return await drop_chosen(self._host, request)
+
+    async def _plan_evacuation(self, request: PlanEvacuation) -> Evacuation:
+        return await self.evacuations.plan(request)
+
+    async def _evacuate(self, request: StartEvacuation) -> Evacuation:
+        return await self.evacuations.start(request)
+
+    async def _stop_evacuation(self, _: StopEvacuation) -> Done:
+        return self.evacuations.stop()
 
     async def _identity_answer(self, _: GetIdentity) -> Identity:
         key = self._identity
@@ -375,6 +381,9 @@ class Requests:
         DecideDoubt: _decide,
         ListVolumes: _list_volumes,
         DropVolumes: _drop_volumes,
+        PlanEvacuation: _plan_evacuation,
+        StartEvacuation: _evacuate,
+        StopEvacuation: _stop_evacuation,
         GetIdentity: _identity_answer,
         FetchPeerKey: _fetch_key,
         ListPeers: _list_peers,
@@ -395,7 +404,7 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
     memory = 0
     if found.sending is not None:
         offer = found.sending.offer
-        memory = _memory_of(found.sending)
+        memory = found.sending.memory
         for offered, path, placement in zip(
             offer.volumes, found.sending.paths, found.placements, strict=False
         ):
@@ -431,12 +440,6 @@ def _untracked(job: Job, found: Preflight) -> tuple[Problem, ...]:
         for path, method in methods
         if method.kind is TrackingKind.REHASH
     )
-
-
-def _memory_of(sending: Sending) -> int:
-    """Bytes of memory that move with a guest."""
-    guest, mode = sending.offer.guest, sending.offer.mode
-    return guest.memory if guest is not None and mode is not Mode.COLD else 0
 
 
 async def _measure(link: PeerLink, seconds: float) -> float:

@@ -74,7 +74,7 @@ def test_every_exit_code_is_documented():
 def test_every_type_of_json_output_is_documented():
     page = _page("xenmovectl.1")
     requests = ("Get", "List", "Start", "Watch", "Abort", "Set", "Plan", "Add", "Remove", "Ping")
-    requests += ("Fetch", "Decide", "Drop")
+    requests += ("Fetch", "Decide", "Drop", "Stop")
     answers = [
         kind.__name__
         for kind in CONTROL.kinds

@@ -99,6 +99,15 @@ def public_key(written: str) -> str:
         raise ArgumentTypeError(str(error)) from None
 
 
+def concurrency(written: str) -> int:
+    """Parse how many guests move at a time."""
+    from xenmoved.control.evacuation_api import MOST_AT_ONCE
+
+    if not written.isascii() or not written.isdigit() or not 1 <= int(written) <= MOST_AT_ONCE:
+        raise ArgumentTypeError(f"{written!r} is not a number from 1 to {MOST_AT_ONCE}")
+    return int(written)
+
+
 def names(written: str) -> tuple[str, ...]:
     """Parse ``a,b,c``."""
     found = tuple(part.strip() for part in written.split(","))

@@ -11,7 +11,7 @@ from protocol.messages import Problem
 from protocol.schema import build, plain
 from xenmoved.control.api import Failure, WatchJob
 from xenmoved.control.client import AccessDenied, ControlClient, DaemonUnavailable
-from xenmoved.control.reports import JobReport
+from xenmoved.control.evacuation_api import WatchEvacuation
 from xenmoved.ctl.exits import CommandError, Exit
 
 T = TypeVar("T")
@@ -49,13 +49,13 @@ class Daemon:
             raise unavailable(error) from None
         return _expect(answer, expected, refusal)
 
-    def watch(self, request: WatchJob) -> Iterator[JobReport]:
-        """Yield reports until the daemon hangs up. The one of a job that has ended is the last."""
+    def watch(self, request: WatchJob | WatchEvacuation, expected: type[T]) -> Iterator[T]:
+        """Yield reports until the daemon hangs up. The one of what has ended is the last."""
         _check(request)
         try:
             with ControlClient(self._path, request.interval + _SILENCE) as client:
                 for answer in client.watch(request):
-                    yield _expect(answer, JobReport, Exit.FAILED)
+                    yield _expect(answer, expected, Exit.FAILED)
         except DaemonUnavailable as error:
             raise unavailable(error) from None
 

@@ -154,7 +154,7 @@ def follow(daemon: Daemon, output: Output, job: str, first: JobReport | None = N
         with Interrupts() as interrupts, display_for(output) as display:
             if first is not None:
                 display.show(first)
-            for report in daemon.watch(WatchJob(job, INTERVAL)):
+            for report in daemon.watch(WatchJob(job, INTERVAL), JobReport):
                 last = report
                 display.show(report)
                 interrupts.check()

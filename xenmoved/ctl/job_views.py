@@ -98,7 +98,7 @@ def jobs(reports: Sequence[JobReport], now: float) -> list[Line]:
             subject(report),
             report.peer,
             Span(report.state, STATE_STYLES[report.state]),
-            _where(report),
+            where(report),
             _moment(report.started),
             duration(elapsed(report, now)),
         )
@@ -273,7 +273,7 @@ def _memory(report: JobReport) -> str:
     return f"{size(report.memory_sent)} of {size(report.memory_total)}"
 
 
-def _where(report: JobReport) -> str:
+def where(report: JobReport) -> str:
     """Return the phase of a job, with the share of its copies that is done."""
     if report.state in ENDED:
         return f"{size(report.wire_bytes)} sent"

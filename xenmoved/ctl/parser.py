@@ -56,7 +56,15 @@ def build_parser() -> Parser:
     _add_global_options(parser, top=True)
     parser.set_defaults(verb="status", watch=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
-    for add in (_add_views, _add_transfers, _add_jobs, _add_volumes, _add_peers, _add_set_up):
+    for add in (
+        _add_views,
+        _add_transfers,
+        _add_evacuate,
+        _add_jobs,
+        _add_volumes,
+        _add_peers,
+        _add_set_up,
+    ):
         add(verbs)
     return parser
 
@@ -152,24 +160,14 @@ def _add_transfers(verbs: Any) -> None:
             "not run; auto (the default): the first of these that can be",
         )
         _add_transfer_options(parser)
-        parser.add_argument(
-            "--max-downtime",
-            metavar="TIME",
-            type=arguments.downtime,
-            help="give up, with the guest running here, if it would stand still for longer, as "
-            "2s or 500ms",
-        )
+        _add_overwrite(parser)
+        _add_downtime(parser)
+        _add_remove_source(parser)
     migrate.add_argument(
         "--hold",
         action="store_true",
         help="copy the disks and keep them close, and suspend the guest only at 'cutover'",
     )
-    for parser in (plan, migrate):
-        parser.add_argument(
-            "--remove-source",
-            action="store_true",
-            help="verify everything, and remove the volumes here when the guest has moved",
-        )
     sync = _add_verb(
         verbs,
         "sync",
@@ -189,6 +187,7 @@ def _add_transfers(verbs: Any) -> None:
     )
     _complete(target, completion.peers)
     _add_transfer_options(sync)
+    _add_overwrite(sync)
     for parser in (migrate, sync):
         parser.add_argument(
             "--detach", action="store_true", help="begin, print the job, and do not follow"
@@ -210,16 +209,71 @@ def _add_transfer_options(parser: Parser) -> None:
         help="read everything again on the peer and compare, or do not",
     )
     parser.add_argument(
+        "--keep-partial",
+        action="store_true",
+        help="keep new volumes there if it fails, so that another attempt sends less",
+    )
+
+
+def _add_overwrite(parser: Parser) -> None:
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="use volumes that are on the target already though they are not known to be copies "
         "of this guest's: what is in them is lost",
     )
+
+
+def _add_downtime(parser: Parser) -> None:
     parser.add_argument(
-        "--keep-partial",
-        action="store_true",
-        help="keep new volumes there if it fails, so that another attempt sends less",
+        "--max-downtime",
+        metavar="TIME",
+        type=arguments.downtime,
+        help="give up, with the guest running here, if it would stand still for longer, as "
+        "2s or 500ms",
     )
+
+
+def _add_remove_source(parser: Parser) -> None:
+    parser.add_argument(
+        "--remove-source",
+        action="store_true",
+        help="verify everything, and remove the volumes here when the guest has moved",
+    )
+
+
+def _add_evacuate(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "evacuate",
+        "move every guest that runs here to peers, and follow; without a peer, follow the one "
+        "under way",
+        examples="xenmovectl evacuate host-b host-c --dry-run\n"
+        "xenmovectl evacuate host-b --concurrency 4\n"
+        "xenmovectl evacuate --stop",
+    )
+    peers = parser.add_argument(
+        "peers", metavar="PEER", nargs="*", help="where to: each guest goes to one where it fits"
+    )
+    _complete(peers, completion.peers)
+    parser.add_argument(
+        "--mode", choices=MODES[:3], default=AUTO, help="how, as for 'migrate' (default: auto)"
+    )
+    parser.add_argument(
+        "--concurrency",
+        metavar="N",
+        type=arguments.concurrency,
+        default=2,
+        help="how many guests move at a time (default: 2)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show which guest would go where, and which cannot"
+    )
+    parser.add_argument("--stop", action="store_true", help="begin no more; what moves goes on")
+    _add_transfer_options(parser)
+    _add_downtime(parser)
+    _add_remove_source(parser)
+    parser.add_argument("--detach", action="store_true", help="begin, and do not follow")
 
 
 def _add_jobs(verbs: Any) -> None:

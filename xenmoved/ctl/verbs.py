@@ -35,6 +35,7 @@ from xenmoved.control.peer_api import GetIdentity, Identity
 from xenmoved.control.reports import JobReport
 from xenmoved.ctl import job_views, peer_verbs, views
 from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.evacuate_verb import evacuate
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.follow import follow
 from xenmoved.ctl.output import Output
@@ -77,6 +78,11 @@ def run_migrate(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Move a guest, and follow."""
     request = StartMigration(args.guest, args.peer, _mode(args), _options(args))
     return _start(daemon, output, args, request)
+
+
+def run_evacuate(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Move every guest away, or follow or stop that."""
+    return evacuate(daemon, output, args, _mode(args), _options(args))
 
 
 def run_sync(daemon: Daemon, output: Output, args: Namespace) -> Exit:
@@ -169,6 +175,7 @@ VERBS: Final[dict[str, Verb]] = {
     "list": run_list,
     "plan": run_plan,
     "migrate": run_migrate,
+    "evacuate": run_evacuate,
     "sync": run_sync,
     "jobs": run_jobs,
     "show": run_show,
@@ -205,7 +212,7 @@ def _options(args: Namespace) -> TransferOptions:
         verify=args.verify,
         pool=args.pool,
         keep_partial=args.keep_partial,
-        overwrite=args.overwrite,
+        overwrite=getattr(args, "overwrite", False),
         max_downtime=getattr(args, "max_downtime", None),
         hold=getattr(args, "hold", False),
         remove_source=getattr(args, "remove_source", False),

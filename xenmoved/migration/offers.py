@@ -38,6 +38,12 @@ class Sending:
     offer: Offer
     paths: tuple[str, ...]
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that move with a guest."""
+        guest = self.offer.guest
+        return guest.memory if guest is not None and self.offer.mode is not Mode.COLD else 0
+
 
 def moving_disks(domain: Domain) -> list[Disk]:
     """Return the disks whose bytes move with the guest; empty drives stay behind."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 
 from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
@@ -31,17 +32,20 @@ from protocol.messages import (
     Pong,
     Ready,
     Receiving,
+    Room,
     Seal,
     Started,
     common_capabilities,
 )
 from protocol.messages import Refused as RefusedByUs
+from storage.errors import StorageError
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.server import Visitor
 from xenmoved.migration.arrivals import Arrivals
 from xenmoved.migration.checks import quota_used
 from xenmoved.migration.dialogue import hello
+from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.problems import Refused, is_expected, problems_of
 from xenmoved.sync.devices import wait_through
@@ -190,15 +194,31 @@ class ControlSession:
         host = self._arrivals.host
         allow = host.peer(self._visitor.peer).allow
         info = await host.toolstack.host()
+        pools = tuple(pool for pool in allow.pools if pool in host.pools)
         return Pong(
             toolstack=info.toolstack,
             xen_version=info.xen_version,
             actions=tuple(action.value for action in allow.actions),
-            pools=tuple(pool for pool in allow.pools if pool in host.pools),
+            pools=pools,
             guests=allow.guests,
             quota=allow.quota,
             quota_used=await quota_used(host, self._visitor.peer),
+            free_memory=info.free_memory,
+            room=await asyncio.to_thread(_room, host, pools),
         )
+
+
+def _room(host: Host, pools: Iterable[str]) -> tuple[Room, ...]:
+    """Tell how much fits; pools in which no volumes are made, or that are not there, are left out.
+
+    A pool that cannot be looked at is told of when a guest is offered.
+    """
+    found = []
+    for name in pools:
+        with suppress(StorageError):
+            if (capacity := host.pools[name].capacity()) is not None:
+                found.append(Room(name, None if capacity.overcommit else capacity.free))
+    return tuple(found)
 
 
 def _word(fate: Fate) -> Started | Aborted:
