@@ -102,6 +102,7 @@ class Evacuations:
         self._tasks = tasks
         self._run: _Run | None = None
         self._planning = asyncio.Lock()
+        self._called_off = False
 
     async def plan(self, request: PlanEvacuation) -> Evacuation:
         """Return what an evacuation would be. Raises Refused, ToolstackError or LinkError."""
@@ -114,7 +115,10 @@ class Evacuations:
             if self._run is not None and not self._run.over.is_set():
                 hint = "follow it with 'xenmovectl evacuate', end it with 'evacuate --stop'"
                 raise Refused([problem("busy", "an evacuation is under way", hint)])
+            self._called_off = False
             guests = await self._plan(request.peers, request.mode, request.options)
+            if self._called_off:
+                raise Refused([problem("stopped", "the evacuation was stopped before it began")])
             blocked = [guest for guest in guests if guest.fate is Fate.BLOCKED]
             if blocked and len(blocked) == len(guests):
                 raise Refused([each for guest in blocked for each in guest.problems][:512])
@@ -136,6 +140,9 @@ class Evacuations:
 
     def stop(self) -> Done:
         """Begin no more. Raises Refused when none is under way."""
+        if self._planning.locked():
+            self._called_off = True
+            return Done("no guest is moved")
         run = self._run
         if run is None or run.over.is_set():
             raise Refused([problem("no-evacuation", "no evacuation is under way")])
@@ -146,6 +153,7 @@ class Evacuations:
 
     def end(self) -> None:
         """Begin no more, as the daemon ends."""
+        self._called_off = True
         if self._run is not None:
             self._run.state = EvacuationState.STOPPING
 

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from integration_support import MIB, QUIET, Dom0, Guest, image, problems, unique
 
-from xenmoved.control.api import AbortJob, ListJobs
-from xenmoved.control.evacuation_api import StartEvacuation
+from xenmoved.control.api import AbortJob, Done, ListJobs
+from xenmoved.control.evacuation_api import StartEvacuation, StopEvacuation
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]
@@ -112,7 +113,7 @@ def test_a_client_that_goes_away_changes_nothing(hosts: Hosts) -> None:
     assert begun.returncode == 0, begun.stderr
     wait_until(lambda: b.ask(ListJobs(False)).jobs, "the first to move", 60)
     (job,) = b.ask(ListJobs(False)).jobs
-    assert type(b.ask(AbortJob(job.job))).__name__ == "Done"  # of one, not of the evacuation
+    assert isinstance(b.ask(AbortJob(job.job)), Done)  # of one, not of the evacuation
     followed = b.ctl("evacuate")
     assert followed.returncode == 1
     assert f"{job.guest}: aborted by the operator" in followed.stderr
@@ -173,6 +174,17 @@ def test_guests_go_where_they_fit(hosts: Hosts, third: Dom0) -> None:
     assert [domain.name for domain in b.emulator.domains()] == [blocked["guest"]]
     assert sorted(fates(reports[-1]).values()) == ["blocked", "moved", "moved", "moved"]
     assert {guest.name for guest in large} > {blocked["guest"]}
+
+
+def test_it_can_be_called_off_while_it_is_planned(hosts: Hosts) -> None:
+    _, b = hosts
+    (guest,) = guests(b, 1)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(b.ask, StartEvacuation(("host-a",), None, 1))
+        wait_until(lambda: isinstance(b.ask(StopEvacuation()), Done), "the planning", 30)
+    assert [each.code for each in problems(answer.result())] == ["stopped"]
+    assert b.ask(ListJobs(False)).jobs == ()
+    b.assert_runs(guest.name)
 
 
 def test_when_none_can_move_nothing_is_begun(hosts: Hosts) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -293,3 +293,17 @@ def test_what_keep_partial_leaves_can_be_dropped(hosts: Hosts) -> None:
     assert kept(b, volume.name).place == "host-a"
     assert isinstance(b.ask(DropVolumes(None, guest.uuid, confirmed=True)), Done)
     assert not volume.exists()
+
+
+@pytest.mark.root
+def test_a_device_that_was_listed_by_hand_is_removed_by_hand(
+    hosts: Hosts, attach: Callable[..., Path]
+) -> None:
+    a, _ = hosts
+    name = unique("db")
+    a.device_link("device-0", attach(image(a.folder / f"{name}.backing", 1)))
+    a.boot(name, [a.devices / "device-0"], extra=QUIET)
+    a.migrate(name, pool="images")
+    assert refusals(a, guest=name) == {
+        "volume-kind": "pool devices removes no volumes: device-0 is removed by hand"
+    }

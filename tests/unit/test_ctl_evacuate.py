@@ -1,9 +1,10 @@
 """`xenmovectl evacuate`: the plan, the company, the summary, and how it is left."""
 
 import json
+import signal
 
 import pytest
-from ctl_support import MIB, FakeDaemon, a_job, a_round, failure, run, run_on_terminal
+from ctl_support import MIB, FakeDaemon, a_job, a_round, failure, run, run_on_terminal, started
 
 from protocol.messages import Mode, Problem
 from xenmoved.control.api import Done
@@ -17,6 +18,7 @@ from xenmoved.control.evacuation_api import (
     StopEvacuation,
     WatchEvacuation,
 )
+from xenmoved.sandbox.harness import wait_until
 
 FULL = Problem("no-room", "host-b has 1GiB of memory left", "free something there")
 BLOCKED = GuestToMove("db", None, 8 * MIB, 90 * MIB, Fate.BLOCKED, problems=(FULL,))
@@ -128,3 +130,14 @@ def test_concurrency_has_bounds(daemon, number):
 
 def test_a_plan_without_a_peer_is_no_plan(daemon):
     assert run(daemon.path, "evacuate", "--dry-run").returncode == 2
+
+
+def test_ctrl_c_while_it_is_planned(daemon):
+    daemon.answers[StartEvacuation] = [10]
+    with started(daemon, "evacuate", "host-b") as process:
+        wait_until(lambda: daemon.requests, "the request")
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "no further guest is moved" in shown
+    assert isinstance(daemon.requests[-1], StopEvacuation)

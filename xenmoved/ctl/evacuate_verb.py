@@ -47,7 +47,10 @@ def evacuate(
     if not peers:
         return _follow(daemon, output, None)
     request = StartEvacuation(peers, mode, args.concurrency, options)
-    first = daemon.ask(request, Evacuation, timeout=None, refusal=Exit.REFUSED)
+    try:
+        first = daemon.ask(request, Evacuation, timeout=None, refusal=Exit.REFUSED)
+    except KeyboardInterrupt:
+        return _interrupted(daemon, output, begun_here=True)
     if args.detach:
         begun = line(f"an evacuation has begun: {evacuation_views.tally(first)}")
         output.result(first, [begun, line("  follow it: xenmovectl evacuate")])

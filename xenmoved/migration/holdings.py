@@ -1,12 +1,25 @@
-"""Whether a volume is still the one of which the journal knows something."""
+"""What the journal knows of volumes, and whether they still are the ones that it knows."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from storage.contracts import VolumeInfo
-from xenmoved.journal import Holding, MadeVolume
+from xenmoved.journal import Holding, Journal, MadeVolume
 from xenmoved.migration.host import Host
+
+_MAKING: Final[WeakKeyDictionary[Journal, asyncio.Lock]] = WeakKeyDictionary()
+
+
+def making(journal: Journal) -> asyncio.Lock:
+    """Return what has one at a time look whether a volume is there, and make or remove it.
+
+    Of two that mean the same name, the later one would else overwrite, or drop, the note of the
+    other.
+    """
+    return _MAKING.setdefault(journal, asyncio.Lock())
 
 
 def is_made(made: MadeVolume, info: VolumeInfo) -> bool:

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Placement, VolumeOffer
 from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists
-from xenmoved.journal import Holding, Journal, MadeVolume
+from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
-from xenmoved.migration.holdings import is_made, known_holding
+from xenmoved.migration.holdings import is_made, known_holding, making
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
@@ -25,9 +24,6 @@ from xenmoved.sync.target import VolumeTarget
 log = logging.getLogger(__name__)
 
 _END_PATIENCE: Final = 60.0
-_MAKING: Final[WeakKeyDictionary[Journal, asyncio.Lock]] = WeakKeyDictionary()
-"""One at a time looks whether a volume is there, notes it and makes it. Of two migrations that were
-promised the same name, the later one would else overwrite, and drop, the note of the other."""
 
 
 class Landing:
@@ -126,7 +122,7 @@ class Landing:
 
     async def _make(self, made: MadeVolume) -> None:
         pool, journal = self._host.pools[made.pool], self._host.journal
-        async with _MAKING.setdefault(journal, asyncio.Lock()):
+        async with making(journal):
             if await asyncio.to_thread(pool.find, made.name) is not None:
                 raise VolumeExists(f"volume {made.pool}:{made.name} was made by somebody else")
             await journal.record_made(made)

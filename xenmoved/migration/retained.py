@@ -24,7 +24,7 @@ from xenmoved.config.units import format_duration
 from xenmoved.control.api import Done
 from xenmoved.control.volume_api import DropVolumes, Retained, VolumeRow, Volumes
 from xenmoved.journal import Holding
-from xenmoved.migration.holdings import is_held
+from xenmoved.migration.holdings import is_held, making
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import DomainNotFound, ToolstackError
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _PATHS: Final = re.compile(r"""(?:(?<=phy:)|(?=/))[^\s'",;\[\]()]+""")
 """What may be a path in a configuration, in whatever syntax; after `phy:` it may be below /dev."""
 
+_MOST: Final = 4096
 _LETTING_GO: Final = 10.0
 """Seconds until a toolstack has let go of the disks of a domain that is gone."""
 _SELDOM: Final = 600.0
@@ -91,7 +92,8 @@ def _by_place(host: Host, paths: Iterable[tuple[str, str]]) -> dict[Place, list[
 
 async def list_volumes(host: Host) -> Volumes:
     """Describe the volumes of every pool. Raises ToolstackError."""
-    return await _list(host, await needs(host))
+    listed = await _list(host, await needs(host))
+    return replace(listed, volumes=listed.volumes[:_MOST])
 
 
 async def _list(host: Host, found: Needs) -> Volumes:
@@ -117,7 +119,7 @@ def _row(info: VolumeInfo, holding: Holding | None, found: Needs) -> VolumeRow:
     if holding is not None and holding.since is not None and is_held(holding, info):
         retained = Retained(holding.guest, holding.owner, holding.since, holding.place)
     return VolumeRow(
-        *(info.pool, info.name, info.path, info.size, info.allocated), tuple(users), retained
+        *(info.pool, info.name, info.path, info.size, info.allocated), tuple(users[:256]), retained
     )
 
 
@@ -168,7 +170,12 @@ async def _chosen(host: Host, volume: str | None, guest: str | None) -> tuple[Vo
     if not rows:
         hint = "xenmovectl volumes lists what is kept"
         raise Refused([problem("volume-missing", text, hint), *listed.problems])
-    if problems := [each for row in rows for each in obstacles(row, found)]:
+    problems = [each for row in rows for each in obstacles(row, found)]
+    for row in rows:
+        if await asyncio.to_thread(host.pools[row.pool].capacity) is None:
+            text = f"pool {row.pool} removes no volumes: {row.name} is removed by hand"
+            problems.append(problem("volume-kind", text, f"it is {row.path}"))
+    if problems:
         raise Refused(problems)
     return tuple(rows)
 
@@ -180,8 +187,9 @@ def _is_copy_of(row: VolumeRow, guest: str) -> bool:
 async def drop(host: Host, row: VolumeRow) -> None:
     """Remove a volume that `obstacles` has nothing against. Raises StorageError."""
     assert row.retained is not None
-    await asyncio.to_thread(host.pools[row.pool].remove, row.name)
-    await host.journal.forget_volume(row.pool, row.name)
+    async with making(host.journal):
+        await asyncio.to_thread(host.pools[row.pool].remove, row.name)
+        await host.journal.forget_volume(row.pool, row.name)
     kept = format_duration(max(0.0, time.time() - row.retained.since))
     log.info(
         "dropped %s:%s, the copy of %s (uuid %s) that went to %s, kept for %s",
