@@ -30,7 +30,7 @@ from storage.errors import (
 )
 from storage.lvmreport import LogicalVolume, logical_volumes, volume_group
 from storage.names import check_name
-from storage.thin import ThinPlace, ThinVolume
+from storage.thin import ThinPlace, ThinVolume, why_not_written
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +174,7 @@ class _GroupPool:
     def open(self, volume: str, *, writable: bool) -> Volume:
         """Open the volume; see `BlockDevice.open` for writable ones and errors.
 
-        Raises `UnsupportedVolume` also for what LVM has as read-only or, if it is thin, in a pool
-        that does not zero new chunks: old bytes would appear there beside those that are written.
+        Raises `UnsupportedVolume` also for what LVM has as read-only.
         """
         self._check_name(volume)
         found = logical_volumes(self._group)
@@ -375,7 +374,9 @@ class LvmThinPool(_GroupPool):
 
     def _creation(self, volume: str, size: int, found: dict[str, LogicalVolume]) -> list[str]:
         pool = self._thin_pool(found)
-        self._check_zeroing(pool)
+        if not pool.zeroing:
+            why = why_not_written(self._place(pool, 0))
+            raise UnsupportedVolume(f"volume {self.name}:{volume} cannot be made: {why}")
         size = -(-size // pool.extent_size) * pool.extent_size
         if not self._options.overcommit:
             self._check_space(volume, size, self._free(pool))
@@ -385,10 +386,7 @@ class LvmThinPool(_GroupPool):
         """Nothing is left: all of it reads as zeros."""
 
     def _open(self, lv: LogicalVolume, found: dict[str, LogicalVolume], writable: bool) -> Volume:
-        pool = self._thin_pool(found)
-        if writable:
-            self._check_zeroing(pool)
-        place = ThinPlace(self._group, pool.name, lv.thin_id, pool.chunk)
+        place = self._place(self._thin_pool(found), lv.thin_id)
         name = f"{self.name}:{lv.name}"
         return ThinVolume.at(place, self.path(lv.name), name=name, writable=writable)
 
@@ -398,12 +396,8 @@ class LvmThinPool(_GroupPool):
             raise VolumeError(f"pool {self.name}: there is no {self._where()}")
         return pool
 
-    def _check_zeroing(self, pool: LogicalVolume) -> None:
-        if not pool.zeroing:
-            raise UnsupportedVolume(
-                f"pool {self.name}: {self._where()} does not zero new chunks, so that old bytes "
-                f"would appear beside what is written: lvchange -Zy {self._group}/{pool.name}"
-            )
+    def _place(self, pool: LogicalVolume, thin_id: int) -> ThinPlace:
+        return ThinPlace(self._group, pool.name, thin_id, pool.chunk, pool.zeroing)
 
     def _free(self, pool: LogicalVolume) -> int:
         return max(0, int(pool.size * (1 - pool.used)) - self._options.reserve)

@@ -19,12 +19,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ThinPlace:
-    """Where a thin volume is: its id in a pool of a group, and the pool's chunk size in bytes."""
+    """Where a thin volume is: its id in a pool of a group, and the pool's chunk size in bytes.
+
+    `zeroing` says whether the pool zeroes a new chunk before a part of it is written.
+    """
 
     group: str
     pool: str
     thin_id: int
     chunk: int
+    zeroing: bool
 
 
 class ThinVolume(BlockDevice):
@@ -38,6 +42,15 @@ class ThinVolume(BlockDevice):
         volume = cls.open(path, name=name, writable=writable)
         volume._place = place
         return volume
+
+    def changing(self, verb: str, offset: int, length: int) -> None:
+        """Raise `VolumeError` also in a pool that does not zero new chunks.
+
+        Old bytes would appear beside what is written, where zeros were read before.
+        """
+        super().changing(verb, offset, length)
+        if not self._place.zeroing:
+            raise self.error(verb, offset, length, why_not_written(self._place))
 
     def zero(self, offset: int, length: int) -> None:
         """Unmap the whole chunks in the range, and write zeros to what is left of it.
@@ -69,3 +82,12 @@ class ThinVolume(BlockDevice):
             yield from super().data_extents()
         else:
             yield from mapping.extents(self.size)
+
+
+def why_not_written(place: ThinPlace) -> str:
+    """Say what keeps the volumes of a pool that does not zero new chunks from being written."""
+    pool = f"{place.group}/{place.pool}"
+    return (
+        f"its thin pool {pool} does not zero new chunks, so that old bytes would appear beside "
+        f"what is written: lvchange -Zy {pool}"
+    )

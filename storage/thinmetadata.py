@@ -33,7 +33,7 @@ after a while; reading what is not mapped only takes longer."""
 _MARKED: Final = b"reserved\n"
 _SECTOR: Final = 512
 _ATTRIBUTE: Final = re.compile(r'(\w+)="(\d*)"')
-_ELEMENT: Final = re.compile(r"</?(\w+)")
+_ELEMENT: Final = re.compile(r"<(?P<end>/?)(?P<name>\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +90,20 @@ def parse_dump(dump: Iterable[str], thin_id: int, size: int) -> Mapping:
             continue
         values = {key: int(value or "0") for key, value in _ATTRIBUTE.findall(line)}
         try:
-            match element[1]:
-                case "superblock" if line.lstrip().startswith("</"):
-                    complete = True
-                case "superblock":
+            match element["end"], element["name"]:
+                case "", "superblock":
                     chunk_size = values["data_block_size"] * _SECTOR
                     mapping = Mapping(chunk_size, bytearray(-(-size // chunk_size)))
-                case "device" if "dev_id" in values and values["dev_id"] == thin_id:
+                case "", "device" if values["dev_id"] == thin_id:
                     promised = values["mapped_blocks"]
-                case "single_mapping" if mapping is not None:
+                case "", "single_mapping" if mapping is not None:
                     found += _mark(mapping, values["origin_block"], 1)
-                case "range_mapping" if mapping is not None:
+                case "", "range_mapping" if mapping is not None:
                     found += _mark(mapping, values["origin_begin"], values["length"])
+                case "/", name:
+                    complete = name == "superblock"
+                case _:
+                    raise _nonsense(thin_id, f"{line.strip()!r}")
         except (KeyError, ZeroDivisionError) as error:
             raise _nonsense(thin_id, f"{line.strip()!r}") from error
     if mapping is None or not complete:

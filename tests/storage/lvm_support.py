@@ -63,7 +63,7 @@ class Group:
     @cache  # noqa: B019
     def place(self, volume: str) -> ThinPlace:
         """Where a volume that is made for all tests is."""
-        return ThinPlace(self.name, THIN_POOL, int(self.report("thin_id", volume)), CHUNK)
+        return ThinPlace(self.name, THIN_POOL, int(self.report("thin_id", volume)), CHUNK, True)
 
     def allocated(self, volume: str) -> int:
         """Bytes that a thin volume takes."""

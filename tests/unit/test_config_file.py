@@ -198,6 +198,17 @@ def test_scalars_have_no_surprises(file):
             "1: pools.a.devices: /dev/a/x and /dev/b/x end alike: write a map",
         ),
         ("pools: {a: {kind: block, devices: {'a b': /dev/x}}}", "1: pools.a: pool a: 'a b' cannot"),
+        ("pools: {a: {kind: lvm}}", "1: pools.a.group: missing"),
+        ("pools: {a: {kind: lvm, group: 5}}", "1: pools.a.group: must be a string, not an integer"),
+        (
+            "pools: {a: {kind: lvm, group: /dev/vg0}}",
+            "1: pools.a: pool a: option 'group' must be a name of LVM's, not '/dev/vg0'",
+        ),
+        ("pools: {a: {kind: lvm-thin, group: vg0}}", "1: pools.a.thin_pool: missing"),
+        (
+            "pools: {a: {kind: lvm, group: vg0, thin_pool: t}}",
+            "1: pools.a.thin_pool: unknown key (known: group",
+        ),
         ("default_pool: images", "1: default_pool: there is no pool 'images' (pools: none)"),
         # Peers
         ("peers: {b: {address: b}}", "1: peers.b.key: missing"),
