@@ -236,7 +236,7 @@ async def make_sync_offer(
     host: Host, volume: str, target: str | None, options: TransferOptions
 ) -> Sending:
     """Return the offer for a volume without a guest. Raises Refused or StorageError."""
-    path = resolve_source(host, volume)
+    path = await asyncio.to_thread(resolve_source, host, volume)
     size = await asyncio.to_thread(_measure, path)
     offered = volume_offer(host, path, size, None, options.pool)
     if target is not None:
