@@ -220,6 +220,7 @@ class _GroupPool:
             size=lv.size,
             allocated=self._allocated(lv),
             in_use=self._in_use(lv),
+            identity=lv.uuid or None,
         )
 
     def _in_use(self, lv: LogicalVolume) -> str | None:

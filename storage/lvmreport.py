@@ -12,6 +12,7 @@ from storage.errors import VolumeError
 _FORMAT: Final = ("--reportformat", "json", "--units", "b", "--nosuffix")
 _LV_FIELDS: Final = (
     "lv_name",
+    "lv_uuid",
     "lv_size",
     "lv_layout",
     "lv_role",
@@ -39,6 +40,7 @@ class LogicalVolume:
     """
 
     name: str
+    uuid: str
     size: int
     layout: frozenset[str]
     role: frozenset[str]
@@ -113,6 +115,7 @@ def _rows(text: str, kind: str) -> list[Any]:
 def _logical_volume(row: Any) -> LogicalVolume:
     return LogicalVolume(
         name=_text(row, "lv_name"),
+        uuid=_text(row, "lv_uuid"),
         size=_positive(row, "lv_size"),
         layout=_words(row, "lv_layout"),
         role=_words(row, "lv_role"),

@@ -16,6 +16,7 @@ from storage.thinmetadata import parse_dump
 
 ROW = {
     "lv_name": "web-root",
+    "lv_uuid": "dJc2kE-Kq0U-ZkVS-4ZbU-mNEq-Rs8a-xF1lZc",
     "lv_size": "104857600",
     "lv_layout": "thin,sparse",
     "lv_role": "public,origin,thinorigin",
@@ -49,6 +50,7 @@ def test_a_volume_as_lvs_describes_it(answer: Callable[[str], None]) -> None:
     answer(report())
     lv = logical_volumes("vg0")["web-root"]
     assert (lv.size, lv.thin_id, lv.extent_size) == (100 << 20, 1, 4 << 20)
+    assert lv.uuid == ROW["lv_uuid"]
     assert lv.used == pytest.approx(0.0025)
     assert (lv.thin, lv.thin_pool, lv.active, lv.open, lv.read_only) == (
         True,
