@@ -18,9 +18,9 @@ from protocol.errors import Code, ProtocolError
 from protocol.handover import TargetState
 from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
 
-VERSION: Final = 1
+VERSION: Final = 2
 CAPABILITIES: Final = ("blake3-64k", "zstd")
-"""What this release can do. `blake3-64k` is the block hash that every version 1 daemon has."""
+"""What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
 BLOCK_SIZE: Final = 64 * 1024
 """Bytes of a volume that share one hash."""
@@ -38,10 +38,15 @@ VolumeName = Annotated[
     str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}", "a volume name (letters, digits, _ . + -)")
 ]
 PoolName = Annotated[str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", "a pool name")]
+DiskPath = Annotated[
+    str, Pattern(r"/[^,'\"\\\x00-\x1f\x7f]{1,1023}", "an absolute path without quotes and commas")
+]
 Vdev = Annotated[str, Pattern(r"[a-z0-9]{1,16}", "a virtual device name such as xvda")]
 Digest = Annotated[bytes, Length(32, 32)]
 Names = Annotated[tuple[Name, ...], Length(0, 256)]
 Seconds = Annotated[float, Range(0, 1e9)]
+Bridges = Annotated[dict[Name, Name], Length(0, 64)]
+"""Names on the target of the source's bridges."""
 
 
 class Action(StrEnum):
@@ -112,8 +117,34 @@ class NicOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedOffer:
+    """A disk that is not copied: the target must have it already. Size in bytes.
+
+    Of one that is shared by its pool, `home` and `name` are what the source calls it, and `pool` is
+    the pool that was asked for; of any other both are None, and `path` is what it is on both hosts.
+    `identity` tells it from others of its size, where the source can tell. `cdrom`: it is in such a
+    drive, and nobody writes to it.
+    """
+
+    vdev: Vdev
+    path: DiskPath
+    size: U63
+    writable: bool
+    cdrom: bool
+    name: VolumeName | None
+    pool: PoolName | None
+    home: PoolName | None
+    identity: Name | None
+
+
+@dataclass(frozen=True, slots=True)
 class GuestOffer:
-    """The guest that is to move. Memory in bytes."""
+    """The guest that is to move. Memory in bytes.
+
+    `name` is what the source calls it, and `wish` what it was asked to be called on the target.
+    `bridges` has the names there of bridges, where they were asked for. `shared` are disks that are
+    not copied, `ejected` the CD-ROM drives that are to be empty there.
+    """
 
     name: GuestName
     uuid: Uuid
@@ -123,15 +154,25 @@ class GuestOffer:
     nics: Annotated[tuple[NicOffer, ...], Length(0, 64)]
     config: Annotated[str, Length(0, 65536)] | None
     autostart: bool
+    wish: GuestName | None
+    bridges: Bridges
+    shared: Annotated[tuple[SharedOffer, ...], Length(0, 64)]
+    ejected: Annotated[tuple[Vdev, ...], Length(0, 64)]
+
+    @property
+    def target_name(self) -> str:
+        """What it is to be called on the target."""
+        return self.wish or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeOffer:
     """A volume that is to be copied.
 
-    `pool` is the pool that was asked for. Without one the target prefers a pool called like `home`,
-    the one that the volume is in at the source, to its default. `vdev` is None for a volume without
-    a guest.
+    `name` is what the source calls it, and `wish` what it was asked to be called on the target,
+    which otherwise may have its own mind about that. `pool` is the pool that was asked for. Without
+    one the target takes the one that it has for `home`, where the volume is at the source, or one
+    of that name, rather than its default. `vdev` is None for a volume without a guest.
     """
 
     name: VolumeName
@@ -139,6 +180,7 @@ class VolumeOffer:
     vdev: Vdev | None
     pool: PoolName | None
     home: PoolName | None
+    wish: VolumeName | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +223,16 @@ class Placement:
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The answer to `Offer`: every problem at once; placements only when there is none."""
+    """The answer to `Offer`: every problem at once, and the rest only when there is none.
+
+    `shared` has the paths of shared disks there, in the order of the offer, and `bridges` the name
+    there of every bridge of the guest.
+    """
 
     problems: Annotated[tuple[Problem, ...], Length(0, 256)]
     volumes: Annotated[tuple[Placement, ...], Length(0, 64)]
+    shared: Annotated[tuple[Text, ...], Length(0, 64)]
+    bridges: Bridges
 
 
 @PEER.add

@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 _ROUND_FIELDS: Final = {field.name for field in fields(RoundProgress)} - {"started", "latest"}
 
 
+def both_names(guest: str, other_name: str, peer: str) -> str:
+    """Name a guest, with what its other host calls it if that is something else."""
+    return f"{guest} (called {other_name} on {peer})" if other_name else guest
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One piece of work. Its owner updates the fields; `report` is a picture of the moment.
@@ -58,6 +63,7 @@ class Job:
     blackout: float | None = None
     left: int = 0
     problem: Problem | None = None
+    other_name: str = ""
     steering: Steering = field(default_factory=Steering)
     looks: int = 0
     task: asyncio.Task[None] | None = None
@@ -73,6 +79,11 @@ class Job:
         """Have the job end before its commit, if it still can; `why` is told to the operator."""
         self.abort_reason = why
         self.abort_requested.set()
+
+    @property
+    def both_names(self) -> str:
+        """What the guest is called here, and on the other host where that differs."""
+        return both_names(self.guest, self.other_name, self.peer)
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase."""
@@ -151,6 +162,7 @@ class Job:
             phases=tuple(self.phases),
             suspended=suspended,
             blackout_parts=parts or (),
+            other_name=self.other_name,
         )
 
     @classmethod
@@ -171,6 +183,7 @@ class Job:
             memory_total=report.memory_total,
             phases=list(report.phases),
             samples=samples,
+            other_name=report.other_name,
             suspended_at=None if report.suspended is None else began + report.suspended,
         )
 

@@ -14,6 +14,7 @@ import asyncssh
 
 import xenmoved
 from protocol.messages import Mode, Ping, Placement, Pong, Problem
+from protocol.schema import plain
 from storage.errors import StorageError
 from storage.tracking import TrackingKind, tracking_method
 from xenmoved.config.errors import ConfigError, PeerExists
@@ -34,6 +35,8 @@ from xenmoved.control.api import (
     ListJobs,
     Plan,
     PlanMigration,
+    PlannedBridge,
+    PlannedDrive,
     PlannedVolume,
     Risk,
     SetJob,
@@ -97,6 +100,8 @@ _PROBE_SECONDS: Final = 1.0
 _PROBE_PIECE: Final = bytes(256 * 1024)
 _PROBE_MOST: Final = 512 * 2**20
 _UNCHANGED: Final = "nothing was changed"
+_KEPT_OF_PEERS: Final = ("bridges", "pools", "volumes", "shared", "cdrom")
+"""What 'peer add' does not know of, and leaves as it is."""
 
 
 class Requests:
@@ -323,7 +328,7 @@ class Requests:
                 **({"quota": request.quota} if request.quota is not None else {}),
             }
         if (known := self._host.config.peers.get(request.name)) is not None:
-            data["bridges"] = dict(known.bridges)
+            data.update({key: plain(getattr(known, key)) for key in _KEPT_OF_PEERS})
         try:
             peer = peer_from(request.name, data, self._config_file)
             path = write_peer(self._config_file, peer, replace=request.replace)
@@ -425,8 +430,22 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
         warnings=_untracked(job, found),
         volumes=tuple(volumes),
         memory=memory,
+        target_name=job.other_name or job.guest,
+        drives=_planned_drives(found),
+        bridges=tuple(PlannedBridge(*names) for names in sorted(found.findings.bridges.items())),
         estimate=guess.total if guess is not None else None,
         blackout=guess.blackout if guess is not None else None,
+    )
+
+
+def _planned_drives(found: Preflight) -> tuple[PlannedDrive, ...]:
+    sending = found.sending
+    if sending is None or sending.offer.guest is None or found.problems:
+        return ()
+    shared = zip(sending.offer.guest.shared, found.findings.shared, strict=False)
+    return (
+        *(PlannedDrive(one.vdev, one.path, path, one.cdrom) for one, path in shared),
+        *(PlannedDrive(disk.vdev, disk.path, "", True) for disk in sending.ejected),
     )
 
 

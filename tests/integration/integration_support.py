@@ -8,10 +8,13 @@ import os
 import signal
 import subprocess
 import uuid as uuids
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from protocol.messages import Mode, Problem
 from tests.support import preloaded
@@ -223,6 +226,26 @@ class Dom0(SandboxHost):
     def until_sent(self, job: str, count: int) -> JobReport:
         """Return when that many bytes of volumes are on their way."""
         return self.until(job, lambda report: sent(report) >= count)
+
+    @contextmanager
+    def peer_settings(self, peer: str, **settings: Any) -> Iterator[None]:
+        """Have the configuration say more of a peer, for a while."""
+        file = self.config_file.parent / "peers.d" / f"{peer}.yaml"
+        written = file.read_text()
+        file.write_text(yaml.safe_dump({**yaml.safe_load(written), **settings}))
+        self.reload()
+        try:
+            yield
+        finally:
+            file.write_text(written)
+            self.reload()
+
+    def bridges(self, *names: str) -> None:
+        """Have these bridges."""
+        for bridge in (self.xen.root / "sys/class/net").glob("*/bridge"):
+            bridge.rmdir()
+        (self.xen.root / "bridges").write_text("\n".join(names))
+        self.xen.xl("list")
 
     def reload(self) -> None:
         """Have the daemon read its configuration again, and wait until it has."""

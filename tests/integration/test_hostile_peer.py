@@ -345,7 +345,7 @@ async def test_another_version_is_told_both(target):
     async with target.evil.linked() as link:
         control = await talk(link)
         (said,) = await control.ask_and_end(PEER.encode(Hello(9, "future 9", "f", CAPABILITIES)))
-        assert "speaks protocol version 9, this host version 1" in said.problem.text
+        assert "speaks protocol version 9, this host version 2" in said.problem.text
         control = await talk(link)
         (said,) = await control.ask_and_end(PEER.encode(Hello(VERSION, "odd 1", "f", ())))
         assert "lacks blake3-64k" in said.problem.text

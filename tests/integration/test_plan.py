@@ -46,14 +46,15 @@ def test_every_problem_of_both_hosts_at_once(hosts: Hosts, tmp_path: Path) -> No
     a, b = hosts
     name = unique("unlucky")
     root = image(a.images / f"{name}-root", 4)
+    data = image(a.images / f"{name}-data", 1)
     iso = image(tmp_path / "install.iso", 1)
     a.boot(
         name,
-        [root, iso],
+        [root, data, iso],
         memory=16,
         bridge="dmz",
         extra=QUIET,
-        specs=[f"file:{root},xvda,w", f"file:{iso},xvdb:cdrom,r"],
+        specs=[f"file:{root},xvda,w", f"file:{data},xvdb,w", f"file:{iso},xvdc:cdrom,r"],
         lines="pci = ['0000:03:00.1']\n",
     )
     a.xen.xl("pause", name)
@@ -66,7 +67,7 @@ def test_every_problem_of_both_hosts_at_once(hosts: Hosts, tmp_path: Path) -> No
 
     assert sorted(one.code for one in plan.problems) == [
         "bridge",
-        "disk",
+        "cdrom",
         "guest-state",
         "memory",
         "passthrough",

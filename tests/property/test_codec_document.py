@@ -63,7 +63,7 @@ ROUND = blake3(
 ).digest()
 
 MESSAGES = {
-    "Hello": Hello(1, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
+    "Hello": Hello(2, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
     "Ping": Ping(),
     "Begin-sync": Begin(
         MIGRATION,
@@ -72,7 +72,7 @@ MESSAGES = {
             Mode.SAVE,
             False,
             None,
-            (VolumeOffer("web.img", 1048576, None, "images", None),),
+            (VolumeOffer("web.img", 1048576, None, "images", None, None),),
         ),
         False,
     ),

@@ -174,7 +174,7 @@ def new_migration() -> str:
 
 def volume_offer(name: str, size: int, vdev: str | None = None) -> VolumeOffer:
     """Offer a volume for the pool `images`."""
-    return VolumeOffer(name, size, vdev, "images", None)
+    return VolumeOffer(name, size, vdev, "images", None, None)
 
 
 def sync_offer(*volumes: VolumeOffer) -> Offer:
@@ -203,7 +203,20 @@ class Guest:
 
     def offer(self, size: int, vdevs: Sequence[str] = ("xvda",), toolstack: str = "xl") -> Offer:
         """Offer it with disks of one size."""
-        guest = GuestOffer(self.name, self.uuid, "pv", toolstack, 2 << 20, (), None, False)
+        guest = GuestOffer(
+            name=self.name,
+            uuid=self.uuid,
+            kind="pv",
+            toolstack=toolstack,
+            memory=2 << 20,
+            nics=(),
+            config=None,
+            autostart=False,
+            wish=None,
+            bridges={},
+            shared=(),
+            ejected=(),
+        )
         volumes = tuple(volume_offer(f"{self.name}-{vdev}", size, vdev) for vdev in vdevs)
         return Offer(Action.MIGRATE, Mode.SAVE, False, guest, volumes)
 

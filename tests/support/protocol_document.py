@@ -31,7 +31,7 @@ _CODES: Final = {
     Code.BAD_FRAME: "a frame's kind is not allowed here, it is too short, or its body is damaged",
     Code.TOO_LARGE: "a length above a cap",
     Code.BAD_MESSAGE: "the body of a MESSAGE frame is not msgpack of `[name, fields]`",
-    Code.UNKNOWN_MESSAGE: "a message that version 1 does not have",
+    Code.UNKNOWN_MESSAGE: "a message that version 2 does not have",
     Code.UNEXPECTED: "a message or frame out of turn, or about what this connection does not own",
     Code.OUT_OF_RANGE: "a field missing, unknown, of a wrong type or out of bounds; a range outside"
     " the volume",
@@ -188,6 +188,10 @@ def _described(kind: Any) -> tuple[str, str]:
         shown, limits = _described(get_args(kind)[0])
         own = _limits(bounds, "items")
         return f"list of {shown}", f"{own}; each {limits}" if limits else own
+    if origin is dict:
+        (key, key_limits), (value, limits) = map(_described, get_args(kind))
+        own = _limits(bounds, "items")
+        return f"map of {key} to {value}", f"{own}; keys {key_limits}; values {limits}"
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "string", "one of " + ", ".join(f"`{member.value}`" for member in kind)
     if dataclasses.is_dataclass(kind):

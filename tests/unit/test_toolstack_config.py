@@ -78,14 +78,51 @@ def test_only_paths_and_bridges_change():
 def test_disks(spec, expected):
     if expected is None and "empty" not in spec:
         with pytest.raises(ToolstackError):
-            adapt_disk(spec, DISKS, block)
+            adapt_disk(spec, ARRIVAL, block)
     else:
-        assert adapt_disk(spec, DISKS, block) == (expected or spec)
+        assert adapt_disk(spec, ARRIVAL, block) == (expected or spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("file:/there/x.iso,hdc:cdrom,r", ",hdc:cdrom,r"),
+        ("/there/x.iso,raw,hdc,cdrom", ",raw,hdc,cdrom"),
+        (
+            "format=raw,vdev=hdc,devtype=cdrom,access=ro,target=/there/x.iso",
+            "format=raw,vdev=hdc,devtype=cdrom,access=ro,target=",
+        ),
+        ("phy:/dev/cdrom,ioemu:hdc:cdrom,r", ",ioemu:hdc:cdrom,r"),
+    ],
+)
+def test_a_drive_that_is_to_be_empty(spec, expected):
+    ejected = Arrival("web", "", {"hdc": ""})
+    assert adapt_disk(spec, ejected, block) == expected
+    assert describe_disk(expected).path == ""
+    with pytest.raises(ToolstackError, match="no volume on this host"):
+        adapt_disk("phy:/there/x,hdc,w", ejected, block)
+
+
+def test_what_was_announced_as_read_only():
+    shared = Arrival("web", "", {"xvda": "/dev/x"}, read_only=frozenset({"xvda"}))
+    for spec in ("phy:/dev/x,xvda,r", "vdev=xvda,access=ro,target=/dev/x", "/dev/x,,xvda:cdrom,w"):
+        assert adapt_disk(spec, shared, block) == spec
+    for spec in ("phy:/dev/x,xvda,w", "vdev=xvda,target=/dev/x"):
+        with pytest.raises(ToolstackError, match="announced as read-only"):
+            adapt_disk(spec, shared, block)
+
+
+def test_another_name():
+    renamed = Arrival("shop", "", DISKS, source_name="web")
+    text = "name = 'web'  # web\nextra = 'web'\n"
+    assert adapt(text, renamed, BOOT_FOLDERS, block) == text.replace("'web'  #", "'shop'  #")
+    with pytest.raises(ToolstackError, match="configuration of a domain 'shop'"):
+        adapt("name = 'shop'\n", renamed, BOOT_FOLDERS, block)
 
 
 def test_a_path_that_cannot_be_written_in_a_specification():
     with pytest.raises(ToolstackError):
-        adapt_disk("phy:/x,xvda,w", {"xvda": "/dev/a,b"}, block)
+        adapt_disk("phy:/x,xvda,w", Arrival("web", "", {"xvda": "/dev/a,b"}), block)
 
 
 def test_vif():

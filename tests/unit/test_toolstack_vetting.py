@@ -41,6 +41,27 @@ def test_empty_drive_stays_and_image_in_a_drive_needs_a_volume():
     assert "'hdd'" in refused(HVM, disks={"hda": "/dev/here/hda"})
 
 
+def test_a_drive_that_is_to_be_empty():
+    config = entry(HVM)["config"]
+    wanted = arrival(HVM, disks={"hda": "/dev/here/hda", "hdd": ""})
+    assert rewrite_config(config, wanted) == []
+    assert config["disks"][2] == {"vdev": "hdd", "format": "empty", "is_cdrom": True}
+    assert "'hda': has no volume" in refused(HVM, disks={"hda": "", "hdd": ""})
+
+
+def test_another_name():
+    config = entry(PV)["config"]
+    assert rewrite_config(config, arrival(PV, name="shop", source_name="web")) == []
+    assert config["c_info"]["name"] == "shop"
+    assert "is not the announced 'db'" in refused(PV, name="shop", source_name="db")
+
+
+def test_what_was_announced_as_read_only():
+    vdev = entry(PV)["config"]["disks"][0]["vdev"]
+    assert f"'{vdev}': was announced as read-only" in refused(PV, read_only=frozenset({vdev}))
+    assert refused(HVM, read_only=frozenset({"hdd"})) == ""
+
+
 def test_everything_is_reported_at_once():
     text = refused(PASSTHROUGH, name="other", uuid="")
     for what in ("pcidevs", "usbdevs", "dtdevs", "irqs", "c_info.name", "c_info.uuid"):

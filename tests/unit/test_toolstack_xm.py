@@ -125,6 +125,18 @@ def test_rewrite():
     assert "/dev/vg" not in to_string(domain)
 
 
+def test_another_name_an_empty_drive_and_what_is_read_only():
+    domain = web()
+    domain.append(parse_all("(device (vbd (dev hdd:cdrom) (uname file:/x.iso) (mode r)))")[0])
+    wanted = Arrival("shop", UUID, {**DISKS, "hdd": ""}, {}, "web", frozenset({"hdd"}))
+    assert rewrite(domain, wanted) == ""
+    assert child_value(domain, "name") == "shop"
+    assert child_value(devices(domain, "vbd")[-1], "uname") == ""
+    assert "is not the announced 'db'" in rewrite(web(), Arrival("web", UUID, DISKS, {}, "db"))
+    wanted = Arrival("web", UUID, DISKS, {}, "", frozenset({"xvda"}))
+    assert "'xvda': was announced as read-only" in rewrite(web(), wanted)
+
+
 def change_image(domain, *item):
     next(children(domain, "image"))[1].append(list(item))
 

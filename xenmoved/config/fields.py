@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from protocol.schema import Pattern, Range
 from xenmoved.config.keys import parse_public_key
 from xenmoved.config.units import parse_duration, parse_limit, parse_size
+from xenmoved.namemap import check_rule
 
 NEVER: Final = "never"
 
@@ -54,6 +56,40 @@ def parse_age(written: object) -> float | None:
         raise ValueError(f"{error}, or {NEVER!r}") from None
 
 
+def parse_pool_names(written: object) -> dict[str, str]:
+    """Return names of pools here by those of pools there. Raises ValueError."""
+    if not isinstance(written, dict):
+        raise ValueError(f"must be a map of pools there to pools here, is {written!r}")
+    for name in (*written, *written.values()):
+        if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN.regex, name):
+            raise ValueError(f"{name!r} is no name of a pool")
+    return dict(written)
+
+
+def parse_volume_names(written: object) -> dict[str, str]:
+    """Return what names of volumes become, by patterns. Raises ValueError."""
+    if not isinstance(written, dict):
+        raise ValueError(f"must be a map of patterns there to patterns here, is {written!r}")
+    for old, new in written.items():
+        if not isinstance(old, str) or not isinstance(new, str):
+            raise ValueError(f"{old!r}: {new!r} are no patterns: put both in quotes")
+        check_rule(old, new)
+    return dict(written)
+
+
+def parse_shared(written: object) -> tuple[str, ...]:
+    """Return pools, and patterns of absolute paths. Raises ValueError."""
+    if not isinstance(written, list):
+        raise ValueError(f"must be a list of pools and absolute paths, is {written!r}")
+    for place in written:
+        if not isinstance(place, str) or not (
+            re.fullmatch(NAME_PATTERN.regex, place)
+            or (place.startswith("/") and normpath(place) == place and "**" not in place)
+        ):
+            raise ValueError(f"{place!r} is neither a pool nor an absolute path, in which * may be")
+    return tuple(written)
+
+
 Size = Annotated[int, Parsed(parse_size)]
 Limit = Annotated[int | None, Parsed(parse_limit)]
 Age = Annotated[float | None, Parsed(parse_age)]
@@ -61,6 +97,9 @@ Duration = Annotated[float, Parsed(parse_duration)]
 AbsolutePath = Annotated[Path, Parsed(parse_path)]
 Port = Annotated[int, Range(1, 65535)]
 BridgeNames = Annotated[Mapping[str, str], Parsed(parse_bridges)]
+PoolNames = Annotated[Mapping[str, str], Parsed(parse_pool_names)]
+VolumeNames = Annotated[Mapping[str, str], Parsed(parse_volume_names)]
+SharedPlaces = Annotated[tuple[str, ...], Parsed(parse_shared)]
 PublicKey = Annotated[str, Parsed(parse_public_key)]
 
 # Names become file names and parts of `pool:volume`, so they hold neither slashes nor colons.

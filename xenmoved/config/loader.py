@@ -158,7 +158,21 @@ def _contradictions(config: Config, pools: Collection[str]) -> Iterator[tuple[Ke
             if pool not in pools:
                 path = ("peers", name, "allow", "pools", index)
                 yield path, f"there is no pool {pool!r} (pools: {known})"
+        yield from _unknown_pools(peer, pools, known)
         yield from _useless_grants(peer)
+
+
+def _unknown_pools(peer: Peer, pools: Collection[str], known: str) -> Iterator[tuple[KeyPath, str]]:
+    for there, here in peer.pools.items():
+        if here not in pools:
+            path = ("peers", peer.name, "pools", there)
+            yield path, f"there is no pool {here!r} (pools: {known})"
+    for index, place in enumerate(peer.shared):
+        if not place.startswith("/") and place not in pools:
+            yield (
+                ("peers", peer.name, "shared", index),
+                f"there is no pool {place!r} (pools: {known})",
+            )
 
 
 def _useless_grants(peer: Peer) -> Iterator[tuple[KeyPath, str]]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from pathlib import Path
+from os.path import normpath
+from pathlib import Path, PurePath
 from typing import Annotated, Final
 
 from protocol.messages import Action
@@ -25,8 +26,11 @@ from xenmoved.config.fields import (
     GuestPattern,
     HostAddress,
     Limit,
+    PoolNames,
     Port,
     PublicKey,
+    SharedPlaces,
+    VolumeNames,
 )
 
 DEFAULT_PORT: Final = 7222
@@ -47,6 +51,14 @@ class Compression(StrEnum):
     AUTO = "auto"  # only while the network is the slower part
     ZSTD = "zstd"
     OFF = "off"
+
+
+class CdromChoice(StrEnum):
+    """What becomes of a CD-ROM in the drive of a guest that leaves."""
+
+    REFUSE = "refuse"  # the operator must say
+    EJECT = "eject"  # its drive is empty on the other host
+    REQUIRE = "require"  # the other host must have it too
 
 
 class LogLevel(StrEnum):
@@ -123,8 +135,10 @@ class Allow:
 class Peer:
     """Another host that runs this program. Its key identifies it, wherever it connects from.
 
-    A peer can always be sent to; what it may do here is in `allow`. `bridges` has the names here of
-    bridges that are called otherwise there.
+    A peer can always be sent to; what it may do here is in `allow`. `bridges`, `pools` and
+    `volumes` say what is called otherwise here than there, for guests that come from there.
+    `shared` names what both hosts see: pools here, and patterns of absolute paths. `cdrom` is about
+    guests that are sent there.
     """
 
     name: ConfigName
@@ -133,6 +147,10 @@ class Peer:
     port: Port = DEFAULT_PORT
     allow: Allow = field(default_factory=Allow)
     bridges: BridgeNames = field(default_factory=dict)
+    pools: PoolNames = field(default_factory=dict)
+    volumes: VolumeNames = field(default_factory=dict)
+    shared: SharedPlaces = ()
+    cdrom: CdromChoice = CdromChoice.REFUSE
 
     def may(self, action: Action, guest: str) -> bool:
         """Whether the peer may do this here with a guest of that name."""
@@ -143,6 +161,11 @@ class Peer:
     def may_use(self, pool: str) -> bool:
         """Whether the peer may see, make and overwrite volumes of the pool."""
         return pool in self.allow.pools
+
+    def shares_path(self, path: str) -> bool:
+        """Whether a path is declared as shared with the peer. A `*` matches no slash."""
+        patterns = (place for place in self.shared if place.startswith("/"))
+        return normpath(path) == path and any(PurePath(path).match(one) for one in patterns)
 
 
 @dataclass(frozen=True, slots=True)

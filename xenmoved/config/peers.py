@@ -39,6 +39,17 @@ allow:
 
 # Names here of network bridges that are called otherwise there, for guests that come from there.
 bridges: {bridges}
+
+# Likewise for pools, and for names of volumes: patterns, as {{'vm-*-root': '*-disk0'}}.
+pools: {pool_names}
+volumes: {volumes}
+
+# Disks that both hosts see: pools here, and absolute paths in which * may be. They are not copied.
+shared: {shared}
+
+# What becomes of a CD-ROM in a guest that is sent there: eject, require (it must be there too) or
+# refuse.
+cdrom: {cdrom}
 """
 
 
@@ -118,6 +129,10 @@ def _text(peer: Peer) -> str:
         "pools": peer.allow.pools,
         "guests": peer.allow.guests,
         "bridges": dict(peer.bridges),
+        "pool_names": dict(peer.pools),
+        "volumes": dict(peer.volumes),
+        "shared": peer.shared,
+        "cdrom": peer.cdrom,
         "quota": UNLIMITED if quota is None else format_size(quota, exact=True),
     }
     # JSON is YAML, and quotes whatever YAML might take for something else.

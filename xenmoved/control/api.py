@@ -15,6 +15,8 @@ from protocol.messages import GuestName, Mode, Problem
 from protocol.schema import U16, U63, Length, Name, Range, Text
 from xenmoved.control.reports import CONTROL, JobId, JobReport, Moment, PathText, Seconds
 
+NameMap = Annotated[dict[Name, Name], Length(0, 64)]
+
 
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,10 @@ class TransferOptions:
     so that the next try sends only what is missing. `overwrite`: volumes that are there and not
     known to be this guest's may be used. `max_downtime`: the guest may stand still for no
     longer, as far as can be told before. `hold`: it is suspended only when `SetJob` takes that
-    back. `remove_source`: verify, and drop the volumes here when the guest has moved.
+    back. `remove_source`: verify, and drop the volumes here when the guest has moved. `pools`,
+    `volumes` and `bridges` have names there by names here, those of volumes being patterns
+    (`xenmoved.namemap`); `pools` goes before `pool`. `rename` is what the guest is to be called
+    there, and `cdrom` (eject or require) what becomes of a CD-ROM in its drive.
     """
 
     rate_limit: U63 | None = None
@@ -115,6 +120,11 @@ class TransferOptions:
     max_downtime: Seconds | None = None
     hold: bool = False
     remove_source: bool = False
+    pools: NameMap = field(default_factory=dict)
+    volumes: NameMap = field(default_factory=dict)
+    bridges: NameMap = field(default_factory=dict)
+    rename: GuestName | None = None
+    cdrom: Name | None = None
 
 
 @CONTROL.add
@@ -133,7 +143,7 @@ class PlanMigration:
 
 @dataclass(frozen=True, slots=True)
 class PlannedVolume:
-    """What would be done with a disk."""
+    """What would be done with a disk that is copied."""
 
     vdev: Text
     source: Text
@@ -142,10 +152,35 @@ class PlannedVolume:
     fresh: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedDrive:
+    """What would be done with a disk that is not copied. An empty `target` is an empty drive.
+
+    `source` and `target` are paths.
+    """
+
+    vdev: Text
+    source: Text
+    target: Text
+    cdrom: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBridge:
+    """The bridges of a network interface here and there."""
+
+    source: Text
+    target: Text
+
+
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A migration as it would be. `estimate` and `blackout` are None when not known."""
+    """A migration as it would be. `estimate` and `blackout` are None when not known.
+
+    `target_name` is what the guest would be called there, and `volumes`, `drives` and `bridges`
+    have everything from here to there; the last three are known only without problems.
+    """
 
     guest: Text
     peer: Name
@@ -156,6 +191,9 @@ class Plan:
     memory: U63
     estimate: Seconds | None
     blackout: Seconds | None
+    target_name: Text = ""
+    drives: Annotated[tuple[PlannedDrive, ...], Length(0, 256)] = ()
+    bridges: Annotated[tuple[PlannedBridge, ...], Length(0, 64)] = ()
 
 
 @CONTROL.add

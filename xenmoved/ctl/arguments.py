@@ -57,6 +57,58 @@ def volume(written: str) -> str:
     raise ArgumentTypeError(f"{written!r} is no volume: write POOL:NAME or an absolute path")
 
 
+class Wish(NamedTuple):
+    """What something is to be called on the other host; `old` is "" where that is for all."""
+
+    old: str
+    new: str
+
+
+def pool(written: str) -> Wish:
+    """Parse ``POOL`` or ``OLD=NEW``."""
+    return _wish(written) if "=" in written else Wish("", _name(written, written))
+
+
+def bridge(written: str) -> Wish:
+    """Parse ``OLD=NEW``."""
+    return _wish(written)
+
+
+def volume_rule(written: str) -> Wish:
+    """Parse ``OLD=NEW``, two patterns."""
+    from xenmoved.namemap import check_rule
+
+    wish = _wish(written)
+    try:
+        check_rule(*wish)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return wish
+
+
+def guest_name(written: str) -> str:
+    """Check the name of a guest."""
+    from protocol.errors import SchemaError
+    from protocol.messages import GuestName
+    from protocol.schema import build
+
+    try:
+        return build(GuestName, written)
+    except SchemaError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _wish(written: str) -> Wish:
+    old, _, new = written.partition("=")
+    return Wish(_name(old, written), _name(new, written))
+
+
+def _name(part: str, written: str) -> str:
+    if not re.fullmatch(r"[^\s=/:]{1,200}", part):
+        raise ArgumentTypeError(f"{written!r} is not OLD=NEW: the name here, then the one there")
+    return part
+
+
 def rate_limit(written: str) -> int:
     """Parse a rate in bytes a second; 0 for ``unlimited``."""
     from xenmoved.config.units import parse_limit

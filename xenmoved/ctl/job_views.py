@@ -51,7 +51,16 @@ def subject(report: JobReport) -> str:
 def title(report: JobReport) -> str:
     """Return what is moved, and between which hosts."""
     way = "from" if report.kind is JobKind.RECEIVE else "to"
-    return f"{subject(report)} {way} {report.peer}"
+    return f"{subject(report)} {way} {report.peer}{_renamed(report)}"
+
+
+def _renamed(report: JobReport) -> str:
+    """Return what the guest is called on the other host, where that is something else."""
+    if not report.other_name:
+        return ""
+    if report.kind is JobKind.RECEIVE:
+        return f", where it was {report.other_name}"
+    return f" as {report.other_name}"
 
 
 def remains(report: JobReport, where: str) -> str:
@@ -138,7 +147,8 @@ def outcome(report: JobReport) -> Line:
         JobKind.RECEIVE: "arrived from",
     }[report.kind]
     took = duration(elapsed(report, report.started))
-    return line(Span(f"{subject(report)} {verb} {report.peer}", Style.GOOD), f" in {took}")
+    moved = f"{subject(report)} {verb} {report.peer}{_renamed(report)}"
+    return line(Span(moved, Style.GOOD), f" in {took}")
 
 
 def summary(report: JobReport, now: float) -> list[Line]:

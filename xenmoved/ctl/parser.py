@@ -23,6 +23,7 @@ DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
 AUTO: Final = "auto"
 MODES: Final = (AUTO, "live", "save", "cold")
 COMPRESSIONS: Final = ("off", "zstd", "auto")
+CDROM_CHOICES: Final = ("eject", "require")
 
 _DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
 _EXAMPLES = """\
@@ -139,7 +140,8 @@ def _add_transfers(verbs: Any) -> None:
         verbs,
         "plan",
         "show what a migration would do and every problem at once; changes nothing",
-        examples="xenmovectl plan web host-b\nxenmovectl plan web host-b --pool fast",
+        examples="xenmovectl plan web host-b\nxenmovectl plan web host-b --pool fast\n"
+        "xenmovectl plan web host-b --rename web2 --volume 'web-*=web2-*'",
     )
     migrate = _add_verb(
         verbs,
@@ -147,6 +149,7 @@ def _add_transfers(verbs: Any) -> None:
         "move a guest with its disks to a peer, and follow",
         examples="xenmovectl migrate web host-b\n"
         "xenmovectl migrate web host-b --rate-limit 80MiB --pool fast\n"
+        "xenmovectl migrate web host-b --pool hdd=slow --pool ssd=fast --bridge xenbr0=br-lan\n"
         "xenmovectl migrate web host-b --detach --quiet",
     )
     for parser in (plan, migrate):
@@ -161,6 +164,7 @@ def _add_transfers(verbs: Any) -> None:
         )
         _add_transfer_options(parser)
         _add_overwrite(parser)
+        _add_names(parser)
         _add_downtime(parser)
         _add_remove_source(parser)
     migrate.add_argument(
@@ -194,8 +198,41 @@ def _add_transfers(verbs: Any) -> None:
         )
 
 
+def _add_names(parser: Parser) -> None:
+    """Add what says how things are called on the other host."""
+    rules = (
+        ("volume", arguments.volume_rule, "call volumes like OLD there like NEW: 'vm-*=*-disk'"),
+        ("bridge", arguments.bridge, "have bridge NEW there for what is on bridge OLD here"),
+    )
+    for option, kind, text in rules:
+        parser.add_argument(
+            f"--{option}",
+            metavar="OLD=NEW",
+            dest=f"{option}_names",  # 'sync' has a volume of its own
+            action="append",
+            type=kind,
+            default=[],
+            help=text,
+        )
+    parser.add_argument(
+        "--rename", metavar="NAME", type=arguments.guest_name, help="call the guest NAME there"
+    )
+    parser.add_argument(
+        "--cdrom",
+        choices=CDROM_CHOICES,
+        help="a CD-ROM in its drive: leave the drive empty there, or take the same one there",
+    )
+
+
 def _add_transfer_options(parser: Parser) -> None:
-    parser.add_argument("--pool", metavar="POOL", help="pool of the peer for new volumes")
+    parser.add_argument(
+        "--pool",
+        metavar="POOL",
+        action="append",
+        type=arguments.pool,
+        default=[],
+        help="pool of the peer for new volumes; OLD=POOL: for those that are in pool OLD here",
+    )
     parser.add_argument(
         "--rate-limit",
         metavar="RATE",

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +34,7 @@ from xenmoved.control.api import (
 from xenmoved.control.peer_api import GetIdentity, Identity
 from xenmoved.control.reports import JobReport
 from xenmoved.ctl import job_views, peer_verbs, views
+from xenmoved.ctl.arguments import Wish
 from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.evacuate_verb import evacuate
 from xenmoved.ctl.exits import CommandError, Exit
@@ -88,7 +89,7 @@ def run_evacuate(daemon: Daemon, output: Output, args: Namespace) -> Exit:
 def run_sync(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Send a volume, and follow."""
     peer, target = args.target
-    if target is not None and args.pool is not None:
+    if target is not None and args.pool:
         text = "--pool and the pool in PEER:POOL/NAME exclude each other"
         raise CommandError(Exit.USAGE, ("usage", text, ""))
     request = StartSync(args.volume, peer, target, _options(args))
@@ -206,17 +207,33 @@ def _options(args: Namespace) -> TransferOptions:
         text = "--remove-source and --no-verify exclude each other"
         hint = "volumes are removed only when the other host is known to have the same"
         raise CommandError(Exit.USAGE, ("usage", text, hint))
+    pools = _names("--pool", args.pool)
     return TransferOptions(
         rate_limit=args.rate_limit,
         compression=args.compress,
         verify=args.verify,
-        pool=args.pool,
+        pool=pools.pop("", None),
         keep_partial=args.keep_partial,
         overwrite=getattr(args, "overwrite", False),
         max_downtime=getattr(args, "max_downtime", None),
         hold=getattr(args, "hold", False),
         remove_source=getattr(args, "remove_source", False),
+        pools=pools,
+        volumes=_names("--volume", getattr(args, "volume_names", [])),
+        bridges=_names("--bridge", getattr(args, "bridge_names", [])),
+        rename=getattr(args, "rename", None),
+        cdrom=getattr(args, "cdrom", None),
     )
+
+
+def _names(option: str, wishes: Sequence[Wish]) -> dict[str, str]:
+    """Return names there by names here. Raises CommandError when one is said twice."""
+    names: dict[str, str] = {}
+    for old, new in wishes:
+        if names.setdefault(old, new) != new:
+            text = f"{option} is said twice{f' for {old}' if old else ''}: {names[old]} and {new}"
+            raise CommandError(Exit.USAGE, ("usage", text, "say which of them is meant"))
+    return names
 
 
 def _start(

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.messages import Problem
-from xenmoved.control.api import DiskRow, GuestRow, Guests, Plan, PlannedVolume, Status
+from xenmoved.control.api import (
+    DiskRow,
+    GuestRow,
+    Guests,
+    Plan,
+    PlannedDrive,
+    PlannedVolume,
+    Status,
+)
 from xenmoved.control.peer_api import Identity, PeerPing, PeerRow, Peers
 from xenmoved.ctl import job_views
 from xenmoved.ctl.arguments import Address
@@ -64,13 +72,21 @@ def guests(answer: Guests) -> list[Line]:
 
 def plan(answer: Plan) -> list[Line]:
     """Return what a migration would do, and everything that stands in its way."""
+    renamed = answer.target_name if answer.target_name != answer.guest else ""
     lines = [
-        line(Span(f"{answer.guest} to {answer.peer}", Style.BOLD), f", mode {answer.mode}"),
+        line(
+            Span(f"{answer.guest} to {answer.peer}", Style.BOLD),
+            *((" as ", Span(renamed, Style.BOLD)) if renamed else ()),
+            f", mode {answer.mode}",
+        ),
     ]
-    if answer.volumes:
+    rows = [*map(_planned, answer.volumes), *map(_drive, answer.drives)]
+    if rows:
         header = ("VDEV", "SIZE", "FROM", "TO", "COPY")
-        rows = [_planned(volume) for volume in answer.volumes]
         lines += [line(), *indent(table(header, rows, " r"))]
+    if answer.bridges:
+        rows = [(bridge.source, bridge.target) for bridge in answer.bridges]
+        lines += [line(), *indent(table(("BRIDGE", "THERE"), rows))]
     estimates = [
         ("memory", size(answer.memory)),
         ("estimate", _about(answer.estimate)),
@@ -229,6 +245,13 @@ def _disks(disks: Sequence[DiskRow]) -> list[Line]:
 def _planned(volume: PlannedVolume) -> tuple[Cell, ...]:
     copy = "new there" if volume.fresh else "exists there: differences only"
     return volume.vdev, size(volume.size), volume.source, volume.target or UNKNOWN, copy
+
+
+def _drive(drive: PlannedDrive) -> tuple[Cell, ...]:
+    what = "shared: not copied"
+    if drive.cdrom:
+        what = "CD-ROM that is there too" if drive.target else "CD-ROM: its drive is empty there"
+    return drive.vdev, "", drive.source, drive.target or Span("empty", Style.DIM), what
 
 
 def _about(seconds: float | None) -> str:

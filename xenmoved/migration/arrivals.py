@@ -72,18 +72,24 @@ class Arrivals:
         offer, guest = begin.offer, begin.offer.guest
         assert guest is not None
         async with self._placing:
-            placements = await self._accept(visitor, begin)
+            accepted = await self._accept(visitor, begin)
+            placements = accepted.placements
             disks = {
                 volume.vdev: self.host.pools[placement.pool].path(placement.name)
                 for volume, placement in zip(offer.volumes, placements, strict=True)
                 if volume.vdev is not None
             }
-            job = Job(JobKind.RECEIVE, guest.name, visitor.peer, offer.mode)
+            disks |= {
+                disk.vdev: path for disk, path in zip(guest.shared, accepted.shared, strict=True)
+            }
+            job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
+            job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
             cold = offer.mode is Mode.COLD
             job.memory_total = 0 if cold else guest.memory
-            peer = self.host.peer(visitor.peer)
-            expected = expect(guest, disks, peer, keep_partial=begin.keep_partial, cold=cold)
+            expected = expect(
+                guest, disks, accepted.bridges, keep_partial=begin.keep_partial, cold=cold
+            )
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
             await self.host.jobs.add(job)
@@ -105,7 +111,7 @@ class Arrivals:
     ) -> tuple[Landing, tuple[Placement, ...]]:
         """Take in volumes without a guest. What was written stays if it breaks off."""
         async with self._placing:
-            placements = await self._accept(visitor, begin)
+            placements = (await self._accept(visitor, begin)).placements
             landing = Landing(self.host, visitor.peer, begin.migration)
             self._landings[begin.migration] = _Site(visitor, landing, on_failure)
         try:
@@ -209,7 +215,14 @@ class Arrivals:
         entry = await self.host.journal.inbound(migration)
         if entry is None or entry.peer != peer or entry.state is not TargetState.STARTED:
             return None
-        started = self._of(entry, Job(JobKind.RECEIVE, entry.details["name"], peer, job=entry.job))
+        job = Job(
+            JobKind.RECEIVE,
+            entry.details["name"],
+            peer,
+            job=entry.job,
+            other_name=entry.details["source_name"],
+        )
+        started = self._of(entry, job)
         started.state = entry.state
         started.ended.set()
         return started
@@ -218,13 +231,13 @@ class Arrivals:
         expected = Expected(**entry.details)
         return InboundMigration(self.host, entry.peer, entry.migration, expected, job)
 
-    async def _accept(self, visitor: Visitor, begin: Begin) -> tuple[Placement, ...]:
+    async def _accept(self, visitor: Visitor, begin: Begin) -> Assessment:
         if begin.migration in self._landings or await self.host.journal.inbound(begin.migration):
             raise ProtocolError(Code.UNEXPECTED, "this migration was begun before")
         assessment = await self.assess(visitor.peer, begin.offer)
         if assessment.problems:
             raise Refused(assessment.problems)
-        return assessment.placements
+        return assessment
 
     async def _await_source(self, migration: InboundMigration) -> None:
         timeout = self.host.config.timeouts.ready

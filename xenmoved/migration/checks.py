@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol.messages import Action, GuestOffer, Mode, Offer, Placement, Problem, VolumeOffer
 from storage.contracts import Pool, VolumeInfo
@@ -13,18 +13,26 @@ from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
 from xenmoved.journal import Holding
+from xenmoved.migration.drives import denied, look_at_shared
 from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
+from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Domain, HostInfo, ToolstackError
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """Every problem at once, and where each volume would go; placements only without problems."""
+    """Every problem at once; the rest only without problems.
+
+    `placements` is where each volume would go, `shared` the path here of each disk that is not
+    copied, `bridges` the name here of each bridge of the guest.
+    """
 
     problems: tuple[Problem, ...]
-    placements: tuple[Placement, ...]
+    placements: tuple[Placement, ...] = ()
+    shared: tuple[str, ...] = ()
+    bridges: dict[str, str] = field(default_factory=dict)
 
 
 def owner_of(peer: str, offer: Offer) -> str:
@@ -35,34 +43,53 @@ def owner_of(peer: str, offer: Offer) -> str:
 async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]) -> Assessment:
     """Look at everything that an offer needs. `arriving`: names of guests already on their way."""
     if denied := _permission(host, peer, offer):
-        return Assessment(tuple(denied), ())  # a peer learns nothing about what it may not use
+        return Assessment(tuple(denied))  # a peer learns nothing about what it may not use
     problems: list[Problem] = []
+    shared: tuple[str, ...] = ()
+    bridges: dict[str, str] = {}
     domains = await _domains(host)
+    in_use = {domain.name: [disk.path for disk in domain.disks] for domain in domains}
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
-        problems += await _guest_problems(
-            host, info, peer, guest, domains=domains, arriving=arriving
-        )
+        bridges = {
+            nic.bridge: local_bridge(peer, guest, nic.bridge) for nic in guest.nics if nic.bridge
+        }
+        problems += _guest_problems(host, info, guest, domains, arriving)
+        problems += await _bridge_problems(host, peer, bridges)
+        found, shared = await look_at_shared(host, peer, guest.shared, in_use)
+        problems += found
         if offer.mode is Mode.COLD:
             problems += await _config_problems(host, guest)
         else:
             problems += _memory_problems(host, info, guest)
-    checker = _VolumeChecks(host, peer, offer, domains)
+    checker = _VolumeChecks(host, peer, offer, in_use)
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
     if problems:
-        return Assessment(tuple(problems), ())
-    return Assessment((), tuple(p for p in placements if p is not None))
+        return Assessment(tuple(problems))
+    return Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
+
+
+def local_bridge(peer: Peer, guest: GuestOffer, bridge: str) -> str:
+    """Return what a bridge is called here: as was asked for, or as this host has it."""
+    return guest.bridges.get(bridge, peer.bridges.get(bridge, bridge))
+
+
+def local_name(peer: Peer, volume: VolumeOffer) -> str:
+    """Return what a volume is to be called here, likewise."""
+    return volume.wish or new_name(volume.name, peer.volumes) or volume.name
 
 
 def chosen_pool(host: Host, peer: Peer, volume: VolumeOffer) -> str | None:
     """Return the name of the pool for a volume.
 
-    It is the one asked for, or one called like the volume's pool at the source if the peer may use
-    it, or this host's default.
+    It is the one asked for, or the one that this host has for the volume's pool at the source, or
+    one that is called like that one if the peer may use it, or this host's default.
     """
     if volume.pool is not None:
         return volume.pool
+    if volume.home is not None and volume.home in peer.pools:
+        return peer.pools[volume.home]
     if volume.home is not None and volume.home in host.pools and peer.may_use(volume.home):
         return volume.home
     return host.config.default_pool
@@ -74,8 +101,8 @@ def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
     found = []
     if offer.action not in peer.allow.actions:
         found.append(problem("permission", f"{node} does not let {peer.name} {offer.action}", hint))
-    elif offer.guest is not None and not peer.may(offer.action, offer.guest.name):
-        text = f"{node} does not take a guest called {offer.guest.name} from {peer.name}"
+    elif offer.guest is not None and not peer.may(offer.action, offer.guest.target_name):
+        text = f"{node} does not take a guest called {offer.guest.target_name} from {peer.name}"
         found.append(problem("permission", text, hint))
     for pool in dict.fromkeys(chosen_pool(host, peer, volume) for volume in offer.volumes):
         if pool is None:
@@ -84,7 +111,8 @@ def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
         elif not peer.may_use(pool) or pool not in host.pools:
             text = f"{node} has no pool {pool} that {peer.name} may use"
             found.append(problem("permission", text, hint))
-    return found
+    shared = offer.guest.shared if offer.guest is not None else ()
+    return found + [one for disk in shared if (one := denied(host, peer, disk)) is not None]
 
 
 async def _domains(host: Host) -> list[Domain]:
@@ -98,39 +126,38 @@ async def _domains(host: Host) -> list[Domain]:
     return found
 
 
-async def _guest_problems(
-    host: Host,
-    info: HostInfo,
-    peer: Peer,
-    guest: GuestOffer,
-    *,
-    domains: list[Domain],
-    arriving: Collection[str],
+def _guest_problems(
+    host: Host, info: HostInfo, guest: GuestOffer, domains: list[Domain], arriving: Collection[str]
 ) -> list[Problem]:
-    node = host.config.node
+    node, name = host.config.node, guest.target_name
     found = []
     if guest.toolstack != info.toolstack:
         text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
         found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
     for domain in domains:
         hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {domain.name}"
-        if domain.name in (guest.name, f"{guest.name}--incoming"):
+        if domain.name in (name, f"{name}--incoming"):
             text = f"{node} has a domain called {domain.name} already"
+            hint = f"{hint}; else have this one called otherwise there: --rename NEW"
             found.append(problem("guest-exists", text, hint))
         elif domain.uuid == guest.uuid:
             text = f"{node} has a domain with the uuid of {guest.name}: {domain.name}"
             found.append(problem("guest-exists", text, hint))
-    if guest.name in arriving:
-        text = f"{guest.name} is on its way to {node} already"
-        found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {guest.name}"))
-    bridges = await host.toolstack.bridges()
-    wanted = {nic.bridge for nic in guest.nics if nic.bridge is not None}
-    for bridge in sorted({peer.bridges.get(name, name) for name in wanted} - bridges):
-        known = ", ".join(sorted(bridges)) or "none"
-        text = f"{node} has no bridge {bridge}"
-        hint = f"make it, or see `bridges` of peer {peer.name} there; bridges of {node}: {known}"
-        found.append(problem("bridge", text, hint))
+    if name in arriving:
+        text = f"{name} is on its way to {node} already"
+        found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {name}"))
     return found
+
+
+async def _bridge_problems(host: Host, peer: Peer, bridges: Mapping[str, str]) -> list[Problem]:
+    node, there = host.config.node, await host.toolstack.bridges()
+    known = ", ".join(sorted(there)) or "none"
+    hint = (
+        f"make it, or say --bridge OLD=NEW, or see `bridges` of peer {peer.name} there; bridges of "
+        f"{node}: {known}"
+    )
+    missing = sorted(set(bridges.values()) - there)
+    return [problem("bridge", f"{node} has no bridge {bridge}", hint) for bridge in missing]
 
 
 def _memory_problems(host: Host, info: HostInfo, guest: GuestOffer) -> list[Problem]:
@@ -149,22 +176,22 @@ async def _config_problems(host: Host, guest: GuestOffer) -> list[Problem]:
     node = host.config.node
     if guest.config is None:
         return [problem("guest-config", f"{guest.name} came without its configuration")]
-    if await host.toolstack.read_config(guest.name) is None:
+    if await host.toolstack.read_config(guest.target_name) is None:
         return []
-    text = f"{node} has a configuration of a guest called {guest.name} already"
+    text = f"{node} has a configuration of a guest called {guest.target_name} already"
     return [problem("guest-exists", text, "if it is not needed any more, rename it there")]
 
 
 class _VolumeChecks:
     """The checks of an offer's volumes, with what they add up to."""
 
-    def __init__(self, host: Host, peer: Peer, offer: Offer, domains: list[Domain]) -> None:
+    def __init__(
+        self, host: Host, peer: Peer, offer: Offer, in_use: Mapping[str, list[str]]
+    ) -> None:
         self._host = host
         self._peer = peer
         self._offer = offer
-        self._disks: Mapping[str, list[str]] = {
-            domain.name: [disk.path for disk in domain.disks] for domain in domains
-        }
+        self._disks = in_use
         self._new_bytes: Counter[str] = Counter()
         self._taken: set[tuple[str, str]] = set()
         self.problems: list[Problem] = []
@@ -172,14 +199,16 @@ class _VolumeChecks:
     async def place(self, volume: VolumeOffer) -> Placement | None:
         """Find where a volume goes, noting what is wrong."""
         pool = self._host.pools[chosen_pool(self._host, self._peer, volume) or ""]
-        shown = f"{pool.name}:{volume.name}"
-        if (pool.name, volume.name) in self._taken:
+        name = local_name(self._peer, volume)
+        shown = f"{pool.name}:{name}"
+        if (pool.name, name) in self._taken:
             text = f"two disks of the guest would both become {shown}"
-            self._note("volume-name", text, "rename one of them at the source")
+            hint = "call one otherwise there (--volume), put one elsewhere (--pool), or rename it"
+            self._note("volume-name", text, hint)
             return None
-        self._taken.add((pool.name, volume.name))
+        self._taken.add((pool.name, name))
         try:
-            info = await asyncio.to_thread(pool.find, volume.name)
+            info = await asyncio.to_thread(pool.find, name)
         except StorageError as error:
             self.problems += problems_of(error)
             return None
@@ -189,27 +218,36 @@ class _VolumeChecks:
                 hint = f"make one of {volume.size} bytes there and list it in the configuration"
                 self._note("volume-missing", text, hint)
             self._new_bytes[pool.name] += volume.size
-            return Placement(pool.name, volume.name, fresh=True, zeroed=pool.makes_zeros)
+            return Placement(pool.name, name, fresh=True, zeroed=pool.makes_zeros)
+        if pool.name in self._peer.shared or self._peer.shares_path(info.path):
+            text = (
+                f"{shown} on {self._node} is shared with {self._peer.name}: it may be the very one"
+            )
+            hint = f"on {self._peer.name}, see `shared` of peer {self._node}; or call it otherwise"
+            self._note("volume-shared", text, hint)
         if info.size < volume.size:
             text = (
                 f"{shown} on {self._node} is too small: {info.size} bytes, the source has "
                 f"{volume.size}"
             )
             self._note("volume-too-small", text, "enlarge it there, or remove it")
-        users = self._users(pool, volume.name)
+        users = self._users(pool, name)
         if info.in_use is not None:
             users.append(info.in_use)
         if users:
             text = f"{shown} on {self._node} is in use: {', '.join(users)}"
             self._note("volume-in-use", text, "only a volume that nobody uses can be written")
         if not self._offer.overwrite:
-            self._check_owner(await self._host.journal.holding(pool.name, volume.name), info)
-        return Placement(pool.name, volume.name, fresh=False, zeroed=False)
+            self._check_owner(await self._host.journal.holding(pool.name, name), info)
+        return Placement(pool.name, name, fresh=False, zeroed=False)
 
     def _check_owner(self, holding: Holding | None, info: VolumeInfo) -> None:
         """Note it when a volume that is there is not known to be a copy of the offered one."""
         shown = f"{info.pool}:{info.name} on {self._node}"
-        hint = "if what is in it may be lost, say --overwrite; else rename or remove it"
+        hint = (
+            "if what is in it may be lost, say --overwrite; else rename or remove it, or have this "
+            "one called otherwise there: --volume OLD=NEW"
+        )
         if holding is None:
             text = f"{shown} exists, and is not known to be a copy of this volume"
         elif not is_held(holding, info):

@@ -21,7 +21,6 @@ from protocol.handover import (
 )
 from protocol.messages import GuestOffer, Problem, Seal
 from storage.errors import StorageError
-from xenmoved.config.model import Peer
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -60,11 +59,22 @@ class Expected:
     bridges: dict[str, str] = field(default_factory=dict)
     given_up: bool = False
     """An operator has declared that it was never started here."""
+    source_name: str = ""
+    """What it is called at the source, where that is something else."""
+    read_only: list[str] = field(default_factory=list)
+    """Disks that are not this guest's alone, and that it may only read."""
 
     @property
     def arrival(self) -> Arrival:
         """How the guest is to look here."""
-        return Arrival(self.name, self.uuid, self.disks, self.bridges)
+        return Arrival(
+            self.name,
+            self.uuid,
+            self.disks,
+            self.bridges,
+            self.source_name or self.name,
+            frozenset(self.read_only),
+        )
 
 
 @dataclass(slots=True)
@@ -290,7 +300,7 @@ class InboundMigration:
             await self._record(self.state, settled=True)
         self.ended.set()
         if self.state is TargetState.STARTED:
-            log.info("%s is here now", self.guest)
+            log.info("%s is here now", self._job.both_names)
             if self._remark is not None:
                 log.error("%s; %s", self._remark.text, self._remark.hint)
             await self._host.jobs.end(self._job, JobState.DONE, self._remark)
@@ -301,7 +311,7 @@ class InboundMigration:
             await self._host.jobs.end(self._job, JobState.FAILED, found)
 
     async def _raise_alarm(self) -> None:
-        found = verdict(self.state, self.guest, self.peer, self._job.job)
+        found = verdict(self.state, self._job.both_names, self.peer, self._job.job)
         assert found is not None, self.state
         log.error("%s; %s", found.text, found.hint)
         await self._host.jobs.amend(self._job.job, JobState.FAILED, found)
@@ -339,16 +349,26 @@ class InboundMigration:
 
 
 def expect(
-    guest: GuestOffer, disks: dict[str, str], peer: Peer, *, keep_partial: bool, cold: bool
+    guest: GuestOffer,
+    disks: dict[str, str],
+    bridges: dict[str, str],
+    *,
+    keep_partial: bool,
+    cold: bool,
 ) -> Expected:
-    """Return what is to be kept of an offered guest; `disks` maps each vdev to its path here."""
+    """Return what is to be kept of an offered guest.
+
+    `disks` maps each vdev to its path here, `bridges` the source's to those here.
+    """
     return Expected(
-        name=guest.name,
+        name=guest.target_name,
         uuid=guest.uuid,
-        disks=disks,
+        disks=disks | dict.fromkeys(guest.ejected, ""),
         keep_partial=keep_partial,
         config=guest.config,
         autostart=guest.autostart,
         cold=cold,
-        bridges=dict(peer.bridges),
+        bridges=bridges,
+        source_name=guest.name if guest.wish is not None else "",
+        read_only=[disk.vdev for disk in guest.shared if not disk.writable],
     )

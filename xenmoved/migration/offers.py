@@ -21,10 +21,11 @@ from protocol.messages import (
 )
 from protocol.schema import build, plain
 from storage.errors import StorageError
-from storage.opening import open_source
 from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
+from xenmoved.migration.drives import SortedDisks, measure, sort_disks
 from xenmoved.migration.holdings import known_holding
 from xenmoved.migration.host import Host
+from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, ToolstackError
 
@@ -33,10 +34,14 @@ MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """An offer and the local paths of its volumes, in the same order."""
+    """An offer and the local paths of its volumes, in the same order.
+
+    `ejected` are the CD-ROMs that the guest does not find on the other host.
+    """
 
     offer: Offer
     paths: tuple[str, ...]
+    ejected: tuple[Disk, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -46,7 +51,7 @@ class Sending:
 
 
 def moving_disks(domain: Domain) -> list[Disk]:
-    """Return the disks whose bytes move with the guest; empty drives stay behind."""
+    """Return the disks that the guest needs on the other host: all but empty drives."""
     return [disk for disk in domain.disks if disk.path or not disk.cdrom]
 
 
@@ -54,7 +59,6 @@ def disk_obstacle(disk: Disk) -> tuple[str, str] | None:
     """Why a disk cannot move and what to do about it, None when it can."""
     plain = "only disks that dom0 serves from a file or block device move: attach it in that way"
     obstacles = (
-        (disk.cdrom, f"holds the CD-ROM {disk.path}", "eject it"),
         (disk.script, f"is attached by the script {disk.script}", plain),
         (disk.backend_domid, f"is served by domain {disk.backend_domid}, not by dom0", plain),
         (disk.backend not in MOVABLE_BACKENDS, f"has the backend {disk.backend}", plain),
@@ -128,9 +132,9 @@ async def choose_mode(host: Host, guest: str) -> Mode:
 
 
 async def make_offer(
-    host: Host, guest: str, mode: Mode, options: TransferOptions
+    host: Host, guest: str, peer: str, mode: Mode, options: TransferOptions
 ) -> tuple[Sending | None, list[Problem]]:
-    """Return what would be sent for a guest, and every problem found on this host.
+    """Return what would be sent to a peer for a guest, and every problem found on this host.
 
     There is no offer when the guest is unknown or a disk cannot be measured.
     """
@@ -143,15 +147,23 @@ async def make_offer(
     if (busy := host.jobs.busy_with(guest)) is not None:
         hint = f"to follow it: xenmovectl watch {busy.job}"
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
+    disks = await sort_disks(host, domain.disks, host.config.peers.get(peer), peer, options)
+    problems += disks.problems
     volumes: list[VolumeOffer] = []
     paths: list[str] = []
-    for disk in moving_disks(domain):
+    for disk in disks.copied:
         try:
-            size = await asyncio.to_thread(_measure, disk.path, exclusive=mode is Mode.COLD)
-            volumes.append(volume_offer(host, disk.path, size, disk.vdev, options.pool))
+            size = await asyncio.to_thread(measure, disk.path, exclusive=mode is Mode.COLD)
+            volumes.append(volume_offer(host, disk.path, size, disk.vdev, options))
             paths.append(disk.path)
         except (StorageError, Refused) as error:
             problems += problems_of(error)
+    problems += idle_wishes(
+        options,
+        pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
+        volumes=[volume.name for volume in volumes],
+        bridges=[nic.bridge for nic in domain.nics if nic.bridge is not None],
+    )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
     try:
@@ -159,11 +171,14 @@ async def make_offer(
             action=Action.MIGRATE,
             mode=mode,
             overwrite=options.overwrite,
-            guest=await _guest_offer(host, domain),
+            guest=await _guest_offer(host, domain, disks, options),
             volumes=tuple(volumes),
         )
         # What the other side would refuse as malformed is better said here.
-        return Sending(build(Offer, plain(offer)), tuple(paths)), problems
+        return (
+            Sending(build(Offer, plain(offer)), tuple(paths), tuple(disks.ejected)),
+            problems,
+        )
     except SchemaError as error:
         return None, [*problems, problem("guest", f"{guest} cannot be described: {error}")]
 
@@ -237,14 +252,14 @@ async def make_sync_offer(
 ) -> Sending:
     """Return the offer for a volume without a guest. Raises Refused or StorageError."""
     path = await asyncio.to_thread(resolve_source, host, volume)
-    size = await asyncio.to_thread(_measure, path)
-    offered = volume_offer(host, path, size, None, options.pool)
+    size = await asyncio.to_thread(measure, path)
+    offered = volume_offer(host, path, size, None, options)
     if target is not None:
         pool, _, name = target.partition(":")
         if not (pool and name):
             text = f"target {target!r} is not POOL:NAME"
             raise Refused([problem("usage", text, f"such as images:{offered.name}")])
-        offered = replace(offered, name=name, pool=pool)
+        offered = replace(offered, wish=name, pool=pool)
     # Somebody who names the target volume means it, whatever is in it.
     overwrite = options.overwrite or target is not None
     offer = Offer(Action.SYNC, Mode.SAVE, overwrite, None, (offered,))
@@ -279,29 +294,24 @@ def resolve_source(host: Host, volume: str) -> str:
 
 
 def volume_offer(
-    host: Host, path: str, size: int, vdev: str | None, pool: str | None
+    host: Host, path: str, size: int, vdev: str | None, options: TransferOptions
 ) -> VolumeOffer:
-    """Name a volume for the target: as its pool here has it, or after its file."""
+    """Name a volume for the target: as its pool here has it, or after its file. Raises Refused."""
     located = host.pool_of(path)
     name = located[1] if located is not None else PurePath(path).name
     try:
         build(VolumeName, name)
     except SchemaError as error:
-        hint = "rename it: it keeps its name on the other host"
+        hint = "rename it here: such a name cannot be told to another host"
         raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
     home = located[0].name if located is not None else None
-    return VolumeOffer(name, size, vdev, pool, home)
+    pool, wish = wanted_pool(options, home), wanted_name(options, name)
+    return VolumeOffer(name, size, vdev, pool, home, wish)
 
 
-def _measure(path: str, *, exclusive: bool = False) -> int:
-    volume = open_source(path, exclusive=exclusive)
-    try:
-        return volume.size
-    finally:
-        volume.close()
-
-
-async def _guest_offer(host: Host, domain: Domain) -> GuestOffer:
+async def _guest_offer(
+    host: Host, domain: Domain, disks: SortedDisks, options: TransferOptions
+) -> GuestOffer:
     return GuestOffer(
         name=domain.name,
         uuid=domain.uuid,
@@ -311,6 +321,10 @@ async def _guest_offer(host: Host, domain: Domain) -> GuestOffer:
         nics=tuple(NicOffer(nic.mac, nic.bridge) for nic in domain.nics),
         config=await host.toolstack.read_config(domain.name),
         autostart=await host.toolstack.autostart(domain.name),
+        wish=options.rename if options.rename != domain.name else None,
+        bridges=dict(options.bridges),
+        shared=tuple(disks.shared),
+        ejected=tuple(disk.vdev for disk in disks.ejected),
     )
 
 
@@ -341,7 +355,7 @@ def _disk_row(host: Host, disk: Disk) -> DiskRow:
     if disk.path or not disk.cdrom:
         obstacle = found[0] if (found := disk_obstacle(disk)) is not None else None
         try:
-            size = _measure(disk.path)
+            size = measure(disk.path)
         except StorageError as error:
             obstacle = obstacle or str(error)
     located = host.pool_of(disk.path) if disk.path else None

@@ -61,7 +61,12 @@ class Preflight:
 
     sending: Sending | None
     problems: tuple[Problem, ...]
-    placements: tuple[Placement, ...]
+    findings: Findings
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where volumes would go; empty when there are problems."""
+        return self.findings.volumes
 
 
 async def preflight(
@@ -69,12 +74,12 @@ async def preflight(
 ) -> Preflight:
     """Look at both hosts. Changes nothing. Raises nothing that a problem can say."""
     try:
-        sending, problems = await make_offer(host, guest, job.mode, options)
+        sending, problems = await make_offer(host, guest, peer, job.mode, options)
     except Exception as error:
         if not is_expected(error):
             raise
         sending, problems = None, list(problems_of(error))
-    findings = Findings((), ())
+    findings = Findings((), (), (), {})
     try:
         link = await host.link(peer)
         if sending is not None:
@@ -84,7 +89,7 @@ async def preflight(
         if not is_expected(error):
             raise
         problems += problems_of(error)
-    return Preflight(sending, (*problems, *findings.problems), findings.volumes)
+    return Preflight(sending, (*problems, *findings.problems), findings)
 
 
 class OutboundMigration:
@@ -251,7 +256,7 @@ async def conclude(
 
 async def _end(host: Host, job: Job, ownership: Ownership, *, remove_source: bool) -> None:
     unfinished = ownership.unfinished
-    decided = verdict(ownership.state, job.guest, job.peer, job.job)
+    decided = verdict(ownership.state, job.both_names, job.peer, job.job)
     if ownership.state in (SourceState.DONE, SourceState.GIVEN_UP):
         job.enter(Phase.TIDY)
         try:
@@ -261,7 +266,7 @@ async def _end(host: Host, job: Job, ownership: Ownership, *, remove_source: boo
         await host.journal.retain(ownership.migration, job.peer)
         if unfinished is None:
             await ownership.settle()
-        log.info("%s is on %s now", job.guest, job.peer)
+        log.info("%s is on %s now", job.both_names, job.peer)
         remark = unfinished or decided
         if remove_source and remark is None:
             remark = await _remove_source(host, job, ownership.migration)
@@ -272,7 +277,7 @@ async def _end(host: Host, job: Job, ownership: Ownership, *, remove_source: boo
         or job.problem
         or problem(
             "target-aborted",
-            f"{job.peer} did not start {job.guest}: {ownership.target_reason}",
+            f"{job.peer} did not start {job.both_names}: {ownership.target_reason}",
             f"the log of {job.peer} says more; the guest runs here",
         )
     )

@@ -129,8 +129,8 @@ class Ownership:
         self._job.state = JobState.IN_DOUBT
         self._job.problem = problem(
             "in-doubt",
-            f"{self._job.peer} was told to take {self._job.guest}, and its answer is not known: "
-            "the guest stays suspended here until it is",
+            f"{self._job.peer} was told to take {self._job.both_names}, and its answer is not "
+            "known: the guest stays suspended here until it is",
             f"bring {self._job.peer} and the network to it back; nothing is lost meanwhile. Only "
             "if it is gone for good: xenmovectl recover",
         )
@@ -199,7 +199,7 @@ class Ownership:
     async def _report_word(self) -> None:
         """Say whether the operator was right."""
         job = self._job
-        found = verdict(self.state, job.guest, job.peer, job.job)
+        found = verdict(self.state, job.both_names, job.peer, job.job)
         if found is None:
             log.info("%s confirms what was decided for %s", job.peer, job.guest)
             found = problem("decided", "an operator decided this, and the target has confirmed it")

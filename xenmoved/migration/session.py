@@ -140,7 +140,7 @@ class ControlSession:
                 return await self._pong()
             case Offer():
                 found = await self._arrivals.assess(peer, message)
-                return Findings(found.problems[:256], found.placements)
+                return Findings(found.problems[:256], found.placements, found.shared, found.bridges)
             case Begin():
                 # Whatever it makes must be known here, to be undone, even if this is cancelled.
                 return await wait_through(self._begin(message))

@@ -27,7 +27,15 @@ class Starter:
         """Return the job that a migration would be."""
         mode = request.mode or await choose_mode(self._host, request.guest)
         steering = Steering.of(request.options, self._host.config.transfer)
-        return Job(JobKind.MIGRATE, request.guest, request.peer, mode, steering=steering)
+        wish = request.options.rename or ""
+        return Job(
+            JobKind.MIGRATE,
+            request.guest,
+            request.peer,
+            mode,
+            other_name=wish if wish != request.guest else "",
+            steering=steering,
+        )
 
     async def migrate(self, request: StartMigration) -> Job:
         """Begin a migration. Raises Refused with every problem, or what else went wrong."""

@@ -157,7 +157,7 @@ def _target(disk: _DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
     return lead, scheme
 
 
-def adapt_disk(spec: str, disks: Mapping[str, str], is_block: Callable[[str], bool]) -> str:
+def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> str:
     """Replace the target of a disk specification (xl-disk-configuration(5), or xm's form).
 
     A scheme such as `phy:` becomes the one that fits the local path. An empty drive stays as it
@@ -167,8 +167,12 @@ def adapt_disk(spec: str, disks: Mapping[str, str], is_block: Callable[[str], bo
     lead, scheme = _target(disk, spec)
     if disk.cdrom and not scheme[2]:
         return spec
-    local = disks.get(disk.vdev)
-    if local is None or disk.target < 0:
+    local = arrival.disks.get(disk.vdev)
+    if disk.vdev in arrival.read_only and not (disk.cdrom or disk.readonly):
+        raise ToolstackError(f"disk {spec!r} was announced as read-only")
+    if local == "" and disk.cdrom and disk.target >= 0:
+        return ",".join([*disk.parts[: disk.target], lead, *disk.parts[disk.target + 1 :]])
+    if not local or disk.target < 0:
         raise ToolstackError(f"disk {spec!r} has no volume on this host that was agreed upon")
     if _UNQUOTABLE.search(local) or any(_NOT_RAW.fullmatch(s) for s in scheme[1].split(":")):
         raise ToolstackError(f"disk {spec!r} cannot be written with the path {local!r}")
@@ -226,11 +230,13 @@ def adapt(
             value = text[start:end]
             try:
                 if statement.key == "disk":
-                    edits.append((start, end, adapt_disk(value, arrival.disks, is_block)))
+                    edits.append((start, end, adapt_disk(value, arrival, is_block)))
                 elif statement.key == "vif":
                     edits.append((start, end, adapt_vif(value, arrival.bridges)))
+                elif statement.key == "name":
+                    edits.append((start, end, _renamed(value, arrival)))
                 else:
-                    _check(statement.key, value, arrival, boot_folders)
+                    _check(statement.key, value, boot_folders)
             except ToolstackError as error:
                 problems.append(f"line {statement.line}: {error}")
     if problems:
@@ -280,9 +286,13 @@ def _bridge(vif: str) -> str | None:
     return next((value.strip() for key, _, value in named if key.strip() == "bridge"), None)
 
 
-def _check(key: str, value: str, arrival: Arrival, boot_folders: tuple[str, ...]) -> None:
-    if key == "name" and value != arrival.name:
-        raise ToolstackError(f"it is the configuration of a domain {value!r}")
+def _renamed(name: str, arrival: Arrival) -> str:
+    if name != arrival.announced_name:
+        raise ToolstackError(f"it is the configuration of a domain {name!r}")
+    return arrival.name
+
+
+def _check(key: str, value: str, boot_folders: tuple[str, ...]) -> None:
     if key in _BOOT and (under(value, boot_folders) or re.fullmatch(r"[\w.-]*", value)):
         return
     if key in _TEXT or not value:

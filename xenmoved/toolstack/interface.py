@@ -113,14 +113,23 @@ class HostInfo:
 class Arrival:
     """How an incoming domain is to look on this host.
 
-    `disks` maps each vdev to the local path that replaces the peer's, `bridges` maps bridge names.
-    A disk in the image that is not in `disks` is refused: paths named by a peer are never opened.
+    `disks` maps each vdev to the local path that replaces the peer's, "" for a CD-ROM drive that is
+    to be empty here; `bridges` maps bridge names. A disk in the image that is not in `disks` is
+    refused: paths named by a peer are never opened. `source_name` is what the peer calls it, "" for
+    the same name. The disks in `read_only` are refused unless they are read-only.
     """
 
     name: str
     uuid: str
     disks: Mapping[str, str]
     bridges: Mapping[str, str] = field(default_factory=dict)
+    source_name: str = ""
+    read_only: frozenset[str] = frozenset()
+
+    @property
+    def announced_name(self) -> str:
+        """The name in what comes from the peer."""
+        return self.source_name or self.name
 
 
 class Settled(StrEnum):

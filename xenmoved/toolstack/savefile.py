@@ -65,7 +65,7 @@ def _rewritten(config: bytes, arrival: Arrival, boot_folders: tuple[str, ...]) -
         problems = rewrite_config(value, arrival, boot_folders)
         if problems:
             raise ToolstackError(
-                f"the configuration of {arrival.name} in the image is refused: "
+                f"the configuration of {arrival.announced_name} in the image is refused: "
                 f"{'; '.join(problems[:20])}."
             )
         return json.dumps(value, allow_nan=False).encode("ascii")

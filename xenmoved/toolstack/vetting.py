@@ -271,7 +271,7 @@ def _build_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
     }
 
 
-def _rewrite_disks(vetter: _Vetter, config: dict[str, object], disks: Mapping[str, str]) -> None:
+def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival) -> None:
     seen: set[str] = set()
     for item in items(config, "disks"):
         disk = parse_disk(item)
@@ -284,8 +284,14 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], disks: Mapping[st
         if disk.script is not None:
             vetter.refuse(where, f"needs the block script {disk.script[:80]!r}")
         item.pop("script", None)
-        local = disks.get(disk.vdev)
-        if local is not None:
+        if disk.vdev in arrival.read_only and disk.writable:
+            vetter.refuse(where, "was announced as read-only")
+        local = arrival.disks.get(disk.vdev)
+        if local == "" and disk.cdrom:
+            item.pop("pdev_path", None)
+            item.pop("backend", None)
+            item["format"] = "empty"
+        elif local:
             if disk.format != "raw":
                 vetter.refuse(where, f"has format {disk.format}; only raw disks can be moved")
             item["pdev_path"] = local
@@ -333,8 +339,9 @@ def rewrite_config(
         if isinstance(item, str) and "\0" in item:
             raise ToolstackError("the domain's configuration has a string with a NUL in it.")
     create, build = _section(config, "c_info"), _section(config, "b_info")
-    if create.get("name") != arrival.name:
-        vetter.refuse("c_info.name", f"is not the announced {arrival.name!r}")
+    if create.get("name") != arrival.announced_name:
+        vetter.refuse("c_info.name", f"is not the announced {arrival.announced_name!r}")
+    create["name"] = arrival.name
     if not arrival.uuid or normal_uuid(create.get("uuid")) != normal_uuid(arrival.uuid):
         vetter.refuse("c_info.uuid", f"is not the announced {arrival.uuid}")
     create.pop("domid", None)  # ids belong to a host
@@ -344,7 +351,7 @@ def rewrite_config(
     for section in (build, build.get("type.pv")):
         if isinstance(section, dict) and section.get("bootloader"):
             section["bootloader"] = PurePosixPath(str(section["bootloader"])).name
-    _rewrite_disks(vetter, config, arrival.disks)
+    _rewrite_disks(vetter, config, arrival)
     _rewrite_nics(vetter, config, arrival.bridges)
     return vetter.problems
 

@@ -239,7 +239,13 @@ class _Vetter:
         if (child_value(body, "mode") or "").endswith("!"):
             self.problems.append(f"{where}: is shared with another guest (mode w!)")
         local = self.arrival.disks.get(disk.vdev)
-        if local is None:
+        if disk.vdev in self.arrival.read_only and disk.writable:
+            self.problems.append(f"{where}: was announced as read-only")
+        if local == "" and disk.cdrom:
+            body[1:] = [item for item in body[1:] if name_of(item) not in ("uname", "VDI")]
+            body.append(["uname", ""])
+            return
+        if not local:
             if disk.path or not disk.cdrom:
                 self.problems.append(f"{where}: has no volume here that was agreed upon")
             return
@@ -300,13 +306,14 @@ def rewrite_xm_config(
     vetter = _Vetter(arrival, boot_folders, is_block)
     names = [item[1:] for item in children(domain, "name")]
     uuids = [normal_uuid(item[1] if len(item) > 1 else "") for item in children(domain, "uuid")]
-    if names != [[arrival.name]]:
-        vetter.problems.append(f"name: is not the announced {arrival.name!r}")
+    if names != [[arrival.announced_name]]:
+        vetter.problems.append(f"name: is not the announced {arrival.announced_name!r}")
     if not arrival.uuid or uuids != [normal_uuid(arrival.uuid)]:
         vetter.problems.append(f"uuid: is not the announced {arrival.uuid}")
     for item in domain[1:]:
         if name_of(item) not in ("name", "uuid"):
             vetter.top(item)
+    domain[1:] = [["name", arrival.name] if name_of(i) == "name" else i for i in domain[1:]]
     seen: set[str] = set()
     for body in _devices(domain):
         vetter.device(body, seen)
