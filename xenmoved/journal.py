@@ -76,7 +76,8 @@ class Inbound:
 class Standing:
     """A migration that may need an operator, at the source or the target.
 
-    `since`: the moment (seconds since 1970) at which it came into its state.
+    `since`: the moment (seconds since 1970) at which it came into its state. `other_name`: what the
+    other host calls the guest, "" for the same.
     """
 
     migration: str
@@ -86,6 +87,7 @@ class Standing:
     job: str
     settled: bool
     since: float
+    other_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,12 +219,14 @@ class Journal:
     async def standing(self) -> list[Standing]:
         """Migrations in doubt, and those that an operator decided or has to put right."""
         outbound = await self._select(
-            "SELECT migration, state, guest, peer, job, settled, updated FROM outbound "
-            "WHERE state IN ('commit-sent', 'kept', 'given-up', 'ran-twice', 'lost')"
+            "SELECT migration, state, guest, peer, job, settled, updated, "
+            "(SELECT json_extract(report, '$.other_name') FROM jobs WHERE job=outbound.job) "
+            "FROM outbound WHERE state IN ('commit-sent', 'kept', 'given-up', 'ran-twice', 'lost')"
         )
         inbound = await self._select(
-            "SELECT migration, state, json_extract(details, '$.name'), peer, job, settled, updated "
-            "FROM inbound WHERE state IN ('committed', 'ran-twice')"
+            "SELECT migration, state, json_extract(details, '$.name'), peer, job, settled, "
+            "updated, json_extract(details, '$.source_name') FROM inbound "
+            "WHERE state IN ('committed', 'ran-twice')"
         )
         return [
             *(_standing(SourceState, row) for row in outbound),
@@ -348,8 +352,10 @@ def _add_columns(database: sqlite3.Connection, table: str, columns: Iterable[str
 
 
 def _standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:
-    migration, state, guest, peer, job, settled, since = row
-    return Standing(migration, kind(state), guest, peer, job, bool(settled), since)
+    migration, state, guest, peer, job, settled, since, other_name = row
+    return Standing(
+        migration, kind(state), guest, peer, job, bool(settled), since, other_name or ""
+    )
 
 
 def _inbound(row: Iterable[Any]) -> Inbound:

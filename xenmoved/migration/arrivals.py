@@ -220,7 +220,7 @@ class Arrivals:
             entry.details["name"],
             peer,
             job=entry.job,
-            other_name=entry.details["source_name"],
+            other_name=entry.details.get("source_name", ""),
         )
         started = self._of(entry, job)
         started.state = entry.state

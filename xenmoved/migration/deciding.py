@@ -18,6 +18,7 @@ from protocol.handover import (
 )
 from protocol.messages import Ping, Pong, Problem
 from xenmoved.control.api import Decision, Done, DoubtRow, Doubts, Risk
+from xenmoved.jobs import both_names
 from xenmoved.journal import Outbound, Standing
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import open_dialogue
@@ -75,7 +76,8 @@ async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
     one = await _find(host, wanted)
     await _check(host, one, decision)
     at_source = isinstance(one.state, SourceState)
-    text, look = risk(at_source, decision, one.guest, one.peer)
+    guest = both_names(one.guest, one.other_name, one.peer)
+    text, look = risk(at_source, decision, guest, one.peer)
     return Risk(one.job, one.guest, one.peer, text, look)
 
 
@@ -112,7 +114,8 @@ def _needs_somebody(host: Host, one: Standing) -> bool:
 
 
 def _told(one: Standing) -> Problem:
-    found = verdict(one.state, one.guest, one.peer, one.job)
+    guest = both_names(one.guest, one.other_name, one.peer)
+    found = verdict(one.state, guest, one.peer, one.job)
     assert found is not None, one.state
     return found
 

@@ -47,6 +47,7 @@ async def _recover_inbound(
 ) -> None:
     name = entry.details["name"]
     job = await _taken_up(host, JobKind.RECEIVE, name, entry, report)
+    job.other_name = entry.details.get("source_name", "")
     with log_context(job=job.job, domain=name, peer=entry.peer):
         log.warning("found %s on its way here, %s", name, entry.state)
         await host.jobs.add(job)
@@ -86,7 +87,7 @@ def _waits_for_word(one: Standing) -> bool:
 
 async def _confirm(host: Host, one: Standing) -> None:
     """Go on telling the target what an operator decided."""
-    job = Job(JobKind.MIGRATE, one.guest, one.peer, job=one.job)
+    job = Job(JobKind.MIGRATE, one.guest, one.peer, job=one.job, other_name=one.other_name)
     with log_context(job=one.job, domain=one.guest, peer=one.peer):
         ownership = _ownership(host, job, one.migration)
         ownership.restore(SourceState(one.state), settled=True)
