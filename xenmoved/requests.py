@@ -427,7 +427,7 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
         peer=job.peer,
         mode=job.mode,
         problems=found.problems[:512],
-        warnings=_untracked(job, found),
+        warnings=_warnings(job, found),
         volumes=tuple(volumes),
         memory=memory,
         target_name=job.other_name or job.guest,
@@ -449,12 +449,12 @@ def _planned_drives(found: Preflight) -> tuple[PlannedDrive, ...]:
     )
 
 
-def _untracked(job: Job, found: Preflight) -> tuple[Problem, ...]:
-    """Tell of each disk whose size the blackout depends on."""
+def _warnings(job: Job, found: Preflight) -> tuple[Problem, ...]:
+    """Tell what the operator should know, and of each disk whose size the blackout depends on."""
     if found.sending is None or job.mode is Mode.COLD:
         return ()
     methods = [(path, tracking_method(path)) for path in found.sending.paths]
-    return tuple(
+    return found.sending.warnings + tuple(
         problem("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
         for path, method in methods
         if method.kind is TrackingKind.REHASH

@@ -36,12 +36,14 @@ MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
 class Sending:
     """An offer and the local paths of its volumes, in the same order.
 
-    `ejected` are the CD-ROMs that the guest does not find on the other host.
+    `ejected` are the CD-ROMs that the guest does not find on the other host. `warnings` are for the
+    operator.
     """
 
     offer: Offer
     paths: tuple[str, ...]
     ejected: tuple[Disk, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -166,17 +168,18 @@ async def make_offer(
     )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
+    config, warnings = await _config_of(host, guest, peer, mode)
     try:
         offer = Offer(
             action=Action.MIGRATE,
             mode=mode,
             overwrite=options.overwrite,
-            guest=await _guest_offer(host, domain, disks, options),
+            guest=await _guest_offer(host, domain, disks, options, config),
             volumes=tuple(volumes),
         )
         # What the other side would refuse as malformed is better said here.
         return (
-            Sending(build(Offer, plain(offer)), tuple(paths), tuple(disks.ejected)),
+            Sending(build(Offer, plain(offer)), tuple(paths), tuple(disks.ejected), warnings),
             problems,
         )
     except SchemaError as error:
@@ -309,8 +312,25 @@ def volume_offer(
     return VolumeOffer(name, size, vdev, pool, home, wish)
 
 
+async def _config_of(
+    host: Host, guest: str, peer: str, mode: Mode
+) -> tuple[str | None, tuple[Problem, ...]]:
+    """Return the text to start a guest from one day, and what the operator should know of it."""
+    if (text := await host.toolstack.read_config(guest)) is not None or mode is Mode.COLD:
+        return text, ()
+    said = f"{guest} has no configuration file in {host.config.toolstack.config_dir}"
+    hint = f"if it has one elsewhere, take that to {peer}, and do not start it from there here"
+    try:
+        text = await host.toolstack.compose_config(guest)
+        what = "none will be" if text is None else "one is written from how it runs now,"
+        said = f"{said}: {what} on {peer}"
+    except ToolstackError as error:
+        said = f"{said}, and none can be written: {error}"
+    return text, (problem("no-config-file", said, hint),)
+
+
 async def _guest_offer(
-    host: Host, domain: Domain, disks: SortedDisks, options: TransferOptions
+    host: Host, domain: Domain, disks: SortedDisks, options: TransferOptions, config: str | None
 ) -> GuestOffer:
     return GuestOffer(
         name=domain.name,
@@ -319,7 +339,7 @@ async def _guest_offer(
         toolstack=host.toolstack.name,
         memory=domain.memory,
         nics=tuple(NicOffer(nic.mac, nic.bridge) for nic in domain.nics),
-        config=await host.toolstack.read_config(domain.name),
+        config=config,
         autostart=await host.toolstack.autostart(domain.name),
         wish=options.rename if options.rename != domain.name else None,
         bridges=dict(options.bridges),

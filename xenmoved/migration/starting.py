@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from protocol.messages import Mode
 from xenmoved.control.api import PlanMigration, StartMigration
@@ -13,6 +14,8 @@ from xenmoved.migration.offers import choose_mode
 from xenmoved.migration.outbound import OutboundMigration, preflight
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
+
+log = logging.getLogger(__name__)
 
 
 class Starter:
@@ -47,6 +50,8 @@ class Starter:
             found = await preflight(self._host, request.guest, request.peer, job, request.options)
             if found.problems or found.sending is None:
                 raise Refused(found.problems)
+            for warning in found.sending.warnings:
+                log.warning("%s; %s", warning.text, warning.hint)
             job.memory_total = found.sending.memory
             await self._host.jobs.add(job)
         migration = OutboundMigration(self._host, job, found.sending, request.options)

@@ -46,6 +46,8 @@ _RULES: Final[Mapping[str, re.Pattern[str]]] = {
     "device_model": re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm"),
 }
 
+_NAME_LINE: Final = re.compile(r"^[ \t]*name[ \t]*=[ \t]*(['\"])(.*?)\1", re.MULTILINE)
+
 _DISK_KEYS: Final = words("format vdev access backendtype backend script devtype discard target")
 _NAMED: Final = re.compile(r"\s*([a-z-]+)\s*=(.*)", re.DOTALL)
 _VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)(?::(cdrom|disk))?")
@@ -244,6 +246,15 @@ def adapt(
     for start, end, replacement in reversed(edits):
         text = text[:start] + replacement + text[end:]
     return text
+
+
+def named(text: str) -> str | None:
+    """Return the name of the domain that a file is for, None where it does not say so plainly.
+
+    Unlike the rest, this reads programs too: xm's files may be some.
+    """
+    found = _NAME_LINE.findall(text)
+    return found[-1][1] if found else None
 
 
 def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:

@@ -2,17 +2,21 @@
 
 The xendomains service starts whatever is in CONFIG_DIR/auto at boot. A guest that moved away must
 not be among them.
+
+The file of a guest is NAME.cfg, unless that is another domain's by what is in it; else what an
+entry of `auto` leads to, CONFIG_DIR/NAME, or any other file there that has its name in it. A file
+outside CONFIG_DIR is only ever read.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
-from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt, describe
+from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt, describe, named
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread, sync_folder, write_file
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
@@ -21,6 +25,8 @@ T = TypeVar("T")
 
 _AUTO: Final = "auto"
 _MOVED: Final = ".moved"
+_OWN_MODE: Final = 0o600
+"""Of a file that is new here: it may hold passwords, and only root's tools read it."""
 
 
 def is_block_device(path: str) -> bool:
@@ -31,8 +37,34 @@ def is_block_device(path: str) -> bool:
         return False
 
 
+def _read(path: Path) -> str | None:
+    """Text of a file, None without one. Not UTF-8 is taken for Latin-1."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(TEXT_LIMIT + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ToolstackError(f"cannot read {path}: {error.strerror}.") from error
+    if len(raw) > TEXT_LIMIT:
+        raise ToolstackError(f"{path} is larger than {TEXT_LIMIT} bytes.")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _name_in(path: Path) -> str | None:
+    """Name of the domain that a file is for, None where none is said or it cannot be read."""
+    try:
+        text = _read(path) if path.is_file() else None
+    except ToolstackError:
+        return None
+    return named(text) if text is not None else None
+
+
 class ConfigFolder:
-    """CONFIG_DIR: NAME.cfg files, and links to them in `auto`."""
+    """CONFIG_DIR: files of guests, and links to them in `auto`."""
 
     def __init__(self, folder: Path, boot_folders: tuple[str, ...]) -> None:
         self._folder = folder
@@ -49,24 +81,29 @@ class ConfigFolder:
     def _path(self, name: str, suffix: str = "") -> Path:
         return self._folder / f"{check_name(name)}.cfg{suffix}"
 
-    async def read(self, name: str) -> str | None:
-        """Text of NAME.cfg, None without one. Not UTF-8 is taken for Latin-1."""
-        return await self._call(self._read, self._path(name))
+    def _file(self, name: str, suffix: str = "") -> Path | None:
+        """Find the file of a domain, with `suffix` one that was set aside."""
+        first = self._path(name, suffix)
+        if first.exists() and _name_in(first) in (None, name):
+            return first
+        return next((path for path in self._others(name, suffix) if _name_in(path) == name), None)
 
-    def _read(self, path: Path) -> str | None:
-        try:
-            with path.open("rb") as file:
-                raw = file.read(TEXT_LIMIT + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ToolstackError(f"cannot read {path}: {error.strerror}.") from error
-        if len(raw) > TEXT_LIMIT:
-            raise ToolstackError(f"{path} is larger than {TEXT_LIMIT} bytes.")
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError:
-            return raw.decode("latin-1")
+    def _others(self, name: str, suffix: str) -> Iterator[Path]:
+        if not suffix:
+            yield from (entry.resolve() for entry in self._entries())
+        yield self._folder / f"{name}{suffix}"
+        yield from sorted(self._folder.glob(f"*.cfg{suffix}"))
+
+    def _is_ours(self, path: Path) -> bool:
+        return path.parent.resolve() == self._folder.resolve()  # whatever the file itself is
+
+    async def read(self, name: str) -> str | None:
+        """Text of the domain's file, None without one. Not UTF-8 is taken for Latin-1."""
+        return await self._call(self._read_file, name)
+
+    def _read_file(self, name: str) -> str | None:
+        path = self._file(name)
+        return _read(path) if path is not None else None
 
     async def read_all(self) -> dict[str, str]:
         """Texts of the files here and in `auto`, by path, but for those of guests that moved away.
@@ -80,36 +117,39 @@ class ConfigFolder:
         for folder in (self._folder, self._folder / _AUTO):
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
                 if path.is_file() and path.suffix != _MOVED and path.stat().st_size <= TEXT_LIMIT:
-                    found[str(path)] = self._read(path) or ""
+                    found[str(path)] = _read(path) or ""
         return found
 
     async def describe(self, name: str) -> Domain | None:
-        """Describe the domain that NAME.cfg would start, None without one."""
+        """Describe the domain that its file would start, None without one."""
         text = await self.read(name)
         return describe(text, name, self._boot_folders) if text is not None else None
 
     async def install(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:
-        """Write NAME.cfg adapted to this host, and with `autostart` its link in `auto`.
+        """Write the domain's file adapted to this host, and with `autostart` its link in `auto`.
 
-        An existing NAME.cfg is kept. A text that cannot be adapted, or that would let the other
-        host run or open something here, is written as it came to NAME.cfg.received, and the
-        guest is not started at boot. Returns what the operator should know of that. Idempotent.
+        It takes the place of the one that was set aside when the domain left, with its owner and
+        mode; else it is NAME.cfg, for root alone. An existing file of the domain is kept. A text
+        that cannot be adapted, or that would let the other host run or open something here, is
+        written as it came to NAME.cfg.received, and the guest is not started at boot. Returns what
+        the operator should know of that. Idempotent.
         """
         return await self._call(self._install, name, text, arrival, autostart)
 
     def _install(self, name: str, text: str, arrival: Arrival, autostart: bool) -> tuple[str, ...]:
-        path, received = self._path(name), self._path(name, ".received")
+        received = self._path(name, ".received")
+        remarks: tuple[str, ...] = ()
+        path = self._path(name)
         try:
-            remarks: tuple[str, ...] = ()
-            if path.exists():
-                remarks = (f"{path} exists already and was kept.",)
+            if (existing := self._file(name)) is not None:
+                remarks = (f"{existing} exists already and was kept.",)
             else:
                 adapted = adapt(text, arrival, self._boot_folders, is_block_device)
-                write_file(path, adapted, 0o644)
+                path = self._write(name, adapted)
         except ToolstackError as error:
-            write_file(received, text, 0o600)
+            write_file(received, text, _OWN_MODE)
             remark = f"The configuration of {name} needs your eye before it is used: {error}. "
             remark += f"It was written to {received}; correct it and rename it to {path.name}."
             if autostart:
@@ -119,29 +159,48 @@ class ConfigFolder:
             self._start_at_boot(name)
         return remarks
 
+    def _write(self, name: str, text: str) -> Path:
+        """Write the file of a domain that has none. Raises ToolstackError."""
+        aside = self._file(name, _MOVED)
+        path = aside.with_name(aside.name.removesuffix(_MOVED)) if aside else self._path(name)
+        if path.exists():
+            raise ToolstackError(f"{path} is there, of domain {_name_in(path)}")
+        if aside is None:
+            write_file(path, text, _OWN_MODE)
+            return path
+        kept = aside.stat()
+        write_file(path, text, _OWN_MODE)
+        os.chown(path, kept.st_uid, kept.st_gid)
+        path.chmod(stat.S_IMODE(kept.st_mode))
+        return path
+
     def _start_at_boot(self, name: str) -> None:
         if not self._starters(name):
-            path, auto = self._path(name), self._folder / _AUTO
+            path, auto = self._file(name) or self._path(name), self._folder / _AUTO
             auto.mkdir(exist_ok=True)
-            (auto / path.name).symlink_to(Path("..") / path.name)
+            where = Path("..") / path.name if self._is_ours(path) else path
+            (auto / self._path(name).name).symlink_to(where)
             sync_folder(auto)
 
-    def _starters(self, name: str) -> list[Path]:
-        """Entries of `auto` that start this domain: by their own name or by what they link to."""
-        path = self._path(name)
+    def _entries(self) -> list[Path]:
         auto = self._folder / _AUTO
-        if not auto.is_dir():
-            return []
+        return sorted(auto.iterdir()) if auto.is_dir() else []
+
+    def _starters(self, name: str) -> list[Path]:
+        """Entries of `auto` that start this domain: by what is in them, or by their names."""
+        files = {self._path(name), self._file(name), self._file(name, _MOVED)} - {None}
+        known = {os.path.normpath(str(path).removesuffix(_MOVED)) for path in files}
 
         def starts(entry: Path) -> bool:
-            if entry.name in (name, path.name):
-                return True
-            if not entry.is_symlink():
-                return False
+            if (said := _name_in(entry)) is not None:
+                return said == name
             # By text too: the link of a file that was renamed already leads nowhere.
-            return Path(os.path.normpath(auto / entry.readlink())) == Path(os.path.normpath(path))
+            return entry.name in (name, f"{name}.cfg") or (
+                entry.is_symlink() and os.path.normpath(entry.parent / entry.readlink()) in known
+            )
 
-        return [entry for entry in auto.iterdir() if starts(entry)]
+        check_name(name)
+        return [entry for entry in self._entries() if starts(entry)]
 
     async def autostart(self, name: str) -> bool:
         """Tell whether the host starts the domain at boot, or is only held back from it."""
@@ -175,9 +234,10 @@ class ConfigFolder:
         sync_folder(self._folder)
 
     async def retire(self, name: str) -> None:
-        """Take the domain's entries out of `auto`, then rename NAME.cfg to NAME.cfg.moved.
+        """Take the domain's entries out of `auto`, then rename its file to FILE.moved.
 
-        An entry that is a file of its own is moved to CONFIG_DIR/NAME.auto.moved. Idempotent.
+        An entry that is a file of its own, or that leads out of CONFIG_DIR, is moved to
+        CONFIG_DIR/NAME.auto.moved. Idempotent.
         """
         await self._call(self._retire, name)
 
@@ -186,37 +246,44 @@ class ConfigFolder:
         await self._call(self._bring_back, name, autostart)
 
     def _bring_back(self, name: str, autostart: bool) -> None:
-        self._restore(name)
-        own = self._folder / f"{name}.auto.moved"
-        if own.exists():
+        self._put_back(name)
+        own = self._own_entry(name)
+        if os.path.lexists(own):
             own.replace(self._folder / _AUTO / self._path(name).name)
             sync_folder(self._folder / _AUTO)
         elif autostart:
             self._start_at_boot(name)
 
+    def _own_entry(self, name: str) -> Path:
+        return self._folder / f"{check_name(name)}.auto{_MOVED}"
+
     def _retire(self, name: str) -> None:
-        path, held = self._path(name), self._held(name)
+        path, held = self._file(name), self._held(name)
         for entry in [*self._starters(name), *([held] if os.path.lexists(held) else [])]:
-            if entry.is_symlink():
+            where = (
+                os.path.normpath(self._folder / _AUTO / entry.readlink())
+                if entry.is_symlink()
+                else ""
+            )
+            if where and self._is_ours(Path(where)):
                 entry.unlink()
             else:
-                entry.replace(self._folder / f"{name}.auto.moved")
+                entry.replace(self._own_entry(name))
             sync_folder(entry.parent)
-        if path.exists():
-            path.replace(self._path(name, _MOVED))
+        if path is not None and self._is_ours(path):
+            path.replace(path.with_name(path.name + _MOVED))
         if self._folder.is_dir():
             sync_folder(self._folder)
 
     async def restore(self, name: str) -> None:
-        """Forget NAME.cfg.moved; where no NAME.cfg came with the domain, use it again."""
-        await self._call(self._restore, name)
+        """Forget the FILE.moved of a domain; where no file came with it, use it again."""
+        await self._call(self._put_back, name)
 
-    def _restore(self, name: str) -> None:
-        path, moved = self._path(name), self._path(name, _MOVED)
-        if not moved.exists():
+    def _put_back(self, name: str) -> None:
+        if (aside := self._file(name, _MOVED)) is None:
             return
-        if path.exists():
-            moved.unlink()
+        if self._file(name) is not None:
+            aside.unlink()
         else:
-            moved.replace(path)
+            aside.replace(aside.with_name(aside.name.removesuffix(_MOVED)))
         sync_folder(self._folder)

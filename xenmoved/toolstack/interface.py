@@ -263,7 +263,13 @@ class Toolstack(Protocol):
         """
 
     async def read_config(self, name: str) -> str | None:
-        """Text of the domain's configuration file (CONFIG_DIR/NAME.cfg), None without one."""
+        """Text of the domain's configuration file, None without one (see `ConfigFolder`)."""
+
+    async def compose_config(self, name: str) -> str | None:
+        """Text of a configuration file from how a domain runs, None where none can be made.
+
+        Raises DomainNotFound.
+        """
 
     async def configurations(self) -> dict[str, str]:
         """Texts of all configuration files of guests here, by path, but for those disabled.
@@ -274,7 +280,7 @@ class Toolstack(Protocol):
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:
-        """Write CONFIG_DIR/NAME.cfg with this host's disk paths and bridges, unless one exists.
+        """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know: a text that cannot be adapted, or that would run or
         open something of this host, goes to NAME.cfg.received, and is not started at boot.
@@ -295,8 +301,8 @@ class Toolstack(Protocol):
     async def retire_config(self, name: str) -> None:
         """Disable configuration and autostart of a domain that moved away. Idempotent.
 
-        CONFIG_DIR/NAME.cfg becomes NAME.cfg.moved, its link in auto is removed.
+        Its file in CONFIG_DIR becomes FILE.moved, its link in auto is removed.
         """
 
     async def restore_config(self, name: str) -> None:
-        """Forget a NAME.cfg.moved of an earlier move away when the domain came back. Idempotent."""
+        """Forget a FILE.moved of an earlier move away when the domain came back. Idempotent."""

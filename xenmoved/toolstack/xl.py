@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
+from xenmoved.toolstack.compose import compose
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.domains import (
     PASSTHROUGH,
@@ -94,6 +95,12 @@ class XlToolstack:
 
     async def describe(self, name: str) -> Domain:
         """Describe a domain. Raises DomainNotFound."""
+        entry = await self._entry(name)
+        described = dataclasses.replace(parse_domain(entry), name=name)
+        return dataclasses.replace(described, obstacles=self._obstacles(described, entry))
+
+    async def _entry(self, name: str) -> Mapping[str, object]:
+        """Return what `xl list -l` has of a domain. Raises DomainNotFound."""
         domain = await self._lookup.get(check_name(name))
         result = await self._commands.run("list", "-l", str(domain.domid), check=False)
         if result.status != 0:
@@ -105,8 +112,7 @@ class XlToolstack:
         ]
         if len(entries) != 1:
             raise ToolstackError(f"expected one domain with id {domain.domid} from `xl list -l`.")
-        described = dataclasses.replace(parse_domain(entries[0]), name=name)
-        return dataclasses.replace(described, obstacles=self._obstacles(described, entries[0]))
+        return entries[0]
 
     def _obstacles(self, domain: Domain, entry: Mapping[str, object]) -> tuple[str, ...]:
         """Find what a host like this one would refuse to receive, passthrough aside."""
@@ -157,21 +163,26 @@ class XlToolstack:
         return ColdIncoming(self._lookup, arrival)
 
     async def configured(self, name: str) -> Domain | None:
-        """Describe a domain as CONFIG_DIR/NAME.cfg has it, None without one."""
+        """Describe a domain as its configuration file has it, None without one."""
         return await self._configs.describe(name)
 
     async def read_config(self, name: str) -> str | None:
-        """Text of CONFIG_DIR/NAME.cfg, None without one."""
+        """Text of the domain's configuration file, None without one."""
         return await self._configs.read(name)
 
     async def configurations(self) -> dict[str, str]:
         """Texts of all configuration files of guests here, by path, but for those disabled."""
         return await self._configs.read_all()
 
+    async def compose_config(self, name: str) -> str | None:
+        """Text of a configuration file from how a domain runs."""
+        config = (await self._entry(name)).get("config")
+        return compose(config) if isinstance(config, dict) else None
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:
-        """Write CONFIG_DIR/NAME.cfg with this host's disk paths and bridges, unless one exists.
+        """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know (see `ConfigFolder.install`).
         """
@@ -194,5 +205,5 @@ class XlToolstack:
         await self._configs.retire(name)
 
     async def restore_config(self, name: str) -> None:
-        """Forget a NAME.cfg.moved of an earlier move away when the domain came back."""
+        """Forget a FILE.moved of an earlier move away when the domain came back."""
         await self._configs.restore(name)

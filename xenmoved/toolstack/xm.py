@@ -130,21 +130,25 @@ class XmToolstack:
         return ColdIncoming(self._lookup, arrival)
 
     async def configured(self, name: str) -> Domain | None:
-        """Describe a domain as CONFIG_DIR/NAME.cfg has it, None without one."""
+        """Describe a domain as its configuration file has it, None without one."""
         return await self._configs.describe(name)
 
     async def read_config(self, name: str) -> str | None:
-        """Text of CONFIG_DIR/NAME.cfg, None without one."""
+        """Text of the domain's configuration file, None without one."""
         return await self._configs.read(name)
 
     async def configurations(self) -> dict[str, str]:
         """Texts of all configuration files of guests here, by path, but for those disabled."""
         return await self._configs.read_all()
 
+    async def compose_config(self, name: str) -> str | None:
+        """Return None: what `xm list -l` tells is no file that `xm create` takes."""
+        return None
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:
-        """Write CONFIG_DIR/NAME.cfg with this host's disk paths and bridges, unless one exists.
+        """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know (see `ConfigFolder.install`). `xm` executes these
         files as Python, so one that is more than plain assignments is never installed.
@@ -168,5 +172,5 @@ class XmToolstack:
         await self._configs.retire(name)
 
     async def restore_config(self, name: str) -> None:
-        """Forget a NAME.cfg.moved of an earlier move away when the domain came back."""
+        """Forget a FILE.moved of an earlier move away when the domain came back."""
         await self._configs.restore(name)

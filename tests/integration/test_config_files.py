@@ -1,0 +1,168 @@
+"""Configuration files of guests, and what starts them at boot, wherever these are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from integration_support import QUIET, Dom0, Guest, image, unique
+
+from protocol.messages import Mode
+
+Hosts = tuple[Dom0, Dom0]
+
+
+@pytest.fixture
+def elsewhere(hosts: Hosts, tmp_path: Path) -> tuple[Guest, Path]:
+    """A guest of host-a that was created from a file in another folder, and that file."""
+    a, _ = hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)])
+    file = tmp_path / "guest.cfg"
+    guest.config.rename(file)
+    return guest, file
+
+
+def entries(host: Dom0) -> list[str]:
+    """Names of what is started at boot."""
+    return sorted(path.name for path in (host.guest_configs / "auto").iterdir())
+
+
+def starts_from(host: Dom0, config: Path, name: str) -> None:
+    """Shut a guest down and start it again from a file."""
+    host.xen.xl("destroy", name)
+    host.xen.xl("create", str(config))
+    host.assert_runs(name)
+
+
+def test_a_file_elsewhere(hosts: Hosts, elsewhere: tuple[Guest, Path]) -> None:
+    a, b = hosts
+    guest, file = elsewhere
+    (warning,) = [one for one in a.plan(guest.name).warnings if one.code == "no-config-file"]
+    assert "one is written from how it runs now, on host-b" in warning.text
+    shown = a.ctl("plan", guest.name, "host-b")
+    assert shown.returncode == 0
+    assert f"{guest.name} has no configuration file in {a.guest_configs}" in " ".join(
+        shown.stdout.split()
+    )
+    written = file.read_text()
+    a.migrate(guest.name, mode=None)
+    config = b.guest_configs / f"{guest.name}.cfg"
+    assert "Written by xenmoved" in config.read_text()
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert entries(b) == []
+    before = b.domain(guest.name)
+    starts_from(b, config, guest.name)
+    after = b.domain(guest.name)
+    assert before is not None
+    assert after is not None
+    assert after.uuid == guest.uuid
+    for key in ("disks", "nics"):
+        assert after.config[key] == before.config[key]
+    assert after.config["b_info"] == before.config["b_info"]
+    assert file.read_text() == written, "it is nobody's but the operator's"
+    b.migrate(guest.name, "host-a", mode=None)
+    a.assert_runs(guest.name)
+
+
+def test_a_file_elsewhere_that_is_started_at_boot(
+    hosts: Hosts, elsewhere: tuple[Guest, Path]
+) -> None:
+    a, b = hosts
+    guest, file = elsewhere
+    (a.guest_configs / "auto" / "10-web").symlink_to(file)
+    assert not [one for one in a.plan(guest.name).warnings if one.code == "no-config-file"]
+    a.migrate(guest.name, rename=f"{guest.name}-b")
+    config = b.guest_configs / f"{guest.name}-b.cfg"
+    assert "Written by xenmoved" not in config.read_text()
+    assert f"name = '{guest.name}-b'" in config.read_text()
+    assert entries(b) == [config.name]
+    assert entries(a) == []
+    assert file.exists()
+    b.migrate(f"{guest.name}-b", "host-a", rename=guest.name)
+    assert entries(a) == [f"{guest.name}.cfg"]
+    assert f"name = '{guest.name}'" in (a.guest_configs / "auto" / entries(a)[0]).read_text()
+
+
+def test_a_cold_guest_with_a_file_elsewhere(hosts: Hosts, elsewhere: tuple[Guest, Path]) -> None:
+    a, b = hosts
+    guest, file = elsewhere
+    (a.guest_configs / "auto" / "web").symlink_to(file)
+    a.xen.xl("destroy", guest.name)
+    a.migrate(guest.name, mode=Mode.COLD)
+    assert entries(a) == []
+    assert entries(b) == [f"{guest.name}.cfg"]
+    b.xen.xl("create", str(b.guest_configs / f"{guest.name}.cfg"))
+    b.assert_runs(guest.name)
+
+
+def test_a_file_of_another_name_keeps_it(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)])
+    file = guest.config.rename(a.guest_configs / "production.cfg")
+    (a.guest_configs / "auto" / "production.cfg").symlink_to("../production.cfg")
+    file.chmod(0o640)
+    written = file.read_text()
+    a.migrate(name)
+    assert entries(a) == []
+    assert not file.exists()
+    assert (a.guest_configs / "production.cfg.moved").read_text() == written
+    assert entries(b) == [f"{name}.cfg"]
+    b.migrate(name, "host-a")
+    assert file.read_text() == written
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert (a.guest_configs / "auto" / entries(a)[0]).read_text() == written
+    assert not list(a.guest_configs.glob("*.moved"))
+
+
+def test_a_file_of_its_name_that_is_anothers(hosts: Hosts) -> None:
+    a, b = hosts
+    name, other = unique("web"), unique("db")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)])
+    guest.config.write_text(f"name = '{other}'\nmemory = 2\n")
+    (b.guest_configs / f"{name}.cfg").write_text(f"name = '{other}'\n")
+    (b.guest_configs / "auto" / f"{name}.cfg").symlink_to(f"../{name}.cfg")
+    a.migrate(name)
+    assert guest.config.exists(), f"it is {other}'s"
+    assert (b.guest_configs / f"{name}.cfg").read_text() == f"name = '{other}'\n"
+    received = b.guest_configs / f"{name}.cfg.received"
+    assert f"name = '{name}'" in received.read_text()
+    assert f"is there, of domain {other}" in b.log()
+
+
+def test_a_copy_of_a_file_among_those_to_start(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)])
+    copy = a.guest_configs / "auto" / "web"
+    guest.config.rename(copy)
+    a.migrate(name)
+    assert entries(a) == []
+    assert (a.guest_configs / f"{name}.auto.moved").exists()
+    assert entries(b) == [f"{name}.cfg"]
+    assert "Written by xenmoved" not in (b.guest_configs / f"{name}.cfg").read_text()
+
+
+def test_a_program_needs_a_human(xm_hosts: Hosts) -> None:
+    a, b = xm_hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)], autostart=True, extra=QUIET)
+    guest.config.write_text(f"import os\n{guest.config.read_text()}")
+    a.migrate(name)
+    b.assert_runs(name)
+    assert (b.guest_configs / f"{name}.cfg.received").read_text().startswith("import os")
+    assert entries(b) == []
+    assert entries(a) == []
+
+
+def test_xm_writes_none(xm_hosts: Hosts) -> None:
+    a, b = xm_hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    guest.config.unlink()
+    (warning,) = [one for one in a.plan(name).warnings if one.code == "no-config-file"]
+    assert "none will be on host-b" in warning.text
+    a.migrate(name)
+    b.assert_runs(name)
+    assert not list(b.guest_configs.glob("*.cfg*"))

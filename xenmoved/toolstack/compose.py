@@ -1,0 +1,197 @@
+"""A configuration file (xl.cfg) for a domain that has none, from how it runs.
+
+A guest may have been created from a file elsewhere, or from none. The other host would then have
+nothing to start it from, once it has shut down. What `xl list -l` tells of it is nearly all of a
+file; what has no place here is named in a comment, for a human to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from xenmoved.toolstack.domains import integer, items, parse_disk, truth
+from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.toolstack.vetting import words
+
+_HEAD: Final = """\
+# Written by xenmoved from how the domain ran, as no configuration file of it was found.
+# If there is one elsewhere, compare the two and keep the better one.
+"""
+_EVENTS: Final = ("on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset")
+_BOOT: Final = ("kernel", "ramdisk", "cmdline", "bootloader", "bootloader_args")
+_SWITCHES: Final = {
+    **{key: key for key in ("pae", "acpi", "apic", "nx", "hpet", "viridian", "usb", "localtime")},
+    "xen_platform_pci": "xen_platform_pci",
+    "nested_hvm": "nestedhvm",
+}
+_HVM_TEXTS: Final = {
+    "bios": "bios",
+    "boot": "boot",
+    "serial": "serial",
+    "usbdevice": "usbdevice",
+    "hdtype": "hdtype",
+    "soundhw": "soundhw",
+    "keymap": "keymap",
+}
+_VNC: Final = {"listen": "vnclisten", "passwd": "vncpasswd"}
+_IMPLIED: Final = words(
+    "max_vcpus avail_vcpus max_memkb target_memkb video_memkb shadow_memkb iommu_memkb "
+    "sched_params claim_mode device_model_version localtime nested_hvm apic acpi rdm "
+    "rdm_mem_boundary_memkb sdl spice vga vnc type numa_placement nodemap"
+)
+_EMPTY: Final[tuple[object, ...]] = (
+    None,
+    "",
+    0,
+    {},
+    [],
+    "False",
+    "default",
+    "unknown",
+    "<default>",
+)
+_UNQUOTABLE: Final = frozenset("'\\\n\r\0")
+
+
+def compose(config: Mapping[str, object]) -> str:
+    """Return the text of a file for a domain, of the `config` that `xl list -l` has of it.
+
+    Raises ToolstackError when it is not of the shape of a configuration.
+    """
+    create, build = _section(config, "c_info"), _section(config, "b_info")
+    kind = _kind(create, build)
+    special = _section(build, f"type.{kind}")
+    left: list[str] = []
+    lines = [
+        *_identity(create, kind),
+        *_resources(build),
+        *_booting(build, special, left),
+        *(_hvm(build, special, left) if kind == "hvm" else ()),
+        *(
+            f"{key} = {_quoted(str(config[key]).replace('_', '-'))}"
+            for key in _EVENTS
+            if config.get(key)
+        ),
+        _list("vif", map(_vif, items(config, "nics"))),
+        _list("disk", map(_disk, items(config, "disks"))),
+    ]
+    known = {"c_info", "b_info", "disks", "nics", "vkbs", *_EVENTS}
+    left += sorted(key for key, value in config.items() if key not in known and value)
+    ignored = _IMPLIED | {*_BOOT, *_SWITCHES, *_HVM_TEXTS, "arch_arm", "arch_x86"}
+    left += sorted(
+        key
+        for section in (build, special)
+        for key, value in section.items()
+        if key not in ignored and not key.startswith("type.") and value not in _EMPTY
+    )
+    missing = f"# Not taken over: {', '.join(dict.fromkeys(left))}\n" if left else ""
+    return _HEAD + missing + "".join(f"{line}\n" for line in lines)
+
+
+def _section(values: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = values.get(key) or {}
+    if not isinstance(value, dict):
+        raise ToolstackError(f"expected an object as {key} in the domain's configuration.")
+    return value
+
+
+def _kind(create: Mapping[str, object], build: Mapping[str, object]) -> str:
+    named = str(create.get("type", "")).lower()
+    found = (kind for kind in ("hvm", "pvh", "pv") if f"type.{kind}" in build)
+    return named if named in ("hvm", "pvh", "pv") else next(found, "pv")
+
+
+def _identity(create: Mapping[str, object], kind: str) -> Iterator[str]:
+    yield f"name = {_quoted(str(create.get('name', '')))}"
+    yield f"uuid = {_quoted(str(create.get('uuid', '')))}"
+    # Before Xen 4.10 a builder was named, and every release since then knows both.
+    yield "builder = 'hvm'" if kind == "hvm" else f"type = {_quoted(kind)}"
+
+
+def _resources(build: Mapping[str, object]) -> Iterator[str]:
+    most = integer(build, "max_memkb")
+    memory = min(integer(build, "target_memkb") + integer(build, "video_memkb"), most or 1 << 62)
+    yield f"memory = {memory // 1024}"
+    if most > memory:
+        yield f"maxmem = {most // 1024}"
+    processors = integer(build, "max_vcpus", 1)
+    online = build.get("avail_vcpus")
+    count = len(online) if isinstance(online, list) and online else processors
+    yield f"vcpus = {count}"
+    if processors > count:
+        yield f"maxvcpus = {processors}"
+
+
+def _booting(
+    build: Mapping[str, object], special: Mapping[str, object], left: list[str]
+) -> Iterator[str]:
+    values = {key: build.get(key) or special.get(key) for key in _BOOT}
+    if values["bootloader"]:
+        values["kernel"] = values["ramdisk"] = None  # what it unpacked for this boot
+    for key, value in values.items():
+        texts = [str(one) for one in value] if isinstance(value, list) else [str(value or "")]
+        if any(_UNQUOTABLE & set(text) for text in texts):
+            left.append(key)
+        elif isinstance(value, list) and value:
+            yield _list(key, iter(texts))
+        elif value:
+            yield f"{key} = {_quoted(texts[0])}"
+
+
+def _hvm(
+    build: Mapping[str, object], special: Mapping[str, object], left: list[str]
+) -> Iterator[str]:
+    for key, option in _SWITCHES.items():
+        value = special.get(key, build.get(key))
+        if value is not None:
+            yield f"{option} = {int(truth(value))}"
+    for key, option in _HVM_TEXTS.items():
+        if isinstance(value := special.get(key), str) and value and not _UNQUOTABLE & set(value):
+            yield f"{option} = {_quoted(value)}"
+        elif value not in _EMPTY:
+            left.append(key)
+    if _section(special, "vga").get("kind") == "std":
+        yield "stdvga = 1"
+    vnc = _section(special, "vnc")
+    if vnc:
+        yield f"vnc = {int(truth(vnc.get('enable', 'True')))}"
+    if integer(vnc, "display"):
+        yield f"vncdisplay = {integer(vnc, 'display')}"
+    for key, option in _VNC.items():
+        if isinstance(value := vnc.get(key), str) and value and not _UNQUOTABLE & set(value):
+            yield f"{option} = {_quoted(value)}"
+    left += [key for key in ("sdl", "spice") if truth(_section(special, key).get("enable"))]
+
+
+def _vif(nic: Mapping[str, object]) -> str:
+    pairs = (
+        ("mac", nic.get("mac")),
+        ("bridge", nic.get("bridge")),
+        ("model", nic.get("model")),
+        ("ip", nic.get("ip")),
+        ("vifname", nic.get("ifname")),
+        ("script", str(nic.get("script") or "").rpartition("/")[2]),
+    )
+    return ",".join(f"{key}={value}" for key, value in pairs if value)
+
+
+def _disk(item: dict[str, object]) -> str:
+    disk = parse_disk(item)
+    parts = [f"vdev={disk.vdev}", f"access={'rw' if disk.writable else 'ro'}"]
+    parts += ["devtype=cdrom"] if disk.cdrom else []
+    if disk.format not in ("empty", "unknown"):
+        parts.insert(0, f"format={disk.format}")
+    if disk.path:
+        parts.append(f"target={disk.path}")  # takes the rest, commas and all
+    return ",".join(parts)
+
+
+def _list(key: str, values: Iterator[str]) -> str:
+    return f"{key} = [{', '.join(map(_quoted, values))}]"
+
+
+def _quoted(text: str) -> str:
+    if _UNQUOTABLE & set(text):
+        raise ToolstackError(f"{text[:80]!r} cannot be written into a configuration file.")
+    return f"'{text}'"
