@@ -42,6 +42,7 @@ from protocol.messages import (
     Receiving,
     Refused,
     Seal,
+    SharedOffer,
     Started,
 )
 from tests.support.hostile import (
@@ -695,6 +696,88 @@ async def test_names_with_paths_in_them_are_refused(target, guest):
                 (said,) = await control.ask_and_end(PEER.encode(request))
                 assert said.problem.text.endswith("(out-of-range)")
                 assert "a volume name" in said.problem.text
+
+
+def shared_offer(**changes):
+    offered = SharedOffer(
+        vdev="xvdz",
+        path="/etc/shadow",
+        size=SIZE,
+        writable=True,
+        cdrom=False,
+        name=None,
+        pool=None,
+        home=None,
+        identity=None,
+    )
+    return replace(offered, **changes)
+
+
+async def test_disks_that_are_not_shared_are_not_had(target, guest):
+    others = make_image(target.host.images / "others", 1)
+    wanted = (
+        shared_offer(),
+        shared_offer(path="/nowhere"),
+        shared_offer(path=str(others)),
+        shared_offer(cdrom=True, writable=False),
+        shared_offer(home="images", name="others"),
+        shared_offer(home="images", name="nothing"),
+        shared_offer(home="elsewhere", pool="images", name="others"),
+        shared_offer(home="secret", name="others", cdrom=True, writable=False),
+    )
+    async with target.evil.linked() as link:
+        for disk in wanted:
+            offer = guest.offer(SIZE)
+            offer = replace(offer, guest=replace(offer.guest, shared=(disk,)))
+            control = await greeted(link)
+            for request in (offer, Begin(new_migration(), offer, False)):
+                said = await control.ask(request)
+                assert isinstance(said, Findings | Refused)
+                assert [problem.code for problem in said.problems] == ["permission"], disk
+    others.unlink()
+
+
+async def test_paths_that_cannot_be_are_refused(target, guest):
+    async with target.evil.linked() as link:
+        for path in ("etc/shadow", "", "/a,script=/tmp/x", "/a\nb", "/a'b", "/" + "x" * 2000):
+            offer = guest.offer(SIZE)
+            disk = shared_offer(path=path)
+            offer = replace(offer, guest=replace(offer.guest, shared=(disk,)))
+            control = await greeted(link)
+            (said,) = await control.ask_and_end(PEER.encode(offer))
+            assert said.problem.text.endswith("(out-of-range)")
+
+
+async def test_a_cdrom_of_a_pool_is_only_read(target, guest):
+    """Whoever may use a pool may have a CD-ROM of it, and must not get it as a disk."""
+    others = make_image(target.host.images / "others", 1)
+    config = {**guest.config, "disks": [dict(disk) for disk in guest.config["disks"]]}
+    config["disks"].append({"pdev_path": "/x", "vdev": "xvdz", "format": "raw", "readwrite": 1})
+    offer = guest.offer(SIZE)
+    disk = shared_offer(home="images", name="others", cdrom=True, writable=False)
+    offer = replace(offer, guest=replace(offer.guest, shared=(disk,)))
+    async with transferring(target.evil, offer) as transfer:
+        await transfer.hand_over()
+        with contextlib.suppress(LinkLost):
+            await transfer.send_memory(with_config(guest.image, config))
+        said = await transfer.control.hear()
+        assert isinstance(said, Failed), said
+        assert "'xvdz': was announced as read-only" in said.problem.text
+    others.unlink()
+    await target.clean()
+
+
+async def test_a_name_that_was_not_announced_is_refused(target, guest):
+    offer = guest.offer(SIZE)
+    offer = replace(offer, guest=replace(offer.guest, name="other", wish=guest.name))
+    async with transferring(target.evil, offer) as transfer:
+        await transfer.hand_over()
+        with contextlib.suppress(LinkLost):
+            await transfer.send_memory(guest.image)
+        said = await transfer.control.hear()
+        assert isinstance(said, Failed), said
+        assert "is not the announced 'other'" in said.problem.text
+    await target.clean()
 
 
 async def test_pools_that_were_not_granted_do_not_exist(target):

@@ -11,6 +11,7 @@ from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load
 from xenmoved.config.model import (
     Action,
+    CdromChoice,
     Compression,
     Config,
     LogLevel,
@@ -76,6 +77,11 @@ def test_everything_can_be_set(file):
             port: 7001
             key: {KEY_B} root@host-b
             allow: {{actions: [migrate], pools: [disks], guests: [web-*], quota: 1T}}
+            bridges: {{xenbr0: br-lan}}
+            pools: {{hdd: images}}
+            volumes: {{'vm-*-root': '*-disk0', '*': 'x-*'}}
+            shared: [disks, /dev/disk/by-id/scsi-*]
+            cdrom: eject
         transfer:
           {{rate_limit: 80MiB, compression: off, verify: true, max_rounds: 3, readers: 4}}
         timeouts: {{connect: 5, ready: 2m, stall: 30s, keepalive: 500ms}}
@@ -106,6 +112,10 @@ def test_everything_can_be_set(file):
     assert peer.allow.actions == (Action.MIGRATE,)
     assert (peer.allow.pools, peer.allow.guests) == (("disks",), ("web-*",))
     assert peer.allow.quota == 2**40
+    assert (peer.bridges, peer.pools) == ({"xenbr0": "br-lan"}, {"hdd": "images"})
+    assert list(peer.volumes.items()) == [("vm-*-root", "*-disk0"), ("*", "x-*")]
+    assert peer.shared == ("disks", "/dev/disk/by-id/scsi-*")
+    assert peer.cdrom is CdromChoice.EJECT
     assert config.transfer.rate_limit == 80 * 2**20
     assert config.transfer.compression is Compression.OFF
     assert config.transfer.verify is True
@@ -219,14 +229,32 @@ def test_scalars_have_no_surprises(file):
         ("peers: {b: {allow: {actions: [fly]}}}", "1: peers.b.allow.actions[0]: must be one of: m"),
         ("peers: {b: {allow: {guests: ['a b']}}}", "1: peers.b.allow.guests[0]: must be a guest's"),
         ("peers: {b: {allow: {quota: lots}}}", "1: peers.b.allow.quota: 'lots' is no size"),
+        (
+            "peers: {b: {pools: [a]}}",
+            "1: peers.b.pools: must be a map of pools there to pools here",
+        ),
+        ("peers: {b: {pools: {a: 1}}}", "1: peers.b.pools: 1 is no name of a pool"),
+        ("peers: {b: {volumes: x}}", "1: peers.b.volumes: must be a map of patterns there to pat"),
+        ("peers: {b: {volumes: {a: 1}}}", "1: peers.b.volumes: 'a': 1 are no patterns: put both"),
+        ("peers: {b: {volumes: {a: '*'}}}", "1: peers.b.volumes: '*' has more * than 'a' gives"),
+        ("peers: {b: {shared: nfs}}", "1: peers.b.shared: must be a list of pools and absolute pa"),
+        (
+            "peers: {b: {shared: [srv/x]}}",
+            "1: peers.b.shared: 'srv/x' is neither a pool nor an abs",
+        ),
+        ("peers: {b: {shared: [/a/../b]}}", "1: peers.b.shared: '/a/../b' is neither a pool nor"),
+        ("peers: {b: {shared: [/a/**]}}", "1: peers.b.shared: '/a/**' is neither a pool nor an"),
+        ("peers: {b: {cdrom: burn}}", "1: peers.b.cdrom: must be one of: refuse, eject, require"),
     ],
 )
 def test_a_problem_is_told_with_its_place_and_reason(file, text, problem):
     assert any(problem in line for line in _problems(file, text)), _problems(file, text)
 
 
-def _peer(name: str, key: str, allow: str = "{}", port: int = 7222) -> str:
-    return f"  {name}: {{address: h, key: {key}, port: {port}, allow: {allow}}}"
+def _peer(
+    name: str, key: str, allow: str = "{}", port: int = 7222, more: str = "bridges: {}"
+) -> str:
+    return f"  {name}: {{address: h, key: {key}, port: {port}, allow: {allow}, {more}}}"
 
 
 @pytest.mark.parametrize(
@@ -251,6 +279,14 @@ def _peer(name: str, key: str, allow: str = "{}", port: int = 7222) -> str:
         (
             [_peer("b", KEY_B, "{pools: [images], guests: ['*']}")],
             "5: peers.b.allow.actions: is empty, so that nothing is allowed: name migrate or sync",
+        ),
+        (
+            [_peer("b", KEY_B, more="pools: {images: slow}")],
+            "5: peers.b.pools.images: there is no pool 'slow' (pools: images)",
+        ),
+        (
+            [_peer("b", KEY_B, more="shared: [images, /srv/*, nfs]")],
+            "5: peers.b.shared[2]: there is no pool 'nfs' (pools: images)",
         ),
         ([_peer("b", KEY_B, port=0)], "5: peers.b.port: must be from 1 to 65535, is 0"),
         ([_peer("me", KEY_B)], "5: peers.me: is the name of this host itself (see 'node')"),

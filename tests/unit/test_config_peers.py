@@ -2,6 +2,7 @@
 
 import base64
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from xenmoved.config import peers as peer_files
 from xenmoved.config.errors import ConfigError, PeerExists, PeerNotFound
 from xenmoved.config.loader import load, peer_from
-from xenmoved.config.model import Action, Allow, Peer
+from xenmoved.config.model import Action, Allow, CdromChoice, Peer
 from xenmoved.config.peers import remove_peer, write_peer
 
 
@@ -213,3 +214,38 @@ def test_a_peer_from_plain_data(file):
     assert peer_from("host-b", data, file) == HOST_B
     with pytest.raises(ConfigError, match="prot: unknown key"):
         peer_from("host-b", {**data, "prot": 1}, file)
+
+
+@pytest.mark.parametrize(
+    ("path", "shared"),
+    [
+        ("/dev/disk/by-id/scsi-36001", True),
+        ("/dev/disk/by-id/scsi-1/part1", False),
+        ("/dev/disk/by-id/ata-1", False),
+        ("/srv/nfs/web/root.img", True),
+        ("/srv/nfs/root.img", False),
+        ("/srv/nfs/../nfs/root.img", False),
+        ("/srv/nfs/web/../../../etc/shadow", False),
+        ("/x/srv/nfs/web/root.img", False),
+        ("images", False),
+    ],
+)
+def test_paths_that_are_shared(path, shared):
+    places = ("images", "/dev/disk/by-id/scsi-*", "/srv/nfs/*/*.img")
+    assert replace(HOST_B, shared=places).shares_path(path) is shared
+    assert not HOST_B.shares_path(path)
+
+
+def test_what_a_peer_is_called_otherwise_is_kept_in_its_file(file):
+    peer = replace(
+        HOST_B,
+        pools={"hdd": "images"},
+        volumes={"vm-*-root": "*-disk0", "*": "x-*"},
+        bridges={"xenbr0": "br-lan"},
+        shared=("images", "/srv/nfs/*"),
+        cdrom=CdromChoice.REQUIRE,
+    )
+    write_peer(file, peer)
+    read = load(file).peers["host-b"]
+    assert read == peer
+    assert list(read.volumes) == ["vm-*-root", "*"]
