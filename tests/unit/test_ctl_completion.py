@@ -79,6 +79,11 @@ def _complete(typed: str, socket_path, tmp_path) -> list[str]:
         ("xenmovectl peer remove ", ["host-b"]),
         ("xenmovectl migrate web host-b --compress z", ["zstd"]),
         ("xenmovectl migrate web host-b --keep", ["--keep-partial"]),
+        ("xenmovectl migrate web host-b --pool ", ["images="]),
+        ("xenmovectl plan web host-b --volume web", ["web-root="]),
+        ("xenmovectl plan nobody host-b --volume ", []),
+        ("xenmovectl plan web host-b --rename ", []),
+        ("xenmovectl plan web host-b --cdrom e", ["eject"]),
         ("xenmovectl completion f", ["fish"]),
     ],
 )

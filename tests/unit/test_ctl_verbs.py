@@ -142,6 +142,44 @@ def test_requests_carry_what_was_typed(daemon):
     assert daemon.asked(PlanMigration) == PlanMigration("web", "host-b", Mode.SAVE, wanted)
 
 
+def test_names_there_are_carried(daemon):
+    daemon.answers[PlanMigration] = PLAN
+    options = (
+        *("--pool", "hdd=slow", "--pool", "fast", "--pool", "ssd=nvme"),
+        *("--volume", "vm-*=*-disk", "--volume", "*=x-*", "--bridge", "xenbr0=br-lan"),
+        *("--rename", "shop", "--cdrom", "eject"),
+    )
+    run(daemon, "plan", "web", "host-b", *options)
+    wanted = TransferOptions(
+        pool="fast",
+        pools={"hdd": "slow", "ssd": "nvme"},
+        volumes={"vm-*": "*-disk", "*": "x-*"},
+        bridges={"xenbr0": "br-lan"},
+        rename="shop",
+        cdrom="eject",
+    )
+    asked = daemon.asked(PlanMigration)
+    assert asked.options == wanted
+    assert list(asked.options.volumes) == ["vm-*", "*"], "the first that matches counts"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--pool a --pool b", "--pool is said twice: a and b"),
+        ("--volume a=b --volume a=c", "--volume is said twice for a: b and c"),
+        ("--volume a=*", "'*' has more * than 'a' gives it something to put there"),
+        ("--bridge a", "'a' is not OLD=NEW"),
+        ("--rename a/b", "must be a domain name"),
+        ("--cdrom burn", "invalid choice: 'burn'"),
+    ],
+)
+def test_names_that_are_none(daemon, options, words):
+    shown = run(daemon, "migrate", "web", "host-b", *options.split())
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert words in shown.stderr
+
+
 def test_a_plan_with_problems_shows_all_of_them_and_refuses(daemon):
     daemon.answers[PlanMigration] = Plan(
         "web", "host-b", Mode.SAVE, PROBLEMS, (), (), MIB, None, None

@@ -8,7 +8,16 @@ import pytest
 from ctl_support import FINGERPRINT, GIB, HOSTILE, MIB, a_course, a_job, a_round, job_done
 
 from protocol.messages import Action, Mode, Problem
-from xenmoved.control.api import DiskRow, GuestRow, Guests, Plan, PlannedVolume, Status
+from xenmoved.control.api import (
+    DiskRow,
+    GuestRow,
+    Guests,
+    Plan,
+    PlannedBridge,
+    PlannedDrive,
+    PlannedVolume,
+    Status,
+)
 from xenmoved.control.peer_api import Identity, PeerPing, PeerRow, Peers
 from xenmoved.control.reports import (
     JobKind,
@@ -197,9 +206,44 @@ def test_nothing_to_show_is_said():
     assert "no jobs" in _text(views.status(status, NOW))
 
 
+def test_a_plan_shows_everything_from_here_to_there():
+    plan = Plan(
+        *("web", "host-b", Mode.LIVE, (), ()),
+        (PlannedVolume("xvda", "/dev/vg/web", "images:shop", GIB, True),),
+        *(MIB, 1.0, 1.0),
+        target_name="shop",
+        drives=(
+            PlannedDrive("xvdb", "/nfs/a", "/srv/nfs/a", False),
+            PlannedDrive("hdc", "/x.iso", "/srv/x.iso", True),
+            PlannedDrive("hdd", "/y.iso", "", True),
+        ),
+        bridges=(PlannedBridge("xenbr0", "br-lan"),),
+    )
+    shown = [" ".join(each.split()) for each in _text(views.plan(plan)).splitlines()]
+    for expected in (
+        "web to host-b as shop, mode live",
+        "xvda 1GiB /dev/vg/web images:shop new there",
+        "xvdb /nfs/a /srv/nfs/a shared: not copied",
+        "hdc /x.iso /srv/x.iso CD-ROM that is there too",
+        "hdd /y.iso empty CD-ROM: its drive is empty there",
+        "xenbr0 br-lan",
+    ):
+        assert expected in shown
+
+
+def test_both_names_of_a_guest_are_shown():
+    report = a_job(other_name="shop")
+    assert job_views.title(report) == "web to host-b as shop"
+    assert _text([job_views.outcome(report)]).startswith("web moved to host-b as shop in ")
+    arrived = a_job(kind=JobKind.RECEIVE, guest="shop", other_name="web")
+    assert job_views.title(arrived) == "shop from host-b, where it was web"
+
+
 def _hostile_job():
     volume = VolumeReport(HOSTILE, MIB, HOSTILE, True, (a_round(),))
-    return a_job(guest=HOSTILE, peer=HOSTILE, volumes=(volume,), problem=PROBLEM)
+    return a_job(
+        guest=HOSTILE, peer=HOSTILE, volumes=(volume,), problem=PROBLEM, other_name=HOSTILE
+    )
 
 
 def _hostile_views():
@@ -215,7 +259,12 @@ def _hostile_views():
         *(names, 0.001, 1e9, names, names, names, None, 0),
     )
     status = Status(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, 1, (report,))
-    plan = Plan(HOSTILE, HOSTILE, Mode.SAVE, (PROBLEM,), (PROBLEM,), (planned,), 1, None, 1.0)
+    plan = Plan(
+        *(HOSTILE, HOSTILE, Mode.SAVE, (PROBLEM,), (PROBLEM,), (planned,), 1, None, 1.0),
+        target_name=f"{HOSTILE}2",
+        drives=(PlannedDrive(HOSTILE, HOSTILE, HOSTILE, True),),
+        bridges=(PlannedBridge(HOSTILE, HOSTILE),),
+    )
     return {
         "progress": [job_views.progress(report, NOW)],
         "outcome": [job_views.outcome(report)],

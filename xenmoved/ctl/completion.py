@@ -6,7 +6,7 @@ Nothing here may print or raise: it runs while somebody types.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -62,6 +62,21 @@ def guests_of_copies(parsed_args: Namespace, **_: Any) -> list[str]:
     return _words(dict.fromkeys(kept))
 
 
+def pools_of_guest(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return what a wish about a pool of the typed guest begins with."""
+    return _wishes(pool for pool, _ in _volumes_of(parsed_args))
+
+
+def volumes_of_guest(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return what a wish about a volume of the typed guest begins with."""
+    return _wishes(name for _, name in _volumes_of(parsed_args))
+
+
+def nothing(**_: Any) -> list[str]:
+    """Return nothing, where a shell would offer files otherwise."""
+    return []
+
+
 def peers(parsed_args: Namespace, **_: Any) -> list[str]:
     """Return the names of the peers."""
     from xenmoved.control.peer_api import ListPeers, Peers
@@ -109,6 +124,23 @@ def _ask(parsed_args: Namespace, request: object, expected: type[T]) -> T | None
     with suppress(CommandError):
         return Daemon(Path(parsed_args.socket)).ask(request, expected, timeout=PATIENCE)
     return None
+
+
+def _volumes_of(parsed_args: Namespace) -> Iterator[tuple[str, str]]:
+    """Yield pool and name of the volumes of the guest that was typed, or of all guests."""
+    from xenmoved.control.api import Guests, ListGuests
+
+    answer = _ask(parsed_args, ListGuests(), Guests)
+    typed = getattr(parsed_args, "guest", None)
+    for guest in answer.guests if answer else ():
+        for disk in guest.disks if typed in (None, guest.name) else ():
+            if disk.volume:
+                pool, _, name = disk.volume.partition(":")
+                yield pool, name
+
+
+def _wishes(names: Iterable[str]) -> list[str]:
+    return [f"{name}=" for name in _words(dict.fromkeys(names))]
 
 
 def _words(names: Iterable[str]) -> list[str]:

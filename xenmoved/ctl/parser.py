@@ -201,11 +201,17 @@ def _add_transfers(verbs: Any) -> None:
 def _add_names(parser: Parser) -> None:
     """Add what says how things are called on the other host."""
     rules = (
-        ("volume", arguments.volume_rule, "call volumes like OLD there like NEW: 'vm-*=*-disk'"),
-        ("bridge", arguments.bridge, "have bridge NEW there for what is on bridge OLD here"),
+        (
+            *("volume", arguments.volume_rule, completion.volumes_of_guest),
+            "call volumes like OLD there like NEW: 'vm-*=*-disk'",
+        ),
+        (
+            *("bridge", arguments.bridge, completion.nothing),
+            "have bridge NEW there for what is on bridge OLD here",
+        ),
     )
-    for option, kind, text in rules:
-        parser.add_argument(
+    for option, kind, completer, text in rules:
+        rule = parser.add_argument(
             f"--{option}",
             metavar="OLD=NEW",
             dest=f"{option}_names",  # 'sync' has a volume of its own
@@ -214,9 +220,11 @@ def _add_names(parser: Parser) -> None:
             default=[],
             help=text,
         )
-    parser.add_argument(
+        _complete(rule, completer)
+    name = parser.add_argument(
         "--rename", metavar="NAME", type=arguments.guest_name, help="call the guest NAME there"
     )
+    _complete(name, completion.nothing)
     parser.add_argument(
         "--cdrom",
         choices=CDROM_CHOICES,
@@ -225,7 +233,7 @@ def _add_names(parser: Parser) -> None:
 
 
 def _add_transfer_options(parser: Parser) -> None:
-    parser.add_argument(
+    pool = parser.add_argument(
         "--pool",
         metavar="POOL",
         action="append",
@@ -233,6 +241,7 @@ def _add_transfer_options(parser: Parser) -> None:
         default=[],
         help="pool of the peer for new volumes; OLD=POOL: for those that are in pool OLD here",
     )
+    _complete(pool, completion.pools_of_guest)
     parser.add_argument(
         "--rate-limit",
         metavar="RATE",
