@@ -107,6 +107,22 @@ class TestCdroms:
         assert disks_of(b, name)["hdc"]["pdev_path"] == str(b.pools["thin"] / "dvd.iso")
         b.assert_runs(name)
 
+    def test_no_copy_takes_its_place(self, hosts: Hosts) -> None:
+        a, b = hosts
+        name = unique("web")
+        root, iso = image(a.images / f"{name}-root", 1), image(a.pools["small"] / "dvd.iso", 1)
+        a.boot(name, [root, iso], specs=[f"file:{root},xvda,w", f"file:{iso},hdc:cdrom,r"])
+        image(b.pools["small"] / "dvd.iso", 1)
+        answer = a.try_migrate(
+            name,
+            cdrom="require",
+            overwrite=True,
+            pools={"images": "small"},
+            volumes={"*-root": "dvd.iso"},
+        )
+        found = the_problem(answer, "volume-name")
+        assert "two disks of the guest would both become small:dvd.iso" in found.text
+
     def test_xm(self, xm_hosts: Hosts, tmp_path: Path) -> None:
         a, b = xm_hosts
         name = unique("web")

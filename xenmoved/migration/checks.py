@@ -13,7 +13,7 @@ from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
 from xenmoved.journal import Holding
-from xenmoved.migration.drives import denied, look_at_shared
+from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
 from xenmoved.namemap import new_name
@@ -193,7 +193,11 @@ class _VolumeChecks:
         self._offer = offer
         self._disks = in_use
         self._new_bytes: Counter[str] = Counter()
-        self._taken: set[tuple[str, str]] = set()
+        # What is shared is not a place for a copy of something else.
+        self._taken = {
+            (shared_pool(peer, disk), disk.name)
+            for disk in (offer.guest.shared if offer.guest is not None else ())
+        }
         self.problems: list[Problem] = []
 
     async def place(self, volume: VolumeOffer) -> Placement | None:

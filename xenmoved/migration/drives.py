@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.errors import SchemaError
-from protocol.messages import Problem, SharedOffer
+from protocol.messages import GuestOffer, Problem, SharedOffer
 from protocol.schema import build, plain
 from storage.errors import StorageError
 from storage.identity import identity
-from storage.opening import open_source
+from storage.opening import make_durable, open_source
 from xenmoved.config.model import CdromChoice, Peer
 from xenmoved.control.api import TransferOptions
 from xenmoved.migration.host import Host
@@ -102,7 +102,17 @@ def measure(path: str, *, exclusive: bool = False) -> int:
         volume.close()
 
 
-def shared_pool(host: Host, peer: Peer, disk: SharedOffer) -> str | None:
+async def flush_shared(guest: GuestOffer | None) -> None:
+    """Have the other host see all that a guest, which stands still now, wrote to shared disks.
+
+    Raises StorageError.
+    """
+    for disk in guest.shared if guest is not None else ():
+        if disk.writable:
+            await asyncio.to_thread(make_durable, disk.path)
+
+
+def shared_pool(peer: Peer, disk: SharedOffer) -> str | None:
     """Return the pool here of a disk that was named by its pool, None for one by its path."""
     if disk.home is None or disk.name is None:
         return None
@@ -111,7 +121,7 @@ def shared_pool(host: Host, peer: Peer, disk: SharedOffer) -> str | None:
 
 def denied(host: Host, peer: Peer, disk: SharedOffer) -> Problem | None:
     """Say why a peer may not have a disk of this host, whether it exists or not."""
-    node, pool = host.config.node, shared_pool(host, peer, disk)
+    node, pool = host.config.node, shared_pool(peer, disk)
     if pool is not None:
         if pool in host.pools and (pool in peer.shared or (disk.cdrom and peer.may_use(pool))):
             return None
@@ -150,7 +160,7 @@ async def look_at_shared(
 
 
 def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]]:
-    node, pool = host.config.node, shared_pool(host, peer, disk)
+    node, pool = host.config.node, shared_pool(peer, disk)
     what = f"the CD-ROM {disk.path}" if disk.cdrom else f"the shared disk {disk.path}"
     path = disk.path
     try:

@@ -34,6 +34,7 @@ from xenmoved.logs import log_context
 from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.disks import Disks
+from xenmoved.migration.drives import flush_shared
 from xenmoved.migration.holdings import claim
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, guest_state, make_offer
@@ -163,6 +164,7 @@ class OutboundMigration:
         await disks.first_round()
         await self._verify(disks)
         await self._image.suspended()
+        await flush_shared(self._sending.offer.guest)
         disks.finish()
         self._job.enter(Phase.READY)
         await dialogue.ask(HandOver(), Receiving)
@@ -187,6 +189,7 @@ class OutboundMigration:
             job.enter(Phase.FINAL_DELTA)
             await close
             await disks.final_round()
+            await flush_shared(self._sending.offer.guest)
             await self._verify(disks)
         disks.finish()
         job.enter(Phase.READY)

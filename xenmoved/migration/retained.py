@@ -52,7 +52,7 @@ class Needs:
     guests: set[str]
     """Names and uuids of the guests that are here."""
     undecided: set[str]
-    """Names of guests with a migration that is not settled."""
+    """Names and uuids of guests with a migration that is not settled."""
 
 
 async def needs(host: Host, *, besides: str = "") -> Needs:
@@ -70,7 +70,9 @@ async def needs(host: Host, *, besides: str = "") -> Needs:
     paths += [(f"named in {file}", path) for file, text in texts.items() for path in _paths(text)]
     users = await asyncio.to_thread(_by_place, host, paths)
     undecided = {one.guest for one in await host.journal.unsettled_outbound()}
-    undecided |= {one.details["name"] for one in await host.journal.unsettled_inbound()}
+    for arriving in await host.journal.unsettled_inbound():
+        # It may have had another name when it left its copies here.
+        undecided |= {arriving.details["name"], arriving.details["uuid"]}
     undecided |= {one.guest for one in await host.journal.standing()}
     undecided |= {job.guest for job in host.jobs.live if job.job != besides}
     return Needs(users, guests, undecided)
@@ -139,7 +141,7 @@ def obstacles(row: VolumeRow, found: Needs) -> list[Problem]:
         text = f"{shown} is a copy of {guest}, which is here"
         hint = "if it is of no use, remove it by hand, or drop it when the guest has gone"
         problems.append(problem("guest-here", text, hint))
-    if guest in found.undecided:
+    if found.undecided & {guest, row.retained.uuid}:
         text = f"{shown} is a copy of {guest}, of which a migration is not settled"
         problems.append(problem("unsettled", text, "see: xenmovectl jobs; xenmovectl recover"))
     return problems
