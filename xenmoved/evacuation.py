@@ -106,8 +106,9 @@ class Evacuations:
 
     async def plan(self, request: PlanEvacuation) -> Evacuation:
         """Return what an evacuation would be. Raises Refused, ToolstackError or LinkError."""
-        guests = await self._plan(request.peers, request.mode, request.options)
-        return _Run(guests, 1, request.mode, request.options, EvacuationState.PLANNED).report()
+        options = replace(request.options, several=True)
+        guests = await self._plan(request.peers, request.mode, options)
+        return _Run(guests, 1, request.mode, options, EvacuationState.PLANNED).report()
 
     async def start(self, request: StartEvacuation) -> Evacuation:
         """Begin an evacuation. Raises Refused when one is under way or no guest can move."""
@@ -116,13 +117,14 @@ class Evacuations:
                 hint = "follow it with 'xenmovectl evacuate', end it with 'evacuate --stop'"
                 raise Refused([problem("busy", "an evacuation is under way", hint)])
             self._called_off = False
-            guests = await self._plan(request.peers, request.mode, request.options)
+            options = replace(request.options, several=True)
+            guests = await self._plan(request.peers, request.mode, options)
             if self._called_off:
                 raise Refused([problem("stopped", "the evacuation was stopped before it began")])
             blocked = [guest for guest in guests if guest.fate is Fate.BLOCKED]
             if blocked and len(blocked) == len(guests):
                 raise Refused([each for guest in blocked for each in guest.problems][:512])
-            run = _Run(guests, request.concurrency, request.mode, request.options)
+            run = _Run(guests, request.concurrency, request.mode, options)
             self._run = run
             self._tasks.create_task(self._carry_out(run))
         log.info("%d guests are to move, %d cannot", len(guests) - len(blocked), len(blocked))

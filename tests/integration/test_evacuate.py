@@ -198,3 +198,15 @@ def test_when_none_can_move_nothing_is_begun(hosts: Hosts) -> None:
     unknown = b.ctl("evacuate", "host-z")
     assert unknown.returncode == 3
     assert "no peer is called host-z" in unknown.stderr
+
+
+def test_pools_are_chosen_for_the_guests_that_have_them(hosts: Hosts) -> None:
+    a, b = hosts
+    (guest,) = guests(b, 1)
+    other = unique("db")
+    b.boot(other, [image(b.pools["small"] / f"{other}-root", 1)], extra=QUIET)
+    code, _, found = evacuate(b, "host-a", "--mode", "save", "--pool", "small=thin")
+    assert (code, found) == (0, [])
+    a.assert_runs(guest.name)
+    assert (a.images / f"{guest.name}-root").exists()
+    assert (a.pools["thin"] / f"{other}-root").exists()

@@ -13,9 +13,9 @@ from ctl_support import ROOT, run
 
 from protocol.messages import Mode
 from storage.registry import POOL_KINDS
-from xenmoved.config.model import DEFAULT_PORT, Compression, Config, Control, Peer
+from xenmoved.config.model import DEFAULT_PORT, CdromChoice, Compression, Config, Control, Peer
 from xenmoved.control.reports import CONTROL
-from xenmoved.ctl import arguments, parser
+from xenmoved.ctl import arguments, parser, transfer_options
 from xenmoved.ctl.exits import MEANINGS, Exit
 from xenmoved.ctl.verbs import VERBS
 
@@ -103,7 +103,8 @@ def test_the_daemon_has_a_manual(option):
 
 def test_what_is_repeated_for_speed_is_still_right():
     assert (parser.AUTO, *Mode) == parser.MODES
-    assert set(Compression) == set(parser.COMPRESSIONS)
+    assert set(Compression) == set(transfer_options.COMPRESSIONS)
+    assert set(CdromChoice) - {CdromChoice.REFUSE} == set(transfer_options.CDROM_CHOICES)
     assert arguments.DEFAULT_PORT == DEFAULT_PORT
     assert str(Control().socket) == parser.DEFAULT_SOCKET
 

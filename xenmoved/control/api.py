@@ -108,7 +108,8 @@ class TransferOptions:
     back. `remove_source`: verify, and drop the volumes here when the guest has moved. `pools`,
     `volumes` and `bridges` have names there by names here, those of volumes being patterns
     (`xenmoved.namemap`); `pools` goes before `pool`. `rename` is what the guest is to be called
-    there, and `cdrom` (eject or require) what becomes of a CD-ROM in its drive.
+    there, and `cdrom` (eject or require) what becomes of a CD-ROM in its drive. `several`: they are
+    for many guests, of which some may not have what is named.
     """
 
     rate_limit: U63 | None = None
@@ -125,6 +126,7 @@ class TransferOptions:
     bridges: NameMap = field(default_factory=dict)
     rename: GuestName | None = None
     cdrom: Name | None = None
+    several: bool = False
 
 
 @CONTROL.add

@@ -5,8 +5,8 @@ Nothing here may print or raise: it runs while somebody types.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,6 +22,11 @@ def complete(parser: ArgumentParser) -> None:
     import argcomplete
 
     argcomplete.autocomplete(parser, always_complete_options=False)
+
+
+def offer(action: Action, completer: Callable[..., list[str]]) -> None:
+    """Have a shell complete an argument with what `completer` returns."""
+    action.completer = completer  # type: ignore[attr-defined]
 
 
 def shell_code(shell: str) -> str:

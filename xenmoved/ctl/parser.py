@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from argparse import (
     SUPPRESS,
-    Action,
     ArgumentParser,
     BooleanOptionalAction,
     RawDescriptionHelpFormatter,
@@ -18,12 +17,11 @@ from typing import Any, Final, NoReturn
 from xenmoved import __version__
 from xenmoved.ctl import arguments, completion
 from xenmoved.ctl.exits import MEANINGS, CommandError, Exit
+from xenmoved.ctl.transfer_options import add_names, add_transfer_options
 
 DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
 AUTO: Final = "auto"
 MODES: Final = (AUTO, "live", "save", "cold")
-COMPRESSIONS: Final = ("off", "zstd", "auto")
-CDROM_CHOICES: Final = ("eject", "require")
 
 _DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
 _EXAMPLES = """\
@@ -114,11 +112,6 @@ def _add_verb(
     return parser
 
 
-def _complete(action: Action, completer: Callable[..., list[str]]) -> None:
-    """Have a shell complete an argument with what `completer` returns."""
-    action.completer = completer  # type: ignore[attr-defined]
-
-
 def _add_views(verbs: Any) -> None:
     status = _add_verb(
         verbs,
@@ -153,8 +146,8 @@ def _add_transfers(verbs: Any) -> None:
         "xenmovectl migrate web host-b --detach --quiet",
     )
     for parser in (plan, migrate):
-        _complete(parser.add_argument("guest", metavar="GUEST"), completion.guests)
-        _complete(parser.add_argument("peer", metavar="PEER"), completion.peers)
+        completion.offer(parser.add_argument("guest", metavar="GUEST"), completion.guests)
+        completion.offer(parser.add_argument("peer", metavar="PEER"), completion.peers)
         parser.add_argument(
             "--mode",
             choices=MODES,
@@ -162,9 +155,9 @@ def _add_transfers(verbs: Any) -> None:
             help="live: copy its memory while it runs; save: suspend it for that; cold: it does "
             "not run; auto (the default): the first of these that can be",
         )
-        _add_transfer_options(parser)
+        add_transfer_options(parser)
         _add_overwrite(parser)
-        _add_names(parser)
+        add_names(parser)
         _add_downtime(parser)
         _add_remove_source(parser)
     migrate.add_argument(
@@ -182,83 +175,20 @@ def _add_transfers(verbs: Any) -> None:
     volume = sync.add_argument(
         "volume", metavar="VOLUME", type=arguments.volume, help="POOL:NAME or an absolute path"
     )
-    _complete(volume, completion.volumes)
+    completion.offer(volume, completion.volumes)
     target = sync.add_argument(
         "target",
         metavar="PEER[:POOL/NAME]",
         type=arguments.sync_target,
         help="where to; without POOL/NAME the same name in the peer's default pool",
     )
-    _complete(target, completion.peers)
-    _add_transfer_options(sync)
+    completion.offer(target, completion.peers)
+    add_transfer_options(sync)
     _add_overwrite(sync)
     for parser in (migrate, sync):
         parser.add_argument(
             "--detach", action="store_true", help="begin, print the job, and do not follow"
         )
-
-
-def _add_names(parser: Parser) -> None:
-    """Add what says how things are called on the other host."""
-    rules = (
-        (
-            *("volume", arguments.volume_rule, completion.volumes_of_guest),
-            "call volumes like OLD there like NEW: 'vm-*=*-disk'",
-        ),
-        (
-            *("bridge", arguments.bridge, completion.nothing),
-            "have bridge NEW there for what is on bridge OLD here",
-        ),
-    )
-    for option, kind, completer, text in rules:
-        rule = parser.add_argument(
-            f"--{option}",
-            metavar="OLD=NEW",
-            dest=f"{option}_names",  # 'sync' has a volume of its own
-            action="append",
-            type=kind,
-            default=[],
-            help=text,
-        )
-        _complete(rule, completer)
-    name = parser.add_argument(
-        "--rename", metavar="NAME", type=arguments.guest_name, help="call the guest NAME there"
-    )
-    _complete(name, completion.nothing)
-    parser.add_argument(
-        "--cdrom",
-        choices=CDROM_CHOICES,
-        help="a CD-ROM in its drive: leave the drive empty there, or take the same one there",
-    )
-
-
-def _add_transfer_options(parser: Parser) -> None:
-    pool = parser.add_argument(
-        "--pool",
-        metavar="POOL",
-        action="append",
-        type=arguments.pool,
-        default=[],
-        help="pool of the peer for new volumes; OLD=POOL: for those that are in pool OLD here",
-    )
-    _complete(pool, completion.pools_of_guest)
-    parser.add_argument(
-        "--rate-limit",
-        metavar="RATE",
-        type=arguments.rate_limit,
-        help="most bytes a second, such as 80MiB, or unlimited",
-    )
-    parser.add_argument("--compress", choices=COMPRESSIONS, help="compress what is sent")
-    parser.add_argument(
-        "--verify",
-        action=BooleanOptionalAction,
-        help="read everything again on the peer and compare, or do not",
-    )
-    parser.add_argument(
-        "--keep-partial",
-        action="store_true",
-        help="keep new volumes there if it fails, so that another attempt sends less",
-    )
 
 
 def _add_overwrite(parser: Parser) -> None:
@@ -301,7 +231,7 @@ def _add_evacuate(verbs: Any) -> None:
     peers = parser.add_argument(
         "peers", metavar="PEER", nargs="*", help="where to: each guest goes to one where it fits"
     )
-    _complete(peers, completion.peers)
+    completion.offer(peers, completion.peers)
     parser.add_argument(
         "--mode", choices=MODES[:3], default=AUTO, help="how, as for 'migrate' (default: auto)"
     )
@@ -316,7 +246,7 @@ def _add_evacuate(verbs: Any) -> None:
         "--dry-run", action="store_true", help="show which guest would go where, and which cannot"
     )
     parser.add_argument("--stop", action="store_true", help="begin no more; what moves goes on")
-    _add_transfer_options(parser)
+    add_transfer_options(parser)
     _add_downtime(parser)
     _add_remove_source(parser)
     parser.add_argument("--detach", action="store_true", help="begin, and do not follow")
@@ -415,7 +345,7 @@ def _add_job(parser: Parser, completer: Callable[..., list[str]], **options: Any
     job = parser.add_argument(
         "job", metavar="JOB", help="its id, the start of it, or the name of a guest", **options
     )
-    _complete(job, completer)
+    completion.offer(job, completer)
 
 
 def _add_volumes(verbs: Any) -> None:
@@ -435,9 +365,9 @@ def _add_volumes(verbs: Any) -> None:
         "xenmovectl volumes drop --guest web --yes",
     )
     volume = drop.add_argument("volume", metavar="POOL:NAME", nargs="?", help="one volume")
-    _complete(volume, completion.copies)
+    completion.offer(volume, completion.copies)
     guest = drop.add_argument("--guest", metavar="NAME", help="all volumes of that guest, or uuid")
-    _complete(guest, completion.guests_of_copies)
+    completion.offer(guest, completion.guests_of_copies)
     drop.add_argument("--yes", action="store_true", help="remove them without being asked")
 
 
@@ -456,7 +386,7 @@ def _add_peers(verbs: Any) -> None:
         parser = _add_verb(
             of_peer, name, text, verb=f"peer {name}", examples=f"xenmovectl peer {name} host-b"
         )
-        _complete(parser.add_argument("name", metavar="NAME"), completion.peers)
+        completion.offer(parser.add_argument("name", metavar="NAME"), completion.peers)
 
 
 def _add_peer_add(verbs: Any) -> None:

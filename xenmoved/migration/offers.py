@@ -160,12 +160,13 @@ async def make_offer(
             paths.append(disk.path)
         except (StorageError, Refused) as error:
             problems += problems_of(error)
-    problems += idle_wishes(
-        options,
-        pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
-        volumes=[volume.name for volume in volumes],
-        bridges=[nic.bridge for nic in domain.nics if nic.bridge is not None],
-    )
+    if not options.several:
+        problems += idle_wishes(
+            options,
+            pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
+            volumes=[volume.name for volume in volumes],
+            bridges=[nic.bridge for nic in domain.nics if nic.bridge is not None],
+        )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
     config, warnings = await _config_of(host, guest, peer, mode)
