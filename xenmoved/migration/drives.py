@@ -47,7 +47,7 @@ async def sort_disks(
     found = SortedDisks()
     choice = options.cdrom or (peer.cdrom.value if peer is not None else CdromChoice.REFUSE.value)
     for disk in disks:
-        located = host.pool_of(disk.path) if disk.path else None
+        located = await asyncio.to_thread(host.pool_of, disk.path) if disk.path else None
         home, name = (located[0].name, located[1]) if located is not None else (None, None)
         in_pool = peer is not None and home in peer.shared
         shared = in_pool or (peer is not None and peer.shares_path(disk.path))
