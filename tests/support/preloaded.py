@@ -136,10 +136,11 @@ def _server() -> socket.socket:
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     changes = {"PYTHONPATH": os.pathsep.join(paths), "LC_ALL": "C.UTF-8"}
     with there:
-        subprocess.Popen(
+        os.posix_spawn(
+            sys.executable,
             [sys.executable, "-m", "tests.support.preloaded"],
-            stdin=there,
-            env={**os.environ, **changes},
+            {**os.environ, **changes},
+            file_actions=[(os.POSIX_SPAWN_DUP2, there.fileno(), 0)],
         )
     return here
 
