@@ -1,7 +1,7 @@
 """Running the tools of storage: `lvs`, `dmsetup`, `zfs` and the like.
 
-Nothing else in this package runs commands. No shell is involved, the tools speak English, and
-neither the time that they take nor the memory for what they say is unbounded.
+Nothing else in this package runs commands, but for `storage.pipes`. No shell is involved, the tools
+speak English, and neither the time that they take nor the memory for what they say is unbounded.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def lines(command: Sequence[str], *, timeout: float = TIMEOUT) -> Generator[str,
 def _pieces(command: Sequence[str], timeout: float) -> Generator[bytes, None, None]:
     """Yield what the command prints, then check how it ended."""
     deadline = time.monotonic() + timeout
-    process = _start(command)
+    process = start(command)
     complaint = b""
     assert process.stdout is not None
     assert process.stderr is not None
@@ -98,21 +98,33 @@ def _pieces(command: Sequence[str], timeout: float) -> Generator[bytes, None, No
         except subprocess.TimeoutExpired:
             raise _too_long(command, timeout) from None
         finally:
-            _end(process)
+            end(process)
     if status != 0:
-        how = f"failed with status {status}" if status > 0 else f"was killed by signal {-status}"
-        said = complaint.decode(errors="replace").strip() or "it did not say why"
-        raise VolumeError(f"{shlex.join(command)} {how}: {said}")
+        raise failure(command, status, complaint)
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def failure(command: Sequence[str], status: int, complaint: bytes) -> VolumeError:
+    """Make the error of a tool that failed, with the end of what it said."""
+    how = f"failed with status {status}" if status > 0 else f"was killed by signal {-status}"
+    said = complaint[-_SAID_LIMIT:].decode(errors="replace").strip() or "it did not say why"
+    return VolumeError(f"{shlex.join(command)} {how}: {said}")
+
+
+def start(
+    command: Sequence[str],
+    *,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """Start a tool in the way of all here. Raises `VolumeError` when it cannot be run."""
     path = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"
     try:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             env={**os.environ, "PATH": path, "LC_ALL": "C"},
             bufsize=0,
         )
@@ -124,7 +136,8 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         raise VolumeError(f"{command[0]} cannot be run: {reason(error)}") from error
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a tool that still runs, and wait for it."""
     if process.poll() is not None:
         return
     process.terminate()

@@ -11,12 +11,14 @@ from storage.block import BlockOptions, BlockPool
 from storage.contracts import Pool
 from storage.directory import DirectoryOptions, DirectoryPool
 from storage.lvm import LvmOptions, LvmPool, LvmThinOptions, LvmThinPool
+from storage.zfs import ZfsOptions, ZfsPool
 
 POOL_KINDS: Final[dict[str, tuple[type[Any], Callable[[str, Any], Pool]]]] = {
     "block": (BlockOptions, BlockPool),
     "dir": (DirectoryOptions, DirectoryPool),
     "lvm": (LvmOptions, LvmPool),
     "lvm-thin": (LvmThinOptions, LvmThinPool),
+    "zfs": (ZfsOptions, ZfsPool),
 }
 """For each kind the dataclass of its options and what makes a pool of a name and such options."""
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("xenmoved", "protocol", "storage")
-RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox", "storage.commands")
+RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox", "storage.commands", "storage.pipes")
 PROCESS_MODULES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
 PROCESS_CALLS = {
     "create_subprocess_exec",

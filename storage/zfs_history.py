@@ -1,0 +1,209 @@
+"""The snapshots of a zvol, and streams between them.
+
+Snapshots of ours are called ``xenmoved-PEER-MIGRATION-ROUND``. Two hosts know one to be the same by
+its guid, which a stream carries along. No other snapshot is ever destroyed here: `receive -F` would
+do that on the way (seen with OpenZFS 2.1), so that it is used only for a volume without any.
+OpenZFS 2 receives into a zvol that is open, and keeps it so; what the page cache has of it is stale
+then, until `Volume.flush`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from storage.commands import lines, run
+from storage.errors import VolumeError
+from storage.pipes import Inflow, Outflow
+
+COMPRESSION_FEATURES: Final = ("lz4_compress", "zstd_compress")
+"""Features of a pool that decide in which form blocks are in a compressed stream."""
+
+_OWN: Final = re.compile(r"xenmoved-(?P<peer>.+)-(?P<migration>[0-9a-f]{32})-(?P<round>\d{1,10})")
+_TOKEN: Final = re.compile(r"[0-9a-f-]{1,4000}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot of one zvol. `name` is what comes after the @."""
+
+    name: str
+    guid: int
+
+    @property
+    def ours(self) -> bool:
+        """Whether this program made it."""
+        return _OWN.fullmatch(self.name) is not None
+
+    def is_for(self, peer: str) -> bool:
+        """Whether this program made it in a migration to or from the peer."""
+        match = _OWN.fullmatch(self.name)
+        return match is not None and match["peer"] == peer
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """How far an interrupted stream came: the guids of both its ends, and what to go on with.
+
+    `base` is None for a full stream.
+    """
+
+    token: str
+    snapshot: int
+    base: int | None
+
+
+def own_name(peer: str, migration: str, number: int) -> str:
+    """Name of the snapshot of a round of a migration."""
+    return f"xenmoved-{peer}-{migration}-{number}"
+
+
+class History:
+    """Snapshots of the zvol that is the dataset `dataset`. All methods raise `VolumeError`."""
+
+    def __init__(self, dataset: str) -> None:
+        self.dataset = dataset
+
+    def snapshots(self) -> list[Snapshot]:
+        """Every snapshot, the oldest first."""
+        listed = ("-t", "snapshot", "-d", "1", "-s", "createtxg", "-o", "name,guid")
+        return parse_snapshots(run(["zfs", "list", "-H", "-p", *listed, self.dataset]))
+
+    def take(self, name: str) -> Snapshot:
+        """Make a snapshot of what the zvol holds now."""
+        run(["zfs", "snapshot", f"{self.dataset}@{name}"])
+        return Snapshot(name, int(self._get("guid", f"@{name}")))
+
+    def destroy(self, snapshots: Iterable[Snapshot]) -> None:
+        """Destroy snapshots, all of them ours. Fails for those that have clones or holds."""
+        names = [snapshot.name for snapshot in snapshots if snapshot.ours]
+        if names:
+            run(["zfs", "destroy", f"{self.dataset}@{','.join(names)}"])
+
+    def roll_back(self, snapshot: Snapshot) -> None:
+        """Undo what was written since the snapshot. Fails when there is a newer one."""
+        run(["zfs", "rollback", f"{self.dataset}@{snapshot.name}"])
+
+    def written_since(self, snapshot: Snapshot) -> int:
+        """Bytes of space that was written since. What is a few seconds old may be missing."""
+        return int(self._get(f"written@{snapshot.name}"))
+
+    def guid_and_size(self, name: str) -> tuple[int, int]:
+        """Guid of a snapshot, and the size of the volume in bytes when it was made."""
+        command = ["zfs", "get", "-H", "-p", "-o", "value", "guid,volsize"]
+        guid, size = run([*command, f"{self.dataset}@{name}"]).split()
+        return int(guid), int(size)
+
+    def is_encrypted(self) -> bool:
+        """Tell whether the dataset is encrypted.
+
+        It is sent in clear then, and the target encrypts it with a key of its own if it has one:
+        one that was sent as it is could not be opened there.
+        """
+        return self._get("encryption") != "off"
+
+    def features(self) -> frozenset[str]:
+        """Those of `COMPRESSION_FEATURES` that the pool can take blocks of."""
+        return self._features("enabled", "active")
+
+    def needed_features(self) -> frozenset[str]:
+        """Those of `COMPRESSION_FEATURES` that the pool may have blocks of."""
+        return self._features("active")
+
+    def _features(self, *states: str) -> frozenset[str]:
+        names = ",".join(f"feature@{name}" for name in COMPRESSION_FEATURES)
+        pool = self.dataset.partition("/")[0]
+        text = run(["zpool", "get", "-H", "-p", "-o", "property,value", names, pool])
+        return parse_features(text, states)
+
+    def resume_point(self) -> ResumePoint | None:
+        """How far a stream of ours came that was interrupted here, None when there is none.
+
+        Raises `VolumeError` when it is the stream of somebody else.
+        """
+        token = self._get("receive_resume_token")
+        if token == "-":
+            return None
+        point = self.read_token(token)
+        if point is None:
+            raise VolumeError(f"{self.dataset} holds half of a stream that is not ours")
+        return point
+
+    def read_token(self, untrusted_token: str) -> ResumePoint | None:
+        """Tell what a token says, None when it is none, or not of a snapshot of ours."""
+        if not _TOKEN.fullmatch(untrusted_token):
+            return None
+        said: list[str] = []
+        with suppress(VolumeError):  # it fails where the snapshot is not, but says this first
+            said.extend(lines(["zfs", "send", "-n", "-v", "-P", "-t", untrusted_token]))
+        return parse_token(untrusted_token, "\n".join(said))
+
+    def forget_partial(self) -> None:
+        """Drop what arrived of an interrupted stream. There must be some."""
+        run(["zfs", "receive", "-A", self.dataset])
+
+    def stream_size(self, snapshot: Snapshot, base: Snapshot | None) -> int:
+        """Bytes that `send` would give, about."""
+        return parse_stream_size(run(self._sending(snapshot, base, "-n", "-P", "-c")))
+
+    def send(self, snapshot: Snapshot, base: Snapshot | None, *, compressed: bool) -> Outflow:
+        """Start to stream the difference between two snapshots, or all of one."""
+        return Outflow(self._sending(snapshot, base, *(("-c",) if compressed else ())))
+
+    def send_rest(self, point: ResumePoint) -> Outflow:
+        """Start to stream what is missing of an interrupted stream."""
+        return Outflow(["zfs", "send", "-t", point.token])
+
+    def receive(self, name: str, *, full: bool) -> Inflow:
+        """Start to take in a stream, whose snapshot gets the name.
+
+        What arrives of one that is interrupted is kept. A full one needs a volume without any
+        snapshot, and replaces all of it.
+        """
+        force = ("-F",) if full else ()
+        return Inflow(["zfs", "receive", "-u", "-s", *force, f"{self.dataset}@{name}"])
+
+    def _sending(self, snapshot: Snapshot, base: Snapshot | None, *options: str) -> tuple[str, ...]:
+        start = ("-i", f"@{base.name}") if base is not None else ()
+        return ("zfs", "send", *options, *start, f"{self.dataset}@{snapshot.name}")
+
+    def _get(self, name: str, suffix: str = "") -> str:
+        command = ["zfs", "get", "-H", "-p", "-o", "value", name, f"{self.dataset}{suffix}"]
+        return run(command).strip()
+
+
+def parse_snapshots(text: str) -> list[Snapshot]:
+    """Read ``DATASET@NAME<tab>GUID`` lines."""
+    found = []
+    for line in text.splitlines():
+        name, _, guid = line.partition("\t")
+        found.append(Snapshot(name.partition("@")[2], int(guid)))
+    return found
+
+
+def parse_features(text: str, states: Sequence[str]) -> frozenset[str]:
+    """Read ``feature@NAME<tab>STATE`` lines; names of features in one of the states."""
+    pairs = (line.split("\t") for line in text.splitlines())
+    return frozenset(name.removeprefix("feature@") for name, state in pairs if state in states)
+
+
+def parse_stream_size(text: str) -> int:
+    """Read the line ``size<tab>BYTES`` of `zfs send -n -P`."""
+    for line in text.splitlines():
+        if line.startswith("size\t"):
+            return int(line.split("\t")[1])
+    raise VolumeError(f"zfs send told no size, but: {text[:200]!r}")
+
+
+def parse_token(token: str, text: str) -> ResumePoint | None:
+    """Read what `zfs send -n -v -t` says of a token; None unless it is of a snapshot of ours."""
+    said = dict(re.findall(r"^\s*(\w+) = (\S+)$", text, re.MULTILINE))
+    if not {"toguid", "toname"} <= said.keys():
+        return None
+    if not _OWN.fullmatch(said["toname"].partition("@")[2]):
+        return None
+    base = int(said["fromguid"], 16) if int(said.get("fromguid", "0"), 16) else None
+    return ResumePoint(token, int(said["toguid"], 16), base)
