@@ -44,6 +44,7 @@ class Kind(IntEnum):
     ZERO = 4  # offset: u64, length: u64: a range that reads as zeros
     HASHES = 5  # first block: u64, BLAKE3 hashes of consecutive blocks
     MEMORY = 6  # bytes of a saved image
+    STREAM = 7  # bytes of a stream that storage made of a volume
 
 
 CAPS: Final[dict[Kind, tuple[int, int]]] = {
@@ -53,6 +54,7 @@ CAPS: Final[dict[Kind, tuple[int, int]]] = {
     Kind.ZERO: (_RANGE.size, _RANGE.size),
     Kind.HASHES: (_OFFSET.size + HASH_SIZE, _OFFSET.size + HASH_SIZE * MAX_HASHES),
     Kind.MEMORY: (1, MAX_PAYLOAD),
+    Kind.STREAM: (1, MAX_PAYLOAD),
 }
 """Smallest and largest length of the body of each kind, in bytes."""
 
@@ -203,6 +205,12 @@ def encode_memory(payload: Bytes) -> bytes:
     """Return a MEMORY frame."""
     _check_payload(payload)
     return b"".join((_HEADER.pack(Kind.MEMORY, len(payload)), payload))
+
+
+def encode_stream(payload: Bytes) -> bytes:
+    """Return a STREAM frame."""
+    _check_payload(payload)
+    return b"".join((_HEADER.pack(Kind.STREAM, len(payload)), payload))
 
 
 def split_data(untrusted_body: Bytes) -> tuple[int, memoryview]:

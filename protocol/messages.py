@@ -19,7 +19,7 @@ from protocol.handover import TargetState
 from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
 
 VERSION: Final = 2
-CAPABILITIES: Final = ("blake3-64k", "zstd")
+CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
 BLOCK_SIZE: Final = 64 * 1024
@@ -43,6 +43,7 @@ DiskPath = Annotated[
 ]
 Vdev = Annotated[str, Pattern(r"[a-z0-9]{1,16}", "a virtual device name such as xvda")]
 Digest = Annotated[bytes, Length(32, 32)]
+Guid = Annotated[str, Pattern(r"[0-9a-f]{16}", "the guid of a snapshot (16 hex digits)")]
 Names = Annotated[tuple[Name, ...], Length(0, 256)]
 Seconds = Annotated[float, Range(0, 1e9)]
 Bridges = Annotated[dict[Name, Name], Length(0, 64)]
@@ -421,6 +422,68 @@ class Receipt:
     zero_bytes: U63
     frames: U32
     digest: Digest
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class StreamOffer:
+    """Ask whether the volume may come as streams (see `protocol.streams`).
+
+    `snapshots` is what the source has of it, the newest first; `features` is what the target's
+    storage has to know for streams with compressed blocks.
+    """
+
+    snapshots: Annotated[tuple[Guid, ...], Length(0, 1024)]
+    features: Names
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class StreamTerms:
+    """How the streams have to be, if they are accepted.
+
+    `base` is the newest snapshot that both have, None if all has to be sent. `resume` is where an
+    earlier stream was interrupted.
+    """
+
+    accepted: bool
+    base: Guid | None
+    compressed: bool
+    resume: Text | None
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class BeginStream:
+    """Start of a stream from `base` (None: from nothing) to `snapshot`, of about `size` bytes.
+
+    `resumed`: the rest of the stream that `StreamTerms` told of.
+    """
+
+    number: U32
+    base: Guid | None
+    snapshot: Guid
+    size: U63
+    resumed: bool
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class EndStream:
+    """All of the stream was sent, `size` bytes."""
+
+    number: U32
+    size: U63
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class StreamReceipt:
+    """The stream was taken in, is durable, and led to this snapshot."""
+
+    number: U32
+    size: U63
+    snapshot: Guid
 
 
 def common_capabilities(untrusted_hello: Hello) -> frozenset[str]:

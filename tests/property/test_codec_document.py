@@ -18,6 +18,7 @@ from protocol.frames import (
     encode_hashes,
     encode_memory,
     encode_packed,
+    encode_stream,
     encode_zero,
     split_data,
     split_hashes,
@@ -32,9 +33,11 @@ from protocol.messages import (
     Attach,
     Begin,
     BeginRound,
+    BeginStream,
     Commit,
     Credit,
     EndRound,
+    EndStream,
     Failed,
     Fate,
     Hello,
@@ -46,6 +49,9 @@ from protocol.messages import (
     Receipt,
     Seal,
     Started,
+    StreamOffer,
+    StreamReceipt,
+    StreamTerms,
     VolumeOffer,
 )
 from tests.support.protocol_document import DOCUMENT, examples, with_generated
@@ -82,6 +88,11 @@ MESSAGES = {
     "Credit": Credit(128),
     "EndRound": EndRound(1, 65536, 65536, 2, ROUND),
     "Receipt": Receipt(1, 65536, 65536, 2, ROUND),
+    "StreamOffer": StreamOffer(("bc0e6f64e1b2a25e",), ("lz4_compress",)),
+    "StreamTerms": StreamTerms(True, "bc0e6f64e1b2a25e", True, None),
+    "BeginStream": BeginStream(2, "bc0e6f64e1b2a25e", "74ae7b5b0f5a3f32", 1082664, False),
+    "EndStream": EndStream(2, 1082664),
+    "StreamReceipt": StreamReceipt(2, 1082664, "74ae7b5b0f5a3f32"),
     "Seal": Seal(5, blake3(b"image").digest()),
     "Commit": Commit(MIGRATION),
     "Started": Started(),
@@ -115,7 +126,8 @@ def test_every_message_code_stage_and_table_row_is_described():
 
 
 def test_every_example_is_a_vector_here():
-    frames = {"ZERO", "DATA", "PACKED", "HASHES", "MEMORY", "round-digest-input", "round-digest"}
+    frames = {"ZERO", "DATA", "PACKED", "HASHES", "MEMORY", "STREAM"}
+    frames |= {"round-digest-input", "round-digest"}
     assert EXAMPLES.keys() == MESSAGES.keys() | frames
 
 
@@ -137,6 +149,7 @@ def test_bulk_frames_are_these_bytes():
         "PACKED": encode_packed(65536, 65536, packed),
         "HASHES": encode_hashes(1, hashes),
         "MEMORY": encode_memory(b"image"),
+        "STREAM": encode_stream(b"piece"),
     }
     for name, data in made.items():
         assert data.hex(" ") == EXAMPLES[name].hex(" "), name
@@ -145,6 +158,7 @@ def test_bulk_frames_are_these_bytes():
     assert split_data(only_frame(EXAMPLES["DATA"]).untrusted_body) == (65536, b"xen")
     assert split_hashes(only_frame(EXAMPLES["HASHES"]).untrusted_body) == (1, hashes)
     assert bytes(only_frame(EXAMPLES["MEMORY"]).untrusted_body) == b"image"
+    assert bytes(only_frame(EXAMPLES["STREAM"]).untrusted_body) == b"piece"
     offset, length, payload = split_packed(only_frame(EXAMPLES["PACKED"]).untrusted_body)
     assert (offset, length) == (65536, 65536)
     assert unpack(payload, length) == BLOCK

@@ -60,6 +60,7 @@ def at(stage):
 
 def test_the_messages_of_control_channels_are_in_the_table():
     bulk = {"Attach", "BeginRound", "Credit", "EndRound", "Receipt"}
+    bulk |= {"StreamOffer", "StreamTerms", "BeginStream", "EndStream", "StreamReceipt"}
     assert {kind for kind in PEER.kinds if kind.__name__ not in bulk} == REQUESTS | REPLIES
 
 

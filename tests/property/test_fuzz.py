@@ -129,9 +129,9 @@ class Mutator:
         for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
             self.change(data)
         if rng.random() < 0.8:  # with a header that fits, so that it comes to the body
-            kind = data[0] if data and data[0] in range(1, 7) else rng.randrange(1, 7)
+            kind = data[0] if data and data[0] in range(1, 8) else rng.randrange(1, 8)
             if rng.random() < 0.1:
-                kind = rng.randrange(1, 7)
+                kind = rng.randrange(1, 8)
             data[:5] = struct.pack(">BI", kind, max(0, len(data) - 5))
         return bytes(data)
 
@@ -297,7 +297,7 @@ def test_a_stream_of_valid_frames_with_one_broken_stops_there():
     mutator = Mutator(seed_of(PARTS + 1))
     for _ in range(300):
         good = b"".join(mutator.random.choices(mutator.corpus, k=5))
-        bad = struct.pack(">BI", mutator.random.choice((0, 7, 255)), 5)
+        bad = struct.pack(">BI", mutator.random.choice((0, 8, 255)), 5)
         decoder = FrameDecoder(list(Kind))
         decoder.feed(good + bad + good)
         found: list[Frame] = []

@@ -102,6 +102,7 @@ def _kinds() -> str:
         "ZERO": "`offset: u64`, `length: u64`",
         "HASHES": "`first block: u64`, 32-byte fingerprints of consecutive blocks",
         "MEMORY": "bytes of the saved image",
+        "STREAM": "bytes of a stream that storage made of the volume",
     }
     rows = [
         (str(int(kind)), kind.name, bodies[kind.name], str(low), str(high))

@@ -1,0 +1,213 @@
+"""Rounds of a volume that storage itself makes a stream of, without input or output.
+
+Where both hosts have the volume in storage that can do it (ZFS), the rounds go before those of
+`protocol.blocksync`, on the same channel:
+
+    source                                        target
+    Attach(migration, volume)            ->
+    StreamOffer(snapshots, features)     ->
+                                         <-       StreamTerms(accepted, base, compressed, resume)
+    any number of times, if accepted:
+        BeginStream(number, base, snapshot) ->
+        STREAM: bytes                    ->
+        EndStream(number, size)          ->
+                                         <-       StreamReceipt(number, size, snapshot)
+    BeginRound(number, compare)          ->       from here on blocks
+
+A snapshot is known by its guid, which is the same on both hosts. Each stream starts from the
+snapshot that the target got last, the first one from the `base` of the terms (from nothing when
+that is None) or from where an earlier stream was interrupted. The source may send blocks instead
+at any time outside a stream, and goes on with them then.
+
+`StreamSender` (source) and `StreamReceiver` (target) take decoded frames and return events, and
+make the bytes to send. They check everything that a peer may get wrong and raise ProtocolError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from protocol.errors import Code, ProtocolError
+from protocol.frames import Bytes, FrameDecoder, Kind, encode_stream
+from protocol.messages import (
+    PEER,
+    BeginRound,
+    BeginStream,
+    EndStream,
+    Guid,
+    StreamOffer,
+    StreamReceipt,
+    StreamTerms,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PieceArrived:
+    """The next bytes of a stream."""
+
+    untrusted_payload: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksBegin:
+    """From here on the channel is that of `protocol.blocksync`, whose bytes begin with `rest`."""
+
+    rest: bytes
+
+
+StreamEvent = StreamOffer | BeginStream | PieceArrived | EndStream | BlocksBegin
+
+
+class StreamSender:
+    """The source's end of a volume channel, as long as streams go on it."""
+
+    def __init__(self) -> None:
+        self._decoder = FrameDecoder({Kind.MESSAGE})
+        self._offer: StreamOffer | None = None
+        self._terms: StreamTerms | None = None
+        self._begun: BeginStream | None = None
+        self._claim: EndStream | None = None
+        self._size = 0
+
+    def offer(self, snapshots: Sequence[Guid], features: Sequence[str]) -> bytes:
+        """Return the bytes that ask for streams."""
+        self._offer = StreamOffer(tuple(snapshots), tuple(features))
+        return PEER.encode(self._offer)
+
+    def begin(self, begun: BeginStream) -> bytes:
+        """Return the bytes that start a stream."""
+        self._begun, self._claim, self._size = begun, None, 0
+        return PEER.encode(begun)
+
+    def piece(self, payload: Bytes) -> bytes:
+        """Return the frame for the next bytes of the stream."""
+        self._size += len(payload)
+        return encode_stream(payload)
+
+    def end(self) -> bytes:
+        """Return the bytes that end the stream."""
+        if self._begun is None:
+            raise ValueError("no stream has begun")
+        self._claim = EndStream(self._begun.number, self._size)
+        return PEER.encode(self._claim)
+
+    def receive(self, untrusted_data: Bytes) -> Iterator[StreamTerms | StreamReceipt]:
+        """Yield the target's answers. Raises ProtocolError."""
+        self._decoder.feed(untrusted_data)
+        while (frame := self._decoder.next_frame()) is not None:
+            message = PEER.decode(frame.untrusted_body)
+            if isinstance(message, StreamTerms) and self._offer and self._terms is None:
+                yield self._check_terms(message, self._offer)
+            elif isinstance(message, StreamReceipt) and self._claim and self._begun:
+                yield self._check_receipt(message, self._claim, self._begun)
+            else:
+                raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
+
+    def _check_terms(self, terms: StreamTerms, offer: StreamOffer) -> StreamTerms:
+        if terms.base is not None and terms.base not in offer.snapshots:
+            raise ProtocolError(
+                Code.OUT_OF_RANGE, f"StreamTerms.base: {terms.base} is not among the offered"
+            )
+        self._terms = terms
+        return terms
+
+    def _check_receipt(
+        self, receipt: StreamReceipt, claim: EndStream, begun: BeginStream
+    ) -> StreamReceipt:
+        ours = StreamReceipt(claim.number, claim.size, begun.snapshot)
+        if receipt != ours:
+            raise ProtocolError(Code.DIGEST, f"receipt of a stream: {receipt}, not {ours}")
+        self._begun = self._claim = None
+        return receipt
+
+
+class StreamReceiver:
+    """The target's end of a volume channel, after its `Attach`. `limit`: most bytes of a stream."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._decoder = FrameDecoder({Kind.MESSAGE, Kind.STREAM})
+        self._offered = False
+        self._terms: StreamTerms | None = None
+        self._begun: BeginStream | None = None
+        self._ended: EndStream | None = None
+        self._last_number = 0
+        self._last_snapshot: Guid | None = None
+        self._size = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stream is under way, no answer is due and no frame is half received."""
+        answered = self._offered == (self._terms is not None)
+        return self._begun is None and answered and not self._decoder.pending
+
+    def receive(self, untrusted_data: Bytes) -> Iterator[StreamEvent]:
+        """Yield what the next piece of the channel asks for. Raises ProtocolError."""
+        self._decoder.feed(untrusted_data)
+        while (frame := self._decoder.next_frame()) is not None:
+            event = self._event(frame.kind, frame.untrusted_body)
+            yield event
+            if isinstance(event, BlocksBegin):
+                return
+
+    def terms(self, terms: StreamTerms) -> bytes:
+        """Return the answer to an offer."""
+        self._terms = terms
+        self._last_snapshot = terms.base
+        return PEER.encode(terms)
+
+    def receipt(self) -> bytes:
+        """Return the receipt of a stream, all of which is durable."""
+        if self._begun is None or self._ended is None:
+            raise ValueError("no stream has ended")
+        receipt = StreamReceipt(self._ended.number, self._ended.size, self._begun.snapshot)
+        self._last_snapshot = self._begun.snapshot
+        self._begun = self._ended = None
+        return PEER.encode(receipt)
+
+    def _event(self, kind: Kind, untrusted_body: Bytes) -> StreamEvent:
+        if kind is Kind.STREAM:
+            return self._piece(untrusted_body)
+        message = PEER.decode(untrusted_body)
+        match message:
+            case StreamOffer() if not self._offered:
+                self._offered = True
+                return message
+            case BeginStream() if self._begun is None and self._terms and self._terms.accepted:
+                return self._begin(message, self._terms)
+            case EndStream(number) if self._begun and not self._ended:
+                if number != self._begun.number or message.size != self._size:
+                    raise ProtocolError(
+                        Code.DIGEST,
+                        f"stream {self._begun.number} arrived with {self._size} bytes, and ends as "
+                        f"{number} with {message.size}",
+                    )
+                self._ended = message
+                return message
+            case BeginRound() if self._begun is None and self._offered == bool(self._terms):
+                return BlocksBegin(PEER.encode(message) + self._decoder.rest())
+        raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
+
+    def _begin(self, begun: BeginStream, terms: StreamTerms) -> BeginStream:
+        if begun.number <= self._last_number:
+            raise ProtocolError(Code.UNEXPECTED, f"stream {begun.number} comes a second time")
+        if begun.resumed and (self._last_number or terms.resume is None):
+            raise ProtocolError(Code.UNEXPECTED, "there is no stream to be resumed")
+        if not begun.resumed and begun.base != self._last_snapshot:
+            raise ProtocolError(
+                Code.OUT_OF_RANGE,
+                f"BeginStream.base: is {begun.base}, the target has {self._last_snapshot}",
+            )
+        self._begun, self._last_number, self._size = begun, begun.number, 0
+        return begun
+
+    def _piece(self, untrusted_body: Bytes) -> PieceArrived:
+        if self._begun is None or self._ended is not None:
+            raise ProtocolError(Code.UNEXPECTED, "STREAM outside a stream")
+        self._size += len(untrusted_body)
+        if self._size > self._limit:
+            raise ProtocolError(
+                Code.TOO_LARGE, f"a stream above {self._limit} bytes, which the volume cannot need"
+            )
+        return PieceArrived(memoryview(untrusted_body))
