@@ -131,6 +131,7 @@ class Job:
                 volume.target,
                 volume.fresh,
                 round_reports(volume, self.began),
+                volume.streamed,
             )
             for volume in self.volumes
         )
@@ -195,7 +196,9 @@ def _progress(volume: VolumeReport, began: float) -> VolumeProgress:
         )
         for one in volume.rounds
     ]
-    return VolumeProgress(volume.name, volume.size, volume.target, volume.fresh, rounds)
+    return VolumeProgress(
+        volume.name, volume.size, volume.target, volume.fresh, rounds, volume.streamed
+    )
 
 
 class JobBoard:

@@ -109,6 +109,18 @@ def test_a_round_that_only_compares_is_called_so():
     assert "verify  " in text.splitlines()[2]
 
 
+def test_a_volume_that_goes_by_zfs_send_is_called_so():
+    job = a_job(a_round(), a_round(2, verify=True))
+    volume = replace(job.volumes[0], streamed=True)
+    job = replace(job, volumes=(volume,))
+    shown = _text(job_views.summary(job, NOW)).splitlines()
+    assert "images:web-root (zfs send)" in shown[1]
+    assert shown[1].split()[-7:-3] == ["1", "-", "-", "-"]
+    assert shown[2].split()[:2] == ["verify", "104"]
+    begun = replace(job, volumes=(replace(volume, rounds=volume.rounds[:1]),))
+    assert "xvda round 1 100% zfs send 1MiB" in _text([job_views.progress(begun, NOW)])
+
+
 def test_the_summary_of_a_sync_knows_no_memory():
     report = job_done(kind=JobKind.SYNC, guest="", memory_sent=0, memory_total=0, blackout=None)
     text = _text([job_views.outcome(report), *job_views.summary(report, NOW)])

@@ -118,13 +118,17 @@ class RoundReport:
 
 @dataclass(frozen=True, slots=True)
 class VolumeReport:
-    """One volume of a job. `target` is pool:name there."""
+    """One volume of a job. `target` is pool:name there.
+
+    A `streamed` one goes by `zfs send`: nothing is compared, but in rounds to verify.
+    """
 
     name: Text
     size: U63
     target: Text
     fresh: bool
     rounds: Annotated[tuple[RoundReport, ...], Length(0, 1000)]
+    streamed: bool = False
 
 
 @CONTROL.add

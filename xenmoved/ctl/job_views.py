@@ -181,8 +181,10 @@ def round_percent(one: RoundReport) -> str:
     return percent(one.examined, one.total)
 
 
-def blocks(one: RoundReport) -> str:
-    """Return how the blocks of a round compared."""
+def compared(volume: VolumeReport, one: RoundReport) -> str:
+    """Return how the blocks of a round compared, if they were."""
+    if volume.streamed and not one.verify:
+        return "zfs send"
     return f"same {one.same} diff {one.diff} zero {one.zero}"
 
 
@@ -201,13 +203,14 @@ def remaining(one: RoundReport) -> float | None:
 def _volume_progress(volume: VolumeReport) -> str:
     one = volume.rounds[-1]
     return (
-        f"{volume.name} round {one.number} {round_percent(one)} {blocks(one)} "
+        f"{volume.name} round {one.number} {round_percent(one)} {compared(volume, one)} "
         f"{size(one.wire_bytes)} {round_rate(one)}"
     )
 
 
 def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...]]:
-    target = f"{volume.target} (new)" if volume.fresh else volume.target
+    remarks = ["new"] * volume.fresh + ["zfs send"] * volume.streamed
+    target = f"{volume.target} ({', '.join(remarks)})" if remarks else volume.target
     heads: list[tuple[Cell, Cell, Cell]] = [(volume.name, size(volume.size), target)]
     rounds = volume.rounds
     heads += [("", "", "")] * (len(rounds) - 1)
@@ -217,15 +220,19 @@ def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...]]:
         (
             *head,
             _round_name(one),
-            f"{one.same:,}",
-            f"{one.diff:,}",
-            f"{one.zero:,}",
+            *_counts(volume, one),
             size(one.wire_bytes),
             round_rate(one),
             duration(one.seconds),
         )
         for head, one in zip(heads, rounds, strict=True)
     ]
+
+
+def _counts(volume: VolumeReport, one: RoundReport) -> tuple[str, str, str]:
+    if volume.streamed and not one.verify:
+        return "-", "-", "-"
+    return f"{one.same:,}", f"{one.diff:,}", f"{one.zero:,}"
 
 
 def _wishes(report: JobReport) -> list[tuple[str, Cell]]:

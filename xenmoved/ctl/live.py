@@ -104,7 +104,7 @@ def _memory(report: JobReport, bar: int) -> tuple[RenderableType, ...]:
 
 
 def _blocks(volume: VolumeReport) -> str:
-    return job_views.blocks(volume.rounds[-1]) if volume.rounds else ""
+    return job_views.compared(volume, volume.rounds[-1]) if volume.rounds else ""
 
 
 def _blocks_below(volume: VolumeReport) -> Text:

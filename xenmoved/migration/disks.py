@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from types import TracebackType
+from typing import Any, Final
 
 from protocol.messages import MigrationId, Placement
 from storage.contracts import EVERYTHING, Everything, Extent, Tracker, Volume
 from storage.extents import merge
 from storage.tracking import choose_tracker
+from storage.zfs_history import History
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.migration.offers import Sending
 from xenmoved.migration.rounds import Outlook, outlook, send_rate
 from xenmoved.problems import JobError, problem
 from xenmoved.sync.compression import Compression, Compressor
-from xenmoved.sync.devices import DeviceThreads
+from xenmoved.sync.devices import DeviceThreads, wait_through
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.source import SyncTools, VolumeSource
+from xenmoved.sync.stream_source import StreamSource
+
+_WORTH_A_STREAM: Final = 4 << 20
+"""Bytes that a guest has to write for a stream of them, which costs a snapshot and two commands."""
 
 
 @dataclass(slots=True)
@@ -62,6 +68,35 @@ class _Disk:
             await self.round()
 
 
+@dataclass(slots=True)
+class _StreamedDisk(_Disk):
+    """A volume of which ZFS sends what was written between snapshots; nothing is tracked."""
+
+    streams: StreamSource = field(kw_only=True)
+    written: int = 0
+
+    async def first_round(self) -> None:
+        """Send all that the target does not have."""
+        self.pending = []
+        await self.streams.run_round()
+
+    async def drain(self) -> None:
+        """Learn how much was written since the last time; ZFS knows where."""
+        self.written = await self.streams.written()
+        self.pending = [Extent(0, self.written)] if self.written else []
+
+    async def round(self) -> None:
+        """Send what was written, whatever is known to be pending: that may be seconds old."""
+        self.pending = []
+        await self.streams.run_round(self.written)
+        self.written = 0
+
+    async def tracked_round(self) -> None:
+        """Send what is pending, if it is worth a stream."""
+        if self.written >= _WORTH_A_STREAM:
+            await self.round()
+
+
 class Disks:
     """All volumes of a job, open at the source and attached at the target.
 
@@ -80,7 +115,7 @@ class Disks:
 
     async def first_round(self) -> None:
         """Begin to track writes, then bring every volume up to date in full."""
-        await self._all(_Disk.first_round)
+        await self._all(lambda disk: disk.first_round())
 
     async def look(self) -> Outlook:
         """Learn what was written and not sent."""
@@ -92,11 +127,11 @@ class Disks:
 
     async def round(self) -> None:
         """Send what the last `look` found."""
-        await self._all(_Disk.round)
+        await self._all(lambda disk: disk.round())
 
     async def tracked_round(self) -> None:
         """Send what the last `look` found on volumes that need not be read in full for it."""
-        await self._all(_Disk.tracked_round)
+        await self._all(lambda disk: disk.tracked_round())
 
     async def final_round(self) -> None:
         """Send what was written since the last round. Nobody may write any more."""
@@ -135,14 +170,18 @@ async def attached_disks(
     placements: Sequence[Placement],
     *,
     opener: Callable[[str], Volume],
+    histories: Sequence[History | None],
     tools: SyncTools,
     compression: Compression,
     readers: int,
     progress: list[VolumeProgress],
+    keep_partial: bool,
 ) -> AsyncIterator[Disks]:
     """Open every volume with `opener`, and a channel for it. `progress` gets an entry for each.
 
-    Raises StorageError or LinkError. Leaving the context closes everything.
+    A volume with a history goes as streams if the target takes them. Raises StorageError or
+    LinkError. Leaving the context closes everything; snapshots are left that a later migration can
+    start from.
     """
     async with AsyncExitStack() as stack:
         disks = []
@@ -171,8 +210,38 @@ async def attached_disks(
             tracker = choose_tracker(path)
             stack.push_async_callback(threads.run, tracker.stop)
             await source.attach(migration, number)
-            disks.append(_Disk(source, tracker, threads, channel, placement.zeroed))
+            disk = _Disk(source, tracker, threads, channel, placement.zeroed)
+            if (history := histories[number]) is not None:
+                streams = StreamSource(
+                    history,
+                    channel,
+                    threads,
+                    tools.limiter,
+                    shown,
+                    peer=link.peer,
+                    migration=migration,
+                )
+                if await streams.agree():
+                    stack.push_async_exit(_settling(streams, placement.fresh and not keep_partial))
+                    disk = _StreamedDisk(
+                        source, tracker, threads, channel, placement.zeroed, streams=streams
+                    )
+            disks.append(disk)
         yield Disks(disks, tools.limiter)
+
+
+def _settling(streams: StreamSource, passing: bool) -> Callable[..., Awaitable[None]]:
+    """Keep the snapshots that are of use; a `passing` volume is removed there after a failure."""
+
+    async def settle(
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        keep = error is None or not passing
+        await wait_through(asyncio.to_thread(streams.settle, keep=keep))
+
+    return settle
 
 
 async def watch_for_stall(

@@ -13,12 +13,15 @@ from protocol.errors import Code, ProtocolError
 from protocol.messages import Placement, VolumeOffer
 from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists
+from storage.zfs import history_of
+from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
 from xenmoved.migration.holdings import is_made, known_holding, making
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
+from xenmoved.sync.stream_target import StreamTarget
 from xenmoved.sync.target import VolumeTarget
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ class Landing:
         self._peer = peer
         self._migration = migration
         self._volumes: list[Volume] = []
+        self._histories: list[History | None] = []
+        self._streams: dict[int, StreamTarget] = {}
         self._targets: dict[int, VolumeTarget] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sealed = False
@@ -67,13 +72,14 @@ class Landing:
             await self._make(made)
         volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
         self._volumes.append(volume)
+        self._histories.append(history_of(pool, placement.name))
         await self._claim(placement, owner, guest)
         shown = f"{placement.pool}:{placement.name}"
         self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
 
     async def serve(self, index: int, channel: Channel) -> None:
-        """Write what comes on a volume channel until the source ends it."""
-        if self._sealed or index in self._targets or index >= len(self.progress):
+        """Write what comes on a volume channel until the source ends it: streams, then blocks."""
+        if self._sealed or index in self._streams or index >= len(self.progress):
             raise ProtocolError(Code.UNEXPECTED, f"volume {index} cannot be attached")
         task = asyncio.current_task()
         assert task is not None
@@ -82,6 +88,17 @@ class Landing:
             readers = self._host.config.transfer.readers
             async with DeviceThreads(f"in{index}", readers) as threads:
                 progress = self.progress[index]
+                streams = self._streams[index] = StreamTarget(
+                    self._histories[index],
+                    self._volumes[index],
+                    channel,
+                    threads,
+                    progress,
+                    peer=self._peer,
+                    migration=self._migration,
+                )
+                if not await streams.serve():
+                    return
                 volume = _Sized(self._volumes[index], progress.size)
                 target = VolumeTarget(
                     volume, channel, threads, self._host.incoming_buffers, progress
@@ -100,10 +117,11 @@ class Landing:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_END_PATIENCE)
         for index in range(len(self._volumes)):
-            target = self._targets.get(index)
-            if self._tasks or target is None or not target.idle or target.rounds == 0:
+            if self._tasks or not self._is_complete(index):
                 raise ProtocolError(Code.UNEXPECTED, f"volume {index} is not complete")
         await self._close_volumes()
+        for streams in self._streams.values():
+            await asyncio.to_thread(streams.settle)
 
     async def stop(self) -> None:
         """End what is going on and close the volumes. Idempotent."""
@@ -148,6 +166,10 @@ class Landing:
         if before is not None and before.owner == owner:
             holding = replace(holding, since=before.since, place=before.place)
         await self._host.journal.record_holding(holding)
+
+    def _is_complete(self, index: int) -> bool:
+        ends = [ends[index] for ends in (self._streams, self._targets) if index in ends]
+        return all(end.idle for end in ends) and any(end.rounds for end in ends)
 
     async def _close_volumes(self) -> None:
         volumes, self._volumes = self._volumes, []

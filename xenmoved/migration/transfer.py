@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,6 +11,8 @@ from typing import Any, Final
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement
 from protocol.messages import Refused as RefusedByPeer
+from storage.zfs import history_of
+from storage.zfs_history import History
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import Phase
 from xenmoved.jobs import Job
@@ -61,12 +64,23 @@ class Transfer:
             self._sending,
             placements,
             opener=partial(self._host.open_source, exclusive=self._job.mode is Mode.COLD),
+            histories=await self._histories(dialogue),
             tools=SyncTools(self._host.outgoing_buffers, self.limiter, self._host.spool),
             compression=compression,
             readers=self._host.config.transfer.readers,
             progress=self._job.volumes,
+            keep_partial=self._keep_partial,
         ) as disks:
             yield disks
+
+    async def _histories(self, dialogue: Dialogue) -> list[History | None]:
+        """Return what volumes can be made streams of, where the target knows streams."""
+        if "zfs-stream" not in dialogue.capabilities:
+            return [None for _ in self._sending.paths]
+        located = [
+            await asyncio.to_thread(self._host.pool_of, path) for path in self._sending.paths
+        ]
+        return [history_of(*place) if place is not None else None for place in located]
 
     async def attend(self, dialogue: Dialogue, work: Coroutine[Any, Any, None]) -> None:
         """Await the work; end it when the operator or the target says so, or when it stalls."""

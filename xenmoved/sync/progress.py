@@ -53,13 +53,23 @@ class RoundProgress:
 
 @dataclass(slots=True)
 class VolumeProgress:
-    """One volume of a job, with its rounds in order."""
+    """One volume of a job, with its rounds in order.
+
+    A `streamed` one goes as streams that its storage makes, in all rounds but those that verify:
+    what such a round examines is the bytes of the stream.
+    """
 
     name: str
     size: int
     target: str = ""
     fresh: bool = False
     rounds: list[RoundProgress] = field(default_factory=list)
+    streamed: bool = False
+
+    @property
+    def next_number(self) -> int:
+        """Number of the round that begins next."""
+        return self.rounds[-1].number + 1 if self.rounds else 1
 
     def add(self, one: RoundProgress) -> None:
         """Take in a round that begins. So many are kept; the second takes in what is dropped."""

@@ -71,7 +71,6 @@ class VolumeSource:
         self._sender = VolumeSender(volume.size)
         self._index = self._new_index()
         self._coverage = asyncio.Condition()
-        self._number = 0
 
     def close(self) -> None:
         """Forget what is known of the target."""
@@ -113,14 +112,14 @@ class VolumeSource:
     async def _round(
         self, segments: Iterator[Segment], extent: int, *, compare: bool, verify: bool
     ) -> RoundProgress:
-        self._number += 1
-        progress = RoundProgress(self._number, extent, verify=verify)
+        number = self.progress.next_number
+        progress = RoundProgress(number, extent, verify=verify)
         self.progress.add(progress)
         sent = self._channel.sent_bytes
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen())
-                await self._send(self._sender.begin_round(self._number, compare=compare))
+                await self._send(self._sender.begin_round(number, compare=compare))
                 if compare:
                     await self._send(self._sender.grant(_CREDIT))
                 await self._examine_all(segments, progress, verify)

@@ -194,6 +194,7 @@ def _volumes(report: JobReport) -> Markup:
 
 def _volume(volume: VolumeReport) -> Markup:
     new = ", new there" if volume.fresh else ""
+    new += ", by zfs send" if volume.streamed else ""
     arrow = f" \N{RIGHTWARDS ARROW} {volume.target}" if volume.target != volume.name else ""
     where = f"{arrow}{new}, {units.size(volume.size)}"
     name = tag("th", volume.name, tag("span", where), colspan=len(_COLUMNS), scope="rowgroup")
