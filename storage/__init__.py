@@ -16,7 +16,9 @@ All calls block and are meant for threads. Where to look:
                 them, `writelog` what that says, `tracktarget` which device sees a volume's writes
 - `extents`     arithmetic on ranges; `buffers` aligned memory and `is_zero`
 - `usage`       who has a path in use; `names` which names volumes may have
-- `commands`    runs the tools of storage; nothing else here runs commands
+- `zfs`         pool of zvols; `zvol` volume on one; `zfs_history` its snapshots and the streams
+                between them, `zfs_stream` what is in a stream
+- `commands`    runs the tools of storage, `pipes` those that stream; nothing else runs commands
 - `descriptor`, `claiming`, `syscalls`: what the volumes are built from
 
 A new backend is one module, a line in `registry` and a line in the conformance tests.

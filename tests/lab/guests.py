@@ -126,6 +126,23 @@ def small(host: Host) -> Guest:
     )
 
 
+def on_zvols(host: Host) -> Guest:
+    """A guest like the small one, with both disks on zvols of a host."""
+    root, data = (
+        storage.make_zvol(host, f"zvols-{part}", size)
+        for part, size in (("root", 64), ("data", 32))
+    )
+    host.run(f"mkfs.ext4 -q -F {root}")
+    return Guest(
+        name="zvols",
+        memory=128,
+        initrd="guest-small.initrd",
+        extra="console=hvc0 quiet mitigations=off",
+        disks=(f"phy:{root},xvda,w", f"phy:{data},xvdb,w"),
+        mac="00:16:3e:77:00:03",
+    )
+
+
 def debian(host: Host) -> Guest:
     """A Debian with systemd, its root file system on a logical volume of a host."""
     path = f"/dev/{storage.GROUP}/debian-root"

@@ -36,6 +36,7 @@ pools:
   disks:
     kind: block
     devices: [{", ".join(f"/dev/{storage.GROUP}/{name}" for name in DISKS)}]
+  zvols: {{{{kind: zfs, dataset: {storage.ZVOLS}, sparse: true}}}}
 
 default_pool: images
 """
@@ -87,7 +88,7 @@ class Pair:
     def _introduce(self, host: Host, peer: Host) -> None:
         """Let `host` send guests to `peer`, and `peer` send guests to it, as README.md says."""
         shown = peer.run("xenmovectl identity").stdout
-        options = "--allow migrate,sync --pools images,disks --guests '*'"
+        options = "--allow migrate,sync --pools images,disks,zvols --guests '*'"
         added = host.run(
             f"xenmovectl peer add {peer.name} {peer.address} {options}",
             stdin="yes\n",
@@ -160,6 +161,7 @@ _TIDY: Final = f"""
 {cable.UNSLOWED}
 xl list | awk 'NR > 1 && $1 != "Domain-0" {{ print $2 }}' | xargs -r -n 1 xl destroy
 rm -f /etc/xen/*.cfg /etc/xen/*.cfg.* /etc/xen/auto/* /var/log/xen/console/* {storage.IMAGES}/*
+zfs list -H -t volume -o name -r {storage.ZVOLS} | xargs -r -n 1 zfs destroy -r
 """
 
 _RECORDS: Final = {

@@ -15,6 +15,7 @@ IMAGES: Final = "/srv/xen/images"
 GROUP: Final = "vg0"
 THIN_POOL: Final = "thin"
 ZFS_POOL: Final = "tank"
+ZVOLS: Final = f"{ZFS_POOL}/guests"
 
 _TESTS: Final = "/root/tests-of-xenmoved"
 _LVM_DISK: Final = "/dev/vdb"
@@ -27,7 +28,7 @@ def prepare(host: Host) -> None:
     """Make the volume group with its thin pool, and the ZFS pool. The folder is in the image."""
     host.run(f"vgcreate -q {GROUP} {_LVM_DISK}")
     host.run(f"lvcreate -q -Zy -L 2G --thinpool {THIN_POOL} {GROUP}")
-    host.run(f"zpool create -O mountpoint=none {ZFS_POOL} {_ZFS_DISK}")
+    host.run(f"zpool create -O mountpoint=none {ZFS_POOL} {_ZFS_DISK} && zfs create {ZVOLS}")
 
 
 def make_lv(host: Host, name: str, mebibytes: int) -> str:
@@ -41,6 +42,13 @@ def make_image(host: Host, name: str, mebibytes: int) -> str:
     """Make a sparse image file and return its path."""
     path = f"{IMAGES}/{name}"
     host.run(f"truncate -s {mebibytes}M {path}")
+    return path
+
+
+def make_zvol(host: Host, name: str, mebibytes: int) -> str:
+    """Make a sparse zvol and return its path."""
+    path = f"/dev/zvol/{ZVOLS}/{name}"
+    host.run(f"zfs create -s -V {mebibytes}M {ZVOLS}/{name} && udevadm settle && test -b {path}")
     return path
 
 
