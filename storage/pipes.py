@@ -9,11 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from storage.commands import TIMEOUT, end, failure, start
@@ -122,3 +125,28 @@ class Inflow(_Flow):
             self._check_open()
             self._pipe.close()
             self._check()
+
+
+def end_others(is_meant: Callable[[list[str]], bool], patience: float = TIMEOUT) -> None:
+    """End tools that an earlier process left running, by their command lines, and wait for them.
+
+    They have no input any more, and end by themselves; but the kernel may take its time over it.
+    Raises `VolumeError` after `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while running := [pid for pid, words in _command_lines() if is_meant(words)]:
+        if time.monotonic() > deadline:
+            raise VolumeError(f"process {running[0]} of an earlier transfer does not end")
+        for pid in running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        time.sleep(0.1)
+
+
+def _command_lines() -> Iterator[tuple[int, list[str]]]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes()
+        except OSError:  # it is gone
+            continue
+        yield int(process.name), [os.fsdecode(word) for word in words.split(b"\0")[:-1]]

@@ -17,7 +17,7 @@ from typing import Final
 
 from storage.commands import lines, run
 from storage.errors import VolumeError
-from storage.pipes import Inflow, Outflow
+from storage.pipes import Inflow, Outflow, end_others
 
 COMPRESSION_FEATURES: Final = ("lz4_compress", "zstd_compress")
 """Features of a pool that decide in which form blocks are in a compressed stream."""
@@ -119,6 +119,10 @@ class History:
         text = run(["zpool", "get", "-H", "-p", "-o", "property,value", names, pool])
         return parse_features(text, states)
 
+    def end_receiving(self) -> None:
+        """End what an earlier process may have left that still receives into the volume."""
+        end_others(lambda words: is_receiving(words, self.dataset))
+
     def resume_point(self) -> ResumePoint | None:
         """How far a stream of ours came that was interrupted here, None when there is none.
 
@@ -173,6 +177,12 @@ class History:
     def _get(self, name: str, suffix: str = "") -> str:
         command = ["zfs", "get", "-H", "-p", "-o", "value", name, f"{self.dataset}{suffix}"]
         return run(command).strip()
+
+
+def is_receiving(words: Sequence[str], dataset: str) -> bool:
+    """Tell whether a command line is one of ours that receives into the dataset."""
+    into, _, name = words[-1].partition("@") if words else ("", "", "")
+    return list(words[:2]) == ["zfs", "receive"] and into == dataset and bool(_OWN.fullmatch(name))
 
 
 def parse_snapshots(text: str) -> list[Snapshot]:

@@ -10,6 +10,7 @@ from storage.errors import VolumeError
 from storage.zfs_history import (
     ResumePoint,
     Snapshot,
+    is_receiving,
     own_name,
     parse_features,
     parse_snapshots,
@@ -49,6 +50,18 @@ def test_snapshots_of_ours_are_told_by_their_names() -> None:
 def test_peers_whose_names_begin_alike_are_told_apart() -> None:
     assert not Snapshot(own_name("host-b", MIGRATION, 1), 1).is_for("host")
     assert Snapshot(own_name("host-b", MIGRATION, 1), 1).is_for("host-b")
+
+
+def test_what_an_earlier_process_left_is_told_by_its_command_line() -> None:
+    ours = own_name("host-b", MIGRATION, 1)
+    command = ["zfs", "receive", "-u", "-s", f"tank/v@{ours}"]
+    assert is_receiving(command, "tank/v")
+    assert not is_receiving(command, "tank")
+    assert not is_receiving(command, "tank/v2")
+    assert not is_receiving(["zfs", "receive", "-u", "tank/v@daily"], "tank/v")
+    assert not is_receiving(["zfs", "send", f"tank/v@{ours}"], "tank/v")
+    assert not is_receiving(["cat", "zfs", "receive", f"tank/v@{ours}"], "tank/v")
+    assert not is_receiving([], "tank/v")
 
 
 def test_snapshots_are_read_in_their_order() -> None:

@@ -117,11 +117,12 @@ class StreamTarget:
                 self.rounds += 1
 
     def _terms(self, offer: StreamOffer) -> StreamTerms:
-        """Look whether streams can come, and from where. Changes nothing."""
+        """Look whether streams can come, and from where. Changes nothing of the volume."""
         history, progress = self._history, self._progress
         if history is None:
             return _NO
         try:
+            history.end_receiving()
             known, point = history.snapshots(), history.resume_point()
             base = common_base(known, offer.snapshots)
             empty = progress.fresh or (point is not None and point.base is None)
