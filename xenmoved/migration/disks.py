@@ -175,13 +175,13 @@ async def attached_disks(
     compression: Compression,
     readers: int,
     progress: list[VolumeProgress],
-    keep_partial: bool,
+    keep_made: bool,
 ) -> AsyncIterator[Disks]:
     """Open every volume with `opener`, and a channel for it. `progress` gets an entry for each.
 
     A volume with a history goes as streams if the target takes them. Raises StorageError or
-    LinkError. Leaving the context closes everything; snapshots are left that a later migration can
-    start from.
+    LinkError. Leaving the context closes everything; snapshots are left that a later job can start
+    from, which after a failure includes those of volumes made for this one only with `keep_made`.
     """
     async with AsyncExitStack() as stack:
         disks = []
@@ -222,7 +222,8 @@ async def attached_disks(
                     migration=migration,
                 )
                 if await streams.agree():
-                    stack.push_async_exit(_settling(streams, placement.fresh and not keep_partial))
+                    passing = placement.fresh and not keep_made
+                    stack.push_async_exit(_settling(streams, passing))
                     disk = _StreamedDisk(
                         source, tracker, threads, channel, placement.zeroed, streams=streams
                     )

@@ -69,7 +69,7 @@ class Transfer:
             compression=compression,
             readers=self._host.config.transfer.readers,
             progress=self._job.volumes,
-            keep_partial=self._keep_partial,
+            keep_made=self._keep_partial or self._sending.offer.guest is None,
         ) as disks:
             yield disks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -81,6 +81,8 @@ class StreamSource:
         self.progress.streamed = True
         if terms.resume is not None:
             self._resume = await self._threads.run(self._resumable, terms.resume, known)
+        useful = (self._base, self._resume[1] if self._resume is not None else None)
+        await self._threads.run(self._drop, [one for one in known if one not in useful])
         return True
 
     async def run_round(self, expected: int | None = None) -> RoundProgress:
@@ -130,10 +132,18 @@ class StreamSource:
         which it may have too.
         """
         try:
-            ours = [one for one in self._history.snapshots() if one.is_for(self._peer)]
-            if keep:
-                ours = ours[: ours.index(self._base)] if self._base in ours else []
-            self._history.destroy(ours)
+            known = self._history.snapshots()
+        except StorageError as error:
+            log.warning("%s: snapshots of ours stay: %s", self.progress.name, error)
+            return
+        if keep:
+            known = known[: known.index(self._base)] if self._base in known else []
+        self._drop(known)
+
+    def _drop(self, snapshots: Iterable[Snapshot]) -> None:
+        """Destroy those of some snapshots that are for this peer."""
+        try:
+            self._history.destroy(one for one in snapshots if one.is_for(self._peer))
         except StorageError as error:
             log.warning("%s: snapshots of ours stay: %s", self.progress.name, error)
 
