@@ -152,6 +152,7 @@ class ZfsPool:
         if info.in_use is not None:
             raise VolumeInUse(f"{shown} is in use: {info.in_use}")
         history = self.history(volume)
+        history.end_receiving()
         snapshots = history.snapshots()
         if foreign := [snapshot.name for snapshot in snapshots if not snapshot.ours]:
             raise VolumeInUse(

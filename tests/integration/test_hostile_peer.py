@@ -13,7 +13,14 @@ from blake3 import blake3
 from integration_support import LAUNCHER
 
 from protocol.blocksync import RoundDigest
-from protocol.frames import MAX_PAYLOAD, Kind, encode_data, encode_memory, encode_zero
+from protocol.frames import (
+    MAX_PAYLOAD,
+    Kind,
+    encode_data,
+    encode_memory,
+    encode_stream,
+    encode_zero,
+)
 from protocol.handover import TargetState
 from protocol.messages import (
     CAPABILITIES,
@@ -25,6 +32,7 @@ from protocol.messages import (
     Attach,
     Begin,
     BeginRound,
+    BeginStream,
     Commit,
     Credit,
     EndRound,
@@ -44,6 +52,7 @@ from protocol.messages import (
     Seal,
     SharedOffer,
     Started,
+    StreamOffer,
 )
 from tests.support.hostile import (
     Guest,
@@ -377,6 +386,10 @@ VIOLATIONS = {
     "no-comparison": [BeginRound(1, True), EndRound(1, 0, 0, 0, bytes(32))],
     "digest": [BeginRound(1, False), encode_zero(0, SIZE), EndRound(1, 0, SIZE, 1, bytes(32))],
     "two-rounds": [BeginRound(1, False), BeginRound(2, False)],
+    "stream": [encode_stream(b"x")],
+    "stream-declined": [StreamOffer((), ()), BeginStream(1, None, "0" * 16, 1, False)],
+    "two-offers": [StreamOffer((), ()), StreamOffer((), ())],
+    "offer-in-a-round": [BeginRound(1, False), StreamOffer((), ())],
     "garbage": [b"\xff" * 1000],
     "attach-again": [Attach("0" * 32, 0)],
     "ping": [Ping()],

@@ -1,0 +1,169 @@
+"""What pools of zvols do by themselves; what all pools do is in test_pool_conformance.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from storage_support import BLOCK, aligned, read, run
+from zfs_support import Tank, zfs_obstacle, zfs_tank
+
+from storage import open_pool
+from storage.errors import (
+    InvalidVolumeName,
+    PoolFull,
+    StorageError,
+    UnsupportedVolume,
+    VolumeExists,
+    VolumeInUse,
+    VolumeNotFound,
+)
+from storage.zfs_history import own_name
+
+MIGRATION = "00112233445566778899aabbccddeeff"
+MIB = 1 << 20
+
+needs_zfs = [
+    pytest.mark.root,
+    pytest.mark.skipif(zfs_obstacle() is not None, reason=f"{zfs_obstacle()} (see make lab)"),
+]
+
+
+@pytest.fixture(scope="module")
+def tank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tank]:
+    with zfs_tank(tmp_path_factory.mktemp("tank")) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "dataset", ["", "/tank", "tank/", "tank//x", "-tank", "tank/../x", "tank@x", "tank x", "tank#x"]
+)
+def test_a_dataset_has_to_have_a_name_that_can_be(dataset: str) -> None:
+    with pytest.raises(ValueError, match=r"pool p: .* no name of a ZFS dataset"):
+        open_pool("p", "zfs", {"dataset": dataset})
+
+
+@pytest.mark.parametrize("size", [0, 256, 12288, 256 << 10])
+def test_blocks_have_to_have_a_size_that_can_be(size: int) -> None:
+    with pytest.raises(ValueError, match="volblocksize"):
+        open_pool("p", "zfs", {"dataset": "tank", "volblocksize": size})
+
+
+@pytest.mark.parametrize("name", ["a@b", "a/b", "..", "-r", "a b", "a#b", "a%recv", "a+b", ""])
+def test_names_that_mean_something_else_to_zfs_are_refused(name: str) -> None:
+    pool = open_pool("p", "zfs", {"dataset": "tank"})
+    for call in (pool.find, pool.path, pool.remove, lambda name: pool.create(name, MIB)):
+        with pytest.raises(InvalidVolumeName):
+            call(name)
+
+
+class TestZvols:
+    pytestmark = needs_zfs
+
+    def test_made_and_removed(self, tank: Tank) -> None:
+        pool = tank.pool(volblocksize=8192)
+        info = pool.create("new", MIB + 1)
+        assert info == pool.find("new")
+        assert info.size == MIB + 8192
+        assert info.path == f"/dev/zvol/{tank.dataset}/new"
+        assert Path(info.path).is_block_device()
+        assert tank.get("volblocksize", "new") == "8192"
+        assert int(tank.get("refreservation", "new")) >= info.size
+        with pytest.raises(VolumeExists):
+            pool.create("new", MIB)
+        volume = pool.open("new", writable=True)
+        assert read(volume, 0, volume.size) == bytes(volume.size)
+        volume.close()
+        pool.remove("new")
+        assert pool.find("new") is None
+        pool.remove("new")
+        with pytest.raises(VolumeNotFound):
+            pool.open("new", writable=True)
+
+    def test_space(self, tank: Tank) -> None:
+        free = tank.pool().capacity().free
+        with pytest.raises(PoolFull):
+            tank.pool().create("large", free + MIB)
+        with pytest.raises(PoolFull):
+            tank.pool(reserve=free - 2 * MIB).create("large", 4 * MIB)
+        assert tank.pool().find("large") is None
+        pool = tank.pool(sparse=True)
+        assert pool.capacity().overcommit
+        pool.create("large", free + MIB)
+        assert tank.get("refreservation", "large") in ("0", "none")
+        pool.remove("large")
+
+    def test_other_kinds_of_datasets(self, tank: Tank) -> None:
+        pool = tank.pool()
+        run("zfs", "create", f"{tank.dataset}/files")
+        with pytest.raises(UnsupportedVolume, match="filesystem"):
+            pool.find("files")
+        assert "files" not in [info.name for info in pool.volumes()]
+        run("zfs", "destroy", f"{tank.dataset}/files")
+
+    def test_located_by_every_name(self, tank: Tank, tmp_path: Path) -> None:
+        pool = tank.pool()
+        info = pool.create("here", MIB)
+        device = Path(info.path).resolve()
+        assert device.name.startswith("zd")
+        link = tmp_path / "link"
+        link.symlink_to(info.path)
+        for path in (info.path, str(device), str(link)):
+            assert pool.locate(path) == "here"
+        elsewhere = open_pool("q", "zfs", {"dataset": tank.dataset.rpartition("/")[0]})
+        assert elsewhere.locate(info.path) is None
+        assert pool.locate("/dev/null") is None
+        assert pool.locate(f"{info.path}-not") is None
+        pool.remove("here")
+
+    def test_snapshots_of_others_are_in_the_way_of_a_removal(self, tank: Tank) -> None:
+        pool = tank.pool()
+        pool.create("kept", MIB)
+        dataset = f"{tank.dataset}/kept"
+        run("zfs", "snapshot", f"{dataset}@{own_name('b', MIGRATION, 1)}")
+        run("zfs", "snapshot", f"{dataset}@daily")
+        with pytest.raises(VolumeInUse, match=r"snapshots that others made.*daily"):
+            pool.remove("kept")
+        assert len(pool.history("kept").snapshots()) == 2
+        run("zfs", "destroy", f"{dataset}@daily")
+        run("zfs", "clone", f"{dataset}@{own_name('b', MIGRATION, 1)}", f"{tank.dataset}/clone")
+        with pytest.raises(StorageError, match="clone"):
+            pool.remove("kept")
+        assert pool.find("kept") is not None
+        run("zfs", "destroy", f"{tank.dataset}/clone")
+        pool.remove("kept")
+        assert pool.find("kept") is None
+
+    def test_what_is_open_is_not_removed(self, tank: Tank) -> None:
+        pool = tank.pool()
+        info = pool.create("open", MIB)
+        volume = pool.open("open", writable=True)
+        found = pool.find("open")
+        assert found is not None and found.in_use is not None
+        with pytest.raises(VolumeInUse):
+            pool.remove("open")
+        volume.close()
+        fd = os.open(info.path, os.O_RDONLY)  # as blkback has it: without a claim
+        with pytest.raises(VolumeInUse, match="busy"):
+            pool.remove("open")
+        os.close(fd)
+        pool.remove("open")
+
+    @pytest.mark.parametrize(
+        ("offset", "length"),
+        [(0, MIB), (4096, 512), (512, 65536), (BLOCK, BLOCK)],
+    )
+    def test_zeros_of_any_place(self, tank: Tank, offset: int, length: int) -> None:
+        pool = tank.pool()
+        pool.create("zeroed", MIB)
+        volume = pool.open("zeroed", writable=True)
+        content = bytearray(os.urandom(MIB))
+        volume.write(0, aligned(bytes(content)))
+        volume.zero(offset, length)
+        volume.flush()
+        content[offset : offset + length] = bytes(length)
+        assert read(volume, 0, MIB) == content
+        volume.close()
+        pool.remove("zeroed")
