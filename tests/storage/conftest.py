@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from lvm_support import Group, volume_group
 from storage_support import BACKENDS, Backend, only_where_possible, run
+from zfs_support import Tank, zfs_tank
 
 from storage.blockdev import BlockDevice
 from storage.contracts import Volume
@@ -83,12 +84,15 @@ def local_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     params=[
         *LOCAL_BACKENDS,
         *(pytest.param(kind, marks=only_where_possible("lvm")) for kind in ("lvm", "lvm-thin")),
+        pytest.param("zfs", marks=only_where_possible("zfs")),
     ]
 )
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     """A volume of one kind, zeroed. Its size is that of four blocks at least."""
     if request.param in BACKENDS:
         return _local_backend(request, tmp_path)
+    if request.param == "zfs":
+        return request.getfixturevalue("tank").backend()
     return request.getfixturevalue("lvm_group_of")(request.param).backend()
 
 
@@ -117,3 +121,10 @@ def lvm_group_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
             return stack.enter_context(volume_group(tmp_path_factory.mktemp("group"), kind))
 
         yield group_of
+
+
+@pytest.fixture(scope="session")
+def tank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tank]:
+    """A file system of ZFS for zvols."""
+    with zfs_tank(tmp_path_factory.mktemp("tank")) as made:
+        yield made

@@ -75,7 +75,16 @@ def lvm_obstacle() -> str | None:
     return None
 
 
-OBSTACLES = {"lvm": lvm_obstacle()}
+def zfs_obstacle() -> str | None:
+    """Why zvols cannot be had on this machine."""
+    if shutil.which("zfs", path="/usr/sbin:/sbin") is None:
+        return "zfsutils-linux is not installed"
+    if not Path("/dev/zfs").exists():
+        return "the kernel has no ZFS"
+    return None
+
+
+OBSTACLES = {"lvm": lvm_obstacle(), "zfs": zfs_obstacle()}
 
 
 def only_where_possible(kind: str) -> list[pytest.MarkDecorator]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from storage_support import BLOCK, aligned, read, run
-from zfs_support import Tank, zfs_obstacle, zfs_tank
+from storage_support import BLOCK, aligned, only_where_possible, read, run
+from zfs_support import Tank
 
 from storage import open_pool
 from storage.errors import (
@@ -24,17 +23,6 @@ from storage.zfs_history import own_name
 
 MIGRATION = "00112233445566778899aabbccddeeff"
 MIB = 1 << 20
-
-needs_zfs = [
-    pytest.mark.root,
-    pytest.mark.skipif(zfs_obstacle() is not None, reason=f"{zfs_obstacle()} (see make lab)"),
-]
-
-
-@pytest.fixture(scope="module")
-def tank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tank]:
-    with zfs_tank(tmp_path_factory.mktemp("tank")) as made:
-        yield made
 
 
 @pytest.mark.parametrize(
@@ -60,7 +48,7 @@ def test_names_that_mean_something_else_to_zfs_are_refused(name: str) -> None:
 
 
 class TestZvols:
-    pytestmark = needs_zfs
+    pytestmark = only_where_possible("zfs")
 
     def test_made_and_removed(self, tank: Tank) -> None:
         pool = tank.pool(volblocksize=8192)

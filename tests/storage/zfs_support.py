@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,37 +32,31 @@ class Tank:
         assert isinstance(pool, ZfsPool)
         return pool
 
+    def made(self, name: str, size: int) -> Path:
+        """Path of a volume that is made once."""
+        pool = self.pool()
+        return Path((pool.find(name) or pool.create(name, size)).path)
+
     def get(self, name: str, volume: str) -> str:
         """What zfs says of a volume."""
         return run("zfs", "get", "-H", "-p", "-o", "value", name, f"{self.dataset}/{volume}")
 
     def backend(self) -> Backend:
         """The same volume for all tests, zeroed."""
-        pool = self.pool()
-        info = pool.find(SHARED) or pool.create(SHARED, 4 * BLOCK)
-        path = Path(info.path)
-        volume = pool.open(SHARED, writable=True)
-        volume.zero(0, info.size)
+        path = self.made(SHARED, 4 * BLOCK)
+        volume = self.pool().open(SHARED, writable=True)
+        volume.zero(0, volume.size)
         volume.flush()
         volume.close()
         empty = self.referenced()
         return Backend(
-            path, info.size, 512, partial(Zvol.open, str(path)), lambda: self.referenced() - empty
+            path, 4 * BLOCK, 512, partial(Zvol.open, str(path)), lambda: self.referenced() - empty
         )
 
     def referenced(self) -> int:
         """Bytes that the shared volume takes."""
         run("zpool", "sync", self.dataset.partition("/")[0])
         return int(self.get("referenced", SHARED))
-
-
-def zfs_obstacle() -> str | None:
-    """Why zvols cannot be had on this machine."""
-    if shutil.which("zfs", path="/usr/sbin:/sbin") is None:
-        return "zfsutils-linux is not installed"
-    if not Path("/dev/zfs").exists():
-        return "the kernel has no ZFS"
-    return None
 
 
 @contextmanager
