@@ -19,8 +19,8 @@ import pytest
 
 from storage import open_pool
 from storage.zfs import ZfsPool
-from xenmoved.control.api import AbortJob, StartMigration, StartSync, TransferOptions
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.control.api import AbortJob, GetJob, StartMigration, StartSync, TransferOptions
+from xenmoved.control.reports import ENDED, JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.sandbox.pair import SandboxHost
 
@@ -33,9 +33,10 @@ pytestmark = [
 ]
 
 MIB = 1 << 20
-SIZE = 32 * MIB
-WRITTEN = 8 * MIB
+SIZE = 16 * MIB
+WRITTEN = 4 * MIB
 PATIENCE = 1200.0  # emulated hosts are slow
+CALM = "sandbox.writes=2 sandbox.share=0.1 sandbox.checks=0.5 sandbox.dirty=0"
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,28 @@ class ZfsHost:
         assert isinstance(report, JobReport), report
         return report.job
 
+    def reports(self, job: str) -> Iterator[JobReport]:
+        """Yield how a job stands, once a second, to its end."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            report = self.sandbox.ask(GetJob(job), PATIENCE)
+            yield report
+            if report.state in ENDED:
+                return
+            time.sleep(1)
+        raise AssertionError(f"job {job} has no end: {self.sandbox.log()}")
+
+    def finish(self, job: str) -> JobReport:
+        """Wait until a job has ended; returns its last report."""
+        return list(self.reports(job))[-1]
+
     def do(self, request: StartMigration | StartSync) -> JobReport:
         """Begin a job and wait for its end."""
-        return self.sandbox.finish(self.begin(request), PATIENCE)
+        return self.finish(self.begin(request))
 
     def await_sent(self, job: str, size: int) -> None:
         """Wait until a job has sent so many bytes."""
-        for report in self.sandbox.watch(job, PATIENCE):
+        for report in self.reports(job):
             assert report.state is JobState.RUNNING, report.problem
             if report.wire_bytes > size:
                 return
@@ -140,7 +156,7 @@ def sent(report: JobReport) -> list[int]:
 def test_a_guest_that_writes_moves_live_and_back(pair: tuple[ZfsHost, ZfsHost]) -> None:
     a, b = pair
     make(a, "web")
-    a.sandbox.xen.create("web", [a.device("web")], extra="sandbox.rate=0.2 sandbox.share=0.05")
+    a.sandbox.xen.create("web", [a.device("web")], extra=CALM)
     moves = []
     for source, target in ((a, b), (b, a)):
         time.sleep(5)
@@ -192,7 +208,7 @@ def test_what_breaks_off_is_gone_on_with(pair: tuple[ZfsHost, ZfsHost]) -> None:
     arrived = b.pool.history("broken")
     a.await_sent(job, WRITTEN // 2)
     b.sandbox.stop(signal.SIGKILL)
-    assert a.sandbox.finish(job, PATIENCE).state is JobState.FAILED
+    assert a.finish(job).state is JobState.FAILED
     wait_until(lambda: arrived.resume_point() is not None, "what had arrived", 60)
     b.sandbox.launch()
     b.sandbox.wait_ready(PATIENCE)
@@ -206,12 +222,12 @@ def test_what_breaks_off_is_gone_on_with(pair: tuple[ZfsHost, ZfsHost]) -> None:
 def test_abort_leaves_nothing(pair: tuple[ZfsHost, ZfsHost]) -> None:
     a, b = pair
     make(a, "given-up")
-    a.sandbox.xen.create("given-up", [a.device("given-up")], extra="sandbox.rate=0.1")
+    a.sandbox.xen.create("given-up", [a.device("given-up")], extra=CALM)
     slowly = TransferOptions(rate_limit=256 * 1024)
     job = a.begin(StartMigration("given-up", "host-b", None, slowly))
     a.await_sent(job, MIB)
     a.sandbox.ask(AbortJob(job), PATIENCE)
-    assert a.sandbox.finish(job, PATIENCE).state is JobState.ABORTED
+    assert a.finish(job).state is JobState.ABORTED
     wait_until(lambda: b.pool.find("given-up") is None, "the removal of the volume", PATIENCE)
     wait_until(lambda: a.snapshots("given-up") == [], "the removal of snapshots", PATIENCE)
     assert a.sandbox.xen.check("given-up")["ok"]
