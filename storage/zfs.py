@@ -29,7 +29,7 @@ _PATIENCE: Final = 60.0
 """Seconds that udev may take to show a new zvol; hosts with many of them do need tens."""
 _DESTROY_PATIENCE: Final = 5.0
 _DATASET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
-_COLUMNS: Final = "name,type,volsize,referenced"
+_COLUMNS: Final = "name,type,volsize,referenced,guid"
 _ABSENT: Final = "dataset does not exist"
 
 
@@ -207,7 +207,7 @@ class ZfsPool:
         return run(["zfs", "list", "-H", "-p", "-o", _COLUMNS, *arguments])
 
     def _info(self, line: str) -> VolumeInfo:
-        dataset, kind, size, referenced = line.split("\t")
+        dataset, kind, size, referenced, guid = line.split("\t")
         name = dataset.rpartition("/")[2]
         if kind != "volume":
             raise UnsupportedVolume(f"volume {self.name}:{name}: {dataset} is a {kind}, no zvol")
@@ -219,6 +219,7 @@ class ZfsPool:
             size=int(size),
             allocated=int(referenced),
             in_use=usage.in_use(path),
+            identity=f"guid {guid}",  # which stays when a stream replaces all of it
         )
 
     def _check_space(self, volume: str, size: int) -> None:
