@@ -61,7 +61,7 @@ class Job:
 
 @asynccontextmanager
 async def job(
-    tank: Tank, there: str, here: str, number: int, *, fresh: bool = False
+    tank: Tank, there: str, here: str, number: int, *, fresh: bool = False, back: bool = False
 ) -> AsyncIterator[Job]:
     """Have a job from volume `there` to volume `here`, which is held open as a landing does."""
     pool = tank.pool()
@@ -72,13 +72,14 @@ async def job(
         volume = pool.open(here, writable=True)
         stack.callback(volume.close)
         names: dict[str, Any] = {"migration": f"{number:032x}"}
+        peers = ("near", "far") if back else ("far", "near")
         source = StreamSource(
             pool.history(there),
             near,
             threads[0],
             RateLimiter(None),  # type: ignore[arg-type]
             VolumeProgress(there, SIZE),
-            peer="far",
+            peer=peers[0],
             **names,
         )
         target = StreamTarget(
@@ -87,7 +88,7 @@ async def job(
             far,
             threads[1],  # type: ignore[arg-type]
             VolumeProgress(here, SIZE, fresh=fresh),
-            peer="near",
+            peer=peers[1],
             **names,
         )
         one = Job(source, target, near, fresh)
@@ -131,8 +132,8 @@ def test_rounds_and_the_way_back(tank: Tank) -> None:
     volumes(tank, "one", "two")
     write(tank, "one", 0, 32)
 
-    async def move(there: str, here: str, number: int, *, fresh: bool) -> list[int]:
-        async with job(tank, there, here, number, fresh=fresh) as one:
+    async def move(there: str, here: str, number: int, *, back: bool) -> list[int]:
+        async with job(tank, there, here, number, fresh=not back, back=back) as one:
             assert await one.source.agree()
             rounds = [await one.source.run_round()]
             for block in (40, 50):
@@ -148,11 +149,11 @@ def test_rounds_and_the_way_back(tank: Tank) -> None:
         assert len(guids(tank, here)) == 1
         return [each.wire_bytes for each in rounds]
 
-    there = asyncio.run(move("one", "two", 1, fresh=True))
+    there = asyncio.run(move("one", "two", 1, back=False))
     assert 32 * BLOCK < there[0] < 34 * BLOCK
     assert all(BLOCK < size < 2 * BLOCK for size in there[1:])
     write(tank, "two", 3)
-    back = asyncio.run(move("two", "one", 2, fresh=False))
+    back = asyncio.run(move("two", "one", 2, back=True))
     assert all(BLOCK < size < 2 * BLOCK for size in back)
 
 
