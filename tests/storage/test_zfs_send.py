@@ -14,6 +14,7 @@ from storage_support import BLOCK, aligned, only_where_possible, read, run
 from zfs_support import Tank
 
 from xenmoved.sync.devices import DeviceThreads
+from xenmoved.sync.flows import MOST_PASSED
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.stream_source import StreamSource
@@ -221,3 +222,21 @@ def test_a_volume_without_a_common_snapshot_goes_by_blocks(tank: Tank) -> None:
 
     assert not asyncio.run(agree())
     assert content(tank, "older") == before
+
+
+def test_snapshots_of_many_rounds_do_not_gather(tank: Tank) -> None:
+    volumes(tank, "held", "close")
+    most = []
+
+    async def hold() -> None:
+        async with job(tank, "held", "close", 9, fresh=True) as one:
+            assert await one.source.agree()
+            for _ in range(MOST_PASSED + 3):
+                await one.source.run_round(0)
+                await one.source.written()
+                most.append(max(len(guids(tank, "held")), len(guids(tank, "close"))))
+        assert one.failed == []
+
+    asyncio.run(hold())
+    assert max(most) <= MOST_PASSED + 1
+    assert guids(tank, "held")[-1] == guids(tank, "close")[-1]

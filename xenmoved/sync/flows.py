@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from storage.pipes import Inflow, Outflow
 from xenmoved.sync.devices import wait_through
 
 F = TypeVar("F", Inflow, Outflow)
+
+MOST_PASSED: Final = 8
+"""Snapshots of earlier rounds that may gather: a guest that is held goes through any number."""
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from storage.zfs_history import History, ResumePoint, Snapshot, own_name
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.sync.devices import DeviceThreads
-from xenmoved.sync.flows import guid_text, running
+from xenmoved.sync.flows import MOST_PASSED, guid_text, running
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 
@@ -56,6 +56,7 @@ class StreamSource:
         self._compressed = False
         self._resume: tuple[ResumePoint, Snapshot] | None = None
         self._base: Snapshot | None = None
+        self._passed: list[Snapshot] = []
         self.progress = progress
 
     async def agree(self) -> bool:
@@ -116,6 +117,7 @@ class StreamSource:
         await self._answer(StreamReceipt)
         progress.total = progress.examined
         progress.seconds = monotonic() - progress.started
+        self._passed += [base] if base is not None else []
         self._base = snapshot
         return progress
 
@@ -123,6 +125,9 @@ class StreamSource:
         """Return about how many bytes were written since the last round."""
         if self._base is None:
             return self.progress.size
+        if len(self._passed) >= MOST_PASSED:
+            passed, self._passed = self._passed, []
+            await self._threads.run(self._drop, passed)
         return await self._threads.run(self._history.written_since, self._base)
 
     def settle(self, *, keep: bool) -> None:

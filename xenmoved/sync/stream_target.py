@@ -20,7 +20,7 @@ from storage.zfs_stream import HEAD_SIZE, read_head
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.sync.devices import DeviceThreads, wait_through
-from xenmoved.sync.flows import guid_text
+from xenmoved.sync.flows import MOST_PASSED, guid_text
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,8 @@ class StreamTarget:
             case BeginStream():
                 if not event.resumed and self._arriving is None:
                     await self._threads.run(self._prepare)
+                elif self.rounds and self.rounds % MOST_PASSED == 0:
+                    await self._threads.run(self.settle)
                 self._progress.streamed = True
                 self._progress.add(RoundProgress(event.number, event.size))
                 self._arriving = _Arriving(event)
