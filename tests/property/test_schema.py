@@ -130,9 +130,9 @@ def _edges(base, bounds):
 
 
 def test_names_of_volumes_and_guests_hold_no_path():
-    good = {"name": "web", "size": 1, "vdev": None, "pool": None, "home": None}
+    good = {"name": "web", "size": 1, "vdev": None, "pool": None, "home": None, "wish": None}
     for name in ("..", ".", "a/b", "/etc/passwd", "../x", "a\0b", "-rf", ".hidden", "a b", "a\n"):
-        for field in ("name", "pool", "home"):
+        for field in ("name", "pool", "home", "wish"):
             with pytest.raises(SchemaError):
                 build(VolumeOffer, {**good, field: name})
     assert build(VolumeOffer, good).name == "web"
@@ -150,7 +150,7 @@ def test_missing_and_unknown_fields_are_named():
 
 
 def test_the_place_of_an_error_is_named():
-    volume = {"name": "v", "size": -1, "vdev": None, "pool": None, "home": None}
+    volume = {"name": "v", "size": -1, "vdev": None, "pool": None, "home": None, "wish": None}
     offer = {
         "action": "sync",
         "mode": "save",
