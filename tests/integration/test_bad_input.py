@@ -364,7 +364,7 @@ class TestInMidCopy:
             found = the_problem(a.finish(job.job), "storage")
             with guest.disks[0].open("r+b") as file:
                 file.truncate(16 * MIB)
-        assert str(guest.disks[0]) in found.text
+        assert f"images:{guest.disks[0].name}" in found.text
 
     def test_the_source_file_is_removed(self, hosts: Hosts) -> None:
         # Both the guest and the daemon have it open: nothing is missing until both are done.

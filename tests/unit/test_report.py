@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from ctl_support import GIB, HOSTILE, MIB, a_job, a_round, job_done
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from protocol.messages import Mode, Problem
@@ -410,6 +410,7 @@ def test_where_no_page_can_be_nothing_is_left(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.floats(0.001, 1e7))
 def test_no_length_of_a_job_is_too_odd(volumes, span):
     assume(span > 0)
