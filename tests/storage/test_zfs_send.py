@@ -45,6 +45,10 @@ class Wire:
     async def receive(self) -> bytes:
         return await self._pieces.get()
 
+    def end(self) -> None:
+        """Have this end find that the other is gone."""
+        self._pieces.put_nowait(b"")
+
     async def finish(self) -> None:
         await self.other._pieces.put(b"")
 
@@ -94,6 +98,7 @@ async def job(
         )
         one = Job(source, target, near, fresh)
         serving = asyncio.create_task(target.serve())
+        serving.add_done_callback(lambda _: near.end())
         try:
             yield one
         finally:

@@ -187,8 +187,7 @@ class StreamTarget:
                 f"stream {begun.number} leads from {base} to {guid_text(head.snapshot)}, not from "
                 f"{begun.base} to {begun.snapshot}",
             )
-        full = begun.base is None and not begun.resumed
-        return self._history.receive(self._name(begun), full=full)
+        return self._history.receive(self._name(begun), full=begun.base is None)
 
     def _finish(self) -> None:
         """See that all has arrived, and that it is what was announced."""
