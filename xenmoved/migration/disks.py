@@ -183,14 +183,16 @@ async def attached_disks(
     LinkError. Leaving the context closes everything; snapshots are left that a later job can start
     from, which after a failure includes those of volumes made for this one only with `keep_made`.
     """
-    async with AsyncExitStack() as stack:
+    # The target ends everything when a channel goes. So these go last, when it is known what went
+    # wrong here: what is awaited after that may be cancelled, and then nobody would hear of it.
+    async with AsyncExitStack() as channels, AsyncExitStack() as stack:
         disks = []
         for number, (path, placement) in enumerate(zip(sending.paths, placements, strict=True)):
             volume = await asyncio.to_thread(opener, path)
             stack.callback(volume.close)
             threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", readers))
             channel = await link.open(Purpose.VOLUME)
-            stack.callback(channel.close)
+            channels.callback(channel.close)
             shown = VolumeProgress(
                 name=path,
                 size=volume.size,
