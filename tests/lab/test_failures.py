@@ -21,10 +21,8 @@ POINTS = {
 DISTURBANCES = ("source killed", "target killed", "network cut", "pool full", "target reset")
 
 BY_DEFAULT = {
-    ("source killed", "suspended"),
     ("target killed", "after the commit was sent"),
     ("network cut", "suspended"),
-    ("pool full", "pre-copy"),
     ("target reset", "after the commit was sent"),
 }
 

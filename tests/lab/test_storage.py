@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.lab import storage
 from tests.lab.pair import Pair
 
 
+@pytest.mark.slow
 def test_kinds_of_volumes_that_only_a_host_has(untidied: Pair) -> None:
     said = storage.run_tests(untidied.a, "lvm or zfs")
     print(said)

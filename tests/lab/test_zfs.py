@@ -30,6 +30,7 @@ def assert_streamed(report: dict[str, Any], pair: Pair, guest: Guest) -> None:
         assert a.keys() == b.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["live", "save"])
 def test_zvols_go_by_zfs_send_and_come_back_as_an_increment(pair: Pair, mode: str) -> None:
     guest = guests.on_zvols(pair.a)
