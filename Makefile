@@ -69,7 +69,7 @@ soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour (SOAK_A
 lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)
 	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 $(PYTEST_ARGS) tests/lab
 
-lab-slow: $(STAMP) ## As root: all of them, every disturbance at every point: an hour
+lab-slow: $(STAMP) ## As root: all of them, every disturbance, every kind of volume: hours
 	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 -m '' $(PYTEST_ARGS) tests/lab
 
 lab-shell: $(STAMP) ## As root: boot these two hosts and leave them to you

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from time import monotonic
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Placement, VolumeOffer
-from storage.contracts import Volume
-from storage.errors import StorageError, VolumeExists
+from storage.contracts import Pool, Volume
+from storage.errors import StorageError, VolumeExists, VolumeInUse
 from storage.zfs import history_of
 from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
@@ -27,6 +28,9 @@ from xenmoved.sync.target import VolumeTarget
 log = logging.getLogger(__name__)
 
 _END_PATIENCE: Final = 60.0
+_LETTING_GO: Final = 10.0
+"""Seconds until a toolstack has let go of the disks of a domain that is gone: on real hosts scripts
+still detach them then."""
 
 
 class Landing:
@@ -213,6 +217,17 @@ async def remove_made(host: Host, migration: str) -> None:
                 *(made.pool, made.name),
             )
         else:
-            await asyncio.to_thread(pool.remove, made.name)
+            await _remove(pool, made.name)
             log.info("removed volume %s:%s", made.pool, made.name)
         await host.journal.forget_volume(made.pool, made.name)
+
+
+async def _remove(pool: Pool, name: str) -> None:
+    deadline = monotonic() + _LETTING_GO
+    while True:
+        try:
+            return await asyncio.to_thread(pool.remove, name)
+        except VolumeInUse:
+            if monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.5)
