@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.lab import guests, moving, storage
 from tests.lab.guests import Guest
 from tests.lab.host import Host
@@ -68,6 +70,7 @@ def test_small_guest_moves_by_saving_where_page_caches_are_stale(pair: Pair) -> 
     guest.destroy(pair.a)
 
 
+@pytest.mark.slow
 def test_debian_on_a_logical_volume(pair: Pair) -> None:
     guest = guests.debian(pair.a)
     guest.create(pair.a)

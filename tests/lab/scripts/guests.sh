@@ -62,8 +62,10 @@ mkdir -p "$debian/var/lib/writer"
 install -m 755 "$work/writer" "$debian/usr/local/bin/writer"
 install -m 644 "$GUEST/writer.service" "$debian/etc/systemd/system/"
 systemctl --root="$debian" enable writer.service
+# The console is the writer's: a getty that begins would hang up whoever has it open.
 systemctl --root="$debian" mask apt-daily.timer apt-daily-upgrade.timer fstrim.timer \
-    e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer getty@tty1.service
+    e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer getty@tty1.service \
+    getty-static.service serial-getty@hvc0.service
 echo debian >"$debian/etc/hostname"
 echo '/dev/xvda / ext4 defaults,noatime 0 1' >"$debian/etc/fstab"
 chroot "$debian" passwd -d root
