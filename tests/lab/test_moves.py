@@ -80,6 +80,7 @@ def test_debian_on_a_logical_volume(pair: Pair) -> None:
     guest.destroy(pair.a)
 
 
+@pytest.mark.slow
 def test_disks_and_bridges_of_other_names(pair: Pair) -> None:
     guest = guests.small(pair.a)
     guest.create(pair.a)

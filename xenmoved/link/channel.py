@@ -98,7 +98,10 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
             self._channel.write_eof()
 
     def close(self) -> None:
-        """Close the channel, dropping what is unread. Idempotent."""
+        """Close the channel, dropping what is unread. Idempotent.
+
+        When something is unsent, the other side does not learn of an end by `finish`.
+        """
         if self._channel is not None:
             self._channel.close()
 

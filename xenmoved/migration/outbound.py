@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from contextlib import closing
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -28,7 +29,7 @@ from protocol.messages import (
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
-from xenmoved.link.channel import Purpose
+from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.logs import log_context
 from xenmoved.migration.convergence import Convergence
@@ -176,24 +177,26 @@ class OutboundMigration:
         job = self._job
         await self._check_still_running()
         await dialogue.ask(HandOver(), Receiving)
-        job.enter(Phase.MEMORY if self._live else Phase.SUSPEND)
-        await self._ownership.happen(SourceEvent.SUSPENDING)
-        await self._image.start()
-        async with asyncio.TaskGroup() as group:
-            memory = group.create_task(self._send_memory(link))
-            suspended = asyncio.Event()
-            close = group.create_task(convergence.stay_close(suspended))
-            await self._image.suspended()
-            job.suspended_at = monotonic()
-            suspended.set()
-            job.enter(Phase.FINAL_DELTA)
-            await close
-            await disks.final_round()
-            await flush_shared(self._sending.offer.guest)
-            await self._verify(disks)
-        disks.finish()
-        job.enter(Phase.READY)
-        await dialogue.ask(memory.result(), Ready)
+        # Closed only when the target has it all: what is not yet sent, and the end, would be lost.
+        with closing(await link.open(Purpose.MEMORY)) as channel:
+            job.enter(Phase.MEMORY if self._live else Phase.SUSPEND)
+            await self._ownership.happen(SourceEvent.SUSPENDING)
+            await self._image.start()
+            async with asyncio.TaskGroup() as group:
+                memory = group.create_task(self._send_memory(channel))
+                suspended = asyncio.Event()
+                close = group.create_task(convergence.stay_close(suspended))
+                await self._image.suspended()
+                job.suspended_at = monotonic()
+                suspended.set()
+                job.enter(Phase.FINAL_DELTA)
+                await close
+                await disks.final_round()
+                await flush_shared(self._sending.offer.guest)
+                await self._verify(disks)
+            disks.finish()
+            job.enter(Phase.READY)
+            await dialogue.ask(memory.result(), Ready)
 
     async def _verify(self, disks: Disks) -> None:
         """Compare all volumes in full, if that is wanted, now that nobody writes to them."""
@@ -211,25 +214,21 @@ class OutboundMigration:
                 [problem("guest-gone", text, "nothing was lost; start it where you like")]
             )
 
-    async def _send_memory(self, link: PeerLink) -> Seal:
+    async def _send_memory(self, channel: Channel) -> Seal:
         """Send the saved image; returns what it came to."""
         digest, size = blake3(), 0
-        channel = await link.open(Purpose.MEMORY)
-        try:
-            await channel.send(PEER.encode(Attach(self._migration, 0)))
-            async for piece in self._image.stream():
-                view = memoryview(piece)
-                digest.update(view)
-                for start in range(0, len(view), MAX_PAYLOAD):
-                    frame = encode_memory(view[start : start + MAX_PAYLOAD])
-                    await self._transfer.limiter.take(len(frame))
-                    await channel.send(frame)
-                size += len(view)
-                self._job.memory_sent = size
-            channel.finish()
-            return Seal(size, digest.digest())
-        finally:
-            channel.close()
+        await channel.send(PEER.encode(Attach(self._migration, 0)))
+        async for piece in self._image.stream():
+            view = memoryview(piece)
+            digest.update(view)
+            for start in range(0, len(view), MAX_PAYLOAD):
+                frame = encode_memory(view[start : start + MAX_PAYLOAD])
+                await self._transfer.limiter.take(len(frame))
+                await channel.send(frame)
+            size += len(view)
+            self._job.memory_sent = size
+        channel.finish()
+        return Seal(size, digest.digest())
 
 
 def _image(host: Host, job: Job, migration: str) -> OutgoingImage:
