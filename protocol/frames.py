@@ -203,14 +203,12 @@ def encode_hashes(first_block: int, hashes: Bytes) -> bytes:
 
 def encode_memory(payload: Bytes) -> bytes:
     """Return a MEMORY frame."""
-    _check_payload(payload)
-    return b"".join((_HEADER.pack(Kind.MEMORY, len(payload)), payload))
+    return _encode_payload(Kind.MEMORY, payload)
 
 
 def encode_stream(payload: Bytes) -> bytes:
     """Return a STREAM frame."""
-    _check_payload(payload)
-    return b"".join((_HEADER.pack(Kind.STREAM, len(payload)), payload))
+    return _encode_payload(Kind.STREAM, payload)
 
 
 def split_data(untrusted_body: Bytes) -> tuple[int, memoryview]:
@@ -239,6 +237,11 @@ def split_hashes(untrusted_body: Bytes) -> tuple[int, bytes]:
     if len(hashes) % HASH_SIZE:
         raise ProtocolError(Code.BAD_FRAME, "HASHES frame ends within a hash")
     return _OFFSET.unpack(view[: _OFFSET.size])[0], hashes
+
+
+def _encode_payload(kind: Kind, payload: Bytes) -> bytes:
+    _check_payload(payload)
+    return b"".join((_HEADER.pack(kind, len(payload)), payload))
 
 
 def _check_payload(payload: Bytes) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from storage.buffers import AlignedBuffer
 from storage.errors import VolumeError, VolumeFull
-from storage.syscalls import UNSUPPORTED
+from storage.syscalls import UNSUPPORTED, discard_device, zero_device
 
 _ZEROS: Final = AlignedBuffer(1 << 20).view.toreadonly()
 
@@ -145,6 +145,20 @@ def write_zeros(fd: int, offset: int, length: int) -> None:
         count = min(len(_ZEROS), end - offset)
         write_all(fd, _ZEROS[:count], offset)
         offset += count
+
+
+def zero_by_unit(fd: int, offset: int, length: int, unit: int) -> None:
+    """Zero a range of a device that frees whole units of `unit` bytes, which it zeroes so.
+
+    Whole units are discarded; a device may ignore it for a part of one, so that gets zeros.
+    """
+    end = offset + length
+    first = min(-(-offset // unit) * unit, end)
+    last = max(end // unit * unit, first)
+    make_zero(fd, offset, first - offset, zero_device)
+    # Where discards are refused, all of them are; others give zeros for whole units.
+    make_zero(fd, first, last - first, discard_device, zero_device)
+    make_zero(fd, last, end - last, zero_device)
 
 
 def make_zero(

@@ -10,9 +10,8 @@ from typing import Self
 from storage import thinmetadata
 from storage.blockdev import BlockDevice
 from storage.contracts import Extent
-from storage.descriptor import make_zero
+from storage.descriptor import zero_by_unit
 from storage.errors import VolumeError
-from storage.syscalls import discard_device, zero_device
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +58,7 @@ class ThinVolume(BlockDevice):
         """
         with self.using("zero", offset, length) as fd:
             self.changing("zero", offset, length)
-            chunk, end = self._place.chunk, offset + length
-            first = min(-(-offset // chunk) * chunk, end)
-            last = max(end // chunk * chunk, first)
-            make_zero(fd, offset, first - offset, zero_device)
-            # Pools that pass no discards on refuse them all; others give zeros for whole chunks.
-            make_zero(fd, first, last - first, discard_device, zero_device)
-            make_zero(fd, last, end - last, zero_device)
+            zero_by_unit(fd, offset, length, self._place.chunk)
 
     def data_extents(self) -> Iterator[Extent]:
         """Yield what is mapped when the first is asked for; all of it where that is not known."""

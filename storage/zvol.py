@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.blockdev import BlockDevice
-from storage.descriptor import make_zero
-from storage.syscalls import discard_device, zero_device
+from storage.descriptor import zero_by_unit
 
 _BLKZNAME: Final = 0x8100127D
 _NAME_SIZE: Final = 256
@@ -25,13 +24,7 @@ class Zvol(BlockDevice):
         """
         with self.using("zero", offset, length) as fd:
             self.changing("zero", offset, length)
-            block = _granularity(fd)
-            first = min(-(-offset // block) * block, offset + length)
-            last = max((offset + length) // block * block, first)
-            make_zero(fd, offset, first - offset, zero_device)
-            # A zvol leaves blocks alone of which only a part is discarded.
-            make_zero(fd, first, last - first, discard_device, zero_device)
-            make_zero(fd, last, offset + length - last, zero_device)
+            zero_by_unit(fd, offset, length, _granularity(fd))
 
 
 def dataset_of(device: str) -> str | None:

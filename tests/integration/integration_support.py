@@ -22,7 +22,7 @@ from xenmoved.control.api import (
     AbortJob,
     Failure,
     GetJob,
-    GetStatus,
+    ListJobs,
     Plan,
     PlanMigration,
     StartMigration,
@@ -292,9 +292,10 @@ class Dom0(SandboxHost):
 
     def settle(self) -> None:
         """Wait until no job is left, having asked those that were begun here to end."""
-        for job in self.ask(GetStatus()).jobs:
+        live = ListJobs(ended=False)
+        for job in self.ask(live).jobs:
             self.ask(AbortJob(job.job))
-        wait_until(lambda: not self.ask(GetStatus()).jobs, f"the end of all jobs of {self.name}")
+        wait_until(lambda: not self.ask(live).jobs, f"the end of all jobs of {self.name}")
 
     def device_link(self, volume: str, device: Path) -> None:
         """Have a volume of the pool `devices` be this device."""

@@ -126,6 +126,20 @@ def small(host: Host) -> Guest:
     )
 
 
+def on_all_kinds(host: Host) -> Guest:
+    """A guest with a disk of each kind, none of which it fills: ext4 on the first one."""
+    paths = [storage.make(host, kind, f"kinds-{kind}", 64) for kind in storage.KINDS]
+    host.run(f"mkfs.ext4 -q -F {paths[0]}")
+    return Guest(
+        name="kinds",
+        memory=128,
+        initrd="guest-small.initrd",
+        extra="console=hvc0 quiet mitigations=off written=8",
+        disks=tuple(f"{path},raw,xvd{chr(ord('a') + i)},w" for i, path in enumerate(paths)),
+        mac="00:16:3e:77:00:04",
+    )
+
+
 def on_zvols(host: Host) -> Guest:
     """A guest like the small one, with both disks on zvols of a host."""
     root, data = (

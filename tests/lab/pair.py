@@ -36,6 +36,12 @@ pools:
   disks:
     kind: block
     devices: [{", ".join(f"/dev/{storage.GROUP}/{name}" for name in DISKS)}]
+  plain: {{{{kind: lvm, group: {storage.GROUP}}}}}
+  thin:
+    kind: lvm-thin
+    group: {storage.GROUP}
+    thin_pool: {storage.THIN_POOL}
+    overcommit: true
   zvols: {{{{kind: zfs, dataset: {storage.ZVOLS}, sparse: true}}}}
 
 default_pool: images
@@ -88,7 +94,7 @@ class Pair:
     def _introduce(self, host: Host, peer: Host) -> None:
         """Let `host` send guests to `peer`, and `peer` send guests to it, as README.md says."""
         shown = peer.run("xenmovectl identity").stdout
-        options = "--allow migrate,sync --pools images,disks,zvols --guests '*'"
+        options = "--allow migrate,sync --pools disks,{','.join(storage.KINDS)} --guests '*'"
         added = host.run(
             f"xenmovectl peer add {peer.name} {peer.address} {options}",
             stdin="yes\n",
@@ -162,6 +168,8 @@ _TIDY: Final = f"""
 xl list | awk 'NR > 1 && $1 != "Domain-0" {{ print $2 }}' | xargs -r -n 1 xl destroy
 rm -f /etc/xen/*.cfg /etc/xen/*.cfg.* /etc/xen/auto/* /var/log/xen/console/* {storage.IMAGES}/*
 zfs list -H -t volume -o name -r {storage.ZVOLS} | xargs -r -n 1 zfs destroy -r
+lvs --noheadings -o vg_name,lv_name --separator / -S 'lv_name=~"^kinds-"' {storage.GROUP} |
+    xargs -r lvremove -q -y
 """
 
 _RECORDS: Final = {

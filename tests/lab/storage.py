@@ -12,6 +12,9 @@ from tests.lab.host import Host
 from tests.lab.image import ROOT
 
 IMAGES: Final = "/srv/xen/images"
+KINDS: Final = ("images", "plain", "thin", "zvols")
+"""Pools of the daemons that make volumes, one of each kind: files, LVM, LVM thin, zvols."""
+
 GROUP: Final = "vg0"
 THIN_POOL: Final = "thin"
 ZFS_POOL: Final = "tank"
@@ -50,6 +53,33 @@ def make_zvol(host: Host, name: str, mebibytes: int) -> str:
     path = f"/dev/zvol/{ZVOLS}/{name}"
     host.run(f"zfs create -s -V {mebibytes}M {ZVOLS}/{name} && udevadm settle && test -b {path}")
     return path
+
+
+def make(host: Host, kind: str, name: str, mebibytes: int) -> str:
+    """Make a volume of zeros in one of the pools `KINDS`, and return its path."""
+    if kind == "thin":
+        thin = f"-V {mebibytes}M --thinpool {THIN_POOL} -n {name} {GROUP}"
+        host.run(f"lvcreate -q -y {thin}")
+        return path_of(kind, name)
+    make_one = {"images": make_image, "plain": make_lv, "zvols": make_zvol}[kind]
+    return make_one(host, name, mebibytes)
+
+
+def path_of(kind: str, name: str) -> str:
+    """Return the path of a volume in one of the pools `KINDS`."""
+    folder = {"images": IMAGES, "zvols": f"/dev/zvol/{ZVOLS}"}.get(kind, f"/dev/{GROUP}")
+    return f"{folder}/{name}"
+
+
+def allocated(host: Host, kind: str, name: str) -> int:
+    """Return how many bytes a volume in one of the pools `KINDS` takes."""
+    if kind == "zvols":
+        return int(host.run(f"zfs get -H -p -o value referenced {ZVOLS}/{name}").stdout)
+    if kind == "images":
+        return int(host.run(f"stat -c %b {IMAGES}/{name}").stdout) * 512
+    table = "lvs --noheadings --nosuffix --units b -o lv_size,data_percent"
+    size, *percent = host.run(f"{table} {GROUP}/{name}").stdout.split()
+    return int(int(size) * float(percent[0]) / 100) if percent else int(size)
 
 
 def run_tests(host: Host, kinds: str) -> str:

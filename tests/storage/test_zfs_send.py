@@ -14,9 +14,9 @@ from storage_support import BLOCK, aligned, only_where_possible, read, run
 from zfs_support import Tank
 
 from xenmoved.sync.devices import DeviceThreads
-from xenmoved.sync.flows import MOST_PASSED
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress
+from xenmoved.sync.snapshots import MOST_PASSED
 from xenmoved.sync.stream_source import StreamSource
 from xenmoved.sync.stream_target import StreamTarget
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.zfs_history import Snapshot, own_name
-from xenmoved.sync.flows import guid_text
+from xenmoved.sync.snapshots import guid_text
 from xenmoved.sync.stream_target import common_base
 
 OURS = [Snapshot(own_name("b", "0" * 32, number), number) for number in range(10)]

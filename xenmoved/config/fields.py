@@ -38,12 +38,7 @@ def parse_path(written: object) -> Path:
 
 def parse_bridges(written: object) -> dict[str, str]:
     """Return names of bridges by other names of them. Raises ValueError."""
-    if not isinstance(written, dict):
-        raise ValueError(f"must be a map of names there to names here, is {written!r}")
-    for name in (*written, *written.values()):
-        if not isinstance(name, str) or not re.fullmatch(r"[^\s/:]{1,15}", name):
-            raise ValueError(f"{name!r} is no name of a network bridge")
-    return dict(written)
+    return _names(written, "names there to names here", r"[^\s/:]{1,15}", "a network bridge")
 
 
 def parse_age(written: object) -> float | None:
@@ -58,12 +53,7 @@ def parse_age(written: object) -> float | None:
 
 def parse_pool_names(written: object) -> dict[str, str]:
     """Return names of pools here by those of pools there. Raises ValueError."""
-    if not isinstance(written, dict):
-        raise ValueError(f"must be a map of pools there to pools here, is {written!r}")
-    for name in (*written, *written.values()):
-        if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN.regex, name):
-            raise ValueError(f"{name!r} is no name of a pool")
-    return dict(written)
+    return _names(written, "pools there to pools here", NAME_PATTERN.regex, "a pool")
 
 
 def parse_volume_names(written: object) -> dict[str, str]:
@@ -109,3 +99,12 @@ NAME_PATTERN = Pattern(
 ConfigName = Annotated[str, NAME_PATTERN]
 HostAddress = Annotated[str, Pattern(r"[A-Za-z0-9:._%-]{1,253}", "a host name or an IP address")]
 GuestPattern = Annotated[str, Pattern(r"[!-.0-~]{1,200}", "a guest's name, in which * matches all")]
+
+
+def _names(written: object, meaning: str, pattern: str, kind: str) -> dict[str, str]:
+    if not isinstance(written, dict):
+        raise ValueError(f"must be a map of {meaning}, is {written!r}")
+    for name in (*written, *written.values()):
+        if not isinstance(name, str) or not re.fullmatch(pattern, name):
+            raise ValueError(f"{name!r} is no name of {kind}")
+    return dict(written)

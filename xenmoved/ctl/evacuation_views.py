@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from protocol.messages import Problem
 from xenmoved.control.evacuation_api import Evacuation, EvacuationState, Fate, GuestToMove
 from xenmoved.ctl import job_views, views
 from xenmoved.ctl.text import (
@@ -106,14 +107,14 @@ def changes(before: Evacuation | None, now: Evacuation) -> list[Line]:
 
 def unmoved(answer: Evacuation) -> Sequence[tuple[str, str, str]]:
     """Return code, text and hint for each guest that is still here."""
+    left = [guest for guest in answer.guests if guest.fate is not Fate.MOVED]
+    whys = [
+        guest.problems[0] if guest.problems else Problem(str(guest.fate), _REASONS[guest.fate], "")
+        for guest in left
+    ]
     return [
-        (
-            guest.problems[0].code if guest.problems else str(guest.fate),
-            f"{guest.guest}: {guest.problems[0].text if guest.problems else _REASONS[guest.fate]}",
-            guest.problems[0].hint if guest.problems else "",
-        )
-        for guest in answer.guests
-        if guest.fate is not Fate.MOVED
+        (why.code, f"{guest.guest}: {why.text}", why.hint)
+        for guest, why in zip(left, whys, strict=True)
     ]
 
 

@@ -38,6 +38,13 @@ class Output:
         else:
             self.print(lines)
 
+    def done(self, message: object, *lines: Line) -> None:
+        """Print that an order was carried out: `lines`, unless only results are wanted."""
+        if self.as_json:
+            self.result(message, [])
+        else:
+            self.note(*lines)
+
     def record(self, kind: str, fields: object) -> None:
         """Print one JSON line."""
         assert isinstance(fields, Mapping)

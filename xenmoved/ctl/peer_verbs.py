@@ -58,10 +58,9 @@ def run_add(daemon: Daemon, output: Output, args: Namespace) -> Exit:
         replace=args.replace,
     )
     answer = daemon.ask(request, Done)
+    output.done(answer, views.peer_added(answer.text, args.allow))
     if output.as_json:
-        output.result(answer, [])
         return Exit.OK
-    output.note(views.peer_added(answer.text, args.allow))
     for option, given in (("--pools", args.pools), ("--guests", args.guests)):
         if args.allow and not given:
             what = option.removeprefix("--")
@@ -75,10 +74,7 @@ def run_add(daemon: Daemon, output: Output, args: Namespace) -> Exit:
 def run_remove(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Remove a peer."""
     answer = daemon.ask(RemovePeer(args.name), Done)
-    if output.as_json:
-        output.result(answer, [])
-    else:
-        output.note(line(answer.text))
+    output.done(answer, line(answer.text))
     return Exit.OK
 
 

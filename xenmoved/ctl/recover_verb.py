@@ -34,10 +34,7 @@ def run_recover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
         confirm(risk.guest, otherwise="nothing was decided", instead=instead)
     order = DecideDoubt(risk.job, decision, confirmed=True)
     answer = daemon.ask(order, Done, timeout=None, refusal=Exit.REFUSED)
-    if output.as_json:
-        output.result(answer, [])
-    else:
-        output.note(line(answer.text))
+    output.done(answer, line(answer.text))
     return Exit.OK
 
 

@@ -123,7 +123,7 @@ def run_report(daemon: Daemon, output: Output, args: Namespace) -> Exit:
         return Exit.OK
     path = Path(args.output or f"xenmoved-{job.job}.html")
     write(path, page, replace=args.force)
-    _carried_out(output, Done(f"wrote {path}"))
+    output.done(Done(f"wrote {path}"), line(f"wrote {path}"))
     return Exit.OK
 
 
@@ -135,7 +135,7 @@ def run_watch(daemon: Daemon, output: Output, args: Namespace) -> Exit:
 def run_abort(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """End a job before its commit."""
     answer = daemon.ask(AbortJob(args.job), Done, timeout=None)
-    _carried_out(output, answer)
+    output.done(answer, line(answer.text))
     return Exit.OK
 
 
@@ -152,7 +152,8 @@ def run_set(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     if request == SetJob(args.job):
         hint = "say --rate-limit, --max-downtime, --hold or --no-hold"
         raise CommandError(Exit.USAGE, ("usage", "nothing to change", hint))
-    _carried_out(output, daemon.ask(request, Done))
+    answer = daemon.ask(request, Done)
+    output.done(answer, line(answer.text))
     return Exit.OK
 
 
@@ -280,10 +281,3 @@ def _watch_live(daemon: Daemon, output: Output) -> None:
             lines = views.status(daemon.ask(GetStatus(), Status), time.time())
             screen.update(Group(*map(live.to_rich, lines)), refresh=True)
             time.sleep(REFRESH)
-
-
-def _carried_out(output: Output, answer: Done) -> None:
-    if output.as_json:
-        output.result(answer, [])
-    else:
-        output.note(line(answer.text))

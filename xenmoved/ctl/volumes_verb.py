@@ -54,10 +54,7 @@ def run_drop(daemon: Daemon, output: Output, args: Namespace) -> Exit:
         confirm(word, otherwise="nothing was dropped", instead="say --yes if it is meant")
     order = DropVolumes(args.volume, args.guest, confirmed=True)
     answer = daemon.ask(order, Done, timeout=None, refusal=Exit.REFUSED)
-    if output.as_json:
-        output.result(answer, [])
-    else:
-        output.note(line(answer.text))
+    output.done(answer, line(answer.text))
     return Exit.OK
 
 

@@ -212,7 +212,8 @@ async def attached_disks(
             tracker = choose_tracker(path)
             stack.push_async_callback(threads.run, tracker.stop)
             await source.attach(migration, number)
-            disk = _Disk(source, tracker, threads, channel, placement.zeroed)
+            parts = (source, tracker, threads, channel, placement.zeroed)
+            disk = _Disk(*parts)
             if (history := histories[number]) is not None:
                 streams = StreamSource(
                     history,
@@ -226,9 +227,7 @@ async def attached_disks(
                 if await streams.agree():
                     passing = placement.fresh and not keep_made
                     stack.push_async_exit(_settling(streams, passing))
-                    disk = _StreamedDisk(
-                        source, tracker, threads, channel, placement.zeroed, streams=streams
-                    )
+                    disk = _StreamedDisk(*parts, streams=streams)
             disks.append(disk)
         yield Disks(disks, tools.limiter)
 

@@ -32,7 +32,7 @@ _CDROM_HINT: Final = (
 
 @dataclass(slots=True)
 class SortedDisks:
-    """The disks of a guest by what becomes of them; empty drives are in none of the lists."""
+    """The disks of a guest by what becomes of them."""
 
     copied: list[Disk] = field(default_factory=list)
     shared: list[SharedOffer] = field(default_factory=list)
@@ -43,7 +43,7 @@ class SortedDisks:
 async def sort_disks(
     host: Host, disks: Sequence[Disk], peer: Peer | None, peer_name: str, options: TransferOptions
 ) -> SortedDisks:
-    """Tell what becomes of each disk of a guest that goes to a peer, None: one not configured."""
+    """Tell what becomes of each disk that a guest needs at a peer, None: one not configured."""
     found = SortedDisks()
     choice = options.cdrom or (peer.cdrom.value if peer is not None else CdromChoice.REFUSE.value)
     for disk in disks:
@@ -51,8 +51,6 @@ async def sort_disks(
         home, name = (located[0].name, located[1]) if located is not None else (None, None)
         in_pool = peer is not None and home in peer.shared
         shared = in_pool or (peer is not None and peer.shares_path(disk.path))
-        if disk.cdrom and not disk.path:
-            continue
         if not (disk.cdrom or shared):
             found.copied.append(disk)
         elif disk.cdrom and choice == CdromChoice.EJECT:

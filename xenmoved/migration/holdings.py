@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
-from weakref import WeakKeyDictionary
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from time import monotonic
+from typing import Final, TypeVar
 
 from storage.contracts import VolumeInfo
-from xenmoved.journal import Holding, Journal, MadeVolume
+from storage.errors import VolumeInUse
+from xenmoved.journal import Holding, MadeVolume
 from xenmoved.migration.host import Host
 
-_MAKING: Final[WeakKeyDictionary[Journal, asyncio.Lock]] = WeakKeyDictionary()
+T = TypeVar("T")
 
-
-def making(journal: Journal) -> asyncio.Lock:
-    """Return what has one at a time look whether a volume is there, and make or remove it.
-
-    Of two that mean the same name, the later one would else overwrite, or drop, the note of the
-    other.
-    """
-    return _MAKING.setdefault(journal, asyncio.Lock())
+_LETTING_GO: Final = 10.0
+"""Seconds until a toolstack has let go of the disks of a domain that is gone: on real hosts scripts
+still detach them then."""
 
 
 def is_made(made: MadeVolume, info: VolumeInfo) -> bool:
@@ -52,6 +50,34 @@ async def claim(host: Host, path: str, owner: str, guest: str, migration: str) -
     info = await asyncio.to_thread(pool.find, name)
     identity = info.identity if info is not None else None
     await host.journal.record_holding(Holding(pool.name, name, owner, guest, identity, migration))
+
+
+async def claim_copy(host: Host, copy: Holding) -> None:
+    """Note whose data a volume is to hold that is written now; its identity is looked up.
+
+    A copy that is retained of the same owner stays so until it is in use. Raises StorageError.
+    """
+    info = await asyncio.to_thread(host.pools[copy.pool].find, copy.name)
+    before = await host.journal.holding(copy.pool, copy.name)
+    if before is not None and before.owner == copy.owner and info and is_held(before, info):
+        copy = replace(copy, since=before.since, place=before.place)
+    identity = info.identity if info is not None else None
+    await host.journal.record_holding(replace(copy, identity=identity))
+
+
+async def when_let_go(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what an attempt does, once a toolstack has let go of the disks of a domain that went.
+
+    Raises VolumeInUse when it does not for long, and whatever else the attempt does.
+    """
+    deadline = monotonic() + _LETTING_GO
+    while True:
+        try:
+            return await attempt()
+        except VolumeInUse:
+            if monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)
 
 
 def _same(noted: str | None, found: str | None) -> bool:

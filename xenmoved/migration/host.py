@@ -94,6 +94,12 @@ class Host:
     incoming_buffers: Buffers
     doubts: dict[str, Doubt] = field(default_factory=dict)
     """Migrations of which nobody here can tell whose the guest is, by their jobs."""
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Has one at a time look whether a volume is there, and make or remove it.
+
+    Of two that mean the same name, the later one would else overwrite, or drop, the note of the
+    other.
+    """
 
     @property
     def spool(self) -> Path:

@@ -7,18 +7,18 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from time import monotonic
+from functools import partial
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Placement, VolumeOffer
-from storage.contracts import Pool, Volume
-from storage.errors import StorageError, VolumeExists, VolumeInUse
+from storage.contracts import Volume
+from storage.errors import StorageError, VolumeExists
 from storage.zfs import history_of
 from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
-from xenmoved.migration.holdings import is_made, known_holding, making
+from xenmoved.migration.holdings import claim_copy, is_made, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
@@ -28,9 +28,6 @@ from xenmoved.sync.target import VolumeTarget
 log = logging.getLogger(__name__)
 
 _END_PATIENCE: Final = 60.0
-_LETTING_GO: Final = 10.0
-"""Seconds until a toolstack has let go of the disks of a domain that is gone: on real hosts scripts
-still detach them then."""
 
 
 class Landing:
@@ -77,7 +74,8 @@ class Landing:
         volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
         self._volumes.append(volume)
         self._histories.append(history_of(pool, placement.name))
-        await self._claim(placement, owner, guest)
+        copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
+        await claim_copy(self._host, copy)
         shown = f"{placement.pool}:{placement.name}"
         self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
 
@@ -144,7 +142,7 @@ class Landing:
 
     async def _make(self, made: MadeVolume) -> None:
         pool, journal = self._host.pools[made.pool], self._host.journal
-        async with making(journal):
+        async with self._host.making:
             if await asyncio.to_thread(pool.find, made.name) is not None:
                 raise VolumeExists(f"volume {made.pool}:{made.name} was made by somebody else")
             await journal.record_made(made)
@@ -155,21 +153,6 @@ class Landing:
                 await journal.forget_volume(made.pool, made.name)
                 raise
             await journal.record_made(replace(made, identity=info.identity or ""))
-
-    async def _claim(self, placement: Placement, owner: str, guest: str) -> None:
-        """Note whose data a volume is to hold. A copy that is retained is so until it is in use."""
-        before = None
-        if not placement.fresh:
-            before = await known_holding(self._host, placement.pool, placement.name)
-        info = await asyncio.to_thread(self._host.pools[placement.pool].find, placement.name)
-        holding = Holding(
-            *(placement.pool, placement.name, owner, guest),
-            identity=info.identity if info is not None else None,
-            migration=self._migration,
-        )
-        if before is not None and before.owner == owner:
-            holding = replace(holding, since=before.since, place=before.place)
-        await self._host.journal.record_holding(holding)
 
     def _is_complete(self, index: int) -> bool:
         ends = [ends[index] for ends in (self._streams, self._targets) if index in ends]
@@ -217,17 +200,6 @@ async def remove_made(host: Host, migration: str) -> None:
                 *(made.pool, made.name),
             )
         else:
-            await _remove(pool, made.name)
+            await when_let_go(partial(asyncio.to_thread, pool.remove, made.name))
             log.info("removed volume %s:%s", made.pool, made.name)
         await host.journal.forget_volume(made.pool, made.name)
-
-
-async def _remove(pool: Pool, name: str) -> None:
-    deadline = monotonic() + _LETTING_GO
-    while True:
-        try:
-            return await asyncio.to_thread(pool.remove, name)
-        except VolumeInUse:
-            if monotonic() > deadline:
-                raise
-        await asyncio.sleep(0.5)

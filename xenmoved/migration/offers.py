@@ -149,7 +149,7 @@ async def make_offer(
     if (busy := host.jobs.busy_with(guest)) is not None:
         hint = f"to follow it: xenmovectl watch {busy.job}"
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
-    disks = await sort_disks(host, domain.disks, host.config.peers.get(peer), peer, options)
+    disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
     problems += disks.problems
     volumes: list[VolumeOffer] = []
     paths: list[str] = []

@@ -19,12 +19,12 @@ from typing import Final
 
 from protocol.messages import Problem
 from storage.contracts import VolumeInfo
-from storage.errors import StorageError, VolumeInUse
+from storage.errors import StorageError
 from xenmoved.config.units import format_duration
 from xenmoved.control.api import Done
 from xenmoved.control.volume_api import DropVolumes, Retained, VolumeRow, Volumes
 from xenmoved.journal import Holding
-from xenmoved.migration.holdings import is_held, making
+from xenmoved.migration.holdings import is_held, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import DomainNotFound, ToolstackError
@@ -35,8 +35,6 @@ _PATHS: Final = re.compile(r"""(?:(?<=phy:)|(?=/))[^\s'",;\[\]()]+""")
 """What may be a path in a configuration, in whatever syntax; after `phy:` it may be below /dev."""
 
 _MOST: Final = 4096
-_LETTING_GO: Final = 10.0
-"""Seconds until a toolstack has let go of the disks of a domain that is gone."""
 _SELDOM: Final = 600.0
 _OFTEN: Final = 1.0
 
@@ -189,7 +187,7 @@ def _is_copy_of(row: VolumeRow, guest: str) -> bool:
 async def drop(host: Host, row: VolumeRow) -> None:
     """Remove a volume that `obstacles` has nothing against. Raises StorageError."""
     assert row.retained is not None
-    async with making(host.journal):
+    async with host.making:
         await asyncio.to_thread(host.pools[row.pool].remove, row.name)
         await host.journal.forget_volume(row.pool, row.name)
     kept = format_duration(max(0.0, time.time() - row.retained.since))
@@ -204,18 +202,10 @@ async def drop_source(host: Host, migration: str, job: str) -> list[Problem]:
     places = {
         (one.pool, one.name) for one in await host.journal.retained() if one.migration == migration
     }
-    deadline = time.monotonic() + _LETTING_GO
-    while True:
-        try:
-            left = await _drop_all(host, places, job)
-        except VolumeInUse as error:  # the toolstack has not let go of it yet
-            if time.monotonic() > deadline:
-                return list(problems_of(error))
-        except (ToolstackError, StorageError, OSError) as error:
-            return list(problems_of(error))
-        else:
-            return left
-        await asyncio.sleep(0.2)
+    try:
+        return await when_let_go(lambda: _drop_all(host, places, job))
+    except (ToolstackError, StorageError, OSError) as error:
+        return list(problems_of(error))
 
 
 async def _drop_all(host: Host, places: set[Place], job: str) -> list[Problem]:

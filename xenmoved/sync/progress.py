@@ -44,6 +44,18 @@ class RoundProgress:
     def __post_init__(self) -> None:
         self.latest = max(self.latest, self.started)
 
+    def streamed(self, length: int) -> None:
+        """Count a piece of a stream, whose end nobody knows before it is there."""
+        self.data_bytes += length
+        self.examined = self.data_bytes
+        self.total = max(self.total, self.examined)
+        self.seconds = monotonic() - self.started
+
+    def stream_ended(self) -> None:
+        """Count a stream as complete."""
+        self.total = self.examined
+        self.seconds = monotonic() - self.started
+
     def absorb(self, later: RoundProgress) -> None:
         """Add what a later round did."""
         for name in _SUMS:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from time import monotonic
 from typing import Final, TypeVar
 
 from protocol.errors import Code, ProtocolError
@@ -16,10 +16,10 @@ from storage.pipes import Outflow
 from storage.zfs_history import History, ResumePoint, Snapshot, own_name
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
-from xenmoved.sync.devices import DeviceThreads
-from xenmoved.sync.flows import MOST_PASSED, guid_text, running
+from xenmoved.sync.devices import DeviceThreads, wait_through
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
+from xenmoved.sync.snapshots import MOST_PASSED, guid_text
 
 T = TypeVar("T", StreamTerms, StreamReceipt)
 
@@ -112,11 +112,13 @@ class StreamSource:
             resumed=point is not None,
         )
         await self._channel.send(self._sender.begin(begun))
-        async with running(await self._threads.run(self._start, snapshot, base, point)) as flow:
+        flow = await self._threads.run(self._start, snapshot, base, point)
+        try:
             await self._pump(flow, progress)
+        finally:
+            await wait_through(asyncio.to_thread(flow.end))
         await self._answer(StreamReceipt)
-        progress.total = progress.examined
-        progress.seconds = monotonic() - progress.started
+        progress.stream_ended()
         self._passed += [base] if base is not None else []
         self._base = snapshot
         return progress
@@ -180,10 +182,7 @@ class StreamSource:
         while piece := await self._threads.run(flow.read, MAX_PAYLOAD):
             await self._limiter.take(len(piece))
             await self._channel.send(self._sender.piece(piece))
-            progress.data_bytes += len(piece)
-            progress.examined = progress.data_bytes
-            progress.total = max(progress.total, progress.examined)
-            progress.seconds = monotonic() - progress.started
+            progress.streamed(len(piece))
             progress.wire_bytes = self._channel.sent_bytes - sent
         await self._channel.send(self._sender.end())
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
@@ -20,8 +19,8 @@ from storage.zfs_stream import HEAD_SIZE, read_head
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.sync.devices import DeviceThreads, wait_through
-from xenmoved.sync.flows import MOST_PASSED, guid_text
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
+from xenmoved.sync.snapshots import MOST_PASSED, guid_text
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +165,7 @@ class StreamTarget:
             untrusted_payload = memoryview(bytes(arriving.untrusted_head))
             arriving.flow = self._start(arriving)
         arriving.flow.write(untrusted_payload)
-        progress = self._progress.rounds[-1]
-        progress.data_bytes += len(untrusted_payload)
-        progress.examined = progress.data_bytes
-        progress.total = max(progress.total, progress.examined)
-        progress.seconds = monotonic() - progress.started
+        self._progress.rounds[-1].streamed(len(untrusted_payload))
 
     def _start(self, arriving: _Arriving) -> Inflow:
         """Begin to receive what is, by its head, the stream that was announced."""
@@ -205,9 +200,7 @@ class StreamTarget:
                 f"to {begun.snapshot} of {self._progress.size}",
             )
         self._volume.flush()
-        progress = self._progress.rounds[-1]
-        progress.total = progress.examined
-        progress.seconds = monotonic() - progress.started
+        self._progress.rounds[-1].stream_ended()
 
     def _name(self, begun: BeginStream) -> str:
         return own_name(self._peer, self._migration, begun.number)

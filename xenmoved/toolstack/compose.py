@@ -25,20 +25,12 @@ _SWITCHES: Final = {
     "xen_platform_pci": "xen_platform_pci",
     "nested_hvm": "nestedhvm",
 }
-_HVM_TEXTS: Final = {
-    "bios": "bios",
-    "boot": "boot",
-    "serial": "serial",
-    "usbdevice": "usbdevice",
-    "hdtype": "hdtype",
-    "soundhw": "soundhw",
-    "keymap": "keymap",
-}
+_HVM_TEXTS: Final = ("bios", "boot", "serial", "usbdevice", "hdtype", "soundhw", "keymap")
 _VNC: Final = {"listen": "vnclisten", "passwd": "vncpasswd"}
 _IMPLIED: Final = words(
     "max_vcpus avail_vcpus max_memkb target_memkb video_memkb shadow_memkb iommu_memkb "
-    "sched_params claim_mode device_model_version localtime nested_hvm apic acpi rdm "
-    "rdm_mem_boundary_memkb sdl spice vga vnc type numa_placement nodemap"
+    "sched_params claim_mode device_model_version rdm rdm_mem_boundary_memkb sdl spice vga vnc "
+    "type numa_placement nodemap"
 )
 _EMPTY: Final[tuple[object, ...]] = (
     None,
@@ -146,9 +138,9 @@ def _hvm(
         value = special.get(key, build.get(key))
         if value is not None:
             yield f"{option} = {int(truth(value))}"
-    for key, option in _HVM_TEXTS.items():
+    for key in _HVM_TEXTS:
         if isinstance(value := special.get(key), str) and value and not _UNQUOTABLE & set(value):
-            yield f"{option} = {_quoted(value)}"
+            yield f"{key} = {_quoted(value)}"
         elif value not in _EMPTY:
             left.append(key)
     if _section(special, "vga").get("kind") == "std":

@@ -165,13 +165,11 @@ class ConfigFolder:
         path = aside.with_name(aside.name.removesuffix(_MOVED)) if aside else self._path(name)
         if path.exists():
             raise ToolstackError(f"{path} is there, of domain {_name_in(path)}")
-        if aside is None:
-            write_file(path, text, _OWN_MODE)
-            return path
-        kept = aside.stat()
         write_file(path, text, _OWN_MODE)
-        os.chown(path, kept.st_uid, kept.st_gid)
-        path.chmod(stat.S_IMODE(kept.st_mode))
+        if aside is not None:
+            kept = aside.stat()
+            os.chown(path, kept.st_uid, kept.st_gid)
+            path.chmod(stat.S_IMODE(kept.st_mode))
         return path
 
     def _start_at_boot(self, name: str) -> None:

@@ -2,7 +2,7 @@
  * A guest's conscience: writes to its disks and memory all the time, and checks that what it reads
  * is exactly what it wrote last.
  *
- *     writer PLACE...       a PLACE is mem:MIB, file:PATH:MIB or disk:PATH
+ *     writer PLACE...       a PLACE is mem:MIB, file:PATH:MIB, disk:PATH or disk:PATH:MIB
  *
  * Every write has a sequence number. It goes to one block of one place, both of which follow from
  * the number alone, and fills the block with what follows from (instance, place, block, number).
@@ -197,7 +197,7 @@ static void open_place(char *text)
     uint64_t bytes = 0;
 
     if (!path || count == PLACES) {
-        fprintf(stderr, "usage: writer PLACE...: mem:MIB, file:PATH:MIB or disk:PATH\n");
+        fprintf(stderr, "usage: writer PLACE...: mem:MIB, file:PATH:MIB or disk:PATH[:MIB]\n");
         exit(2);
     }
     *path++ = 0;
@@ -217,9 +217,13 @@ static void open_place(char *text)
             fault("file %s: %s", path, strerror(errno));
         snprintf(note, sizeof note, "%s.note", path);
     } else {
+        if ((size = strchr(path, ':')))
+            *size++ = 0;
         place->fd = open(path, O_RDWR | O_DIRECT);
         if (place->fd < 0 || ioctl(place->fd, BLKGETSIZE64, &bytes) != 0)
             fault("disk %s: %s", path, strerror(errno));
+        if (size && strtoull(size, NULL, 10) << 20 < bytes)
+            bytes = strtoull(size, NULL, 10) << 20;
     }
     place->blocks = bytes / BLOCK;
     place->last = calloc(place->blocks, sizeof *place->last);
