@@ -185,8 +185,8 @@ def test_drain_waits_for_writes_under_way(frozen_below: tuple[Path, Path], track
     writer.start()
     time.sleep(0.2)
     thaw = threading.Timer(SETTLE_PATIENCE / 2, run, ("fsfreeze", "--unfreeze", folder))
-    thaw.start()
     began = time.monotonic()
+    thaw.start()
     assert tracker.drain() == blocks((0, 4096))
     assert time.monotonic() - began >= SETTLE_PATIENCE / 2
     assert (folder / "disk.img").read_bytes()[:4096] == PAGE
