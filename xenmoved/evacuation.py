@@ -217,8 +217,7 @@ class Evacuations:
         """Ask every peer what it has room for. Raises Refused, or LinkError."""
         spaces = []
         for name in dict.fromkeys(peers):
-            link = await self._host.link(name)
-            async with await open_dialogue(link, self._host.config.node) as dialogue:
+            async with open_dialogue(self._host, name) as dialogue:
                 spaces.append(Space.of(name, await dialogue.ask(Ping(), Pong)))
         return spaces
 

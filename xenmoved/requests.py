@@ -348,13 +348,12 @@ class Requests:
         return Done(f"peer {request.name} was removed: {path}")
 
     async def _ping(self, request: PingPeer) -> PeerPing:
-        link = await self._host.link(request.name)
-        async with await open_dialogue(link, self._host.config.node) as dialogue:
+        async with open_dialogue(self._host, request.name) as dialogue:
             began = monotonic()
             pong = await dialogue.ask(Ping(), Pong)
             await dialogue.ask(Ping(), Pong)
             round_trip = (monotonic() - began) / 2
-            throughput = await _measure(link, _PROBE_SECONDS)
+            throughput = await _measure(dialogue.link, _PROBE_SECONDS)
             return PeerPing(
                 peer=request.name,
                 node=dialogue.peer_hello.node,

@@ -203,8 +203,7 @@ def _state_of(states: dict[str, str], guest: str) -> str:
 async def _reaches(host: Host, peer: str) -> bool:
     try:
         async with asyncio.timeout(_PEER_PATIENCE):
-            link = await host.link(peer)
-            async with await open_dialogue(link, host.config.node) as dialogue:
+            async with open_dialogue(host, peer) as dialogue:
                 await dialogue.ask(Ping(), Pong)
     except (TimeoutError, LinkError, ProtocolError, JobError):
         return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -15,6 +17,7 @@ from protocol.messages import CAPABILITIES, PEER, VERSION, Failed, Hello, common
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.link.errors import LinkLost
+from xenmoved.migration.host import Host
 from xenmoved.problems import PeerFailed
 from xenmoved.tasks import within
 
@@ -120,7 +123,25 @@ class Dialogue:
         self._channel.close()
 
 
-async def open_dialogue(link: PeerLink, node: str) -> Dialogue:
-    """Open a control channel; enter the dialogue to greet. Raises LinkError."""
+@asynccontextmanager
+async def open_dialogue(host: Host, peer: str) -> AsyncIterator[Dialogue]:
+    """Greet a peer on a control channel of its own. Raises Refused, LinkError or ProtocolError.
+
+    A connection that nobody has used for a while may have ended and nobody have noticed, as when
+    the peer's daemon was started again. That is no failure of what begins now: it is made anew.
+    """
+    was_there = host.links.connected(peer)
+    async with AsyncExitStack() as stack:
+        try:
+            dialogue = await stack.enter_async_context(await _dialogue(host, peer))
+        except LinkLost:
+            if not was_there or host.links.connected(peer):
+                raise
+            dialogue = await stack.enter_async_context(await _dialogue(host, peer))
+        yield dialogue
+
+
+async def _dialogue(host: Host, peer: str) -> Dialogue:
+    link = await host.link(peer)
     channel = await link.open(Purpose.CONTROL)
-    return Dialogue(link, channel, hello(node))
+    return Dialogue(link, channel, hello(host.config.node))

@@ -30,7 +30,6 @@ from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.link.channel import Channel, Purpose
-from xenmoved.link.client import PeerLink
 from xenmoved.logs import log_context
 from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
@@ -83,9 +82,10 @@ async def preflight(
         sending, problems = None, list(problems_of(error))
     findings = Findings((), (), (), {})
     try:
-        link = await host.link(peer)
-        if sending is not None:
-            async with await open_dialogue(link, host.config.node) as dialogue:
+        if sending is None:
+            await host.link(peer)
+        else:
+            async with open_dialogue(host, peer) as dialogue:
                 findings = await dialogue.ask(sending.offer, Findings)
     except Exception as error:
         if not is_expected(error):
@@ -129,10 +129,9 @@ class OutboundMigration:
         job = self._job
         await self._ownership.begin()
         await self._claim_volumes()
-        link = await self._host.link(job.peer)
-        async with await open_dialogue(link, self._host.config.node) as dialogue:
+        async with open_dialogue(self._host, job.peer) as dialogue:
             self._ownership.dialogue = dialogue
-            await self._transfer.attend(dialogue, self._send_all(link, dialogue))
+            await self._transfer.attend(dialogue, self._send_all(dialogue))
             job.enter(Phase.COMMIT)
             await self._ownership.happen(SourceEvent.TARGET_READY)
 
@@ -143,10 +142,10 @@ class OutboundMigration:
         for path in self._sending.paths:
             await claim(self._host, path, guest.uuid, guest.name, self._migration)
 
-    async def _send_all(self, link: PeerLink, dialogue: Dialogue) -> None:
+    async def _send_all(self, dialogue: Dialogue) -> None:
         """Copy, suspend and send everything, until the target waits for the commit."""
         self._job.enter(Phase.PROVISION)
-        async with self._transfer.disks(link, dialogue, self._migration) as disks:
+        async with self._transfer.disks(dialogue, self._migration) as disks:
             self._job.enter(Phase.PRE_COPY)
             if self._job.mode is Mode.COLD:
                 await self._hand_over_cold(dialogue, disks)
@@ -156,7 +155,7 @@ class OutboundMigration:
             await convergence.converge(self._host.config.transfer.max_rounds)
             await convergence.hold()
             await convergence.check()
-            await self._hand_over(link, dialogue, disks, convergence)
+            await self._hand_over(dialogue, disks, convergence)
 
     async def _hand_over_cold(self, dialogue: Dialogue, disks: Disks) -> None:
         """Copy the disks of a guest that nobody can start meanwhile."""
@@ -171,14 +170,12 @@ class OutboundMigration:
         await dialogue.ask(HandOver(), Receiving)
         await dialogue.ask(Seal(0, blake3().digest()), Ready)
 
-    async def _hand_over(
-        self, link: PeerLink, dialogue: Dialogue, disks: Disks, convergence: Convergence
-    ) -> None:
+    async def _hand_over(self, dialogue: Dialogue, disks: Disks, convergence: Convergence) -> None:
         job = self._job
         await self._check_still_running()
         await dialogue.ask(HandOver(), Receiving)
         # Closed only when the target has it all: what is not yet sent, and the end, would be lost.
-        with closing(await link.open(Purpose.MEMORY)) as channel:
+        with closing(await dialogue.link.open(Purpose.MEMORY)) as channel:
             job.enter(Phase.MEMORY if self._live else Phase.SUSPEND)
             await self._ownership.happen(SourceEvent.SUSPENDING)
             await self._image.start()

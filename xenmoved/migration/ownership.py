@@ -224,8 +224,7 @@ class Ownership:
         if self.dialogue is not None:
             yield self.dialogue
             return
-        link = await self._host.link(self._job.peer)
-        async with await open_dialogue(link, self._host.config.node) as dialogue:
+        async with open_dialogue(self._host, self._job.peer) as dialogue:
             yield dialogue
 
     def _word(self, answer: Started | Aborted) -> SourceEvent:
@@ -270,8 +269,7 @@ class Ownership:
         reason = self._job.problem.text if self._job.problem is not None else "aborted"
         try:
             async with asyncio.timeout(_ABORT_PATIENCE):
-                link = await self._host.link(self._job.peer)
-                async with await open_dialogue(link, self._host.config.node) as dialogue:
+                async with open_dialogue(self._host, self._job.peer) as dialogue:
                     await dialogue.ask(Abort(self._migration, reason), Aborted)
         except (TimeoutError, LinkError, ProtocolError, JobError) as error:
             log.warning("could not tell %s of the abort: %s", self._job.peer, error or "no answer")

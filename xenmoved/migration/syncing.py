@@ -9,7 +9,6 @@ from protocol.messages import Findings, Finish, Finished
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
-from xenmoved.link.client import PeerLink
 from xenmoved.logs import log_context
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
@@ -22,8 +21,7 @@ log = logging.getLogger(__name__)
 
 async def check_sync(host: Host, sending: Sending, peer: str) -> None:
     """Ask the target what stands in the way. Raises Refused with every problem, or LinkError."""
-    link = await host.link(peer)
-    async with await open_dialogue(link, host.config.node) as dialogue:
+    async with open_dialogue(host, peer) as dialogue:
         findings = await dialogue.ask(sending.offer, Findings)
     if findings.problems:
         raise Refused(findings.problems)
@@ -47,9 +45,8 @@ class OutboundSync:
         job = self._job
         with log_context(job=job.job, peer=job.peer):
             try:
-                link = await self._host.link(job.peer)
-                async with await open_dialogue(link, self._host.config.node) as dialogue:
-                    await self._transfer.attend(dialogue, self._sync(link, dialogue))
+                async with open_dialogue(self._host, job.peer) as dialogue:
+                    await self._transfer.attend(dialogue, self._sync(dialogue))
             except Exception as error:
                 if not is_expected(error):
                     log.exception("internal error")
@@ -60,9 +57,9 @@ class OutboundSync:
             else:
                 await self._host.jobs.end(job, JobState.DONE)
 
-    async def _sync(self, link: PeerLink, dialogue: Dialogue) -> None:
+    async def _sync(self, dialogue: Dialogue) -> None:
         self._job.enter(Phase.PROVISION)
-        async with self._transfer.disks(link, dialogue, self._id) as disks:
+        async with self._transfer.disks(dialogue, self._id) as disks:
             self._job.enter(Phase.PRE_COPY)
             await disks.first_round()
             if self._transfer.verify:

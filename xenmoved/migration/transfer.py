@@ -16,7 +16,6 @@ from storage.zfs_history import History
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import Phase
 from xenmoved.jobs import Job
-from xenmoved.link.client import PeerLink
 from xenmoved.migration.dialogue import Dialogue
 from xenmoved.migration.disks import Disks, attached_disks, watch_for_stall
 from xenmoved.migration.host import Host
@@ -46,9 +45,7 @@ class Transfer:
         self.limiter = job.steering.limiter
 
     @asynccontextmanager
-    async def disks(
-        self, link: PeerLink, dialogue: Dialogue, migration: str
-    ) -> AsyncIterator[Disks]:
+    async def disks(self, dialogue: Dialogue, migration: str) -> AsyncIterator[Disks]:
         """Have the target take the offer, and attach every volume. Raises Refused."""
         begin = Begin(migration, self._sending.offer, self._keep_partial)
         answer = await dialogue.ask(begin, Accepted, RefusedByPeer)
@@ -59,7 +56,7 @@ class Transfer:
             raise ProtocolError(Code.OUT_OF_RANGE, "the target placed other volumes than offered")
         compression = self._compression if "zstd" in dialogue.capabilities else Compression.OFF
         async with attached_disks(
-            link,
+            dialogue.link,
             migration,
             self._sending,
             placements,
