@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import asyncssh
 from integration_support import RESIDENT, Dom0, image, the_problem, unique
@@ -125,3 +127,17 @@ def test_a_removed_peer_is_cut_off_at_once(hosts: Hosts) -> None:
     the_problem(a.finish(job.job), "link-lost")
     wait_until(lambda: b.log().count("connection from host-a ended") > 0, "the end of the link")
     the_problem(a.try_sync(disk), "not-authorized")
+
+
+def test_a_connection_that_ended_unnoticed_is_made_anew(hosts: Hosts) -> None:
+    a, b = hosts
+    assert isinstance(a.ask(PingPeer("host-b")), PeerPing)
+    assert a.process is not None
+    a.process.send_signal(signal.SIGSTOP)
+    b.stop()
+    b.start()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(a.ask, PingPeer("host-b"))
+        time.sleep(0.2)  # for both to have arrived when it looks
+        a.process.send_signal(signal.SIGCONT)
+        assert isinstance(answer.result(), PeerPing), answer.result()

@@ -94,7 +94,8 @@ class Pair:
     def _introduce(self, host: Host, peer: Host) -> None:
         """Let `host` send guests to `peer`, and `peer` send guests to it, as README.md says."""
         shown = peer.run("xenmovectl identity").stdout
-        options = "--allow migrate,sync --pools disks,{','.join(storage.KINDS)} --guests '*'"
+        pools = ",".join(("disks", *storage.KINDS))
+        options = f"--allow migrate,sync --pools {pools} --guests '*'"
         added = host.run(
             f"xenmovectl peer add {peer.name} {peer.address} {options}",
             stdin="yes\n",
