@@ -48,6 +48,7 @@ class PeerLink:
                 lambda: Channel(self.peer), subsystem=purpose.value, **options
             )
         except asyncssh.ChannelOpenError as error:
+            await asyncio.sleep(0)  # a connection that ends refuses channels first, then is closed
             if self.closed:
                 raise LinkLost(f"lost the connection to {self.peer}: {error.reason}") from None
             raise LinkError(f"{self.peer} refuses a {purpose} channel: {error.reason}") from None
