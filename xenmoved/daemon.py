@@ -11,7 +11,7 @@ import os
 import signal
 import sqlite3
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -197,6 +197,7 @@ class Daemon:
     async def _reload(self) -> None:
         """Read the configuration again and use what can change: peers, transfer, retain and such.
 
+        What cannot, as pools, is told in the log.
         Raises ConfigError; then everything stays as it was.
         """
         old = self._host.config
@@ -215,6 +216,11 @@ class Daemon:
             if new.peers.get(name) != peer:
                 self._host.links.drop(name)
                 self._server.drop(name)
+        used = self._host.config
+        keys = [field.name for field in fields(used)]
+        later = [key for key in keys if getattr(used, key) != getattr(new, key)]
+        if later:
+            log.warning("change only when xenmoved is restarted: %s", ", ".join(later))
         log.info("configuration read: %d peers", len(new.peers))
 
     async def _end_jobs(self) -> None:

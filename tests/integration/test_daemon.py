@@ -217,6 +217,13 @@ def test_reload_takes_new_peers_and_keeps_the_old_when_it_is_wrong(
     assert {one["name"] for one in _peers(a)} == {"host-b"}
 
 
+def test_reload_tells_what_takes_a_restart(lone: Dom0) -> None:
+    lone.start()
+    lone.write_config(pools={"images": lone.settings["pools"]["images"]}, default_pool="images")
+    lone.reload()
+    assert "change only when xenmoved is restarted: pools" in lone.log()
+
+
 def _peers(host: Dom0) -> list[dict[str, Any]]:
     from xenmoved.control.peer_api import ListPeers
 

@@ -40,8 +40,8 @@ def assert_moved(source: Host, target: Host, guest: Guest) -> None:
     assert guest.runs_on(target), f"{guest.name} does not run on {target.name}"
     domains = source.run("xl list").stdout
     assert guest.name not in domains, f"{source.name} still has it:\n{domains}"
-    files = source.run("ls /etc/xen/*.cfg* /etc/xen/auto").stdout.split()
-    assert guest.config not in files and f"{guest.name}.cfg" not in files
+    files = source.run("ls -d /etc/xen/*.cfg* /etc/xen/auto/*", check=False).stdout.split()
+    assert not {guest.config, f"/etc/xen/auto/{guest.name}.cfg"} & set(files)
     assert f"{guest.config}.moved" in files
     config = target.read(guest.config)
     assert f'"{guest.name}"' in config or f"'{guest.name}'" in config, config
@@ -129,10 +129,10 @@ def use_other_names(host: Host) -> None:
     assert listed is not None
     host.put(CONFIG, usual.replace(listed[0], f"devices: {{small-root: {path}}}"))
     host.run(f"sed -i.usual 's/^bridges: .*/bridges: {{xenbr0: {OTHER_BRIDGE}}}/' {_PEER}")
-    host.run("systemctl reload xenmoved")
+    host.run("systemctl restart xenmoved")
 
 
 def use_usual_names(host: Host) -> None:
     """Undo that."""
     host.run(f"mv {CONFIG}.usual {CONFIG} && mv {_PEER}.usual {_PEER}")
-    host.run(f"systemctl reload xenmoved && lvremove -q -y {storage.GROUP}/{OTHER_VOLUME}")
+    host.run(f"systemctl restart xenmoved && lvremove -q -y {storage.GROUP}/{OTHER_VOLUME}")
