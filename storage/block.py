@@ -102,6 +102,9 @@ class BlockPool:
     def capacity(self) -> None:
         """None: volumes cannot be created."""
 
+    def history(self, volume: str) -> None:
+        """Return None: volumes of this kind have no history."""
+
     def open(self, volume: str, *, writable: bool) -> Volume:
         """Open the device; see `BlockDevice.open` for writable ones and errors."""
         path = self.path(volume)

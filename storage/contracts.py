@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
+from storage.zfs_history import History
+
 BUFFER_ALIGNMENT: Final = 4096
 """Memory alignment that `Volume.read_into` and `Volume.write` may require of a buffer."""
 
@@ -145,6 +147,9 @@ class Pool(Protocol):
 
     def open(self, volume: str, *, writable: bool) -> Volume:
         """Open a volume. Writable is exclusive: raises `VolumeInUse` when anyone has it open."""
+
+    def history(self, volume: str) -> History | None:
+        """Snapshots of a volume and streams between them, None where the kind knows of none."""
 
 
 class Tracker(Protocol):

@@ -172,6 +172,9 @@ class DirectoryPool:
         total = status.f_blocks * status.f_frsize
         return Capacity(total, max(0, free), self._options.overcommit)
 
+    def history(self, volume: str) -> None:
+        """Return None: volumes of this kind have no history."""
+
     def open(self, volume: str, *, writable: bool) -> Volume:
         """Open the volume's file; see `RawFile.open` for writable ones and errors."""
         if self.find(volume) is None:

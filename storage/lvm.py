@@ -171,6 +171,9 @@ class _GroupPool:
             raise VolumeInUse(f"volume {self.name}:{volume} is in use: {who}")
         run(["lvremove", "-q", "-y", f"{self._group}/{volume}"])
 
+    def history(self, volume: str) -> None:
+        """Return None: volumes of this kind have no history."""
+
     def open(self, volume: str, *, writable: bool) -> Volume:
         """Open the volume; see `BlockDevice.open` for writable ones and errors.
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from storage import usage
 from storage.commands import run
-from storage.contracts import Capacity, Pool, Volume, VolumeInfo
+from storage.contracts import Capacity, Volume, VolumeInfo
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -241,8 +241,3 @@ class ZfsPool:
                     f"{_PATIENCE:g} s: does udev run, and is volmode of the dataset right?"
                 )
             time.sleep(0.02)
-
-
-def history_of(pool: Pool, volume: str) -> History | None:
-    """Snapshots of a volume, None in pools of other kinds. Raises `InvalidVolumeName`."""
-    return pool.history(volume) if isinstance(pool, ZfsPool) else None

@@ -14,7 +14,6 @@ from protocol.errors import Code, ProtocolError
 from protocol.messages import Placement, VolumeOffer
 from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists
-from storage.zfs import history_of
 from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
@@ -73,7 +72,7 @@ class Landing:
             await self._make(made)
         volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
         self._volumes.append(volume)
-        self._histories.append(history_of(pool, placement.name))
+        self._histories.append(pool.history(placement.name))
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
         await claim_copy(self._host, copy)
         shown = f"{placement.pool}:{placement.name}"

@@ -11,7 +11,6 @@ from typing import Any, Final
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement
 from protocol.messages import Refused as RefusedByPeer
-from storage.zfs import history_of
 from storage.zfs_history import History
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import Phase
@@ -77,7 +76,7 @@ class Transfer:
         located = [
             await asyncio.to_thread(self._host.pool_of, path) for path in self._sending.paths
         ]
-        return [history_of(*place) if place is not None else None for place in located]
+        return [place[0].history(place[1]) if place is not None else None for place in located]
 
     async def attend(self, dialogue: Dialogue, work: Coroutine[Any, Any, None]) -> None:
         """Await the work; end it when the operator or the target says so, or when it stalls."""
