@@ -201,10 +201,7 @@ class DirectoryPool:
     def _check_space(self, volume: str, size: int) -> None:
         free = self.capacity().free
         if size > free and not self._options.overcommit:
-            raise PoolFull(
-                f"pool {self.name}: {self._options.path} has {free} bytes free for new volumes, "
-                f"{volume} needs {size}"
-            )
+            raise PoolFull.lacks(self.name, self._options.path, free, volume, size)
 
     def _sync_folder(self) -> None:
         fd = os.open(self._folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

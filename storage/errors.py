@@ -15,6 +15,8 @@ Each message is complete: it names the volume, what was tried and the reason.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class StorageError(Exception):
     """Base of every error that this package raises."""
@@ -46,6 +48,13 @@ class InvalidVolumeName(StorageError):
 
 class PoolFull(StorageError):
     """The pool cannot take a volume of that size."""
+
+    @classmethod
+    def lacks(cls, pool: str, place: object, free: int, volume: str, size: int) -> Self:
+        """Make the error that says how much is missing, in bytes. `place` is where the pool is."""
+        return cls(
+            f"pool {pool}: {place} has {free} bytes free for new volumes, {volume} needs {size}"
+        )
 
 
 class UnsupportedVolume(StorageError):

@@ -245,10 +245,7 @@ class _GroupPool:
 
     def _check_space(self, volume: str, size: int, free: int) -> None:
         if size > free:
-            raise PoolFull(
-                f"pool {self.name}: {self._where()} has {free} bytes free for new volumes, "
-                f"{volume} needs {size}"
-            )
+            raise PoolFull.lacks(self.name, self._where(), free, volume, size)
 
     def _obstacle(self, volume: str, found: dict[str, LogicalVolume]) -> str | None:
         """Why a logical volume is none of this pool, or cannot be used."""

@@ -225,10 +225,7 @@ class ZfsPool:
     def _check_space(self, volume: str, size: int) -> None:
         free = self.capacity().free
         if size > free and not self._options.sparse:
-            raise PoolFull(
-                f"pool {self.name}: {self._options.dataset} has {free} bytes free for new "
-                f"volumes, {volume} needs {size}"
-            )
+            raise PoolFull.lacks(self.name, self._options.dataset, free, volume, size)
 
     def _await_device(self, volume: str) -> None:
         """Wait until udev shows the device under its name."""

@@ -215,14 +215,7 @@ class Arrivals:
         entry = await self.host.journal.inbound(migration)
         if entry is None or entry.peer != peer or entry.state is not TargetState.STARTED:
             return None
-        job = Job(
-            JobKind.RECEIVE,
-            entry.details["name"],
-            peer,
-            job=entry.job,
-            other_name=entry.details.get("source_name", ""),
-        )
-        started = self._of(entry, job)
+        started = self._of(entry, job_of(entry))
         started.state = entry.state
         started.ended.set()
         return started
@@ -256,3 +249,9 @@ class Arrivals:
                     await migration.happen(TargetEvent.START_UNCLEAR, only_in=_COMMITTED)
         self._migrations.pop(migration.migration, None)
         self._landings.pop(migration.migration, None)
+
+
+def job_of(entry: Inbound) -> Job:
+    """Return the job of a migration of which only the journal knows."""
+    name, other_name = entry.details["name"], entry.details.get("source_name", "")
+    return Job(JobKind.RECEIVE, name, entry.peer, job=entry.job, other_name=other_name)

@@ -10,7 +10,7 @@ from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound, Outbound, Standing
 from xenmoved.logs import log_context
-from xenmoved.migration.arrivals import Arrivals
+from xenmoved.migration.arrivals import Arrivals, job_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.outbound import conclude
 from xenmoved.migration.ownership import Ownership
@@ -45,22 +45,21 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
 async def _recover_inbound(
     host: Host, arrivals: Arrivals, entry: Inbound, report: JobReport | None
 ) -> None:
-    name = entry.details["name"]
-    job = await _taken_up(host, JobKind.RECEIVE, name, entry, report)
-    job.other_name = entry.details.get("source_name", "")
-    with log_context(job=job.job, domain=name, peer=entry.peer):
-        log.warning("found %s on its way here, %s", name, entry.state)
+    job = await host.jobs.restored(report) if report is not None else job_of(entry)
+    with log_context(job=job.job, domain=job.guest, peer=entry.peer):
+        log.warning("found %s on its way here, %s", job.guest, entry.state)
         await host.jobs.add(job)
         try:
             await arrivals.recover(entry, job)
         except Exception as error:
-            log.exception("could not settle %s; it is tried again at the next start", name)
+            log.exception("could not settle %s; it is tried again at the next start", job.guest)
             if not is_expected(error):
                 raise
 
 
 async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | None) -> None:
-    job = await _taken_up(host, JobKind.MIGRATE, entry.guest, entry, report)
+    anew = Job(JobKind.MIGRATE, entry.guest, entry.peer, job=entry.job)
+    job = await host.jobs.restored(report) if report is not None else anew
     with log_context(job=job.job, domain=entry.guest, peer=entry.peer):
         log.warning("found %s on its way to %s, %s", entry.guest, entry.peer, entry.state)
         job.problem = _RESTARTED
@@ -70,15 +69,6 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         ownership.restore(entry.state)
         await ownership.happen(SourceEvent.RESTARTED)
         await conclude(host, job, ownership)
-
-
-async def _taken_up(
-    host: Host, kind: JobKind, guest: str, entry: Inbound | Outbound, report: JobReport | None
-) -> Job:
-    """Return the job of a migration: as it was reported, or one anew where no report is left."""
-    if report is not None:
-        return await host.jobs.restored(report)
-    return Job(kind, guest, entry.peer, job=entry.job)
 
 
 def _waits_for_word(one: Standing) -> bool:
