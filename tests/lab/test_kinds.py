@@ -77,7 +77,7 @@ def test_from_every_kind_to_every_kind(pair: Pair) -> None:
                     assert now <= (32 * _MIB if here == "plain" else was + _SLACK), rows
             assert storage_is_empty(source, guest), "the source removed its volumes"
             source, target, kinds = target, source, arrived
-    print("\nfrom    to      mode  MiB allocated there, and here\n" + "\n".join(rows))
+    print("\nfrom    to      mode  MiB: before   after\n" + "\n".join(rows))
     guest.destroy(source)
 
 
