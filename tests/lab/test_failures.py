@@ -21,7 +21,6 @@ POINTS = {
 DISTURBANCES = ("source killed", "target killed", "network cut", "pool full", "target reset")
 
 BY_DEFAULT = {
-    ("target killed", "after the commit was sent"),
     ("network cut", "suspended"),
     ("target reset", "after the commit was sent"),
 }
