@@ -84,6 +84,7 @@ def test_a_live_migration_whose_daemon_ends_leaves_the_guest_running(
     a.assert_runs(name)
     a.start()
     a.assert_runs(name)
+    a.settle()
     b.settle()
     a.migrate(name, mode=Mode.LIVE)
     b.assert_runs(name)

@@ -325,7 +325,7 @@ def register(host: Host, domid: int) -> Domain:
             sys.exit("the domain was destroyed while it was built")
         status = process_status(os.getpid())
         assert status is not None
-        replace(host.path(domid, "pid"), f"{os.getpid()} {status[19]}\n")
+        replace(host.path(domid, "pid"), f"{os.getpid()} {status[19]}\n".encode())
     return domain
 
 

@@ -2,7 +2,7 @@
 
 DIR/lock                    taken (flock) to change the set of domains or their names
 DIR/next-domid              the next domain id
-DIR/domains/ID.json         a domain's configuration, as libxl keeps it
+DIR/domains/ID.config       a domain's configuration, as libxl keeps it
 DIR/domains/ID.state        two letters, written by the guest: paused, reason of shutdown
 DIR/domains/ID.pid          the guest process and its start time
 DIR/domains/ID.sock         the guest's control socket
@@ -12,21 +12,19 @@ DIR/faults.json             failures to provoke, by verb (written by tests)
 DIR/host.json               {"total_memory": MiB, "xen_version": "4.17.3"}
 
 Commands are started by the dozen, and importing is most of what they do: so this module and the
-ones that every command imports do without `pathlib` and `typing`.
+ones that every command imports do without `pathlib` and `typing`, and what only some commands need
+(`json`, `signal`) is imported where it is needed. Records of domains are in the form of `marshal`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import json
+import marshal
 import os
-import select
-import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
     from typing import Any
 
 DOM0_MEMORY = 1024  # MiB
@@ -83,6 +81,26 @@ class Domain:
         return int(self.config["b_info"].get("max_vcpus", 1))
 
 
+class _Lock:
+    """A lock on a file, held while the context lasts."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        os.close(self._descriptor)
+
+
 class Host:
     """The state folder of one emulated host and the operations on its set of domains."""
 
@@ -115,19 +133,16 @@ class Host:
 
     def _optional_json(self, name: str) -> dict[str, Any]:
         try:
-            return dict(json.loads(read(f"{self.root}/{name}")))
+            text = read(f"{self.root}/{name}")
         except FileNotFoundError:
             return {}
+        import json
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Exclude every other command that changes the set of domains."""
-        descriptor = os.open(f"{self.root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+        return dict(json.loads(text))
+
+    def locked(self) -> _Lock:
+        """Exclude every other command that changes the set of domains, while entered."""
+        return _Lock(f"{self.root}/lock")
 
     def path(self, domid: int, suffix: str) -> str:
         """Name a file that belongs to one domain."""
@@ -157,12 +172,13 @@ class Host:
     def _recorded(self) -> list[int]:
         """Ids of all domains that have a record, in order."""
         names = (entry.partition(".") for entry in os.listdir(self.folder))
-        return sorted(int(stem) for stem, _, suffix in names if stem and suffix == "json")
+        return sorted(int(stem) for stem, _, suffix in names if stem and suffix == "config")
 
     def load(self, domid: int) -> Domain | None:
         """Read the record of one domain."""
         try:
-            return Domain(domid, json.loads(read(self.path(domid, "json"))))
+            with open(self.path(domid, "config"), "rb") as file:
+                return Domain(domid, marshal.load(file))
         except FileNotFoundError:
             return None
 
@@ -185,7 +201,7 @@ class Host:
             counter = f"{self.root}/next-domid"
             domid = int(read(counter)) if os.path.exists(counter) else 1
             domain = Domain(domid, config)
-            replace(counter, f"{domid + 1}\n")
+            replace(counter, b"%d\n" % (domid + 1))
             self._require_free(domain.name, domid, present)
             if domain.memory > self.free_memory(present):
                 raise CommandFailed("failed to free memory for the domain")
@@ -210,11 +226,11 @@ class Host:
 
     def store(self, domain: Domain) -> None:
         """Write the record. The caller holds the lock or is the only one to know the domain."""
-        replace(self.path(domain.domid, "json"), json.dumps(domain.config))
+        replace(self.path(domain.domid, "config"), marshal.dumps(domain.config))
 
     def publish(self, domid: int, *, paused: bool, shutdown: str) -> None:
         """Write what `flags` returns."""
-        replace(self.path(domid, "state"), ("p" if paused else "-") + shutdown)
+        replace(self.path(domid, "state"), f"{'p' if paused else '-'}{shutdown}".encode())
 
     def flags(self, domid: int) -> tuple[bool, str]:
         """Whether the domain is paused, and the reason of its shutdown."""
@@ -245,12 +261,14 @@ class Host:
         pid = self.process(domain.domid)
         if pid is not None:
             kill(pid)
-            self._forget(domain.domid)
+            with self.locked():
+                self._forget(domain.domid)
 
     def _forget(self, domid: int) -> None:
-        for suffix in ("json", "state", "sock", "pid"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path(domid, suffix))
+        for suffix in ("config", "state", "sock", "pid"):
+            path = self.path(domid, suffix)
+            if os.path.lexists(path):
+                os.unlink(path)
 
     def total_memory(self) -> int:
         """Memory of the host in MiB."""
@@ -273,11 +291,12 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
-def replace(path: str, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new text, never a part."""
+def replace(path: str, content: bytes) -> None:
+    """Write a small file so that a reader sees the old or the new content, never a part."""
     folder, _, name = path.rpartition("/")
     temporary = f"{folder}/.{name}.{os.getpid()}"
-    write(temporary, text)
+    with open(temporary, "wb") as file:
+        file.write(content)
     os.replace(temporary, path)
 
 
@@ -292,13 +311,20 @@ def process_status(pid: int) -> list[str] | None:
 
 def kill(pid: int) -> None:
     """Kill a process and wait until it is gone."""
-    with contextlib.suppress(ProcessLookupError):
+    import select
+    import signal
+
+    try:
         descriptor = os.pidfd_open(pid)
-        try:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            waiter = select.poll()
-            waiter.register(descriptor, select.POLLIN)
-            if not waiter.poll(30_000):
-                raise CommandFailed(f"process {pid} does not end")
-        finally:
-            os.close(descriptor)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        waiter = select.poll()
+        waiter.register(descriptor, select.POLLIN)
+        if not waiter.poll(30_000):
+            raise CommandFailed(f"process {pid} does not end")
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)

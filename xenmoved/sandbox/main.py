@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -78,6 +77,8 @@ def _show_faults(host: Host, args: list[str]) -> None:
 
 
 def _check(host: Host, names: list[str]) -> int:
+    import json
+
     from xenmoved.sandbox import witness
 
     if names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -93,6 +92,8 @@ def list_domains(host: Host, args: list[str]) -> int:
         domains = [find(host, rest[0])] if rest else host.domains()
         entries: list[dict[str, Any]] = [] if rest else [_dom0_entry()]
         entries += [{"domid": domain.domid, "config": domain.config} for domain in domains]
+        import json
+
         print(json.dumps(entries, indent=4))
         return 0
     print("Name                                        ID   Mem VCPUs\tState\tTime(s)")
