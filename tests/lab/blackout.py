@@ -26,7 +26,7 @@ from typing import Final
 from tests.lab import image, moving, storage
 from tests.lab.errors import LabError
 from tests.lab.guests import Guest
-from tests.lab.pair import CONFIG, Pair, booted, say
+from tests.lab.pair import Pair, booted, say
 
 _SIZE: Final = 1024  # MiB
 _DISK: Final = f"/dev/{storage.GROUP}/blackout"
@@ -120,7 +120,6 @@ def prepare(pair: Pair) -> None:
             f"ip address add {host.address}/24 dev xenbr0 && ip link set xenbr0 up"
         )
         storage.make_lv(host, "blackout", _SIZE)
-        host.run(f"sed -i 's|devices: \\[|&{_DISK}, |' {CONFIG} && systemctl reload xenmoved")
         host.put("/root/compare.py", _COMPARE)
     key = pair.a.run(
         "ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/blackout && cat /root/.ssh/blackout.pub"
