@@ -15,7 +15,9 @@ from storage.descriptor import reason
 from storage.errors import StorageError, VolumeError, VolumeInUse, VolumeNotFound
 
 PASSING_USE_SECONDS: Final = 0.5
-"""How long to wait for somebody who has a volume for a moment, as udev and usage probes do."""
+"""How long to wait for somebody who has a volume for a moment, as probes for its use do."""
+PROBE_SECONDS: Final = 10.0
+"""How long to wait for udev, which reads a device to tell what it holds, on a busy disk slowly."""
 
 
 def open_path(path: str, flags: int, name: str) -> int:
@@ -58,14 +60,17 @@ def patiently(attempt: Callable[[], int], path: str) -> int:
     """Repeat an attempt to open while it fails for a use that may pass in a moment.
 
     Raises what the attempt raises: at once when the kernel itself holds the device, as with a
-    mount, else after `PASSING_USE_SECONDS`.
+    mount, after `PROBE_SECONDS` in any case, and `PASSING_USE_SECONDS` after udev's looking at it.
     """
-    deadline = time.monotonic() + PASSING_USE_SECONDS
+    began = probed = time.monotonic()
     while True:
         try:
             return attempt()
         except VolumeInUse:
-            if time.monotonic() > deadline or usage.held(path) is not None:
+            now = time.monotonic()
+            probed = now if usage.probed(path) else probed
+            deadline = min(began + PROBE_SECONDS, probed + PASSING_USE_SECONDS)
+            if now > deadline or usage.held(path) is not None:
                 raise
             time.sleep(0.02)
 

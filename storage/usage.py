@@ -57,23 +57,38 @@ def locked(path: str | os.PathLike[str]) -> str | None:
     File systems that number their devices differently for stat and for locks (btrfs) hide them:
     take None as "none seen".
     """
+    for holder, command in _lockers(path):
+        if holder <= 0:  # open file description locks, and holders in other pid namespaces
+            return "locked by another process"
+        if not _is_udev(command):
+            return f"locked by process {holder}" + (f" ({command})" if command else "")
+    return None
+
+
+def probed(path: str | os.PathLike[str]) -> bool:
+    """Whether udev has a lock on the path, as it does while it looks what a device holds.
+
+    It looks at each that is new, and at each that somebody has closed who could write to it.
+    """
+    return any(_is_udev(command) for _, command in _lockers(path))
+
+
+def _is_udev(command: str) -> bool:
+    return "udev" in command
+
+
+def _lockers(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Yield processes that lock the path, with their names; 0 or less where none is told."""
     status = _stat(path)
     if status is None:
-        return None
+        return
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for line in _lines(PROC / "locks"):
         # "1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF"; waiting locks have "->" at the front.
         fields = line.split()
-        if len(fields) < 6 or fields[1] not in ("FLOCK", "POSIX", "OFDLCK") or fields[5] != device:
-            continue
-        holder = int(fields[4])
-        if holder <= 0:  # open file description locks, and holders in other pid namespaces
-            return "locked by another process"
-        command = "".join(_lines(PROC / str(holder) / "comm"))
-        if "udev" in command:  # it locks each new or changed device for the moment of its probe
-            continue
-        return f"locked by process {holder}" + (f" ({command})" if command else "")
-    return None
+        if len(fields) >= 6 and fields[1] in ("FLOCK", "POSIX", "OFDLCK") and fields[5] == device:
+            holder = int(fields[4])
+            yield holder, "".join(_lines(PROC / str(holder) / "comm")) if holder > 0 else ""
 
 
 def writer(path: str | os.PathLike[str]) -> str | None:
