@@ -211,10 +211,11 @@ def test_each_write_is_reported_after_its_end(data: st.DataObject, bio: bool) ->
 
     log = WriteLog(SIZE, 0)
     read_to = [-1] * CPUS
+    until = -1
     asked = data.draw(st.lists(st.integers(0, 2500), max_size=5))
     for begins in (*sorted(asked), 3000, 3100, 3200):
         batch = Batch()
-        until = begins
+        until = max(until, begins)  # none begins before the one before it has ended
         for cpu in range(CPUS):
             until += data.draw(st.integers(0, 100))
             for time, where, kind, sectors in events:
