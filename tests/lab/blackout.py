@@ -25,7 +25,7 @@ from typing import Final
 
 from tests.lab import image, moving, storage
 from tests.lab.errors import LabError
-from tests.lab.guests import Guest
+from tests.lab.guests import Guest, writing
 from tests.lab.pair import Pair, booted, say
 
 _SIZE: Final = 1024  # MiB
@@ -132,14 +132,8 @@ def fresh_guest(pair: Pair) -> Guest:
     pair.tidy()
     pair.each(lambda host: host.run(f"blkdiscard -z {_DISK}"))
     pair.a.run(f"mkfs.ext4 -q -F {_DISK}")
-    guest = Guest(
-        name="small",
-        memory=128,
-        initrd="guest-small.initrd",
-        extra=f"console=hvc0 quiet mitigations=off address={_ADDRESS}/24",
-        disks=(f"phy:{_DISK},xvda,w",),
-        mac="00:16:3e:77:00:03",
-    )
+    disks = (f"phy:{_DISK},xvda,w",)
+    guest = writing("small", disks, "00:16:3e:77:00:03", options=f"address={_ADDRESS}/24")
     guest.create(pair.a)
     guest.await_writes(pair.a, 0)
     return guest

@@ -37,6 +37,16 @@ class Guest:
         """The path of its configuration file on a host."""
         return f"/etc/xen/{self.name}.cfg"
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of its disks on the host that it was made for."""
+        return tuple(disk.removeprefix("phy:").partition(",")[0] for disk in self.disks)
+
+    @property
+    def volumes(self) -> tuple[str, ...]:
+        """The names of its disks in their pools."""
+        return tuple(path.rpartition("/")[2] for path in self.paths)
+
     def config_text(self) -> str:
         """Its configuration file."""
         disks = "".join(f"    {disk!r},\n" for disk in self.disks)
@@ -112,32 +122,32 @@ class Guest:
             time.sleep(1)
 
 
+def writing(name: str, disks: tuple[str, ...], mac: str, *, options: str = "") -> Guest:
+    """A guest that needs ext4 on its first disk; `options` are those of `guest/init`."""
+    return Guest(
+        name=name,
+        memory=128,
+        initrd="guest-small.initrd",
+        extra=f"console=hvc0 quiet mitigations=off {options}".rstrip(),
+        disks=disks,
+        mac=mac,
+    )
+
+
 def small(host: Host) -> Guest:
     """The small guest, with its disks on a host: ext4 on a logical volume, and an image file."""
     image = storage.make_image(host, "small-data", 32)
     host.run(f"mkfs.ext4 -q -F /dev/{storage.GROUP}/small-root")
-    return Guest(
-        name="small",
-        memory=128,
-        initrd="guest-small.initrd",
-        extra="console=hvc0 quiet mitigations=off",
-        disks=(f"phy:/dev/{storage.GROUP}/small-root,xvda,w", f"{image},raw,xvdb,w"),
-        mac="00:16:3e:77:00:01",
-    )
+    disks = (f"phy:/dev/{storage.GROUP}/small-root,xvda,w", f"{image},raw,xvdb,w")
+    return writing("small", disks, "00:16:3e:77:00:01")
 
 
 def on_all_kinds(host: Host) -> Guest:
     """A guest with a disk of each kind, none of which it fills: ext4 on the first one."""
     paths = [storage.make(host, kind, f"kinds-{kind}", 64) for kind in storage.KINDS]
     host.run(f"mkfs.ext4 -q -F {paths[0]}")
-    return Guest(
-        name="kinds",
-        memory=128,
-        initrd="guest-small.initrd",
-        extra="console=hvc0 quiet mitigations=off written=8",
-        disks=tuple(f"{path},raw,xvd{chr(ord('a') + i)},w" for i, path in enumerate(paths)),
-        mac="00:16:3e:77:00:04",
-    )
+    disks = tuple(f"{path},raw,xvd{letter},w" for path, letter in zip(paths, "abcd", strict=True))
+    return writing("kinds", disks, "00:16:3e:77:00:04", options="written=8")
 
 
 def on_zvols(host: Host) -> Guest:
@@ -147,14 +157,8 @@ def on_zvols(host: Host) -> Guest:
         for part, size in (("root", 64), ("data", 32))
     )
     host.run(f"mkfs.ext4 -q -F {root}")
-    return Guest(
-        name="zvols",
-        memory=128,
-        initrd="guest-small.initrd",
-        extra="console=hvc0 quiet mitigations=off",
-        disks=(f"phy:{root},xvda,w", f"phy:{data},xvdb,w"),
-        mac="00:16:3e:77:00:03",
-    )
+    disks = (f"phy:{root},xvda,w", f"phy:{data},xvdb,w")
+    return writing("zvols", disks, "00:16:3e:77:00:03")
 
 
 def debian(host: Host) -> Guest:

@@ -36,33 +36,35 @@ def prepare(host: Host) -> None:
 
 def make_lv(host: Host, name: str, mebibytes: int) -> str:
     """Make a volume, of zeros, and return its path."""
-    path = f"/dev/{GROUP}/{name}"
+    path = path_of("plain", name)
     host.run(f"lvcreate -q -y -Wy -Zy -L {mebibytes}M -n {name} {GROUP} && blkdiscard -z {path}")
     return path
 
 
+def make_thin(host: Host, name: str, mebibytes: int) -> str:
+    """Make a thin volume and return its path."""
+    host.run(f"lvcreate -q -y -V {mebibytes}M --thinpool {THIN_POOL} -n {name} {GROUP}")
+    return path_of("thin", name)
+
+
 def make_image(host: Host, name: str, mebibytes: int) -> str:
     """Make a sparse image file and return its path."""
-    path = f"{IMAGES}/{name}"
+    path = path_of("images", name)
     host.run(f"truncate -s {mebibytes}M {path}")
     return path
 
 
 def make_zvol(host: Host, name: str, mebibytes: int) -> str:
     """Make a sparse zvol and return its path."""
-    path = f"/dev/zvol/{ZVOLS}/{name}"
+    path = path_of("zvols", name)
     host.run(f"zfs create -s -V {mebibytes}M {ZVOLS}/{name} && udevadm settle && test -b {path}")
     return path
 
 
 def make(host: Host, kind: str, name: str, mebibytes: int) -> str:
     """Make a volume of zeros in one of the pools `KINDS`, and return its path."""
-    if kind == "thin":
-        thin = f"-V {mebibytes}M --thinpool {THIN_POOL} -n {name} {GROUP}"
-        host.run(f"lvcreate -q -y {thin}")
-        return path_of(kind, name)
-    make_one = {"images": make_image, "plain": make_lv, "zvols": make_zvol}[kind]
-    return make_one(host, name, mebibytes)
+    makers = {"images": make_image, "plain": make_lv, "thin": make_thin, "zvols": make_zvol}
+    return makers[kind](host, name, mebibytes)
 
 
 def path_of(kind: str, name: str) -> str:

@@ -28,8 +28,7 @@ def snapshots(host: Host, volume: str) -> dict[str, str]:
 def assert_streamed(report: dict[str, Any], pair: Pair, guest: Guest) -> None:
     """Check that both disks went by zfs send, and that one snapshot, the same, is left of it."""
     assert all(volume["streamed"] for volume in report["volumes"]), report
-    for disk in guest.disks:
-        name = disk.partition(",")[0].rpartition("/")[2]
+    for name in guest.volumes:
         a, b = pair.each(lambda host, name=name: snapshots(host, name))
         assert len(a) == 1
         assert a.keys() == b.keys()
@@ -83,8 +82,7 @@ def test_from_every_kind_to_every_kind(pair: Pair) -> None:
 
 def sizes(host: Host, guest: Guest, kinds: tuple[str, ...]) -> list[int]:
     """Return the bytes that each disk of a guest takes on a host, where each is of its kind."""
-    names = [disk.partition(",")[0].rpartition("/")[2] for disk in guest.disks]
-    return [storage.allocated(host, *one) for one in zip(kinds, names, strict=True)]
+    return [storage.allocated(host, *one) for one in zip(kinds, guest.volumes, strict=True)]
 
 
 def storage_is_empty(host: Host, guest: Guest) -> bool:
@@ -98,7 +96,7 @@ def storage_is_empty(host: Host, guest: Guest) -> bool:
 def test_the_way_back_after_a_hundredth_of_4_gib_changed(pair: Pair, kind: str) -> None:
     size, name = 4096, "kinds-large"
     path = storage.make(pair.a, kind, name, size)
-    # A sixteenth is data; every fourth MiB of it is changed at the other host, as 40 pieces.
+    # A sixteenth is data; every sixth MiB of it is changed at the other host, 40 of them.
     pair.a.run(f"dd if=/dev/urandom of={path} bs=1M count=256 conv=notrunc,fsync", timeout=600)
     sync(pair.a, pair.b, path, kind)
     there = storage.path_of(kind, name)

@@ -47,22 +47,20 @@ async def claim(host: Host, path: str, owner: str, guest: str, migration: str) -
     if (located := host.pool_of(path)) is None:
         return
     pool, name = located
-    info = await asyncio.to_thread(pool.find, name)
-    identity = info.identity if info is not None else None
-    await host.journal.record_holding(Holding(pool.name, name, owner, guest, identity, migration))
+    await note(host, Holding(pool.name, name, owner, guest, migration=migration))
 
 
-async def claim_copy(host: Host, copy: Holding) -> None:
-    """Note whose data a volume is to hold that is written now; its identity is looked up.
+async def note(host: Host, holding: Holding, *, stays_retained: bool = False) -> None:
+    """Note whose data a volume holds, or is to hold; its identity is looked up.
 
-    A copy that is retained of the same owner stays so until it is in use. Raises StorageError.
+    With `stays_retained` one that is retained of the same owner stays so. Raises StorageError.
     """
-    info = await asyncio.to_thread(host.pools[copy.pool].find, copy.name)
-    before = await host.journal.holding(copy.pool, copy.name)
-    if before is not None and before.owner == copy.owner and info and is_held(before, info):
-        copy = replace(copy, since=before.since, place=before.place)
+    info = await asyncio.to_thread(host.pools[holding.pool].find, holding.name)
+    before = await host.journal.holding(holding.pool, holding.name) if stays_retained else None
+    if before is not None and before.owner == holding.owner and info and is_held(before, info):
+        holding = replace(holding, since=before.since, place=before.place)
     identity = info.identity if info is not None else None
-    await host.journal.record_holding(replace(copy, identity=identity))
+    await host.journal.record_holding(replace(holding, identity=identity))
 
 
 async def when_let_go(attempt: Callable[[], Awaitable[T]]) -> T:

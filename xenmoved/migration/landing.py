@@ -17,7 +17,7 @@ from storage.errors import StorageError, VolumeExists
 from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
-from xenmoved.migration.holdings import claim_copy, is_made, when_let_go
+from xenmoved.migration.holdings import is_made, note, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
@@ -74,7 +74,8 @@ class Landing:
         self._volumes.append(volume)
         self._histories.append(pool.history(placement.name))
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
-        await claim_copy(self._host, copy)
+        # A copy that is retained is so until it is in use.
+        await note(self._host, copy, stays_retained=not placement.fresh)
         shown = f"{placement.pool}:{placement.name}"
         self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
 
