@@ -168,7 +168,7 @@ def test_only_what_is_missing_is_sent_after_an_interruption(hosts: Hosts, broken
         arrived[at : at + BLOCK] != original[at : at + BLOCK]
         for at in range(0, len(original), BLOCK)
     )
-    assert 0 < missing < 192
+    assert 0 < missing < 256, "some of what was sent was written, the rest was on its way"
 
     # The target notices the end of a connection by itself; until then the volume is in use.
     wait_until(lambda: _is_free(copy), f"{b.name} to let go of the volume")
