@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # Much of the time of a test is waiting: more workers than processors are of use.
-WORKERS ?= 4
+WORKERS ?= 6
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
 # Where 'make install' puts the program.
