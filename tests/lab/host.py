@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from uuid import NAMESPACE_DNS, uuid5
 
 from tests.lab import cable, qmp
 from tests.lab.errors import HostError, LabError
@@ -96,7 +97,10 @@ class Host:
             )
 
     def _command(self, image: HostImage, port: int) -> list[str]:
-        linux = f"{image.kernel} {_LINUX_OPTIONS} systemd.hostname={self.name}"
+        # Of one image: with one machine id, their bridges would also have one MAC address.
+        machine = uuid5(NAMESPACE_DNS, self.name).hex
+        own = f"systemd.hostname={self.name} systemd.machine_id={machine}"
+        linux = f"{image.kernel} {_LINUX_OPTIONS} {own}"
         command = ["qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config"]
         command += ["-accel", acceleration(), "-cpu", "Westmere,-vmx", "-smp", "1"]
         command += [

@@ -219,6 +219,39 @@ async def test_segments_come_in_order_with_their_fingerprints():
     await whole(buffers, 3)
 
 
+async def test_what_lies_about_is_read_in_few_changes_of_threads():
+    """One block of each segment, holes between them, as a guest's writes are."""
+    volume = SlowVolume(200, delay=0)
+    scattered = [
+        Segment(number * SEGMENT_SIZE + at, length, hole=hole)
+        for number in range(200)
+        for at, length, hole in ((0, BLOCK_SIZE, False), (BLOCK_SIZE, SEGMENT_SIZE // 2, True))
+    ]
+    buffers = WatchedBuffers(3, volume)
+    reads = 0
+    async with DeviceThreads("disk", 2) as threads:
+        submit = threads.submit
+
+        def counted(work, *args):
+            nonlocal reads
+            reads += 1
+            return submit(work, *args)
+
+        threads.submit = counted
+        seen = []
+        async for examined in examine(volume, iter(scattered), threads, buffers):
+            seen.append(examined.segment)
+            if not examined.segment.hole:
+                mark = examined.segment.offset // SEGMENT_SIZE % 251 + 1
+                assert examined.data[0] == mark
+                assert len(examined.data) == BLOCK_SIZE
+            assert examined.fingerprints == fingerprints(examined.data)
+    assert seen == scattered
+    assert reads < 20
+    assert volume.trouble == []
+    await whole(buffers, 3)
+
+
 async def test_many_volumes_share_few_buffers_without_waiting_for_each_other_for_ever():
     volumes = [SlowVolume(6, 0.001) for _ in range(6)]
     buffers = Buffers(2)

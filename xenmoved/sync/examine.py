@@ -12,7 +12,7 @@ from typing import Final
 from protocol.fingerprints import fingerprints
 from storage.buffers import AlignedBuffer
 from storage.contracts import Volume
-from xenmoved.sync.devices import Buffers, DeviceThreads, wait_through
+from xenmoved.sync.devices import SEGMENT_SIZE, Buffers, DeviceThreads, wait_through
 from xenmoved.sync.segments import Segment
 
 _DEPTH: Final = 4
@@ -28,80 +28,83 @@ class Examined:
     fingerprints: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Reading:
-    segment: Segment
+    """Segments that a thread reads into a buffer, one after the other."""
+
     buffer: AlignedBuffer
-    fingerprints: asyncio.Future[bytes]
+    found: asyncio.Future[list[Examined]]
 
 
 async def examine(
     volume: Volume, segments: Iterator[Segment], threads: DeviceThreads, buffers: Buffers
 ) -> AsyncGenerator[Examined, None]:
-    """Yield every segment, read and fingerprinted in threads, a few segments ahead.
+    """Yield every segment, read and fingerprinted in threads, a few buffers ahead.
 
     What is yielded is valid until the next one is asked for. Use with `contextlib.aclosing`, so
     that buffers are given back as soon as the user stops. Raises StorageError.
     """
-    ahead: deque[Segment | _Reading] = deque()
-    source = _in_batches(segments, threads)
-    upcoming = await anext(source, None)
+    ahead: deque[_Reading] = deque()
+    stretches = _stretches(segments, threads)
+    upcoming = await anext(stretches, None)
     try:
         while upcoming is not None or ahead:
             while upcoming is not None and len(ahead) < _DEPTH:
-                reading = await _begin(volume, upcoming, threads, buffers, wait=not ahead)
-                if reading is None:
+                # Whoever holds buffers must never wait for another one: all might.
+                buffer = buffers.try_acquire() if ahead else await buffers.acquire()
+                if buffer is None:
                     break
-                ahead.append(reading)
-                upcoming = await anext(source, None)
-            match ahead[0]:
-                case _Reading(segment, buffer, found):
-                    await asyncio.wait([found])  # unlike a plain await, leaves it be if cancelled
-                    yield Examined(segment, buffer.view[: segment.length], found.result())
-                    buffers.release(buffer)
-                case Segment() as hole:
-                    yield Examined(hole, memoryview(b""), b"")
-            ahead.popleft()
+                found = threads.submit(_read, volume, upcoming, buffer.view)
+                ahead.append(_Reading(buffer, found))
+                upcoming = await anext(stretches, None)
+            await asyncio.wait([ahead[0].found])  # unlike a plain await, leaves it be if cancelled
+            for examined in ahead[0].found.result():
+                yield examined
+            buffers.release(ahead.popleft().buffer)
     finally:
         if ahead:
             await wait_through(_give_back(ahead, buffers))
 
 
-async def _give_back(ahead: deque[Segment | _Reading], buffers: Buffers) -> None:
+async def _give_back(ahead: deque[_Reading], buffers: Buffers) -> None:
     """Release the buffers of what is left, each when its thread is done with it."""
     for left in ahead:
-        if isinstance(left, _Reading):
-            await asyncio.wait([left.fingerprints])
-            if not left.fingerprints.cancelled():
-                left.fingerprints.exception()  # retrieved: it was another one that ended the work
-            buffers.release(left.buffer)
+        await asyncio.wait([left.found])
+        if not left.found.cancelled():
+            left.found.exception()  # retrieved: it was another one that ended the work
+        buffers.release(left.buffer)
 
 
-async def _begin(
-    volume: Volume, segment: Segment, threads: DeviceThreads, buffers: Buffers, *, wait: bool
-) -> Segment | _Reading | None:
-    """Start to read a segment; None when no buffer is free and the caller has some to finish.
-
-    Whoever holds buffers must never wait for another one: all might.
-    """
-    if segment.hole:
-        return segment
-    buffer = await buffers.acquire() if wait else buffers.try_acquire()
-    if buffer is None:
-        return None
-    view = buffer.view[: segment.length]
-    return _Reading(segment, buffer, threads.submit(_read, volume, segment.offset, view))
+def _read(volume: Volume, segments: list[Segment], view: memoryview) -> list[Examined]:
+    examined, used = [], 0
+    for segment in segments:
+        data = view[used : used + _data_in(segment)]
+        used += len(data)
+        if data:
+            volume.read_into(segment.offset, data)
+        examined.append(Examined(segment, data, fingerprints(data)))
+    return examined
 
 
-def _read(volume: Volume, offset: int, view: memoryview) -> bytes:
-    volume.read_into(offset, view)
-    return fingerprints(view)
-
-
-async def _in_batches(
+async def _stretches(
     segments: Iterator[Segment], threads: DeviceThreads
-) -> AsyncIterator[Segment]:
-    """Yield segments that are found in a thread: finding them asks the file system."""
+) -> AsyncIterator[list[Segment]]:
+    """Yield segments in lists, the data of each of which fits a buffer.
+
+    A change of threads is dear, and what a guest has written may lie about in single blocks. They
+    are also found in a thread: that asks the file system.
+    """
     while batch := await threads.run(lambda: list(islice(segments, _BATCH))):
+        stretch: list[Segment] = []
+        size = 0
         for segment in batch:
-            yield segment
+            if stretch and size + _data_in(segment) > SEGMENT_SIZE:
+                yield stretch
+                stretch, size = [], 0
+            stretch.append(segment)
+            size += _data_in(segment)
+        yield stretch
+
+
+def _data_in(segment: Segment) -> int:
+    return 0 if segment.hole else segment.length
