@@ -202,12 +202,19 @@ def segments_of(volume, hole_every=0):
         yield Segment(number * SEGMENT_SIZE, SEGMENT_SIZE, hole=hole)
 
 
+async def one_by_one(*arguments):
+    async with aclosing(examine(*arguments)) as reading:
+        async for stretch in reading:
+            for examined in stretch:
+                yield examined
+
+
 async def test_segments_come_in_order_with_their_fingerprints():
     volume = SlowVolume(12)
     buffers = WatchedBuffers(3, volume)
     seen = []
     async with DeviceThreads("disk", 3) as threads:
-        async for examined in examine(volume, segments_of(volume, 4), threads, buffers):
+        async for examined in one_by_one(volume, segments_of(volume, 4), threads, buffers):
             seen.append(examined.segment.offset // SEGMENT_SIZE)
             if examined.segment.hole:
                 assert (len(examined.data), examined.fingerprints) == (0, b"")
@@ -239,7 +246,7 @@ async def test_what_lies_about_is_read_in_few_changes_of_threads():
 
         threads.submit = counted
         seen = []
-        async for examined in examine(volume, iter(scattered), threads, buffers):
+        async for examined in one_by_one(volume, iter(scattered), threads, buffers):
             seen.append(examined.segment)
             if not examined.segment.hole:
                 mark = examined.segment.offset // SEGMENT_SIZE % 251 + 1
@@ -258,7 +265,8 @@ async def test_many_volumes_share_few_buffers_without_waiting_for_each_other_for
 
     async def read(volume):
         async with DeviceThreads("disk", 2) as threads:
-            return [e.segment async for e in examine(volume, segments_of(volume), threads, buffers)]
+            reading = one_by_one(volume, segments_of(volume), threads, buffers)
+            return [examined.segment async for examined in reading]
 
     async with asyncio.timeout(10):
         found = await asyncio.gather(*(read(volume) for volume in volumes))
@@ -272,7 +280,8 @@ async def test_a_read_error_comes_in_its_turn_and_gives_everything_back():
     seen = []
     async with DeviceThreads("disk", 2) as threads:
         with pytest.raises(VolumeError, match="read failed"):
-            async with aclosing(examine(volume, segments_of(volume), threads, buffers)) as reading:
+            reading = one_by_one(volume, segments_of(volume), threads, buffers)
+            async with aclosing(reading):
                 async for examined in reading:
                     seen.append(examined.segment.offset // SEGMENT_SIZE)
         assert seen == [0, 1, 2]

@@ -222,6 +222,7 @@ class OutboundMigration:
                 frame = encode_memory(view[start : start + MAX_PAYLOAD])
                 await self._transfer.limiter.take(len(frame))
                 await channel.send(frame)
+                await asyncio.sleep(0)  # a turn for the disks, which are to stay close
             size += len(view)
             self._job.memory_sent = size
         channel.finish()

@@ -38,11 +38,12 @@ class _Reading:
 
 async def examine(
     volume: Volume, segments: Iterator[Segment], threads: DeviceThreads, buffers: Buffers
-) -> AsyncGenerator[Examined, None]:
-    """Yield every segment, read and fingerprinted in threads, a few buffers ahead.
+) -> AsyncGenerator[list[Examined], None]:
+    """Yield all segments, read and fingerprinted in threads, a few buffers ahead.
 
-    What is yielded is valid until the next one is asked for. Use with `contextlib.aclosing`, so
-    that buffers are given back as soon as the user stops. Raises StorageError.
+    Those come together whose data fits a buffer. What is yielded is valid until more is asked for.
+    Use with `contextlib.aclosing`, so that buffers are given back as soon as the user stops. Raises
+    StorageError.
     """
     ahead: deque[_Reading] = deque()
     stretches = _stretches(segments, threads)
@@ -58,8 +59,7 @@ async def examine(
                 ahead.append(_Reading(buffer, found))
                 upcoming = await anext(stretches, None)
             await asyncio.wait([ahead[0].found])  # unlike a plain await, leaves it be if cancelled
-            for examined in ahead[0].found.result():
-                yield examined
+            yield ahead[0].found.result()
             buffers.release(ahead.popleft().buffer)
     finally:
         if ahead:

@@ -44,6 +44,19 @@ class SyncTools:
     index_folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one frame carries."""
+
+    offset: int
+    data: memoryview
+    fingerprints: bytes
+
+    @property
+    def blocks(self) -> int:
+        return len(self.fingerprints) // HASH_SIZE
+
+
 class VolumeSource:
     """The sending end of one volume over all rounds of a copy.
 
@@ -136,17 +149,14 @@ class VolumeSource:
         sent = self._channel.sent_bytes
         reading = examine(self._volume, segments, self._threads, self._tools.buffers)
         async with aclosing(reading):
-            async for examined in reading:
-                segment = examined.segment
-                await self._covered(segment.end)
+            async for stretch in reading:
+                await self._covered(stretch[-1].segment.end)
                 if verify:
-                    self._check(examined)
-                    progress.same += segment.blocks
-                elif segment.hole:
-                    await self._update_hole(segment, progress)
+                    self._check(stretch)
+                    progress.same += sum(examined.segment.blocks for examined in stretch)
                 else:
-                    await self._update_data(examined, progress)
-                progress.examined += segment.length
+                    await self._update(stretch, progress)
+                progress.examined += sum(examined.segment.length for examined in stretch)
                 progress.seconds = monotonic() - progress.started
                 progress.wire_bytes = self._channel.sent_bytes - sent
 
@@ -179,20 +189,32 @@ class VolumeSource:
             async with self._coverage:
                 await self._coverage.wait_for(lambda: self._sender.covered >= end)
 
-    async def _update_data(self, examined: Examined, progress: RoundProgress) -> None:
+    async def _update(self, stretch: list[Examined], progress: RoundProgress) -> None:
+        pieces: list[_Piece] = []
+        for examined in stretch:
+            if examined.segment.hole:
+                await self._update_hole(examined.segment, progress)
+            else:
+                pieces += await self._update_data(examined, progress)
+        await self._send_data(pieces, progress)
+
+    async def _update_data(self, examined: Examined, progress: RoundProgress) -> list[_Piece]:
+        """Send what has become zero; return what differs."""
         segment = examined.segment
         known = self._index.get(segment.first_block, segment.blocks)
         if examined.fingerprints == known:
             progress.same += segment.blocks
-            return
+            return []
+        pieces: list[_Piece] = []
         for start, count, kind in _runs(examined.fingerprints, known):
             if kind == "same":
                 progress.same += count
             elif kind == "zero":
                 await self._send_zero(segment.first_block + start, count, progress)
             else:
-                await self._send_data(examined, start, count, progress)
+                pieces += _pieces(examined, start, count)
         self._index.put(segment.first_block, examined.fingerprints)
+        return pieces
 
     async def _update_hole(self, segment: Segment, progress: RoundProgress) -> None:
         zeroed = 0
@@ -209,41 +231,51 @@ class VolumeSource:
         progress.zero += count
         progress.zero_bytes += length
 
-    async def _send_data(
-        self, examined: Examined, start: int, count: int, progress: RoundProgress
-    ) -> None:
-        for first in range(start, start + count, _BLOCKS_IN_FRAME):
-            blocks = min(_BLOCKS_IN_FRAME, start + count - first)
-            data = examined.data[first * BLOCK_SIZE : (first + blocks) * BLOCK_SIZE]
-            hashes = examined.fingerprints[first * HASH_SIZE : (first + blocks) * HASH_SIZE]
-            packed = None
-            if self._compressor.active:
-                packed = await self._threads.run(self._compressor.pack, data)
-            offset = examined.segment.offset + first * BLOCK_SIZE
-            frame = self._sender.data(offset, data, hashes, packed)
+    async def _send_data(self, pieces: list[_Piece], progress: RoundProgress) -> None:
+        packed: list[bytes | None] = [None] * len(pieces)
+        if self._compressor.active:
+            packed = await self._threads.run(_pack, self._compressor, pieces)
+        for piece, smaller in zip(pieces, packed, strict=True):
+            frame = self._sender.data(piece.offset, piece.data, piece.fingerprints, smaller)
             began = monotonic()
             await self._send(frame)
             self._compressor.observe(len(frame), monotonic() - began)
-            progress.diff += blocks
-            progress.data_bytes += len(data)
+            progress.diff += piece.blocks
+            progress.data_bytes += len(piece.data)
 
-    def _check(self, examined: Examined) -> None:
-        segment = examined.segment
-        if segment.hole:
-            wrong = next(self._index.nonzero_runs(segment.first_block, segment.blocks), None)
-        else:
-            known = self._index.get(segment.first_block, segment.blocks)
-            differing = (run for run in _runs(examined.fingerprints, known) if run[2] != "same")
-            wrong = next(((segment.first_block + s, n) for s, n, _ in differing), None)
-        if wrong is not None:
-            raise VerificationFailed(
-                f"{self._volume.name}: the target holds other bytes at offset "
-                f"{wrong[0] * BLOCK_SIZE} ({wrong[1]} blocks) than the source"
-            )
+    def _check(self, stretch: list[Examined]) -> None:
+        for examined in stretch:
+            segment = examined.segment
+            if segment.hole:
+                wrong = next(self._index.nonzero_runs(segment.first_block, segment.blocks), None)
+            else:
+                known = self._index.get(segment.first_block, segment.blocks)
+                differing = (run for run in _runs(examined.fingerprints, known) if run[2] != "same")
+                wrong = next(((segment.first_block + s, n) for s, n, _ in differing), None)
+            if wrong is not None:
+                raise VerificationFailed(
+                    f"{self._volume.name}: the target holds other bytes at offset "
+                    f"{wrong[0] * BLOCK_SIZE} ({wrong[1]} blocks) than the source"
+                )
 
     async def _send(self, data: bytes) -> None:
         await self._tools.limiter.take(len(data))
         await self._channel.send(data)
+
+
+def _pieces(examined: Examined, start: int, count: int) -> Iterator[_Piece]:
+    """Cut a run of blocks into what fits a frame."""
+    for first in range(start, start + count, _BLOCKS_IN_FRAME):
+        blocks = slice(first, min(first + _BLOCKS_IN_FRAME, start + count))
+        yield _Piece(
+            examined.segment.offset + first * BLOCK_SIZE,
+            examined.data[blocks.start * BLOCK_SIZE : blocks.stop * BLOCK_SIZE],
+            examined.fingerprints[blocks.start * HASH_SIZE : blocks.stop * HASH_SIZE],
+        )
+
+
+def _pack(compressor: Compressor, pieces: list[_Piece]) -> list[bytes | None]:
+    return [compressor.pack(piece.data) for piece in pieces]
 
 
 def _runs(ours: bytes, theirs: bytes) -> Iterator[tuple[int, int, str]]:

@@ -25,7 +25,7 @@ from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.sync.compression import unpack
 from xenmoved.sync.devices import Buffers, DeviceThreads
-from xenmoved.sync.examine import examine
+from xenmoved.sync.examine import Examined, examine
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.segments import whole_volume
 
@@ -147,16 +147,20 @@ class VolumeTarget:
         segments = whole_volume(self._volume.data_extents(), self._volume.size)
         reading = examine(self._volume, segments, self._threads, self._buffers)
         async with aclosing(reading):
-            async for examined in reading:
-                while self._receiver.credit == 0:
-                    self._credit.clear()
-                    await self._credit.wait()
-                segment = examined.segment
-                if segment.hole:
-                    frame = self._receiver.zeros(segment.offset, segment.length)
-                else:
-                    frame = self._receiver.hashes(segment.first_block, examined.fingerprints)
-                await self._channel.send(frame)
+            async for stretch in reading:
+                for examined in stretch:
+                    await self._tell(examined)
+
+    async def _tell(self, examined: Examined) -> None:
+        while self._receiver.credit == 0:
+            self._credit.clear()
+            await self._credit.wait()
+        segment = examined.segment
+        if segment.hole:
+            frame = self._receiver.zeros(segment.offset, segment.length)
+        else:
+            frame = self._receiver.hashes(segment.first_block, examined.fingerprints)
+        await self._channel.send(frame)
 
 
 def _apply(volume: Volume, changes: list[_Change]) -> list[bytes]:
