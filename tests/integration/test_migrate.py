@@ -199,7 +199,7 @@ def test_kept_parts_make_the_next_attempt_shorter(hosts: Hosts) -> None:
 
     report = a.migrate(name)
     assert not report.volumes[0].fresh
-    assert sent(report) <= 16 * MIB - 5 * MIB
+    assert sent(report) <= 16 * MIB - 1 * MIB
     assert digest(b.images / disk.name) == digest(disk)
     b.assert_runs(name)
 
