@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.lab import guests, moving, storage
+from tests.lab.disturbances import DISTURBANCES, disturb, mend
 from tests.lab.guests import Guest
-from tests.lab.host import Host
 from tests.lab.pair import Pair, say
 
 POINTS = {
@@ -18,16 +18,12 @@ POINTS = {
     "suspended": "phase final-delta",
     "after the commit was sent": "-> commit-sent",
 }
-DISTURBANCES = ("source killed", "target killed", "network cut", "pool full", "target reset")
 
 BY_DEFAULT = {
     ("network cut", "suspended"),
     ("target reset", "after the commit was sent"),
 }
 
-KILL = "kill -9 $(systemctl show -P MainPID xenmoved)"
-FILLER = f"{storage.IMAGES}/filler"
-FILL = f"fallocate -l $(df --output=avail -B1 {storage.IMAGES} | tail -1) {FILLER} || true"
 TABLE: dict[tuple[str, str], str] = {}
 _GUEST = pytest.StashKey[Guest]()
 
@@ -61,25 +57,6 @@ def guest(untidied: Pair, request: pytest.FixtureRequest) -> Guest:
     guest.await_writes(untidied.a, 0)
     request.config.stash[_GUEST] = guest
     return guest
-
-
-def disturb(pair: Pair, what: str, source: Host, target: Host) -> None:
-    """Do it, now."""
-    deeds: dict[str, Callable[[], object]] = {
-        "source killed": lambda: source.run(KILL),
-        "target killed": lambda: target.run(KILL),
-        "network cut": pair.cut,
-        "pool full": lambda: target.run(FILL),
-        "target reset": target.reset,
-    }
-    deeds[what]()
-
-
-def mend(pair: Pair, target: Host) -> None:
-    """Put everything right again; systemd starts daemons that were killed."""
-    pair.heal()
-    target.wait()
-    target.run(f"rm -f {FILLER}")
 
 
 @pytest.mark.parametrize(("what", "point"), list(_matrix()))
