@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,7 +23,18 @@ async def alongside(work: Coroutine[Any, Any, T], *watchers: Coroutine[Any, Any,
 
     A watcher that returns is done watching. Watchers are cancelled when the work is over. Errors
     come in an ExceptionGroup, as from a TaskGroup.
+
+    All of it is in a task of its own. Where something fails while a TaskGroup is being left, the
+    task around it stays marked as cancelled (`Task.cancelling`, CPython before 3.13), and with
+    Python 3.11.2 no timeout in that task ends as one any more: so it must not be that of the
+    caller, who has to deal with the failure.
     """
+    return await asyncio.create_task(_alongside(work, watchers))
+
+
+async def _alongside(
+    work: Coroutine[Any, Any, T], watchers: Iterable[Coroutine[Any, Any, None]]
+) -> T:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(watcher) for watcher in watchers]
         result = await work

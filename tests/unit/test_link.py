@@ -245,6 +245,26 @@ async def test_a_connection_attempt_can_be_cancelled_at_any_moment():
     assert cancelled > 100
 
 
+async def test_a_cancellation_of_long_ago_does_not_end_an_attempt():
+    """As one that a TaskGroup leaves behind when a task of it fails late."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    asyncio.current_task().cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    try:
+        with pytest.raises(PeerUnreachable):
+            await connect(
+                *("nobody", "127.0.0.1", port),
+                **{"identity": key, "pinned": key.convert_to_public()},
+                **{"timeout": 2, "keepalive": 5},
+            )
+    finally:
+        asyncio.current_task().uncancel()
+
+
 async def test_nobody_there_and_silence_are_told_apart_from_a_refusal():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

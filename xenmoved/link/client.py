@@ -82,6 +82,7 @@ async def connect(
     """
     client = _PinnedClient(pinned)
     where = f"{peer} ({address} port {port})"
+    before = _cancellations()
     try:
         connection = await asyncssh.connect(
             address,
@@ -105,7 +106,7 @@ async def connect(
             f"on {peer}, add this host: xenmovectl peer add (key: xenmovectl identity)",
         ) from None
     except (TimeoutError, OSError, asyncssh.Error) as error:
-        _heed_cancellation()
+        _heed_cancellation(before)
         if client.offered is not None and client.offered.public_data != pinned.public_data:
             raise _wrong_key(where, client.offered, pinned) from None
         reason = str(error) or f"no answer within {timeout:g} s"
@@ -114,7 +115,7 @@ async def connect(
             "check that xenmoved runs there, its address and port, and the firewall between",
         ) from None
     try:
-        _heed_cancellation()
+        _heed_cancellation(before)
     except asyncio.CancelledError:
         connection.abort()
         raise
@@ -138,13 +139,18 @@ async def fetch_host_key(address: str, port: int, timeout: float) -> asyncssh.SS
     return key
 
 
-def _heed_cancellation() -> None:
+def _cancellations() -> int:
+    """How often this task was cancelled; what was dealt with long ago may still count."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def _heed_cancellation(before: int) -> None:
     """Raise CancelledError if it came as the attempt ended: `wait_for`, in asyncssh, drops it then.
 
     Whoever tries again and again to connect could not be ended otherwise.
     """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _cancellations() > before:
         raise asyncio.CancelledError
 
 
