@@ -61,6 +61,8 @@ async def test_host_and_description(pair):
     assert (domain.name, domain.uuid, domain.kind) == ("web", pair.uuid, "pv")
     assert domain.obstacles == domain.passthrough == ()
     assert domain.disks[0].path == str(pair.image)
+    (status,) = await driver.domains()
+    assert await driver.describe_all() == [(status, domain)]
     with pytest.raises(DomainNotFound):
         await driver.describe("nobody")
     with pytest.raises(DomainNotFound):

@@ -18,7 +18,7 @@ from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
-from xenmoved.toolstack.interface import Domain, HostInfo, ToolstackError
+from xenmoved.toolstack.interface import HostInfo, ToolstackError
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,17 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
     problems: list[Problem] = []
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = {}
-    domains = await _domains(host)
+    here = await host.toolstack.describe_all()
+    domains = [domain for _, domain in here if not isinstance(domain, ToolstackError)]
     in_use = {domain.name: [disk.path for disk in domain.disks] for domain in domains}
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
         bridges = {
             nic.bridge: local_bridge(peer, guest, nic.bridge) for nic in guest.nics if nic.bridge
         }
-        problems += _guest_problems(host, info, guest, domains, arriving)
+        uuids = {status.name: "" for status, _ in here}
+        uuids |= {domain.name: domain.uuid for domain in domains}
+        problems += _guest_problems(host, info, guest, uuids, arriving)
         problems += await _bridge_problems(host, peer, bridges)
         found, shared = await look_at_shared(host, peer, guest.shared, in_use)
         problems += found
@@ -115,33 +118,27 @@ def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
     return found + [one for disk in shared if (one := denied(host, peer, disk)) is not None]
 
 
-async def _domains(host: Host) -> list[Domain]:
-    """Describe every domain; one that goes away meanwhile is left out."""
-    found = []
-    for status in await host.toolstack.domains():
-        try:
-            found.append(await host.toolstack.describe(status.name))
-        except ToolstackError:
-            continue
-    return found
-
-
 def _guest_problems(
-    host: Host, info: HostInfo, guest: GuestOffer, domains: list[Domain], arriving: Collection[str]
+    host: Host,
+    info: HostInfo,
+    guest: GuestOffer,
+    here: Mapping[str, str],
+    arriving: Collection[str],
 ) -> list[Problem]:
+    """Compare a guest with the names and uuids of those that are here, and with those that come."""
     node, name = host.config.node, guest.target_name
     found = []
     if guest.toolstack != info.toolstack:
         text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
         found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
-    for domain in domains:
-        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {domain.name}"
-        if domain.name in (name, f"{name}--incoming"):
-            text = f"{node} has a domain called {domain.name} already"
+    for other, uuid in here.items():
+        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {other}"
+        if other in (name, f"{name}--incoming"):
+            text = f"{node} has a domain called {other} already"
             hint = f"{hint}; else have this one called otherwise there: --rename NEW"
             found.append(problem("guest-exists", text, hint))
-        elif domain.uuid == guest.uuid:
-            text = f"{node} has a domain with the uuid of {guest.name}: {domain.name}"
+        elif uuid == guest.uuid:
+            text = f"{node} has a domain with the uuid of {guest.name}: {other}"
             found.append(problem("guest-exists", text, hint))
     if name in arriving:
         text = f"{name} is on its way to {node} already"

@@ -123,7 +123,8 @@ async def guest_state(host: Host, name: str) -> DomainState | None:
 
 async def guest_rows(host: Host) -> list[GuestRow]:
     """Describe every guest of this host, with why it cannot move."""
-    return [await _guest_row(host, status) for status in await host.toolstack.domains()]
+    described = await host.toolstack.describe_all()
+    return [await asyncio.to_thread(_guest_row, host, *one) for one in described]
 
 
 async def choose_mode(host: Host, guest: str) -> Mode:
@@ -226,8 +227,10 @@ async def _find_stopped(
         return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
     problems = guest_obstacles(domain, None)
     moving = {disk.path for disk in moving_disks(domain)}
-    for status in await host.toolstack.domains():
-        for disk in (await host.toolstack.describe(status.name)).disks:
+    for status, other in await host.toolstack.describe_all():
+        if isinstance(other, ToolstackError):
+            raise other
+        for disk in other.disks:
             if disk.path in moving:
                 text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
                 problems.append(problem("volume-in-use", text, f"shut {status.name} down first"))
@@ -349,15 +352,13 @@ async def _guest_offer(
     )
 
 
-async def _guest_row(host: Host, status: DomainStatus) -> GuestRow:
-    try:
-        domain = await host.toolstack.describe(status.name)
-    except ToolstackError as error:
-        obstacles: tuple[str, ...] = (str(error)[:4000],)
+def _guest_row(host: Host, status: DomainStatus, domain: Domain | ToolstackError) -> GuestRow:
+    if isinstance(domain, ToolstackError):
+        obstacles: tuple[str, ...] = (str(domain)[:4000],)
         return GuestRow(
             status.name, status.domid, "", status.memory, status.state.value, (), obstacles
         )
-    disks = [await asyncio.to_thread(_disk_row, host, disk) for disk in domain.disks]
+    disks = [_disk_row(host, disk) for disk in domain.disks]
     found = [item.text for item in guest_obstacles(domain, status.state)]
     found += [f"{domain.name}: {disk.obstacle}" for disk in disks if disk.obstacle]
     return GuestRow(

@@ -27,7 +27,7 @@ from xenmoved.journal import Holding
 from xenmoved.migration.holdings import is_held, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
-from xenmoved.toolstack.interface import DomainNotFound, ToolstackError
+from xenmoved.toolstack.interface import ToolstackError
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,9 @@ async def needs(host: Host, *, besides: str = "") -> Needs:
     """Look who needs which volumes; the job `besides` does not count. Raises ToolstackError."""
     guests: set[str] = set()
     paths: list[tuple[str, str]] = []
-    for status in await host.toolstack.domains():
-        try:
-            domain = await host.toolstack.describe(status.name)
-        except DomainNotFound:
-            continue
+    for _, domain in await host.toolstack.describe_all():
+        if isinstance(domain, ToolstackError):
+            raise domain
         guests |= {domain.name, domain.uuid}
         paths += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
     texts = await host.toolstack.configurations()

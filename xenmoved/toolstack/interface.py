@@ -228,6 +228,9 @@ class Toolstack(Protocol):
     async def describe(self, name: str) -> Domain:
         """Describe a domain. Raises DomainNotFound."""
 
+    async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
+        """Every domain but dom0 with its description, or with why it cannot be described."""
+
     async def bridges(self) -> set[str]:
         """Names of the network bridges that exist on this host."""
 

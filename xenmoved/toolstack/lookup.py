@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.domains import parse_table
 from xenmoved.toolstack.interface import (
+    Domain,
     DomainNotFound,
     DomainState,
     DomainStatus,
@@ -46,6 +48,22 @@ class Lookup:
         found = await self.find(name)
         if found is None:
             raise DomainNotFound(f"there is no domain {name} on this host.")
+        return found
+
+    async def describe_all(
+        self,
+        known: Callable[[DomainStatus], Domain | None],
+        describe: Callable[[str], Awaitable[Domain]],
+    ) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
+        """Describe every domain but dom0: by what is `known` of it, else by asking for it alone."""
+        found: list[tuple[DomainStatus, Domain | ToolstackError]] = []
+        for status in await self.all():
+            try:
+                found.append((status, known(status) or await describe(status.name)))
+            except DomainNotFound:
+                continue  # it has gone away meanwhile
+            except ToolstackError as error:
+                found.append((status, error))
         return found
 
     async def unpause(self, domain: DomainStatus) -> None:

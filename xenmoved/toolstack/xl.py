@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -95,9 +96,24 @@ class XlToolstack:
 
     async def describe(self, name: str) -> Domain:
         """Describe a domain. Raises DomainNotFound."""
-        entry = await self._entry(name)
-        described = dataclasses.replace(parse_domain(entry), name=name)
-        return dataclasses.replace(described, obstacles=self._obstacles(described, entry))
+        return self._described(name, await self._entry(name))
+
+    async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
+        """Every domain but dom0 with its description, or with why it cannot be described."""
+        entries: dict[object, Mapping[str, object]] = {}
+        with contextlib.suppress(ToolstackError):  # then each is asked for by itself
+            result = await self._commands.run("list", "-l")
+            entries = {entry.get("domid"): entry for entry in load_list(result.stdout)}
+
+        def known(status: DomainStatus) -> Domain | None:
+            entry = entries.get(status.domid)
+            return self._described(status.name, entry) if entry is not None else None
+
+        return await self._lookup.describe_all(known, self.describe)
+
+    def _described(self, name: str, entry: Mapping[str, object]) -> Domain:
+        domain = dataclasses.replace(parse_domain(entry), name=name)
+        return dataclasses.replace(domain, obstacles=self._obstacles(domain, entry))
 
     async def _entry(self, name: str) -> Mapping[str, object]:
         """Return what `xl list -l` has of a domain. Raises DomainNotFound."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import Sequence
@@ -70,8 +71,26 @@ class XmToolstack:
         ]
         if len(found) != 1:
             raise ToolstackError(f"expected one domain {name} from `xm list -l`.")
-        domain = dataclasses.replace(parse_xm_domain(found[0]), domid=status.domid)
-        return dataclasses.replace(domain, obstacles=self._obstacles(domain, found[0]))
+        return self._described(status, found[0])
+
+    async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
+        """Every domain but dom0 with its description, or with why it cannot be described."""
+        expressions: dict[object, Sexpr] = {}
+        with contextlib.suppress(ToolstackError):  # then each is asked for by itself
+            result = await self._commands.run("list", "-l")
+            for expression in parse_all(result.stdout):
+                if name_of(expression) == "domain":
+                    expressions[child_value(expression, "name")] = expression
+
+        def known(status: DomainStatus) -> Domain | None:
+            expression = expressions.get(status.name)
+            return self._described(status, expression) if expression is not None else None
+
+        return await self._lookup.describe_all(known, self.describe)
+
+    def _described(self, status: DomainStatus, expression: Sexpr) -> Domain:
+        domain = dataclasses.replace(parse_xm_domain(expression), domid=status.domid)
+        return dataclasses.replace(domain, obstacles=self._obstacles(domain, expression))
 
     def _obstacles(self, domain: Domain, expression: Sexpr) -> tuple[str, ...]:
         """Find what a host like this one would refuse to receive, passthrough aside."""
