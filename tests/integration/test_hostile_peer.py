@@ -121,7 +121,7 @@ class Target:
         """Wait until nothing is left."""
         deadline = time.monotonic() + timeout
         while any((left := await asyncio.to_thread(self.left)).values()):
-            assert time.monotonic() < deadline, left
+            assert time.monotonic() < deadline, (left, self.host.log()[-4000:])
             await asyncio.sleep(0.05)
 
     @contextlib.asynccontextmanager

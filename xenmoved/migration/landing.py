@@ -19,7 +19,7 @@ from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
 from xenmoved.migration.holdings import is_made, note, when_let_go
 from xenmoved.migration.host import Host
-from xenmoved.sync.devices import DeviceThreads
+from xenmoved.sync.devices import DeviceThreads, wait_through
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.stream_target import StreamTarget
 from xenmoved.sync.target import VolumeTarget
@@ -159,10 +159,15 @@ class Landing:
         return all(end.idle for end in ends) and any(end.rounds for end in ends)
 
     async def _close_volumes(self) -> None:
+        """Close them all, even if this is cancelled: one that stays open stays locked."""
         volumes, self._volumes = self._volumes, []
-        for volume in volumes:
-            with suppress(StorageError):
-                await asyncio.to_thread(volume.close)
+        await wait_through(_close(volumes))
+
+
+async def _close(volumes: Sequence[Volume]) -> None:
+    for volume in volumes:
+        with suppress(StorageError):
+            await asyncio.to_thread(volume.close)
 
 
 class _Sized:
