@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,3 +41,24 @@ async def _alongside(
         for task in tasks:
             task.cancel()
     return result
+
+
+def retrieve(future: asyncio.Future[T]) -> None:
+    """Keep asyncio from complaining of a failure that nobody awaits: the first one is told."""
+    if not future.cancelled():
+        future.exception()
+
+
+async def wait_through(awaitable: Awaitable[T]) -> T:
+    """Await something that must not be left behind: a cancellation shows only when it is over."""
+    future = asyncio.ensure_future(awaitable)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        retrieve(future)
+        raise cancelled
+    return future.result()

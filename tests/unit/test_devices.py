@@ -11,9 +11,10 @@ import pytest
 from protocol.fingerprints import fingerprints
 from protocol.messages import BLOCK_SIZE
 from storage.errors import VolumeError
-from xenmoved.sync.devices import SEGMENT_SIZE, Buffers, DeviceThreads, wait_through
+from xenmoved.sync.devices import SEGMENT_SIZE, Buffers, DeviceThreads
 from xenmoved.sync.examine import examine
 from xenmoved.sync.segments import Segment
+from xenmoved.tasks import wait_through
 
 
 async def whole(buffers, count):

@@ -21,11 +21,12 @@ from xenmoved.migration.offers import Sending
 from xenmoved.migration.rounds import Outlook, outlook, send_rate
 from xenmoved.problems import JobError, problem
 from xenmoved.sync.compression import Compression, Compressor
-from xenmoved.sync.devices import DeviceThreads, wait_through
+from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.source import SyncTools, VolumeSource
 from xenmoved.sync.stream_source import StreamSource
+from xenmoved.tasks import wait_through
 
 _WORTH_A_STREAM: Final = 4 << 20
 """Bytes that a guest has to write for a stream of them, which costs a snapshot and two commands."""

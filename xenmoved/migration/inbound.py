@@ -30,8 +30,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
 from xenmoved.migration.verdicts import ended_with_host, verdict
 from xenmoved.problems import JobError, problem
-from xenmoved.sync.devices import wait_through
-from xenmoved.tasks import within
+from xenmoved.tasks import wait_through, within
 from xenmoved.toolstack.interface import (
     Arrival,
     IncomingImage,

@@ -19,10 +19,11 @@ from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
 from xenmoved.migration.holdings import is_made, note, when_let_go
 from xenmoved.migration.host import Host
-from xenmoved.sync.devices import DeviceThreads, wait_through
+from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.stream_target import StreamTarget
 from xenmoved.sync.target import VolumeTarget
+from xenmoved.tasks import wait_through
 
 log = logging.getLogger(__name__)
 

@@ -48,8 +48,7 @@ from xenmoved.migration.dialogue import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.problems import Refused, is_expected, problems_of
-from xenmoved.sync.devices import wait_through
-from xenmoved.tasks import alongside
+from xenmoved.tasks import alongside, wait_through
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from storage.buffers import AlignedBuffer, BufferPool
+from xenmoved.tasks import retrieve, wait_through
 
 T = TypeVar("T")
 
@@ -89,30 +90,9 @@ class DeviceThreads:
     def submit(self, work: Callable[..., T], *args: object) -> asyncio.Future[T]:
         """Start `work` in a thread. What it uses must live until the context is left."""
         future = asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
-        future.add_done_callback(_retrieve)
+        future.add_done_callback(retrieve)
         return future
 
     async def run(self, work: Callable[..., T], *args: object) -> T:
         """Run `work` in a thread and return its result."""
         return await self.submit(work, *args)
-
-
-def _retrieve(future: asyncio.Future[T]) -> None:
-    """Keep asyncio from complaining of a failure that nobody awaits: the first one is told."""
-    if not future.cancelled():
-        future.exception()
-
-
-async def wait_through(awaitable: Awaitable[T]) -> T:
-    """Await something that must not be left behind: a cancellation shows only when it is over."""
-    future = asyncio.ensure_future(awaitable)
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        _retrieve(future)
-        raise cancelled
-    return future.result()

@@ -12,8 +12,9 @@ from typing import Final
 from protocol.fingerprints import fingerprints
 from storage.buffers import AlignedBuffer
 from storage.contracts import Volume
-from xenmoved.sync.devices import SEGMENT_SIZE, Buffers, DeviceThreads, wait_through
+from xenmoved.sync.devices import SEGMENT_SIZE, Buffers, DeviceThreads
 from xenmoved.sync.segments import Segment
+from xenmoved.tasks import retrieve, wait_through
 
 _DEPTH: Final = 4
 _BATCH: Final = 256
@@ -70,8 +71,7 @@ async def _give_back(ahead: deque[_Reading], buffers: Buffers) -> None:
     """Release the buffers of what is left, each when its thread is done with it."""
     for left in ahead:
         await asyncio.wait([left.found])
-        if not left.found.cancelled():
-            left.found.exception()  # retrieved: it was another one that ended the work
+        retrieve(left.found)  # it was another one that ended the work
         buffers.release(left.buffer)
 
 

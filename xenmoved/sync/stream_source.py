@@ -16,10 +16,11 @@ from storage.pipes import Outflow
 from storage.zfs_history import History, ResumePoint, Snapshot, own_name
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
-from xenmoved.sync.devices import DeviceThreads, wait_through
+from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.snapshots import MOST_PASSED, guid_text
+from xenmoved.tasks import wait_through
 
 T = TypeVar("T", StreamTerms, StreamReceipt)
 

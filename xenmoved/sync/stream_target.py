@@ -18,9 +18,10 @@ from storage.zfs_history import History, ResumePoint, Snapshot, own_name
 from storage.zfs_stream import HEAD_SIZE, read_head
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
-from xenmoved.sync.devices import DeviceThreads, wait_through
+from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.snapshots import MOST_PASSED, guid_text
+from xenmoved.tasks import wait_through
 
 log = logging.getLogger(__name__)
 

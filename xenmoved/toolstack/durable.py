@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from xenmoved.tasks import wait_through
 from xenmoved.toolstack.interface import ToolstackError
 
 T = TypeVar("T")
@@ -75,14 +76,7 @@ async def in_thread(function: Callable[..., T], *arguments: object) -> T:
 
     Otherwise it would go on by itself and undo what is done after the cancellation.
     """
-    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        raise
+    return await wait_through(asyncio.to_thread(function, *arguments))
 
 
 async def remove_files(*paths: Path) -> None:
