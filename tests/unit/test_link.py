@@ -251,15 +251,14 @@ async def test_a_cancellation_of_long_ago_does_not_end_an_attempt():
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     key = asyncssh.generate_private_key("ssh-ed25519")
+    pinned = key.convert_to_public()
     asyncio.current_task().cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(0)
     try:
         with pytest.raises(PeerUnreachable):
             await connect(
-                *("nobody", "127.0.0.1", port),
-                **{"identity": key, "pinned": key.convert_to_public()},
-                **{"timeout": 2, "keepalive": 5},
+                "nobody", "127.0.0.1", port, identity=key, pinned=pinned, timeout=2, keepalive=5
             )
     finally:
         asyncio.current_task().uncancel()

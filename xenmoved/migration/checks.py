@@ -18,7 +18,7 @@ from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
-from xenmoved.toolstack.interface import HostInfo, ToolstackError
+from xenmoved.toolstack.interface import Domain, HostInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,16 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = {}
     here = await host.toolstack.describe_all()
-    domains = [domain for _, domain in here if not isinstance(domain, ToolstackError)]
+    domains = [domain for _, domain in here if isinstance(domain, Domain)]
     in_use = {domain.name: [disk.path for disk in domain.disks] for domain in domains}
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
         bridges = {
             nic.bridge: local_bridge(peer, guest, nic.bridge) for nic in guest.nics if nic.bridge
         }
-        uuids = {status.name: "" for status, _ in here}
-        uuids |= {domain.name: domain.uuid for domain in domains}
+        uuids = {
+            one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
+        }
         problems += _guest_problems(host, info, guest, uuids, arriving)
         problems += await _bridge_problems(host, peer, bridges)
         found, shared = await look_at_shared(host, peer, guest.shared, in_use)

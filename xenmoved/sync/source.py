@@ -152,8 +152,9 @@ class VolumeSource:
             async for stretch in reading:
                 await self._covered(stretch[-1].segment.end)
                 if verify:
-                    self._check(stretch)
-                    progress.same += sum(examined.segment.blocks for examined in stretch)
+                    for examined in stretch:
+                        self._check(examined)
+                        progress.same += examined.segment.blocks
                 else:
                     await self._update(stretch, progress)
                 progress.examined += sum(examined.segment.length for examined in stretch)
@@ -243,20 +244,19 @@ class VolumeSource:
             progress.diff += piece.blocks
             progress.data_bytes += len(piece.data)
 
-    def _check(self, stretch: list[Examined]) -> None:
-        for examined in stretch:
-            segment = examined.segment
-            if segment.hole:
-                wrong = next(self._index.nonzero_runs(segment.first_block, segment.blocks), None)
-            else:
-                known = self._index.get(segment.first_block, segment.blocks)
-                differing = (run for run in _runs(examined.fingerprints, known) if run[2] != "same")
-                wrong = next(((segment.first_block + s, n) for s, n, _ in differing), None)
-            if wrong is not None:
-                raise VerificationFailed(
-                    f"{self._volume.name}: the target holds other bytes at offset "
-                    f"{wrong[0] * BLOCK_SIZE} ({wrong[1]} blocks) than the source"
-                )
+    def _check(self, examined: Examined) -> None:
+        segment = examined.segment
+        if segment.hole:
+            wrong = next(self._index.nonzero_runs(segment.first_block, segment.blocks), None)
+        else:
+            known = self._index.get(segment.first_block, segment.blocks)
+            differing = (run for run in _runs(examined.fingerprints, known) if run[2] != "same")
+            wrong = next(((segment.first_block + s, n) for s, n, _ in differing), None)
+        if wrong is not None:
+            raise VerificationFailed(
+                f"{self._volume.name}: the target holds other bytes at offset "
+                f"{wrong[0] * BLOCK_SIZE} ({wrong[1]} blocks) than the source"
+            )
 
     async def _send(self, data: bytes) -> None:
         await self._tools.limiter.take(len(data))
