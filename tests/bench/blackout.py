@@ -37,13 +37,14 @@ WORKING = 256
 
 @dataclass(frozen=True, slots=True)
 class Blackout:
-    """One migration. Seconds; bytes that the last round sent."""
+    """One migration. Seconds; bytes that were dirty when the last round began, and that it sent."""
 
     size: int
     total: float
     blackout: float
     last_round: float
-    last_bytes: int
+    last_dirty: int
+    last_sent: int
 
 
 def main() -> None:
@@ -80,11 +81,11 @@ def measure(folder: Path, size: int, arguments: argparse.Namespace) -> list[Blac
         hosts[0].xen.create(GUEST, [disk], memory=64, extra=extra)
         for _ in range(arguments.runs + 1):
             report = move(*hosts)
-            found.append(result(report, size))
+            found.append(one := result(report, size))
             print(
-                f"{size // GIB:>4} GiB: {found[-1].total:7.1f} s in all, blackout "
-                f"{found[-1].blackout:.3f} s, last round {found[-1].last_round:.3f} s for "
-                f"{found[-1].last_bytes / MIB:.1f} MiB",
+                f"{size // GIB:>4} GiB: {one.total:7.1f} s in all, blackout {one.blackout:.3f} s, "
+                f"last round {one.last_round:.3f} s for {one.last_dirty / MIB:.1f} MiB dirty, "
+                f"{one.last_sent / MIB:.1f} sent",
                 flush=True,
             )
             hosts.reverse()
@@ -142,13 +143,14 @@ def result(report: JobReport, size: int) -> Blackout:
     if report.ended is None or report.blackout is None:
         raise RuntimeError("a job that is done has no end")
     took = report.ended - report.started
-    return Blackout(size, took, report.blackout, last.seconds, last.data_bytes)
+    return Blackout(size, took, report.blackout, last.seconds, last.total, last.data_bytes)
 
 
 def table(results: list[Blackout]) -> Table:
     """Return medians for each size, with ratios to the first."""
     shown = Table(title="live migration of a writing guest, medians (and the spread)")
-    for column in ("disk", "whole migration s", "blackout s", "ratio", "last round ms", "MiB"):
+    columns = ("disk", "whole migration s", "blackout s", "ratio")
+    for column in (*columns, "last round ms", "MiB dirty", "MiB sent"):
         shown.add_column(column, justify="right")
     base = None
     for size in dict.fromkeys(one.size for one in results):
@@ -162,7 +164,8 @@ def table(results: list[Blackout]) -> Table:
             f"{blackout:.3f} ({min(blackouts):.3f}-{max(blackouts):.3f})",
             f"{blackout / base:.2f}",
             f"{statistics.median(one.last_round for one in mine) * 1000:.0f}",
-            f"{statistics.median(one.last_bytes for one in mine) / MIB:.1f}",
+            f"{statistics.median(one.last_dirty for one in mine) / MIB:.1f}",
+            f"{statistics.median(one.last_sent for one in mine) / MIB:.1f}",
         )
     return shown
 

@@ -92,6 +92,7 @@ def test_every_option_of_the_configuration_is_in_its_manual():
         keys |= {field.name for field in dataclasses.fields(options)}
     for key in keys:
         assert re.search(rf"^(\.S[SH] )?{key}\b", page, re.MULTILINE | re.IGNORECASE), key
+    assert set(re.findall(r"^\.TP\n\.B (\w+)$", page, re.MULTILINE)) <= keys
     for kind in POOL_KINDS:
         assert f".SS kind: {kind}\n" in page
 

@@ -179,7 +179,7 @@ class Transfer:
     compression: Compression = Compression.AUTO
     verify: bool = False
     max_rounds: Annotated[int, Range(1, 100)] = 20
-    readers: Annotated[int, Range(1, 64)] = 2
+    readers: Annotated[int, Range(1, 64)] = 4
 
 
 @dataclass(frozen=True, slots=True)
