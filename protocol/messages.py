@@ -18,7 +18,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.handover import TargetState
 from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
 
-VERSION: Final = 2
+VERSION: Final = 3
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
@@ -63,6 +63,14 @@ class Mode(StrEnum):
     LIVE = "live"  # its memory is copied while it runs
     SAVE = "save"  # it is suspended, then its memory is copied
     COLD = "cold"  # it does not run, and is not started
+
+
+class ImageFormat(StrEnum):
+    """How a disk lies in its volume. All but raw ones are copied as they are, never looked into."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VHD = "vhd"
 
 
 @PEER.add
@@ -173,7 +181,8 @@ class VolumeOffer:
     `name` is what the source calls it, and `wish` what it was asked to be called on the target,
     which otherwise may have its own mind about that. `pool` is the pool that was asked for. Without
     one the target takes the one that it has for `home`, where the volume is at the source, or one
-    of that name, rather than its default. `vdev` is None for a volume without a guest.
+    of that name, rather than its default. `vdev` is None for a volume without a guest. `size` is
+    that of the volume; in a `format` other than raw the disk has another one.
     """
 
     name: VolumeName
@@ -182,6 +191,7 @@ class VolumeOffer:
     pool: PoolName | None
     home: PoolName | None
     wish: VolumeName | None
+    format: ImageFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ StorageError
 ├── VolumeInUse          somebody has it open
 ├── InvalidVolumeName    the name cannot be one in this pool
 ├── PoolFull             the pool cannot take a volume of that size
-└── UnsupportedVolume    the path is neither a regular file nor a block device, or not usable as one
+├── UnsupportedVolume    the path is neither a regular file nor a block device, or not usable as one
+└── UnfitImage           it is no image of its format, or needs other files
 
 Each message is complete: it names the volume, what was tried and the reason.
 """
@@ -59,3 +60,7 @@ class PoolFull(StorageError):
 
 class UnsupportedVolume(StorageError):
     """The path is not something that can be used as a volume."""
+
+
+class UnfitImage(StorageError):
+    """The volume does not hold an image of its format, or one that needs other files."""

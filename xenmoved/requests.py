@@ -419,6 +419,7 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
                     target=f"{placement.pool}:{placement.name}",
                     size=offered.size,
                     fresh=placement.fresh,
+                    format=offered.format,
                 )
             )
     return Plan(

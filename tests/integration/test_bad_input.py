@@ -243,7 +243,7 @@ class TestGuest:
         assert len(by_text) == len(found), "nothing is said twice"
         for vdev, words in (
             ("xvdb", f"holds the CD-ROM {paths[0]}"),
-            ("xvdc", "format qcow2: only raw disks move"),
+            ("xvdc", "format qcow2: only raw disks move while the guest runs"),
             ("xvdd", "attached by the script block-nbd"),
         ):
             (about,) = (one for one in found if vdev in one.text)

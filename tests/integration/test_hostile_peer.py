@@ -42,7 +42,9 @@ from protocol.messages import (
     Finish,
     HandOver,
     Hello,
+    ImageFormat,
     Inquire,
+    Mode,
     Ping,
     Pong,
     Ready,
@@ -689,6 +691,32 @@ async def test_an_image_that_names_what_was_not_offered_is_refused(target, guest
         assert said.problem.code == "toolstack", said
         await target.clean()
         assert (await is_aborted(transfer.link, transfer.migration)) is True
+
+
+@pytest.mark.parametrize("image_format", [ImageFormat.QCOW2, ImageFormat.VHD])
+async def test_an_image_that_is_none_is_refused(target, guest, image_format):
+    named = guest.named(f"image-{image_format}")
+    offer = named.offer(SIZE)
+    cold = replace(
+        offer,
+        mode=Mode.COLD,
+        guest=replace(
+            offer.guest,
+            config=f"name = '{named.name}'\ndisk = ['/x,{image_format},xvda,w']\n",
+        ),
+        volumes=(replace(offer.volumes[0], format=image_format),),
+    )
+    async with transferring(target.evil, replace(cold, mode=Mode.SAVE)) as transfer:
+        said = await transfer.begin()
+        assert isinstance(said, Refused)
+        assert "only raw disks move while the guest runs" in said.problems[0].text
+    async with transferring(target.evil, cold) as transfer:
+        await transfer.hand_over()
+        said = await transfer.control.ask(Seal(0, blake3(b"").digest()))
+        assert isinstance(said, Failed)
+        assert "is no" in said.problem.text
+        await target.clean()
+        assert await is_aborted(transfer.link, transfer.migration)
 
 
 async def is_aborted(link, migration):

@@ -41,6 +41,7 @@ from protocol.messages import (
     Failed,
     Fate,
     Hello,
+    ImageFormat,
     Mode,
     Offer,
     Ping,
@@ -69,7 +70,7 @@ ROUND = blake3(
 ).digest()
 
 MESSAGES = {
-    "Hello": Hello(2, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
+    "Hello": Hello(3, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
     "Ping": Ping(),
     "Begin-sync": Begin(
         MIGRATION,
@@ -78,7 +79,7 @@ MESSAGES = {
             Mode.SAVE,
             False,
             None,
-            (VolumeOffer("web.img", 1048576, None, "images", None, None),),
+            (VolumeOffer("web.img", 1048576, None, "images", None, None, ImageFormat.RAW),),
         ),
         False,
     ),

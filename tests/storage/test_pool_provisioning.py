@@ -18,7 +18,7 @@ import pytest
 from lvm_support import EXTENT, THIN_POOL
 from storage_support import only_where_possible
 
-from protocol.messages import Placement, VolumeOffer
+from protocol.messages import ImageFormat, Placement, VolumeOffer
 from storage import open_pool
 from storage.contracts import VolumeInfo
 from storage.errors import PoolFull
@@ -70,7 +70,10 @@ async def provision(pool: Any, journal_path: Path, sizes: dict[str, int]) -> Non
     host: Any = SimpleNamespace(pools={"p": pool}, journal=journal, making=asyncio.Lock())
     try:
         landing = Landing(host, "host-b", MIGRATION)
-        offers = [VolumeOffer(name, size, None, None, None, None) for name, size in sizes.items()]
+        offers = [
+            VolumeOffer(name, size, None, None, None, None, ImageFormat.RAW)
+            for name, size in sizes.items()
+        ]
         places = [Placement("p", name, fresh=True, zeroed=pool.makes_zeros) for name in sizes]
         try:
             await landing.provision(offers, places, "a uuid", "web")

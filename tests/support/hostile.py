@@ -31,6 +31,7 @@ from protocol.messages import (
     GuestOffer,
     HandOver,
     Hello,
+    ImageFormat,
     Inquire,
     Mode,
     Offer,
@@ -174,7 +175,7 @@ def new_migration() -> str:
 
 def volume_offer(name: str, size: int, vdev: str | None = None) -> VolumeOffer:
     """Offer a volume for the pool `images`."""
-    return VolumeOffer(name, size, vdev, "images", None, None)
+    return VolumeOffer(name, size, vdev, "images", None, None, ImageFormat.RAW)
 
 
 def sync_offer(*volumes: VolumeOffer) -> Offer:

@@ -26,7 +26,7 @@ from ctl_support import (
     run_on_terminal,
 )
 
-from protocol.messages import Action, Mode, Problem
+from protocol.messages import Action, ImageFormat, Mode, Problem
 from xenmoved.control.api import (
     AbortJob,
     DiskRow,
@@ -81,7 +81,7 @@ PROBLEMS = (
 )
 PLAN = Plan(
     *("web", "host-b", Mode.SAVE, (), (Problem("slow", "a slow link", ""),)),
-    (PlannedVolume("xvda", "images:web-root", "fast:web-root", 10 * GIB, True),),
+    (PlannedVolume("xvda", "images:web-root", "fast:web-root", 10 * GIB, True, ImageFormat.RAW),),
     *(512 * MIB, 252.0, 6.1),
 )
 PEER = PeerRow(

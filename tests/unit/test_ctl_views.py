@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ctl_support import FINGERPRINT, GIB, HOSTILE, MIB, a_course, a_job, a_round, job_done
 
-from protocol.messages import Action, Mode, Problem
+from protocol.messages import Action, ImageFormat, Mode, Problem
 from xenmoved.control.api import (
     DiskRow,
     GuestRow,
@@ -221,7 +221,7 @@ def test_nothing_to_show_is_said():
 def test_a_plan_shows_everything_from_here_to_there():
     plan = Plan(
         *("web", "host-b", Mode.LIVE, (), ()),
-        (PlannedVolume("xvda", "/dev/vg/web", "images:shop", GIB, True),),
+        (PlannedVolume("xvda", "/dev/vg/web", "images:shop", GIB, True, ImageFormat.RAW),),
         *(MIB, 1.0, 1.0),
         target_name="shop",
         drives=(
@@ -262,7 +262,7 @@ def _hostile_views():
     report = _hostile_job()
     disk = DiskRow(HOSTILE, HOSTILE, HOSTILE, 1, True, HOSTILE)
     guest = GuestRow(HOSTILE, 1, HOSTILE, MIB, HOSTILE, (disk,), (HOSTILE,))
-    planned = PlannedVolume(HOSTILE, HOSTILE, HOSTILE, 1, True)
+    planned = PlannedVolume(HOSTILE, HOSTILE, HOSTILE, 1, True, ImageFormat.QCOW2)
     names = (HOSTILE,)
     peer = PeerRow(HOSTILE, HOSTILE, 1, HOSTILE, tuple(Action), names, names, None, True, True)
     identity = Identity(HOSTILE, HOSTILE, HOSTILE, 1)

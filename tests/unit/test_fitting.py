@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from protocol.messages import Placement, Pong, Room, VolumeOffer
+from protocol.messages import ImageFormat, Placement, Pong, Room, VolumeOffer
 from xenmoved.migration.fitting import Need, Space, by_room
 
 GIB = 2**30
@@ -49,7 +49,10 @@ def test_the_quota_counts_for_all_pools_together():
 
 
 def test_only_volumes_that_are_to_be_made_need_space():
-    volumes = [VolumeOffer(name, 4 * GIB, None, None, None, None) for name in ("a", "b", "c")]
+    volumes = [
+        VolumeOffer(name, 4 * GIB, None, None, None, None, ImageFormat.RAW)
+        for name in ("a", "b", "c")
+    ]
     places = [Placement("fast", "a", True, True), Placement("fast", "b", False, False)]
     places.append(Placement("fast", "c", True, False))
     assert Need.of(GIB, volumes, places) == need(1, fast=8)

@@ -65,6 +65,7 @@ def test_only_paths_and_bridges_change():
         ("format=empty,vdev=hdc,devtype=cdrom,access=ro", None),
         ("phy:/dev/vg/other,xvdz,w", None),
         ("/dev/vg/root,qcow2,xvda,rw", None),
+        ("/dev/vg/root,qed,xvda,rw", None),
         ("format=qcow2,vdev=xvda,target=/x", None),
         ("tap:qcow2:/x,xvda,w", None),
         ("script=block-iscsi,vdev=xvda,target=iqn", None),
@@ -110,6 +111,21 @@ def test_what_was_announced_as_read_only():
     for spec in ("phy:/dev/x,xvda,w", "vdev=xvda,target=/dev/x"):
         with pytest.raises(ToolstackError, match="announced as read-only"):
             adapt_disk(spec, shared, block)
+
+
+def test_an_image_is_what_it_was_announced_as():
+    agreed = Arrival("web", "", {"xvda": "/srv/x"}, formats={"xvda": "qcow2"})
+    for spec, adapted in (
+        ("/there/x,qcow2,xvda,w", "/srv/x,qcow2,xvda,w"),
+        ("format=qcow2,vdev=xvda,target=/there/x", "format=qcow2,vdev=xvda,target=/srv/x"),
+    ):
+        assert adapt_disk(spec, agreed, block) == adapted
+        assert describe_disk(spec).format == "qcow2"
+        with pytest.raises(ToolstackError, match="is qcow2, and raw was announced"):
+            adapt_disk(spec, Arrival("web", "", {"xvda": "/srv/x"}), block)
+    for spec in ("/there/x,raw,xvda,w", "file:/there/x,xvda,w", "/there/x,vhd,xvda,w"):
+        with pytest.raises(ToolstackError, match="and qcow2 was announced"):
+            adapt_disk(spec, agreed, block)
 
 
 def test_another_name():
@@ -341,6 +357,7 @@ def test_a_disk_that_is_described(spec, path, writable, cdrom):
     [
         ("disk = ['qcow2:/srv/x.qcow2,xvda,w']", "not raw"),
         ("disk = ['nbd:host,xvda,w']", "not raw"),
+        ("disk = ['/srv/x,qed,xvda,w']", "not raw"),
         ("disk = ['/srv/x,raw']", "not raw"),
         ("pci = ['01:00.0']", "pci"),
         ("name = 'db'", "configuration of a domain 'db'"),

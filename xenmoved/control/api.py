@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
-from protocol.messages import GuestName, Mode, Problem
+from protocol.messages import GuestName, ImageFormat, Mode, Problem
 from protocol.schema import U16, U63, Length, Name, Range, Text
 from xenmoved.control.reports import CONTROL, JobId, JobReport, Moment, PathText, Seconds
 
@@ -145,13 +145,14 @@ class PlanMigration:
 
 @dataclass(frozen=True, slots=True)
 class PlannedVolume:
-    """What would be done with a disk that is copied."""
+    """What would be done with a disk that is copied. `size` is that of the volume or image."""
 
     vdev: Text
     source: Text
     target: Text
     size: U63
     fresh: bool
+    format: ImageFormat
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protocol.messages import Problem
+from protocol.messages import ImageFormat, Problem
 from xenmoved.control.api import (
     DiskRow,
     GuestRow,
@@ -244,6 +244,8 @@ def _disks(disks: Sequence[DiskRow]) -> list[Line]:
 
 def _planned(volume: PlannedVolume) -> tuple[Cell, ...]:
     copy = "new there" if volume.fresh else "exists there: differences only"
+    if volume.format is not ImageFormat.RAW:
+        copy = f"{volume.format} image, {copy}"
     return volume.vdev, size(volume.size), volume.source, volume.target or UNKNOWN, copy
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.handover import InvalidTransition, TargetEvent, TargetState
-from protocol.messages import Action, Attach, Begin, Fate, Mode, Offer, Placement
+from protocol.messages import Action, Attach, Begin, Fate, ImageFormat, Mode, Offer, Placement
 from xenmoved.control.reports import JobKind, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -82,14 +82,18 @@ class Arrivals:
             disks |= {
                 disk.vdev: path for disk, path in zip(guest.shared, accepted.shared, strict=True)
             }
+            formats = {
+                volume.vdev: volume.format.value
+                for volume in offer.volumes
+                if volume.vdev is not None and volume.format is not ImageFormat.RAW
+            }
             job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
             cold = offer.mode is Mode.COLD
             job.memory_total = 0 if cold else guest.memory
-            expected = expect(
-                guest, disks, accepted.bridges, keep_partial=begin.keep_partial, cold=cold
-            )
+            kept = begin.keep_partial
+            expected = expect(guest, disks, accepted.bridges, formats, keep_partial=kept, cold=cold)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
             await self.host.jobs.add(job)

@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from protocol.messages import Action, GuestOffer, Mode, Offer, Placement, Problem, VolumeOffer
+from protocol.messages import (
+    Action,
+    GuestOffer,
+    ImageFormat,
+    Mode,
+    Offer,
+    Placement,
+    Problem,
+    VolumeOffer,
+)
 from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
@@ -209,6 +218,7 @@ class _VolumeChecks:
             self._note("volume-name", text, hint)
             return None
         self._taken.add((pool.name, name))
+        self._check_format(volume, pool)
         try:
             info = await asyncio.to_thread(pool.find, name)
         except StorageError as error:
@@ -227,12 +237,7 @@ class _VolumeChecks:
             )
             hint = f"on {self._peer.name}, see `shared` of peer {self._node}; or call it otherwise"
             self._note("volume-shared", text, hint)
-        if info.size < volume.size:
-            text = (
-                f"{shown} on {self._node} is too small: {info.size} bytes, the source has "
-                f"{volume.size}"
-            )
-            self._note("volume-too-small", text, "enlarge it there, or remove it")
+        self._check_size(volume, info)
         users = self._users(pool, name)
         if info.in_use is not None:
             users.append(info.in_use)
@@ -242,6 +247,30 @@ class _VolumeChecks:
         if not self._offer.overwrite:
             self._check_owner(await self._host.journal.holding(pool.name, name), info)
         return Placement(pool.name, name, fresh=False, zeroed=False)
+
+    def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
+        """Note it when a volume that is an image would be none here, or is in use at the source."""
+        if volume.format is ImageFormat.RAW:
+            return
+        what = f"{volume.name} is an image in the format {volume.format}"
+        if self._offer.mode is not Mode.COLD:
+            text = f"{what}: only raw disks move while the guest runs"
+            self._note("disk", text, "move it with --mode cold")
+        if pool.kind != "dir":
+            text = f"{what}, and pool {pool.name} on {self._node} has no files"
+            self._note("pool", text, "choose a pool of kind dir with --pool")
+
+    def _check_size(self, volume: VolumeOffer, info: VolumeInfo) -> None:
+        """Note it when a volume does not fit into one that is there."""
+        shown, theirs = f"{info.pool}:{info.name} on {self._node}", f"the source has {volume.size}"
+        if volume.format is ImageFormat.RAW:
+            if info.size < volume.size:
+                text = f"{shown} is too small: {info.size} bytes, {theirs}"
+                self._note("volume-too-small", text, "enlarge it there, or remove it")
+        elif info.size != volume.size:
+            text = f"{shown} is a {volume.format} image of {info.size} bytes, {theirs}"
+            hint = "images are copied as they are: drop the copy there (xenmovectl volumes drop)"
+            self._note("volume-size", text, hint)
 
     def _check_owner(self, holding: Holding | None, info: VolumeInfo) -> None:
         """Note it when a volume that is there is not known to be a copy of the offered one."""

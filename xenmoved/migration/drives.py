@@ -13,16 +13,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.errors import SchemaError
-from protocol.messages import GuestOffer, Problem, SharedOffer
+from protocol.messages import GuestOffer, ImageFormat, Problem, SharedOffer
 from protocol.schema import build, plain
 from storage.errors import StorageError
 from storage.identity import identity
+from storage.images import require_standalone
 from storage.opening import make_durable, open_source
 from xenmoved.config.model import CdromChoice, Peer
 from xenmoved.control.api import TransferOptions
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Disk
+
+IMAGES: Final = frozenset(ImageFormat) - {ImageFormat.RAW}
+"""Formats of disks that are files with a structure of their own, which move as they are."""
 
 _CDROM_HINT: Final = (
     "say --cdrom eject to have its drive empty there, --cdrom require if {peer} has it too, or "
@@ -76,6 +80,9 @@ def _describe(
 ) -> SharedOffer | tuple[Problem, ...]:
     """Describe a disk that stays where it is, or say why it cannot be."""
     writable = disk.writable and not disk.cdrom
+    if disk.format in IMAGES:
+        text = f"disk {disk.vdev} is shared, and has the format {disk.format}"
+        return (problem("disk", text, "only raw disks can be shared: convert it with qemu-img"),)
     try:
         size = measure(disk.path)
         # Of what is only alike, and not the same, nothing else can be compared.
@@ -91,10 +98,17 @@ def _describe(
         return (problem("disk", f"{text}: {error}", "attach it by another path"),)
 
 
-def measure(path: str, *, exclusive: bool = False) -> int:
-    """Return the bytes of a file or device. Raises StorageError."""
+def measure(
+    path: str, *, exclusive: bool = False, image_format: ImageFormat = ImageFormat.RAW
+) -> int:
+    """Return the bytes of a file or device.
+
+    Raises StorageError, also when it is not of that format, or needs other files.
+    """
     volume = open_source(path, exclusive=exclusive)
     try:
+        if image_format is not ImageFormat.RAW:
+            require_standalone(volume, image_format)
         return volume.size
     finally:
         volume.close()

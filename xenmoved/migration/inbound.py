@@ -62,6 +62,8 @@ class Expected:
     """What it is called at the source, where that is something else."""
     read_only: list[str] = field(default_factory=list)
     """Disks that are not this guest's alone, and that it may only read."""
+    formats: dict[str, str] = field(default_factory=dict)
+    """Of disks that are not raw."""
 
     @property
     def arrival(self) -> Arrival:
@@ -73,6 +75,7 @@ class Expected:
             self.bridges,
             self.source_name or self.name,
             frozenset(self.read_only),
+            self.formats,
         )
 
 
@@ -351,13 +354,15 @@ def expect(
     guest: GuestOffer,
     disks: dict[str, str],
     bridges: dict[str, str],
+    formats: dict[str, str],
     *,
     keep_partial: bool,
     cold: bool,
 ) -> Expected:
     """Return what is to be kept of an offered guest.
 
-    `disks` maps each vdev to its path here, `bridges` the source's to those here.
+    `disks` maps each vdev to its path here, `bridges` the source's to those here, `formats` has
+    those of disks that are not raw.
     """
     return Expected(
         name=guest.target_name,
@@ -370,4 +375,5 @@ def expect(
         bridges=bridges,
         source_name=guest.name if guest.wish is not None else "",
         read_only=[disk.vdev for disk in guest.shared if not disk.writable],
+        formats=formats,
     )

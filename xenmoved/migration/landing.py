@@ -11,9 +11,10 @@ from functools import partial
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import Placement, VolumeOffer
+from protocol.messages import ImageFormat, Placement, VolumeOffer
 from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists
+from storage.images import require_standalone
 from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
@@ -38,6 +39,7 @@ class Landing:
         self._peer = peer
         self._migration = migration
         self._volumes: list[Volume] = []
+        self._formats: list[ImageFormat] = []
         self._histories: list[History | None] = []
         self._streams: dict[int, StreamTarget] = {}
         self._targets: dict[int, VolumeTarget] = {}
@@ -73,6 +75,7 @@ class Landing:
             await self._make(made)
         volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
         self._volumes.append(volume)
+        self._formats.append(offer.format)
         self._histories.append(pool.history(placement.name))
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
         # A copy that is retained is so until it is in use.
@@ -114,7 +117,8 @@ class Landing:
     async def seal(self) -> None:
         """Wait for the end of every channel, check that all is durable, and close the volumes.
 
-        Raises ProtocolError when the source says that all was sent, and it was not.
+        Raises ProtocolError when the source says that all was sent, and it was not, StorageError
+        when an image that came needs other files, which the guest could thus get hold of.
         """
         self._sealed = True
         if self._tasks:
@@ -122,6 +126,9 @@ class Landing:
         for index in range(len(self._volumes)):
             if self._tasks or not self._is_complete(index):
                 raise ProtocolError(Code.UNEXPECTED, f"volume {index} is not complete")
+        for volume, image_format in zip(self._volumes, self._formats, strict=True):
+            if image_format is not ImageFormat.RAW:
+                await asyncio.to_thread(require_standalone, volume, image_format)
         await self._close_volumes()
         for streams in self._streams.values():
             await asyncio.to_thread(streams.settle)

@@ -12,6 +12,7 @@ from protocol.errors import SchemaError
 from protocol.messages import (
     Action,
     GuestOffer,
+    ImageFormat,
     Mode,
     NicOffer,
     Offer,
@@ -22,7 +23,7 @@ from protocol.messages import (
 from protocol.schema import build, plain
 from storage.errors import StorageError
 from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
-from xenmoved.migration.drives import SortedDisks, measure, sort_disks
+from xenmoved.migration.drives import IMAGES, SortedDisks, measure, sort_disks
 from xenmoved.migration.holdings import known_holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
@@ -30,6 +31,7 @@ from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, ToolstackError
 
 MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
+_RAW = frozenset({ImageFormat.RAW.value, "unknown", ""})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,21 @@ def moving_disks(domain: Domain) -> list[Disk]:
     return [disk for disk in domain.disks if disk.path or not disk.cdrom]
 
 
-def disk_obstacle(disk: Disk) -> tuple[str, str] | None:
+def disk_obstacle(disk: Disk, *, cold: bool) -> tuple[str, str] | None:
     """Why a disk cannot move and what to do about it, None when it can."""
     plain = "only disks that dom0 serves from a file or block device move: attach it in that way"
     obstacles = (
         (disk.script, f"is attached by the script {disk.script}", plain),
         (disk.backend_domid, f"is served by domain {disk.backend_domid}, not by dom0", plain),
         (disk.backend not in MOVABLE_BACKENDS, f"has the backend {disk.backend}", plain),
+        # Of such an image, parts are in the memory of its backend while the guest runs.
         (
-            disk.format not in ("raw", "unknown", ""),
+            disk.format in IMAGES and not cold,
+            f"has the format {disk.format}: only raw disks move while the guest runs",
+            "shut the guest down, then move it with --mode cold, or convert it with qemu-img",
+        ),
+        (
+            disk.format not in _RAW | IMAGES,
             f"has the format {disk.format}: only raw disks move",
             "convert it with qemu-img while the guest is down",
         ),
@@ -84,7 +92,7 @@ def guest_obstacles(domain: Domain, state: DomainState | None) -> list[Problem]:
     blocked = {
         disk.vdev: obstacle
         for disk in moving_disks(domain)
-        if (obstacle := disk_obstacle(disk)) is not None
+        if (obstacle := disk_obstacle(disk, cold=state is None)) is not None
     }
     found = [problem("disk", f"{domain.name}: {why}", hint) for why, hint in blocked.values()]
     found += [
@@ -156,8 +164,11 @@ async def make_offer(
     paths: list[str] = []
     for disk in disks.copied:
         try:
-            size = await asyncio.to_thread(measure, disk.path, exclusive=mode is Mode.COLD)
-            volumes.append(volume_offer(host, disk.path, size, disk.vdev, options))
+            cold = mode is Mode.COLD
+            kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
+            size = await asyncio.to_thread(measure, disk.path, exclusive=cold, image_format=kind)
+            offered = volume_offer(host, disk.path, size, disk.vdev, options)
+            volumes.append(replace(offered, format=kind))
             paths.append(disk.path)
         except (StorageError, Refused) as error:
             problems += problems_of(error)
@@ -313,7 +324,7 @@ def volume_offer(
         raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
     home = located[0].name if located is not None else None
     pool, wish = wanted_pool(options, home), wanted_name(options, name)
-    return VolumeOffer(name, size, vdev, pool, home, wish)
+    return VolumeOffer(name, size, vdev, pool, home, wish, ImageFormat.RAW)
 
 
 async def _config_of(
@@ -375,7 +386,7 @@ def _guest_row(host: Host, status: DomainStatus, domain: Domain | ToolstackError
 def _disk_row(host: Host, disk: Disk) -> DiskRow:
     obstacle, size = None, None
     if disk.path or not disk.cdrom:
-        obstacle = found[0] if (found := disk_obstacle(disk)) is not None else None
+        obstacle = found[0] if (found := disk_obstacle(disk, cold=False)) is not None else None
         try:
             size = measure(disk.path)
         except StorageError as error:

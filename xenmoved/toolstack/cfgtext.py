@@ -53,6 +53,7 @@ _NAMED: Final = re.compile(r"\s*([a-z-]+)\s*=(.*)", re.DOTALL)
 _VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)(?::(cdrom|disk))?")
 _SCHEME: Final = re.compile(r"((?:(?:phy|file|tap2?|aio|raw|qcow2?|vhd|qed|drbd|nbd):)*)(.*)")
 _NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|nbd")
+_IMAGES: Final = frozenset(("qcow2", "vhd"))
 _BACKEND_PHY: Final = re.compile(r"\s*backendtype\s*=\s*phy\s*")
 _UNQUOTABLE: Final = re.compile(r"[,'\"\\\x00-\x1f]")
 
@@ -120,6 +121,7 @@ class _DiskSpec:
     target: int = 0  # index of the part that names it, -1 for none
     cdrom: bool = False
     readonly: bool = False
+    format: str = "raw"
 
 
 def _parse_disk(spec: str) -> _DiskSpec:
@@ -139,7 +141,9 @@ def _parse_disk(spec: str) -> _DiskSpec:
         if key in ("script", "backend"):
             raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
         if _NOT_RAW.fullmatch(value) and (key == "format" or (not key and number)):
-            raise ToolstackError(f"disk {spec!r} is not raw")
+            if value not in _IMAGES:
+                raise ToolstackError(f"disk {spec!r} is not raw")
+            disk.format = value
         disk.cdrom |= value == "cdrom"
         disk.readonly |= value in ("r", "ro") and (key == "access" or (not key and number > 0))
         if (match := _VDEV.fullmatch(value)) and key in ("", "vdev"):
@@ -176,6 +180,8 @@ def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> 
         return ",".join([*disk.parts[: disk.target], lead, *disk.parts[disk.target + 1 :]])
     if not local or disk.target < 0:
         raise ToolstackError(f"disk {spec!r} has no volume on this host that was agreed upon")
+    if disk.format != (agreed := arrival.formats.get(disk.vdev, "raw")):
+        raise ToolstackError(f"disk {spec!r} is {disk.format}, and {agreed} was announced")
     if _UNQUOTABLE.search(local) or any(_NOT_RAW.fullmatch(s) for s in scheme[1].split(":")):
         raise ToolstackError(f"disk {spec!r} cannot be written with the path {local!r}")
     block, prefix = is_block(local), scheme[1]
@@ -198,7 +204,7 @@ def describe_disk(spec: str) -> Disk:
     if path and not path.startswith("/") and scheme[1] == "phy:":
         path = f"/dev/{path}"
     writable = not (disk.cdrom or disk.readonly)
-    return Disk(disk.vdev, path, "unknown", "raw", writable, disk.cdrom, None, 0)
+    return Disk(disk.vdev, path, "unknown", disk.format, writable, disk.cdrom, None, 0)
 
 
 def adapt_vif(spec: str, bridges: Mapping[str, str]) -> str:
@@ -273,7 +279,12 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
             disks.append(describe_disk(spec))
         except ToolstackError as error:
             obstacles.append(str(error))
-    anywhere = Arrival(name, "", {disk.vdev: f"/{disk.vdev}" for disk in disks if disk.path})
+    anywhere = Arrival(
+        name,
+        "",
+        {disk.vdev: f"/{disk.vdev}" for disk in disks if disk.path},
+        formats={disk.vdev: disk.format for disk in disks},
+    )
     try:
         adapt(text, anywhere, boot_folders, lambda _: True)
     except ToolstackError as error:

@@ -116,7 +116,8 @@ class Arrival:
     `disks` maps each vdev to the local path that replaces the peer's, "" for a CD-ROM drive that is
     to be empty here; `bridges` maps bridge names. A disk in the image that is not in `disks` is
     refused: paths named by a peer are never opened. `source_name` is what the peer calls it, "" for
-    the same name. The disks in `read_only` are refused unless they are read-only.
+    the same name. The disks in `read_only` are refused unless they are read-only. `formats` has
+    those of disks that are not raw; another one than agreed upon is refused.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Arrival:
     bridges: Mapping[str, str] = field(default_factory=dict)
     source_name: str = ""
     read_only: frozenset[str] = frozenset()
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def announced_name(self) -> str:

@@ -1,0 +1,85 @@
+"""Disk images with a format of their own, which are copied as they are: qcow2 and VHD.
+
+Their headers can name other files, which whoever starts the guest would open: the backing file of a
+qcow2 image, its external data file, the parent of a VHD. So an image moves only if it stands alone.
+
+Formats: QEMU, docs/interop/qcow2.txt (versions 2 and 3); Microsoft, Virtual Hard Disk Image Format
+Specification 1.0. All numbers are big-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from storage.buffers import AlignedBuffer
+from storage.contracts import Volume
+from storage.errors import UnfitImage
+
+_QCOW_MAGIC: Final = b"QFI\xfb"
+_QCOW_HEADER: Final = struct.Struct(">4sIQ")
+_QCOW_FEATURES: Final = struct.Struct(">Q")
+_QCOW_FEATURES_AT: Final = 72
+_QCOW_EXTERNAL_DATA: Final = 1 << 2
+_QCOW_HARMLESS: Final = 0b11011
+"""Not closed properly, damaged, compressed otherwise, with subclusters."""
+
+_VHD_MAGIC: Final = b"conectix"
+_VHD_TYPE: Final = struct.Struct(">I")
+_VHD_TYPE_AT: Final = 60
+_VHD_FIXED, _VHD_DYNAMIC, _VHD_DIFFERENCING = 2, 3, 4
+_VHD_FOOTER: Final = 512
+_SMALLEST: Final = 512
+
+
+def require_standalone(volume: Volume, image_format: str) -> None:
+    """See that a volume is an image of that format, "qcow2" or "vhd", that needs no other file.
+
+    Raises `UnfitImage` with what is wrong, and `VolumeError`.
+    """
+    if volume.size < _SMALLEST:
+        raise _unfit(volume, f"is no {image_format} image: it has {volume.size} bytes")
+    check = {"qcow2": _check_qcow2, "vhd": _check_vhd}[image_format]
+    check(volume)
+
+
+def _check_qcow2(volume: Volume) -> None:
+    header = _read(volume, 0, _SMALLEST)
+    magic, version, backing = _QCOW_HEADER.unpack_from(header)
+    if magic != _QCOW_MAGIC or version not in (2, 3):
+        raise _unfit(volume, "is no qcow2 image of version 2 or 3")
+    if backing:
+        raise _unfit(volume, "has a backing file: merge it into the image (qemu-img rebase -b '')")
+    features = _QCOW_FEATURES.unpack_from(header, _QCOW_FEATURES_AT)[0] if version == 3 else 0
+    if features & _QCOW_EXTERNAL_DATA:
+        raise _unfit(volume, "keeps its data in another file: convert it (qemu-img convert)")
+    if features & ~_QCOW_HARMLESS:
+        raise _unfit(volume, f"has qcow2 features that are not known here: {features:#x}")
+
+
+def _check_vhd(volume: Volume) -> None:
+    """Look at the footer, and at its copy at the beginning, which all but fixed images have."""
+    found: list[int] = []
+    for offset in (0, volume.size - _VHD_FOOTER):
+        footer = _read(volume, offset, _VHD_FOOTER)
+        if footer.startswith(_VHD_MAGIC):
+            found += _VHD_TYPE.unpack_from(footer, _VHD_TYPE_AT)
+    if not found:
+        raise _unfit(volume, "is no VHD image: it has no footer")
+    if _VHD_DIFFERENCING in found:
+        raise _unfit(volume, "is a difference to another VHD: convert it (qemu-img convert)")
+    if unknown := set(found) - {_VHD_FIXED, _VHD_DYNAMIC}:
+        raise _unfit(volume, f"is a VHD of a type that is not known here: {min(unknown)}")
+
+
+def _read(volume: Volume, offset: int, length: int) -> bytes:
+    """Read a range, wherever the volume's sectors begin."""
+    first = offset // volume.alignment * volume.alignment
+    end = -(-(offset + length) // volume.alignment) * volume.alignment
+    buffer = AlignedBuffer(end - first).view
+    volume.read_into(first, buffer)
+    return bytes(buffer[offset - first : offset - first + length])
+
+
+def _unfit(volume: Volume, why: str) -> UnfitImage:
+    return UnfitImage(f"volume {volume.name} {why}")

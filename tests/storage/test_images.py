@@ -1,0 +1,106 @@
+"""Which qcow2 and VHD images stand alone."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from storage.errors import UnfitImage
+from storage.images import require_standalone
+from storage.opening import open_source
+
+FOOTER = 512
+
+
+def qcow2(version: int = 3, backing: int = 0, features: int = 0) -> bytes:
+    """Return the beginning of an image."""
+    head = struct.pack(">4sIQ", b"QFI\xfb", version, backing).ljust(72, b"\0")
+    return (head + struct.pack(">Q", features)).ljust(65536, b"\0")
+
+
+def vhd(*kinds: int | None) -> bytes:
+    """Return an image with a footer of a type at its beginning and one at its end."""
+    first, last = (footer(kind) for kind in kinds)
+    return first + bytes(4096) + last
+
+
+def footer(kind: int | None) -> bytes:
+    if kind is None:
+        return bytes(FOOTER)
+    return (b"conectix".ljust(60, b"\0") + struct.pack(">I", kind)).ljust(FOOTER, b"\0")
+
+
+def check(folder: Path, data: bytes, image_format: str) -> None:
+    path = folder / "image"
+    path.write_bytes(data)
+    volume = open_source(path)
+    try:
+        require_standalone(volume, image_format)
+    finally:
+        volume.close()
+
+
+@pytest.mark.parametrize(
+    ("image_format", "data"),
+    [
+        ("qcow2", qcow2()),
+        ("qcow2", qcow2(version=2, features=4)),  # what is no field of version 2
+        ("qcow2", qcow2(features=0b11011)),
+        ("vhd", vhd(3, 3)),
+        ("vhd", vhd(None, 2)),
+        ("vhd", footer(2)),
+    ],
+)
+def test_what_stands_alone(tmp_path, image_format, data):
+    check(tmp_path, data, image_format)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "data", "why"),
+    [
+        ("qcow2", qcow2(backing=104), "has a backing file"),
+        ("qcow2", qcow2(version=2, backing=72), "has a backing file"),
+        ("qcow2", qcow2(features=4), "in another file"),
+        ("qcow2", qcow2(features=1 << 40), "features that are not known here: 0x10000000000"),
+        ("qcow2", qcow2(version=1), "no qcow2 image of version 2 or 3"),
+        ("qcow2", qcow2(version=4), "no qcow2 image of version 2 or 3"),
+        ("qcow2", bytes(65536), "no qcow2 image"),
+        ("qcow2", b"QFI\xfb", "no qcow2 image: it has 4 bytes"),
+        ("qcow2", b"", "no qcow2 image: it has 0 bytes"),
+        ("vhd", vhd(4, 4), "difference to another VHD"),
+        ("vhd", vhd(3, 4), "difference to another VHD"),
+        ("vhd", vhd(4, None), "difference to another VHD"),
+        ("vhd", vhd(None, 5), "a type that is not known here: 5"),
+        ("vhd", vhd(None, None), "no VHD image"),
+        ("vhd", b"conectix", "no vhd image: it has 8 bytes"),
+    ],
+)
+def test_what_does_not(tmp_path, image_format, data, why):
+    with pytest.raises(UnfitImage, match=why):
+        check(tmp_path, data, image_format)
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+def test_what_qemu_makes(tmp_path):
+    def make(*arguments: str | Path) -> Path:
+        command = ["qemu-img", "create", "-q", *map(str, arguments)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return Path(arguments[-2])
+
+    alone = make("-f", "qcow2", tmp_path / "alone", "4M")
+    above = make("-f", "qcow2", "-b", alone, "-F", "qcow2", tmp_path / "above", "4M")
+    outside = make(
+        *("-f", "qcow2", "-o", f"data_file={tmp_path / 'data'}", tmp_path / "outside", "4M")
+    )
+    for image_format, kind in (("dynamic", 3), ("fixed", 2)):
+        path = make("-f", "vpc", "-o", f"subformat={image_format}", tmp_path / image_format, "4M")
+        assert struct.pack(">I", kind) in path.read_bytes()
+        check(tmp_path, path.read_bytes(), "vhd")
+    check(tmp_path, alone.read_bytes(), "qcow2")
+    for path in (above, outside):
+        with pytest.raises(UnfitImage):
+            check(tmp_path, path.read_bytes(), "qcow2")
