@@ -1,4 +1,4 @@
-"""Pools of kind ``dir``: raw image files in one folder."""
+"""Pools of kind ``dir``: image files in one folder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DirectoryOptions:
 
 
 class DirectoryPool:
-    """A folder of sparse raw image files; a volume's name is its file's."""
+    """A folder of sparse image files; a volume's name is its file's."""
 
     kind = "dir"
     makes_zeros = True

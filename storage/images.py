@@ -58,10 +58,13 @@ def _check_qcow2(volume: Volume) -> None:
 
 
 def _check_vhd(volume: Volume) -> None:
-    """Look at the footer, and at its copy at the beginning, which all but fixed images have."""
+    """Look at the footer, and at its copy at the beginning, which all but fixed images have.
+
+    The footer may be a byte short: that of images by Virtual PC before 2004 is.
+    """
     found: list[int] = []
-    for offset in (0, volume.size - _VHD_FOOTER):
-        footer = _read(volume, offset, _VHD_FOOTER)
+    for offset in (0, volume.size - _VHD_FOOTER, volume.size - _VHD_FOOTER + 1):
+        footer = _read(volume, offset, _VHD_FOOTER - 1)
         if footer.startswith(_VHD_MAGIC):
             found += _VHD_TYPE.unpack_from(footer, _VHD_TYPE_AT)
     if not found:

@@ -357,7 +357,7 @@ async def test_another_version_is_told_both(target):
     async with target.evil.linked() as link:
         control = await talk(link)
         (said,) = await control.ask_and_end(PEER.encode(Hello(9, "future 9", "f", CAPABILITIES)))
-        assert "speaks protocol version 9, this host version 2" in said.problem.text
+        assert f"speaks protocol version 9, this host version {VERSION}" in said.problem.text
         control = await talk(link)
         (said,) = await control.ask_and_end(PEER.encode(Hello(VERSION, "odd 1", "f", ())))
         assert "lacks blake3-64k" in said.problem.text
@@ -691,6 +691,36 @@ async def test_an_image_that_names_what_was_not_offered_is_refused(target, guest
         assert said.problem.code == "toolstack", said
         await target.clean()
         assert (await is_aborted(transfer.link, transfer.migration)) is True
+
+
+async def test_one_disk_is_announced_once(target, guest):
+    offer = guest.offer(SIZE)
+    again = replace(offer.volumes[0], name="again", format=ImageFormat.QCOW2)
+    shared = shared_offer(vdev="xvda", cdrom=True, writable=False)
+    for bad in (
+        replace(offer, volumes=(*offer.volumes, again)),
+        replace(offer, guest=replace(offer.guest, shared=(shared,))),
+        replace(offer, guest=replace(offer.guest, ejected=("xvda",))),
+    ):
+        async with target.evil.linked() as link:
+            for request in (bad, Begin(new_migration(), bad, False)):
+                control = await greeted(link)
+                (said,) = await control.ask_and_end(PEER.encode(request))
+                assert "two disks are called xvda" in said.problem.text
+
+
+async def test_a_disk_of_a_guest_on_its_way_is_written_by_nobody_else(target, guest):
+    named = guest.named("on-its-way")
+    async with transferring(target.evil, named.offer(SIZE)) as transfer:
+        await transfer.hand_over()
+        await transfer.send_memory(named.image)
+        (volume,) = transfer.offer.volumes
+        other = replace(sync_offer(volume_offer(volume.name, SIZE)), overwrite=True)
+        async with transferring(target.evil, other) as second:
+            said = await second.begin()
+        assert isinstance(said, Refused)
+        assert any("is in use: disk of on-its-way" in one.text for one in said.problems)
+    await target.clean()
 
 
 @pytest.mark.parametrize("image_format", [ImageFormat.QCOW2, ImageFormat.VHD])

@@ -7,10 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from integration_support import MIB, Dom0, digest, the_problem, unique
+from integration_support import MIB, Dom0, digest, problems, the_problem, unique
 
 from protocol.messages import ImageFormat, Mode
-from xenmoved.control.reports import JobState
 from xenmoved.control.volume_api import DropVolumes
 
 Hosts = tuple[Dom0, Dom0]
@@ -24,11 +23,17 @@ def header(image_format: str, *, needs_others: bool = False) -> bytes:
     return (b"conectix".ljust(60, b"\0") + kind).ljust(512, b"\0")
 
 
+def image_end(image_format: str) -> bytes:
+    """Return how an image ends."""
+    return b"" if image_format == "qcow2" else header("vhd")
+
+
 def configured(host: Dom0, image_format: str, *, needs_others: bool = False) -> tuple[str, Path]:
     """Configure a guest that does not run, with an image; return its name and the image."""
     name = unique("web")
     path = host.images / f"{name}.{image_format}"
-    path.write_bytes(header(image_format, needs_others=needs_others) + os.urandom(2 * MIB + 512))
+    whole = header(image_format, needs_others=needs_others) + os.urandom(2 * MIB + 512)
+    path.write_bytes(whole + image_end(image_format))
     (host.guest_configs / f"{name}.cfg").write_text(
         f"name = '{name}'\nmemory = 2\ndisk = ['{path},{image_format},xvda,w']\n"
     )
@@ -48,10 +53,12 @@ def test_it_moves_as_it_is_there_and_back(hosts: Hosts, image_format: str) -> No
     assert f"{b.images / path.name},{image_format},xvda,w" in arrived
 
     with (b.images / path.name).open("r+b") as image:
-        image.seek(MIB)
-        image.write(os.urandom(4096))
-    back = b.migrate(name, "host-a", mode=None)
-    assert not back.volumes[0].fresh
+        image.seek(0, os.SEEK_END)
+        image.write(os.urandom(4096) + image_end(image_format))
+    found = problems(b.try_migrate(name, "host-a", mode=None))
+    assert {one.code for one in found} >= {"volume-exists"}
+    a.ask(DropVolumes(f"images:{path.name}", None, confirmed=True))
+    assert b.migrate(name, "host-a", mode=None).volumes[0].fresh
     assert digest(path) != before
     assert digest(path) == digest(b.images / path.name)
 
@@ -65,16 +72,17 @@ def test_one_that_needs_other_files_stays(hosts: Hosts, image_format: str) -> No
     assert not (b.images / path.name).exists()
 
 
-def test_a_copy_that_is_larger_or_smaller_has_to_go_first(hosts: Hosts) -> None:
+@pytest.mark.parametrize("suffix", ["", ".moved"])
+def test_what_may_be_an_image_here_is_not_written_over(hosts: Hosts, suffix: str) -> None:
+    """Not even by who says --overwrite: its new header could name any file of this host."""
     a, b = hosts
     name, path = configured(a, "qcow2")
-    a.migrate(name, mode=None)
-    with (b.images / path.name).open("ab") as image:
-        image.write(os.urandom(MIB))
-    found = the_problem(b.try_migrate(name, "host-a", mode=None), "volume-size")
-    assert "images:" in found.text
-    assert "xenmovectl volumes drop" in found.hint
-    a.ask(DropVolumes(f"images:{path.name}", None, confirmed=True))
-    report = b.migrate(name, "host-a", mode=None)
-    assert report.state is JobState.DONE
-    assert digest(path) == digest(b.images / path.name)
+    config = a.guest_configs / f"{name}.cfg"
+    config.rename(config.with_name(config.name + suffix))
+    before = digest(path)
+    evil = b.images / path.name
+    evil.write_bytes(header("qcow2", needs_others=True))
+    found = problems(b.try_sync(str(evil), "host-a", target=f"images:{path.name}"))
+    assert [one.code for one in found] == ["volume-exists"]
+    assert f"is named in {config}{suffix}" in found[0].text
+    assert digest(path) == before

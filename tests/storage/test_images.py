@@ -53,6 +53,7 @@ def check(folder: Path, data: bytes, image_format: str) -> None:
         ("vhd", vhd(3, 3)),
         ("vhd", vhd(None, 2)),
         ("vhd", footer(2)),
+        ("vhd", bytes(1024) + footer(2)[:-1]),
     ],
 )
 def test_what_stands_alone(tmp_path, image_format, data):
@@ -74,6 +75,7 @@ def test_what_stands_alone(tmp_path, image_format, data):
         ("vhd", vhd(4, 4), "difference to another VHD"),
         ("vhd", vhd(3, 4), "difference to another VHD"),
         ("vhd", vhd(4, None), "difference to another VHD"),
+        ("vhd", vhd(3, None) + footer(4)[:-1], "difference to another VHD"),
         ("vhd", vhd(None, 5), "a type that is not known here: 5"),
         ("vhd", vhd(None, None), "no VHD image"),
         ("vhd", b"conectix", "no vhd image: it has 8 bytes"),

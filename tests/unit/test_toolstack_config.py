@@ -104,6 +104,61 @@ def test_a_drive_that_is_to_be_empty(spec, expected):
         adapt_disk("phy:/there/x,hdc,w", ejected, block)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "phy:/x,xvda,w,phy:format=qcow2",
+        "/x,qcow2:access=w,vdev=xvda",
+        "/x,vhd:access=w,vdev=xvda",
+        "/x,raw,xvda,phy:target=/etc/shadow",
+        "/x,raw,xvda,target=/etc/shadow",
+        "/x,raw,xvda,w,active-disk=/etc/shadow",
+        "/x,raw,xvda,w,/etc/shadow",
+        "/x,raw,xvda,w,iscsi:x",
+        "/x,raw,xvda,\x0bformat=qcow2",
+        "vdev=xvda, script=x,target=/x",
+        "vdev=xvda,backend =x,target=/x",
+        "vdev=xvda,format=qcow2,format=vhd,target=/x",
+        "target =/x,vdev=xvda/y",
+    ],
+)
+def test_what_xl_would_read_otherwise(spec):
+    for image_format in ("raw", "qcow2", "vhd"):
+        agreed = Arrival("web", "", DISKS, formats={"xvda": image_format})
+        with pytest.raises(ToolstackError):
+            adapt_disk(spec, agreed, block)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ",raw,hdc:cdrom,phy:target=/etc/shadow",
+        ",raw,hdc:cdrom,r,/etc/shadow",
+        ",raw,hdc:cdrom,r,file:/etc/shadow",
+        "/etc/shadow,raw,hdc:cdrom,target=",
+    ],
+)
+def test_an_empty_drive_that_xl_would_fill(spec):
+    with pytest.raises(ToolstackError):
+        adapt_disk(spec, Arrival("web", "", {"hdc": ""}), block)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"disk = ['/x,q\012cow2,xvda,w']",
+        r"disk = [',raw,hdc:cdrom,\ttarget=/etc/shadow']",
+        r"vif = ['bridge=xenbr0\t']",
+        r"kernel = '/boot/\x2e\x2e/etc/shadow'",
+        r"name = 'w\145b'",
+    ],
+)
+def test_a_backslash_means_something_else_to_xl(line):
+    with pytest.raises(ToolstackError, match="backslash"):
+        adapt(f"{line}\n", ARRIVAL, BOOT_FOLDERS, block)
+    assert adapt(r"extra = 'a\tb'", ARRIVAL, BOOT_FOLDERS, block) == r"extra = 'a\tb'"
+
+
 def test_what_was_announced_as_read_only():
     shared = Arrival("web", "", {"xvda": "/dev/x"}, read_only=frozenset({"xvda"}))
     for spec in ("phy:/dev/x,xvda,r", "vdev=xvda,access=ro,target=/dev/x", "/dev/x,,xvda:cdrom,w"):

@@ -62,7 +62,7 @@ class Arrivals:
         """Look at what an offer needs; changes nothing."""
         if (offer.action is Action.MIGRATE) != (offer.guest is not None):
             raise ProtocolError(Code.OUT_OF_RANGE, f"an offer to {offer.action} and its guest")
-        arriving = [migration.guest for migration in self._migrations.values()]
+        arriving = {migration.guest: migration.disks for migration in self._migrations.values()}
         return await assess(self.host, self.host.peer(peer), offer, arriving)
 
     async def begin_guest(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from protocol.errors import Code, ProtocolError
 from protocol.messages import (
     Action,
     GuestOffer,
@@ -25,6 +26,7 @@ from xenmoved.journal import Holding
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
+from xenmoved.migration.retained import Place, possible_images
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Domain, HostInfo
@@ -49,8 +51,15 @@ def owner_of(peer: str, offer: Offer) -> str:
     return offer.guest.uuid if offer.guest is not None else f"sync from {peer}"
 
 
-async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]) -> Assessment:
-    """Look at everything that an offer needs. `arriving`: names of guests already on their way."""
+async def assess(
+    host: Host, peer: Peer, offer: Offer, arriving: Mapping[str, Sequence[str]]
+) -> Assessment:
+    """Look at everything that an offer needs.
+
+    `arriving` has the guests that are on their way already, with the paths of their disks. Raises
+    ProtocolError for an offer that cannot be an honest one.
+    """
+    _require_distinct_disks(offer)
     if denied := _permission(host, peer, offer):
         return Assessment(tuple(denied))  # a peer learns nothing about what it may not use
     problems: list[Problem] = []
@@ -58,7 +67,8 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
     bridges: dict[str, str] = {}
     here = await host.toolstack.describe_all()
     domains = [domain for _, domain in here if isinstance(domain, Domain)]
-    in_use = {domain.name: [disk.path for disk in domain.disks] for domain in domains}
+    in_use: dict[str, Sequence[str]] = {**arriving}
+    in_use |= {domain.name: [disk.path for disk in domain.disks] for domain in domains}
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
         bridges = {
@@ -81,6 +91,15 @@ async def assess(host: Host, peer: Peer, offer: Offer, arriving: Collection[str]
     if problems:
         return Assessment(tuple(problems))
     return Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
+
+
+def _require_distinct_disks(offer: Offer) -> None:
+    """See that no disk is announced twice: nobody could tell which of the two is meant."""
+    vdevs = [volume.vdev for volume in offer.volumes if volume.vdev is not None]
+    if (guest := offer.guest) is not None:
+        vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
+    if twice := [vdev for vdev, count in Counter(vdevs).items() if count > 1]:
+        raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
 
 
 def local_bridge(peer: Peer, guest: GuestOffer, bridge: str) -> str:
@@ -193,13 +212,14 @@ class _VolumeChecks:
     """The checks of an offer's volumes, with what they add up to."""
 
     def __init__(
-        self, host: Host, peer: Peer, offer: Offer, in_use: Mapping[str, list[str]]
+        self, host: Host, peer: Peer, offer: Offer, in_use: Mapping[str, Sequence[str]]
     ) -> None:
         self._host = host
         self._peer = peer
         self._offer = offer
         self._disks = in_use
         self._new_bytes: Counter[str] = Counter()
+        self._images: dict[Place, list[str]] | None = None
         # What is shared is not a place for a copy of something else.
         self._taken = {
             (shared_pool(peer, disk), disk.name)
@@ -237,7 +257,13 @@ class _VolumeChecks:
             )
             hint = f"on {self._peer.name}, see `shared` of peer {self._node}; or call it otherwise"
             self._note("volume-shared", text, hint)
-        self._check_size(volume, info)
+        if info.size < volume.size:
+            text = (
+                f"{shown} on {self._node} is too small: {info.size} bytes, the source has "
+                f"{volume.size}"
+            )
+            self._note("volume-too-small", text, "enlarge it there, or remove it")
+        await self._check_images(volume, info)
         users = self._users(pool, name)
         if info.in_use is not None:
             users.append(info.in_use)
@@ -260,17 +286,24 @@ class _VolumeChecks:
             text = f"{what}, and pool {pool.name} on {self._node} has no files"
             self._note("pool", text, "choose a pool of kind dir with --pool")
 
-    def _check_size(self, volume: VolumeOffer, info: VolumeInfo) -> None:
-        """Note it when a volume does not fit into one that is there."""
-        shown, theirs = f"{info.pool}:{info.name} on {self._node}", f"the source has {volume.size}"
-        if volume.format is ImageFormat.RAW:
-            if info.size < volume.size:
-                text = f"{shown} is too small: {info.size} bytes, {theirs}"
-                self._note("volume-too-small", text, "enlarge it there, or remove it")
-        elif info.size != volume.size:
-            text = f"{shown} is a {volume.format} image of {info.size} bytes, {theirs}"
-            hint = "images are copied as they are: drop the copy there (xenmovectl volumes drop)"
-            self._note("volume-size", text, hint)
+    async def _check_images(self, volume: VolumeOffer, info: VolumeInfo) -> None:
+        """Note it when an image would be written over something, or something over an image.
+
+        Whoever can change the bytes of an image that a configuration here names can have the one
+        who starts that guest open any file. And images change their size.
+        """
+        shown = f"{info.pool}:{info.name} on {self._node}"
+        hint = (
+            "drop it there (xenmovectl volumes drop), or have this one called otherwise: --volume"
+        )
+        if volume.format is not ImageFormat.RAW:
+            text = f"{shown} exists, and a {volume.format} image is sent whole, to a new file"
+            self._note("volume-exists", text, hint)
+        if self._images is None:
+            self._images = await possible_images(self._host)
+        if users := self._images.get((info.pool, info.name)):
+            text = f"{shown} is {', '.join(users)}, where not all disks are raw: it may be an image"
+            self._note("volume-exists", text, hint)
 
     def _check_owner(self, holding: Holding | None, info: VolumeInfo) -> None:
         """Note it when a volume that is there is not known to be a copy of the offered one."""

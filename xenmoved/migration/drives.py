@@ -80,7 +80,7 @@ def _describe(
 ) -> SharedOffer | tuple[Problem, ...]:
     """Describe a disk that stays where it is, or say why it cannot be."""
     writable = disk.writable and not disk.cdrom
-    if disk.format in IMAGES:
+    if disk.format in IMAGES and not disk.cdrom:
         text = f"disk {disk.vdev} is shared, and has the format {disk.format}"
         return (problem("disk", text, "only raw disks can be shared: convert it with qemu-img"),)
     try:

@@ -120,6 +120,11 @@ class InboundMigration:
         return self._expected.name
 
     @property
+    def disks(self) -> list[str]:
+        """Paths of its disks here."""
+        return list(filter(None, self._expected.disks.values()))
+
+    @property
     def job(self) -> Job:
         """The job that shows it."""
         return self._job

@@ -39,7 +39,7 @@ class Landing:
         self._peer = peer
         self._migration = migration
         self._volumes: list[Volume] = []
-        self._formats: list[ImageFormat] = []
+        self._images: list[tuple[Volume, ImageFormat]] = []
         self._histories: list[History | None] = []
         self._streams: dict[int, StreamTarget] = {}
         self._targets: dict[int, VolumeTarget] = {}
@@ -75,7 +75,8 @@ class Landing:
             await self._make(made)
         volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
         self._volumes.append(volume)
-        self._formats.append(offer.format)
+        if offer.format is not ImageFormat.RAW:
+            self._images.append((volume, offer.format))
         self._histories.append(pool.history(placement.name))
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
         # A copy that is retained is so until it is in use.
@@ -126,9 +127,8 @@ class Landing:
         for index in range(len(self._volumes)):
             if self._tasks or not self._is_complete(index):
                 raise ProtocolError(Code.UNEXPECTED, f"volume {index} is not complete")
-        for volume, image_format in zip(self._volumes, self._formats, strict=True):
-            if image_format is not ImageFormat.RAW:
-                await asyncio.to_thread(require_standalone, volume, image_format)
+        for image, image_format in self._images:
+            await asyncio.to_thread(require_standalone, image, image_format)
         await self._close_volumes()
         for streams in self._streams.values():
             await asyncio.to_thread(streams.settle)

@@ -70,7 +70,8 @@ def disk_obstacle(disk: Disk, *, cold: bool) -> tuple[str, str] | None:
         (
             disk.format in IMAGES and not cold,
             f"has the format {disk.format}: only raw disks move while the guest runs",
-            "shut the guest down, then move it with --mode cold, or convert it with qemu-img",
+            f"shut the guest down and move it with --mode cold, if its configuration says format="
+            f"{disk.format}; or convert the disk with qemu-img",
         ),
         (
             disk.format not in _RAW | IMAGES,

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _PATHS: Final = re.compile(r"""(?:(?<=phy:)|(?=/))[^\s'",;\[\]()]+""")
 """What may be a path in a configuration, in whatever syntax; after `phy:` it may be below /dev."""
 
+_IMAGES: Final = re.compile(r"\b(qcow2?|vhd|qed|vmdk|vdi)\b", re.IGNORECASE)
+
 _MOST: Final = 4096
 _SELDOM: Final = 600.0
 _OFTEN: Final = 1.0
@@ -72,6 +74,22 @@ async def needs(host: Host, *, besides: str = "") -> Needs:
     undecided |= {one.guest for one in await host.journal.standing()}
     undecided |= {job.guest for job in host.jobs.live if job.job != besides}
     return Needs(users, guests, undecided)
+
+
+async def possible_images(host: Host) -> dict[Place, list[str]]:
+    """Tell which volumes are named in configurations that speak of formats other than raw.
+
+    Those of guests that moved away count, as they come back to life with the guest. Raises
+    ToolstackError.
+    """
+    texts = await host.toolstack.configurations(moved=True)
+    paths = [
+        (f"named in {file}", path)
+        for file, text in texts.items()
+        if _IMAGES.search(text) is not None
+        for path in _paths(text)
+    ]
+    return await asyncio.to_thread(_by_place, host, paths)
 
 
 def _paths(text: str) -> Iterator[str]:

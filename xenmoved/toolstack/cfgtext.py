@@ -49,7 +49,8 @@ _RULES: Final[Mapping[str, re.Pattern[str]]] = {
 _NAME_LINE: Final = re.compile(r"^[ \t]*name[ \t]*=[ \t]*(['\"])(.*?)\1", re.MULTILINE)
 
 _DISK_KEYS: Final = words("format vdev access backendtype backend script devtype discard target")
-_NAMED: Final = re.compile(r"\s*([a-z-]+)\s*=(.*)", re.DOTALL)
+_NAMED: Final = re.compile(r"[ \t]*([a-z-]+)=(.*)", re.DOTALL)
+_PLAIN_PART: Final = re.compile(r"[ \t]*(?:[a-z-]+=)?[\w.!-]*[ \t]*", re.ASCII)
 _VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)(?::(cdrom|disk))?")
 _SCHEME: Final = re.compile(r"((?:(?:phy|file|tap2?|aio|raw|qcow2?|vhd|qed|drbd|nbd):)*)(.*)")
 _NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|nbd")
@@ -125,39 +126,50 @@ class _DiskSpec:
 
 
 def _parse_disk(spec: str) -> _DiskSpec:
-    """Find the parts of a disk specification that matter. Raises ToolstackError."""
+    """Find the parts of a disk specification that matter. Raises ToolstackError.
+
+    xl's own scanner (libxlu_disk_l.l) takes off a prefix such as `phy:` wherever it finds one, and
+    goes on with the rest; so nothing passes that it could read otherwise than is done here.
+    """
     disk = _DiskSpec(spec.split(","))
     for number, part in enumerate(disk.parts):
         named = _NAMED.fullmatch(part)
         key, value = (named[1], named[2].strip()) if named else ("", part.strip())
-        if key not in _DISK_KEYS:
-            key, value = "", part.strip()
         if key == "target":  # takes the rest of the specification, commas and all
+            if disk.target == 0 and disk.parts[0].strip() and number:
+                raise ToolstackError(f"disk {spec!r} has two targets")
             disk.parts[number:] = [",".join(disk.parts[number:])]
             disk.target = number
             break
-        if key and number == 0:
+        if number == 0 and key not in _DISK_KEYS:
+            continue  # it is the target
+        if number == 0:
             disk.target = -1
-        if key in ("script", "backend"):
+        if key and key not in _DISK_KEYS - {"script", "backend"}:
             raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
-        if _NOT_RAW.fullmatch(value) and (key == "format" or (not key and number)):
-            if value not in _IMAGES:
-                raise ToolstackError(f"disk {spec!r} is not raw")
-            disk.format = value
-        disk.cdrom |= value == "cdrom"
-        disk.readonly |= value in ("r", "ro") and (key == "access" or (not key and number > 0))
-        if (match := _VDEV.fullmatch(value)) and key in ("", "vdev"):
-            disk.vdev = match[1]
-            disk.cdrom |= match[2] == "cdrom"
+        if not (_PLAIN_PART.fullmatch(part) or _VDEV.fullmatch(value)):
+            raise ToolstackError(f"disk {spec!r} is not understood at {part.strip()!r}")
+        _take_part(disk, spec, key, value)
     return disk
+
+
+def _take_part(disk: _DiskSpec, spec: str, key: str, value: str) -> None:
+    if _NOT_RAW.fullmatch(value) and key in ("", "format"):
+        if value not in _IMAGES or disk.format not in ("raw", value):
+            raise ToolstackError(f"disk {spec!r} is not raw")
+        disk.format = value
+    disk.cdrom |= value == "cdrom"
+    disk.readonly |= value in ("r", "ro") and key in ("", "access")
+    if (match := _VDEV.fullmatch(value)) and key in ("", "vdev"):
+        disk.vdev = match[1]
+        disk.cdrom |= match[2] == "cdrom"
 
 
 def _target(disk: _DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
     """Return what leads to the target of a disk, and its scheme and path. Raises ToolstackError."""
     lead, target = "", disk.parts[disk.target] if disk.target >= 0 else ""
-    if target.strip().startswith("target"):
-        lead, _, target = target.partition("=")
-        lead += "="
+    if (named := _NAMED.fullmatch(target)) and named[1] == "target":
+        lead, target = target[: named.start(2)], named[2]
     if (scheme := _SCHEME.fullmatch(target.strip())) is None:
         raise ToolstackError(f"disk {spec!r} is not understood")
     return lead, scheme
@@ -237,6 +249,8 @@ def adapt(
         for start, end in statement.strings:
             value = text[start:end]
             try:
+                if "\\" in value and statement.key not in _TEXT:
+                    raise ToolstackError(f"{statement.key} has a backslash in {value[:200]!r}")
                 if statement.key == "disk":
                     edits.append((start, end, adapt_disk(value, arrival, is_block)))
                 elif statement.key == "vif":

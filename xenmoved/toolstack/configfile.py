@@ -105,18 +105,19 @@ class ConfigFolder:
         path = self._file(name)
         return _read(path) if path is not None else None
 
-    async def read_all(self) -> dict[str, str]:
-        """Texts of the files here and in `auto`, by path, but for those of guests that moved away.
+    async def read_all(self, *, moved: bool = False) -> dict[str, str]:
+        """Texts of the files here and in `auto`, by path; with `moved` of guests that left too.
 
         A file too large to be a guest's configuration is none.
         """
-        return await self._call(self._read_all)
+        return await self._call(self._read_all, moved)
 
-    def _read_all(self) -> dict[str, str]:
+    def _read_all(self, moved: bool) -> dict[str, str]:
         found = {}
         for folder in (self._folder, self._folder / _AUTO):
             for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if path.is_file() and path.suffix != _MOVED and path.stat().st_size <= TEXT_LIMIT:
+                counts = path.is_file() and (moved or path.suffix != _MOVED)
+                if counts and path.stat().st_size <= TEXT_LIMIT:
                     found[str(path)] = _read(path) or ""
         return found
 

@@ -276,10 +276,11 @@ class Toolstack(Protocol):
         Raises DomainNotFound.
         """
 
-    async def configurations(self) -> dict[str, str]:
-        """Texts of all configuration files of guests here, by path, but for those disabled.
+    async def configurations(self, *, moved: bool = False) -> dict[str, str]:
+        """Texts of all configuration files of guests here, by path.
 
-        Raises ToolstackError when one cannot be read.
+        Those that are disabled count only with `moved`. Raises ToolstackError when one cannot be
+        read.
         """
 
     async def install_config(

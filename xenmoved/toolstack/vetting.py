@@ -10,8 +10,8 @@ host, nor to take its hardware.
 So this is a list of what is let through, after libxl_types.idl of Xen 4.5 to 4.21; a key that is
 not on it passes only with an empty value. In particular:
 
-- disks: only the given local paths, no script, no driver domain, format raw. The header of a
-  qcow2 or vhd image can name any file of this host as its backing file.
+- disks: only the given local paths, no script, no driver domain, format raw, as a running guest can
+  have its backend open any file of this host by the header of a qcow2 or vhd image.
 - device_model, stubdomain_*, extra*, serial, usbdevice, soundhw, keymap, vnc, spice, sdl: become
   arguments of a device model that runs as root, and can open files, sockets and host devices.
 - kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders

@@ -186,9 +186,9 @@ class XlToolstack:
         """Text of the domain's configuration file, None without one."""
         return await self._configs.read(name)
 
-    async def configurations(self) -> dict[str, str]:
-        """Texts of all configuration files of guests here, by path, but for those disabled."""
-        return await self._configs.read_all()
+    async def configurations(self, *, moved: bool = False) -> dict[str, str]:
+        """Texts of configuration files by path, of disabled ones only with `moved`."""
+        return await self._configs.read_all(moved=moved)
 
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs."""
