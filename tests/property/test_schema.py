@@ -129,8 +129,19 @@ def _edges(base, bounds):
             yield (), ("", "../x", "a/b", "x\n", "\0", "x" * 5000, "ä", " x", "-x\u202e")
 
 
+VOLUME = {
+    "name": "v",
+    "size": 1,
+    "vdev": None,
+    "pool": None,
+    "home": None,
+    "wish": None,
+    "format": "raw",
+}
+
+
 def test_names_of_volumes_and_guests_hold_no_path():
-    good = {"name": "web", "size": 1, "vdev": None, "pool": None, "home": None, "wish": None}
+    good = {**VOLUME, "name": "web", "format": "qcow2"}
     for name in ("..", ".", "a/b", "/etc/passwd", "../x", "a\0b", "-rf", ".hidden", "a b", "a\n"):
         for field in ("name", "pool", "home", "wish"):
             with pytest.raises(SchemaError):
@@ -150,13 +161,12 @@ def test_missing_and_unknown_fields_are_named():
 
 
 def test_the_place_of_an_error_is_named():
-    volume = {"name": "v", "size": -1, "vdev": None, "pool": None, "home": None, "wish": None}
     offer = {
         "action": "sync",
         "mode": "save",
         "overwrite": False,
         "guest": None,
-        "volumes": [{**volume, "size": 1}, volume],
+        "volumes": [VOLUME, {**VOLUME, "size": -1}],
     }
     with pytest.raises(SchemaError) as caught:
         build(Begin, {"migration": "0" * 32, "offer": offer, "keep_partial": False})
