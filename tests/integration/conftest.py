@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from integration_support import RESIDENT, Dom0, image, run
+from integration_support import QUIET, RESIDENT, Dom0, image, run
 
 from xenmoved.control.peer_api import ListPeers, RemovePeer
 
@@ -42,7 +42,8 @@ class Pair:
         self.a.trust(self.b)
         self.b.trust(self.a)
         self.peers = [self._peers(host) for host in self.hosts]
-        self.a.boot(RESIDENT, [image(self.a.images / f"{RESIDENT}-root", 4, data=1)])
+        disk = image(self.a.images / f"{RESIDENT}-root", 4, data=1)
+        self.a.boot(RESIDENT, [disk], extra=QUIET)
 
     def restore(self) -> None:
         """Undo what a test did. Raises AssertionError when a daemon met a mistake of its own."""

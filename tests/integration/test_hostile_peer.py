@@ -693,6 +693,16 @@ async def test_an_image_that_names_what_was_not_offered_is_refused(target, guest
         assert (await is_aborted(transfer.link, transfer.migration)) is True
 
 
+async def test_a_cdrom_is_not_written(target, guest):
+    offer = guest.offer(SIZE)
+    disk = shared_offer(cdrom=True, writable=True, home="images", name="others")
+    offer = replace(offer, guest=replace(offer.guest, shared=(disk,)))
+    async with target.evil.linked() as link:
+        control = await greeted(link)
+        (said,) = await control.ask_and_end(PEER.encode(offer))
+        assert "a CD-ROM that can be written" in said.problem.text
+
+
 async def test_one_disk_is_announced_once(target, guest):
     offer = guest.offer(SIZE)
     again = replace(offer.volumes[0], name="again", format=ImageFormat.QCOW2)

@@ -83,6 +83,25 @@ def test_what_may_be_an_image_here_is_not_written_over(hosts: Hosts, suffix: str
     evil = b.images / path.name
     evil.write_bytes(header("qcow2", needs_others=True))
     found = problems(b.try_sync(str(evil), "host-a", target=f"images:{path.name}"))
-    assert [one.code for one in found] == ["volume-exists"]
-    assert f"is named in {config}{suffix}" in found[0].text
+    assert [one.code for one in found] == ["volume-image"]
+    assert f"{config}{suffix} names it" in found[0].text
     assert digest(path) == before
+
+    path.unlink()
+    found = problems(b.try_sync(str(evil), "host-a", target=f"images:{path.name}"))
+    assert [one.code for one in found] == ["volume-image"]
+    assert not path.exists()
+
+
+def test_a_configuration_that_would_need_mending_keeps_it_there(hosts: Hosts) -> None:
+    """Until somebody mends it, the image would be of no guest, and could be written over."""
+    a, b = hosts
+    name, path = configured(a, "qcow2")
+    config = a.guest_configs / f"{name}.cfg"
+    config.write_text(config.read_text() + "vnclisten = '0.0.0.0'\n")
+    a.migrate(name, mode=None)
+    config = b.guest_configs / f"{name}.cfg"
+    config.write_text(config.read_text() + "ioports = [0x64]\n")
+    (found,) = problems(b.try_migrate(name, "host-a", mode=None, volumes={path.name: "new.qcow2"}))
+    assert found.code == "guest-config"
+    assert "ioports" in found.text

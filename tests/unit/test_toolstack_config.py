@@ -120,6 +120,14 @@ def test_a_drive_that_is_to_be_empty(spec, expected):
         "vdev=xvda,backend =x,target=/x",
         "vdev=xvda,format=qcow2,format=vhd,target=/x",
         "target =/x,vdev=xvda/y",
+        "vdev=xvda,cdrom,swapfile",
+        "vdev=xvda,xvda:cdrom",
+        "vdev=xvda,cdrom,x.img,qcow2",
+        "format=raw,vdev=xvda,access=r,access=w,target=/x",
+        "/x,raw,xvda,r,access=w",
+        "/x,raw,xvda,w,devtype=cdrom,devtype=disk",
+        "/x,raw,xvda:cdrom,w,devtype=disk",
+        "phy:/x,access=r,ioemu:xvda,access=",
     ],
 )
 def test_what_xl_would_read_otherwise(spec):
@@ -242,6 +250,26 @@ def test_programs_are_not_understood(line):
         "channel = [ 'connection=socket,path=/x' ]",
         "something_new = 'x'",
         "keymap = '../x'",
+        "ioports = [0x64]",
+        "irqs = [9]",
+        "driver_domain = 1",
+        "device_model_args = [1]",
+        "name = 7",
+        "kernel = 'swapfile'",
+        "ramdisk = '.netrc'",
+        "bootloader = '/tmp/pygrub'",
+        "bootloader = '/usr/../tmp/pygrub'",
+        "bootloader_args = '--args=x --output=/etc/passwd'",
+        "vfb = ['vnc=1,monitor=tcp:192.0.2.1:4444']",
+        "spicepasswd = 'x,unix=on,addr=/etc/passwd'",
+        "spicehost = '0,unix=on'",
+        "boot = 'c,splash=f'",
+        "vnclisten = '0:1,reverse=on'",
+        "seclabel = 'system_u:system_r:dom0_t'",
+        "name += 'g'",
+        "# c\rimport os",
+        "# coding: utf-7",
+        "extra = 'a\0'",
         "disk = [ 'phy:/dev/sda,xvdz,w' ]",
         "disk += [ 'phy:/dev/sda,xvdz,w' ]",
     ],
@@ -252,9 +280,7 @@ def test_what_must_be_looked_at(line):
 
 
 def test_plain_settings_pass():
-    text = (
-        "a_number = 0x10\nkernel = 'hvmloader'\nvfb = ['type=vnc,vncunused=1']\nmaxmem = [1, [2]]"
-    )
+    text = "memory = 0x10\nkernel = 'hvmloader'\nvfb = ['type=vnc,vncunused=1']\nmaxmem = [1, [2]]"
     assert adapted(text) == text
     assert adapted("") == ""
 

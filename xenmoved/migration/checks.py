@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
@@ -26,10 +27,14 @@ from xenmoved.journal import Holding
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
-from xenmoved.migration.retained import Place, possible_images
+from xenmoved.migration.retained import Imagery, imagery
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Domain, HostInfo
+
+_DROP: Final = (
+    "drop it there (xenmovectl volumes drop), or call this one otherwise: --volume OLD=NEW"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ async def assess(
     `arriving` has the guests that are on their way already, with the paths of their disks. Raises
     ProtocolError for an offer that cannot be an honest one.
     """
-    _require_distinct_disks(offer)
+    _require_plain_disks(offer)
     if denied := _permission(host, peer, offer):
         return Assessment(tuple(denied))  # a peer learns nothing about what it may not use
     problems: list[Problem] = []
@@ -93,11 +98,13 @@ async def assess(
     return Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
 
 
-def _require_distinct_disks(offer: Offer) -> None:
-    """See that no disk is announced twice: nobody could tell which of the two is meant."""
+def _require_plain_disks(offer: Offer) -> None:
+    """See that no disk is announced twice, or as what it cannot be. Raises ProtocolError."""
     vdevs = [volume.vdev for volume in offer.volumes if volume.vdev is not None]
     if (guest := offer.guest) is not None:
         vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
+        if any(disk.cdrom and disk.writable for disk in guest.shared):
+            raise ProtocolError(Code.OUT_OF_RANGE, "a CD-ROM that can be written")
     if twice := [vdev for vdev, count in Counter(vdevs).items() if count > 1]:
         raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
 
@@ -219,7 +226,7 @@ class _VolumeChecks:
         self._offer = offer
         self._disks = in_use
         self._new_bytes: Counter[str] = Counter()
-        self._images: dict[Place, list[str]] | None = None
+        self._imagery: list[Imagery] | None = None
         # What is shared is not a place for a copy of something else.
         self._taken = {
             (shared_pool(peer, disk), disk.name)
@@ -241,6 +248,8 @@ class _VolumeChecks:
         self._check_format(volume, pool)
         try:
             info = await asyncio.to_thread(pool.find, name)
+            if info is not None or await asyncio.to_thread(pool.capacity) is not None:
+                await self._check_images(volume, shown, await asyncio.to_thread(pool.path, name))
         except StorageError as error:
             self.problems += problems_of(error)
             return None
@@ -263,7 +272,9 @@ class _VolumeChecks:
                 f"{volume.size}"
             )
             self._note("volume-too-small", text, "enlarge it there, or remove it")
-        await self._check_images(volume, info)
+        if volume.format is not ImageFormat.RAW:
+            text = f"{shown} on {self._node} exists, and a {volume.format} image goes to a new file"
+            self._note("volume-exists", text, _DROP)
         users = self._users(pool, name)
         if info.in_use is not None:
             users.append(info.in_use)
@@ -286,24 +297,18 @@ class _VolumeChecks:
             text = f"{what}, and pool {pool.name} on {self._node} has no files"
             self._note("pool", text, "choose a pool of kind dir with --pool")
 
-    async def _check_images(self, volume: VolumeOffer, info: VolumeInfo) -> None:
-        """Note it when an image would be written over something, or something over an image.
+    async def _check_images(self, volume: VolumeOffer, shown: str, path: str) -> None:
+        """Note it when a configuration here may take what is written for an image.
 
-        Whoever can change the bytes of an image that a configuration here names can have the one
-        who starts that guest open any file. And images change their size.
+        Whoever writes an image can have the one who starts its guest open any file: its bytes are
+        looked at only when it comes as one, of the format that it is taken for.
         """
-        shown = f"{info.pool}:{info.name} on {self._node}"
-        hint = (
-            "drop it there (xenmovectl volumes drop), or have this one called otherwise: --volume"
-        )
-        if volume.format is not ImageFormat.RAW:
-            text = f"{shown} exists, and a {volume.format} image is sent whole, to a new file"
-            self._note("volume-exists", text, hint)
-        if self._images is None:
-            self._images = await possible_images(self._host)
-        if users := self._images.get((info.pool, info.name)):
-            text = f"{shown} is {', '.join(users)}, where not all disks are raw: it may be an image"
-            self._note("volume-exists", text, hint)
+        if self._imagery is None:
+            self._imagery = await imagery(self._host)
+        for one in self._imagery:
+            if one.formats != {volume.format.value} and one.names(path):
+                text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
+                self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
 
     def _check_owner(self, holding: Holding | None, info: VolumeInfo) -> None:
         """Note it when a volume that is there is not known to be a copy of the offered one."""

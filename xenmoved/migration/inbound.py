@@ -143,6 +143,10 @@ class InboundMigration:
     async def receive(self) -> None:
         """Get ready for the memory. Raises ToolstackError."""
         self._job.enter(Phase.SUSPEND)
+        expected = self._expected
+        if expected.formats and expected.config is not None:
+            # A human who has to mend it later does not know what the peer wrote to the image since.
+            await self._host.toolstack.check_config(expected.config, expected.arrival)
         await self._image.start()
         self._receiving = True
         if self._expected.cold:
@@ -379,6 +383,6 @@ def expect(
         cold=cold,
         bridges=bridges,
         source_name=guest.name if guest.wish is not None else "",
-        read_only=[disk.vdev for disk in guest.shared if not disk.writable],
+        read_only=[disk.vdev for disk in guest.shared if disk.cdrom or not disk.writable],
         formats=formats,
     )

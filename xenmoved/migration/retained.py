@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import sqlite3
 import time
@@ -76,20 +77,33 @@ async def needs(host: Host, *, besides: str = "") -> Needs:
     return Needs(users, guests, undecided)
 
 
-async def possible_images(host: Host) -> dict[Place, list[str]]:
-    """Tell which volumes are named in configurations that speak of formats other than raw.
+@dataclass(frozen=True, slots=True)
+class Imagery:
+    """A configuration that speaks of disks that are not raw."""
+
+    file: str
+    text: str
+    formats: frozenset[str]
+    paths: frozenset[str]
+    """All paths in it, links followed."""
+
+    def names(self, path: str) -> bool:
+        """Whether it may mean the file or device at a path, which need not be there."""
+        return path in self.text or os.path.realpath(path) in self.paths
+
+
+async def imagery(host: Host) -> list[Imagery]:
+    """Return the configurations that speak of disks that are not raw.
 
     Those of guests that moved away count, as they come back to life with the guest. Raises
     ToolstackError.
     """
     texts = await host.toolstack.configurations(moved=True)
-    paths = [
-        (f"named in {file}", path)
+    return [
+        Imagery(file, text, formats, frozenset(map(os.path.realpath, _paths(text))))
         for file, text in texts.items()
-        if _IMAGES.search(text) is not None
-        for path in _paths(text)
+        if (formats := frozenset(word.lower() for word in _IMAGES.findall(text)))
     ]
-    return await asyncio.to_thread(_by_place, host, paths)
 
 
 def _paths(text: str) -> Iterator[str]:

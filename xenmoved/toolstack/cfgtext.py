@@ -16,31 +16,60 @@ from typing import Final
 
 from xenmoved.toolstack.domains import normal_uuid, under
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
-from xenmoved.toolstack.vetting import NIC_SCRIPT, PYGRUB, PYGRUB_ARGUMENT, words
+from xenmoved.toolstack.vetting import LISTEN, NIC_SCRIPT, PYGRUB_ARGUMENT, words
 
 TEXT_LIMIT: Final = 1 << 20
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n;]|#[^\n]*|\\\n)*")
 _SPACE: Final = re.compile(r"(?:[ \t\r]|\\\n)*")
-_ASSIGN: Final = re.compile(r"([A-Za-z_]\w*)[ \t]*\+?=")
+_ASSIGN: Final = re.compile(r"([A-Za-z_]\w*)[ \t]*(?:=|\+=(?=[ \t]*\[))")
+# xm runs the file as a program: Python 2 takes these for the end of a comment, or of a line, and
+# reads the rest in another coding if a comment says so.
+_ODD: Final = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]|\r(?!\n)|#[^\n]*coding[:=]")
 _STRING: Final = re.compile(r"'([^'\n\\]|\\.)*'|\"([^\"\n\\]|\\.)*\"")
 _NUMBER: Final = re.compile(r"-?(?:0[xX][0-9A-Fa-f]+|\d+)\b")
 _END: Final = re.compile(r"[ \t\r]*(?:[\n;#]|$)")
 
-_TEXT: Final = frozenset(("extra", "root", "cmdline", "description", "vncpasswd", "spicepasswd"))
+_TEXT: Final = frozenset(("extra", "root", "cmdline", "description"))
 _BOOT: Final = frozenset(("kernel", "ramdisk", "loader", "firmware_override", "pvshim_path"))
 _PLAIN: Final = words(
     "name uuid builder type vcpu_avail cpus cpus_soft cpuid memory maxmem pool on_poweroff "
     "on_reboot on_watchdog on_crash on_soft_reset on_xend_start on_xend_stop localtime tsc_mode "
-    "timer_mode boot bios firmware hdtype vga stdvga keymap vnclisten soundhw acpi_firmware_mode "
-    "viridian sched device_model_version vfb features nestedhvm hap altp2m passthrough "
-    "max_grant_version spicehost platform xen_platform_pci seclabel init_seclabel vendor_device "
-    "iomem_policy vnuma cpu_weight cap vcpus maxvcpus"
+    "timer_mode bios firmware hdtype vga stdvga acpi_firmware_mode viridian sched "
+    "device_model_version features nestedhvm hap altp2m passthrough max_grant_version platform "
+    "xen_platform_pci vendor_device iomem_policy vnuma cpu_weight cap vcpus maxvcpus"
 )
+_NUMBERS: Final = words(
+    "memory maxmem vcpus maxvcpus cpus cpu_weight cap shadow_memory videoram vnc vncdisplay "
+    "vncunused vncconsole sdl opengl usb usbversion acpi acpi_s3 acpi_s4 acpi_laptop_slate apic "
+    "pae hpet nx viridian stdvga localtime rtc_timeoffset tsc_mode timer_mode nomigrate nestedhvm "
+    "altp2m hap oos xen_platform_pci xen_platform_pci_bar_uc vpt_align mmio_hole "
+    "max_event_channels max_grant_frames max_maptrack_frames max_grant_version nographic pvh "
+    "pvshim e820_host spice spiceport spicetls_port spicedisable_ticketing spiceagent_mouse "
+    "spicevdagent spice_clipboard_sharing spiceusbredirection claim_mode dm_restrict "
+    "vmtrace_buf_kb vpmu vcpu_avail blkdev_start latency extratime period slice budget superpages "
+    "memory_sharing xen_extended_power_mgmt suppress_spurious_page_faults trap_unmapped_accesses "
+    "nodes"
+)
+_OFF: Final = words("gfx_passthru driver_domain device_model_stubdomain_override")
+"""Keys that pass with 0, which says that there is no such thing."""
 _PLAIN_VALUE: Final = re.compile(r"[\w.,:+\-=()<>@*^!% ]*", re.ASCII)
+_VFB: Final = re.compile(
+    r"[ \t]*(?:type|vnc|vncdisplay|vncunused|vncpasswd|vnclisten|keymap|sdl|opengl|display)"
+    r"[ \t]*=[ \t]*[\w.:+-]*[ \t]*",
+    re.ASCII,
+)
+_PASSWORD: Final = re.compile(r"[\w.+-]*", re.ASCII)
 _RULES: Final[Mapping[str, re.Pattern[str]]] = {
-    "bootloader": PYGRUB,
+    "bootloader": re.compile(r"(?:/usr/(?!.*\.\.)[\w./+-]*/)?pygrub", re.ASCII),
     "bootloader_args": PYGRUB_ARGUMENT,
+    "boot": re.compile(r"[a-z]{0,8}"),
+    "keymap": re.compile(r"[A-Za-z0-9-]*"),
+    "soundhw": re.compile(r"[a-z0-9,]*"),
+    "vnclisten": LISTEN,
+    "spicehost": LISTEN,
+    "vncpasswd": _PASSWORD,
+    "spicepasswd": _PASSWORD,
     "serial": re.compile(r"pty|null|none"),
     "usbdevice": re.compile(r"tablet|mouse|keyboard"),
     "device_model": re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm"),
@@ -50,7 +79,14 @@ _NAME_LINE: Final = re.compile(r"^[ \t]*name[ \t]*=[ \t]*(['\"])(.*?)\1", re.MUL
 
 _DISK_KEYS: Final = words("format vdev access backendtype backend script devtype discard target")
 _NAMED: Final = re.compile(r"[ \t]*([a-z-]+)=(.*)", re.DOTALL)
-_PLAIN_PART: Final = re.compile(r"[ \t]*(?:[a-z-]+=)?[\w.!-]*[ \t]*", re.ASCII)
+_DISK_WORDS: Final[Mapping[str, frozenset[str]]] = {
+    "format": words("raw empty qcow qcow2 vhd qed"),
+    "access": words("r ro w rw w! rw!"),
+    "devtype": frozenset(("cdrom",)),
+    "discard": words("discard no-discard"),
+    "direct-io-safe": frozenset(("direct-io-safe",)),
+}
+"""What a word in a disk specification is about."""
 _VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)(?::(cdrom|disk))?")
 _SCHEME: Final = re.compile(r"((?:(?:phy|file|tap2?|aio|raw|qcow2?|vhd|qed|drbd|nbd):)*)(.*)")
 _NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|nbd")
@@ -64,13 +100,16 @@ class _Statement:
     key: str
     line: int
     strings: list[tuple[int, int]] = field(default_factory=list)  # spans without the quotes
-    number: str = ""  # the last one in it
+    numbers: list[str] = field(default_factory=list)
+    listed: bool = False
 
 
 def _statements(text: str) -> list[_Statement]:
     """Find the assignments of literals that the text consists of. Raises ToolstackError."""
     if len(text) > TEXT_LIMIT:
         raise ToolstackError(f"it is longer than {TEXT_LIMIT} characters")
+    if odd := _ODD.search(text):
+        raise _unreadable(text, odd.start())
     found: list[_Statement] = []
     position = _skip(_BLANK, text, 0)
     while position < len(text):
@@ -101,10 +140,11 @@ def _value(text: str, position: int, statement: _Statement, depth: int) -> int:
         statement.strings.append((match.start() + 1, match.end() - 1))
         return match.end()
     if match := _NUMBER.match(text, position):
-        statement.number = match[0]
+        statement.numbers.append(match[0])
         return match.end()
     if text[position : position + 1] != "[" or depth > 4:
         raise _unreadable(text, position)
+    statement.listed = True
     position = _skip(_BLANK, text, position + 1)
     while text[position : position + 1] != "]":
         position = _skip(_BLANK, text, _value(text, position, statement, depth + 1))
@@ -123,6 +163,7 @@ class _DiskSpec:
     cdrom: bool = False
     readonly: bool = False
     format: str = "raw"
+    said: set[str] = field(default_factory=set)
 
 
 def _parse_disk(spec: str) -> _DiskSpec:
@@ -147,22 +188,31 @@ def _parse_disk(spec: str) -> _DiskSpec:
             disk.target = -1
         if key and key not in _DISK_KEYS - {"script", "backend"}:
             raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
-        if not (_PLAIN_PART.fullmatch(part) or _VDEV.fullmatch(value)):
-            raise ToolstackError(f"disk {spec!r} is not understood at {part.strip()!r}")
-        _take_part(disk, spec, key, value)
+        if part.strip(" \t"):
+            _take_part(disk, spec, key, value)
     return disk
 
 
 def _take_part(disk: _DiskSpec, spec: str, key: str, value: str) -> None:
-    if _NOT_RAW.fullmatch(value) and key in ("", "format"):
-        if value not in _IMAGES or disk.format not in ("raw", value):
+    """Take what one part says; what is said twice may be read in two ways."""
+    vdev = _VDEV.fullmatch(value) if key in ("", "vdev") else None
+    about = [key] if key else [one for one, known in _DISK_WORDS.items() if value in known]
+    if vdev is not None:
+        about = ["vdev", "devtype"] if vdev[2] else ["vdev"]
+        disk.vdev = vdev[1]
+    unknown = key in _DISK_WORDS and value not in {*_DISK_WORDS[key], "disk", ""}
+    by_place = disk.target == -1 and not key and about[:1] in (["format"], ["access"], ["vdev"])
+    plain = vdev is not None or re.fullmatch(r"[\w!-]*", value, re.ASCII)
+    if not about or unknown or by_place or not plain or disk.said & set(about):
+        raise ToolstackError(f"disk {spec!r} is not understood at {value!r}")
+    disk.said.update(about)
+    if about == ["format"]:
+        if value in _IMAGES:
+            disk.format = value
+        elif value not in ("raw", "empty", ""):
             raise ToolstackError(f"disk {spec!r} is not raw")
-        disk.format = value
-    disk.cdrom |= value == "cdrom"
-    disk.readonly |= value in ("r", "ro") and key in ("", "access")
-    if (match := _VDEV.fullmatch(value)) and key in ("", "vdev"):
-        disk.vdev = match[1]
-        disk.cdrom |= match[2] == "cdrom"
+    disk.cdrom |= value == "cdrom" or (vdev is not None and vdev[2] == "cdrom")
+    disk.readonly |= about == ["access"] and value in ("r", "ro")
 
 
 def _target(disk: _DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
@@ -246,6 +296,10 @@ def adapt(
     edits: list[tuple[int, int, str]] = []
     problems: list[str] = []
     for statement in _statements(text):
+        off = statement.key in _OFF and statement.numbers == ["0"]
+        if statement.numbers and statement.key not in _NUMBERS and not off:
+            what = f"{statement.key} = {', '.join(statement.numbers)[:200]}"
+            problems.append(f"line {statement.line}: {what} may not come from another host unseen")
         for start, end in statement.strings:
             value = text[start:end]
             try:
@@ -258,7 +312,7 @@ def adapt(
                 elif statement.key == "name":
                     edits.append((start, end, _renamed(value, arrival)))
                 else:
-                    _check(statement.key, value, boot_folders)
+                    _check(statement, value, boot_folders)
             except ToolstackError as error:
                 problems.append(f"line {statement.line}: {error}")
     if problems:
@@ -285,7 +339,7 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
     values: dict[str, list[str]] = {}
     for statement in _statements(text):
         strings = [text[start:end] for start, end in statement.strings]
-        values[statement.key] = strings or [statement.number]
+        values[statement.key] = strings or statement.numbers[-1:]
     obstacles: list[str] = []
     disks: list[Disk] = []
     for spec in values.get("disk", []):
@@ -303,11 +357,11 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
         adapt(text, anywhere, boot_folders, lambda _: True)
     except ToolstackError as error:
         obstacles.append(str(error))
-    kind = values.get("type", values.get("builder", ["pv"]))[0]
-    memory = values.get("memory", [""])[0]
+    kind = next(iter(values.get("type", values.get("builder", []))), "pv")
+    memory = next(iter(values.get("memory", [])), "")
     return Domain(
         name=name,
-        uuid=normal_uuid(values.get("uuid", [""])[0]),
+        uuid=normal_uuid(next(iter(values.get("uuid", [])), "")),
         domid=0,
         kind=kind if kind in ("hvm", "pvh") else "pv",
         memory=int(memory) << 20 if memory.isdigit() else 0,
@@ -328,11 +382,16 @@ def _renamed(name: str, arrival: Arrival) -> str:
     return arrival.name
 
 
-def _check(key: str, value: str, boot_folders: tuple[str, ...]) -> None:
-    if key in _BOOT and (under(value, boot_folders) or re.fullmatch(r"[\w.-]*", value)):
+def _check(statement: _Statement, value: str, boot_folders: tuple[str, ...]) -> None:
+    key = statement.key
+    if key in _BOOT and (under(value, boot_folders) or value == "hvmloader"):
+        return
+    if key == "vfb" and all(map(_VFB.fullmatch, value.split(","))):
         return
     if key in _TEXT or not value:
         return
+    if key == "bootloader_args" and not statement.listed and re.search(r"\s", value):
+        raise ToolstackError(f"{key} = {value[:200]!r} has blanks: xl would take it apart")
     rule = _RULES.get(key, _PLAIN_VALUE if key in _PLAIN else None)
     if rule is None or not rule.fullmatch(value):
         raise ToolstackError(f"{key} = {value[:200]!r} may not come from another host unseen")

@@ -126,6 +126,10 @@ class ConfigFolder:
         text = await self.read(name)
         return describe(text, name, self._boot_folders) if text is not None else None
 
+    async def check(self, text: str, arrival: Arrival) -> None:
+        """Raise ToolstackError with all that keeps `install` from adapting a text."""
+        await in_thread(adapt, text, arrival, self._boot_folders, is_block_device)
+
     async def install(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:

@@ -283,6 +283,9 @@ class Toolstack(Protocol):
         read.
         """
 
+    async def check_config(self, text: str, arrival: Arrival) -> None:
+        """Raise ToolstackError with all that keeps a text from being installed as it should."""
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ BOOT_FOLDERS: Final = (
 _EMPTY: Final[tuple[object, ...]] = (None, False, 0, "", "0", "False", "<default>", [], {})
 _PLAIN: Final = re.compile(r"[\w.,:+\-=<>() ]*", re.ASCII)
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f]*")
-_LISTEN: Final = re.compile(r"[0-9A-Fa-f.:\[\]]*|localhost")
+LISTEN: Final = re.compile(r"[0-9A-Fa-f.:\[\]]*|localhost")
 NIC_SCRIPT: Final = re.compile(r"(?:/etc/xen/scripts/)?(?P<name>(?:vif|colo-proxy)[\w-]*)")
 PYGRUB: Final = re.compile(r"(?:/[\w./+-]*/)?pygrub")
 PYGRUB_ARGUMENT: Final = re.compile(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q")
@@ -155,6 +155,12 @@ class _Vetter:
 
         return check
 
+    def pygrub_arguments(self, where: str, value: object) -> None:
+        """Accept a list of arguments; what is no list might be taken apart at its blanks."""
+        if isinstance(value, str) and value:
+            self.refuse(where, "must be a list")
+        self.matching(PYGRUB_ARGUMENT)(where, value)
+
     def lines(self, where: str, value: object) -> None:
         """Accept numbers and any text without control characters."""
         for item in _leaves(value):
@@ -220,7 +226,7 @@ def _section(config: dict[str, object], key: str) -> dict[str, object]:
 def _display_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
     text = vetter.matching(_LINE)
     return {
-        "vnc": vetter.nested(_VNC, {"listen": vetter.matching(_LISTEN), "passwd": text}),
+        "vnc": vetter.nested(_VNC, {"listen": vetter.matching(LISTEN), "passwd": text}),
         "sdl": vetter.nested(
             frozenset(("enable", "opengl")), {"display": vetter.matching(r"[\w.:]*")}
         ),
@@ -237,7 +243,13 @@ def _build_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
         "acpi_firmware": vetter.boot_file,
         "smbios": vetter.lines,
         "spice": vetter.nested(
-            _SPICE, {"host": vetter.matching(_LISTEN), "passwd": vetter.matching(r"[\w.+-]*")}
+            _SPICE,
+            {
+                "host": vetter.matching(LISTEN),
+                "passwd": vetter.matching(r"[\w.+-]*"),
+                "image_compression": vetter.matching(r"[a-z0-9_-]*"),
+                "streaming_video": vetter.matching(r"[a-z0-9_-]*"),
+            },
         ),
         "serial": vetter.matching(r"pty|null|none"),
         "serial_list": vetter.matching(r"pty|null|none"),
@@ -252,7 +264,7 @@ def _build_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
         "ramdisk": vetter.boot_file,
         "cmdline": text,
         "bootloader": vetter.matching(PYGRUB),
-        "bootloader_args": vetter.matching(PYGRUB_ARGUMENT),
+        "bootloader_args": vetter.pygrub_arguments,
     }
     return {
         **direct,
@@ -311,6 +323,8 @@ def _rewrite_nics(vetter: _Vetter, config: dict[str, object], bridges: Mapping[s
     for number, item in enumerate(items(config, "nics")):
         where = f"network interface {number}"
         rules = {
+            # These become parts of arguments of the device model.
+            **dict.fromkeys(("model", "bridge", "ifname"), vetter.matching(r"[\w.:@-]*")),
             "ip": vetter.matching(r"[0-9A-Fa-f.:/, ]*"),
             "script": vetter.matching(NIC_SCRIPT),
         }

@@ -195,6 +195,10 @@ class XlToolstack:
         config = (await self._entry(name)).get("config")
         return compose(config) if isinstance(config, dict) else None
 
+    async def check_config(self, text: str, arrival: Arrival) -> None:
+        """Raise ToolstackError with all that keeps a text from being installed as it should."""
+        await self._configs.check(text, arrival)
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:

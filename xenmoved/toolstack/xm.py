@@ -164,6 +164,10 @@ class XmToolstack:
         """Return None: what `xm list -l` tells is no file that `xm create` takes."""
         return None
 
+    async def check_config(self, text: str, arrival: Arrival) -> None:
+        """Raise ToolstackError with all that keeps a text from being installed as it should."""
+        await self._configs.check(text, arrival)
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[str, ...]:

@@ -21,10 +21,16 @@ _DISKS: Final = ("vbd", "tap", "tap2")
 _HARMLESS: Final = ("vfb", "vkbd", "console")
 
 # xend unpacks a paravirtual guest's kernel here before it boots it.
-_BOOT: Final = ("/var/run/xend/boot", "/var/lib/xend/boot", "/var/run/libxl", "/var/lib/xen")
+_BOOT: Final = ("/var/run/xend/boot", "/var/lib/xend/boot", "/var/run/libxl")
+_UNPACKED: Final = re.compile(r"/var/lib/xen/boot_(?:kernel|ramdisk)\.[\w-]+")
 _DEVICE_MODEL: Final = re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm")
 _PLAIN: Final = re.compile(r"[\w.,:+\-=<>()@*^%!| ]*", re.ASCII)
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f]*")
+_NIC_WORD: Final = re.compile(r"[\w.:+\-@ ]*", re.ASCII)
+_SCREEN: Final = words(
+    "type uuid devid backend location protocol vnc vncunused vncdisplay vnclisten vncpasswd "
+    "vncconsole keymap sdl opengl display"
+)
 
 _TOP: Final = words(
     "domid cpu_weight cpu_cap on_crash on_poweroff on_reboot on_xend_start on_xend_stop uuid vcpus "
@@ -212,9 +218,7 @@ class _Vetter:
                 self.problems.append("image: has something other than (key value)")
             elif key in ("kernel", "ramdisk", "loader"):
                 for path in item[1:]:
-                    if path and not (
-                        isinstance(path, str) and under(path, (*self.boot_folders, *_BOOT))
-                    ):
+                    if path and not (isinstance(path, str) and self.boots(path)):
                         self.problems.append(f"{key}: {path!r} is in no folder to boot from")
             elif key in _RULES:
                 self.atoms(key, [part for part in item[1:] if part], _RULES[key])
@@ -223,6 +227,11 @@ class _Vetter:
             elif key not in ("xauthority",) and any(p not in ("", "0", []) for p in item[1:]):
                 self.problems.append(f"image {key}: may not come from another host")
         image[:] = [item for item in image if name_of(item) != "xauthority"]
+
+    def boots(self, path: str) -> bool:
+        """Whether a guest may be booted from a file."""
+        known = under(path, (*self.boot_folders, *_BOOT))
+        return known or _UNPACKED.fullmatch(path) is not None
 
     def disk(self, body: list[Sexpr], seen: set[str]) -> None:
         disk = _parse_disk(body)
@@ -270,12 +279,15 @@ class _Vetter:
                 self.atoms("vif ip", item[1], re.compile(r"[0-9A-Fa-f.:/, ]*"))
             elif key == "bridge":
                 item[1] = self.arrival.bridges.get(item[1], item[1])
-                self.atoms("vif bridge", item[1])
+                self.atoms("vif bridge", item[1], _NIC_WORD)
             else:
-                self.atoms(f"vif {key}", item[1])
+                self.atoms(f"vif {key}", item[1], _NIC_WORD)
 
     def device(self, body: list[Sexpr], seen: set[str]) -> None:
         kind = name_of(body)
+        said = [name_of(item) for item in body[1:]]
+        if len(set(said)) < len(said):  # xend takes the last one
+            self.problems.append(f"device {kind}: says one thing twice")
         if kind in _DISKS:
             self.disk(body, seen)
         elif kind == "vif":
@@ -285,7 +297,9 @@ class _Vetter:
             # The cookie file of a screen of the other host.
             body[:] = [item for item in body if name_of(item) != "xauthority"]
             for item in body[1:]:
-                self.atoms(kind, item, _LINE if name_of(item) == "vncpasswd" else _PLAIN)
+                if (key := name_of(item)) not in _SCREEN:
+                    self.problems.append(f"device {kind}: {key!r} may not come from another host")
+                self.atoms(kind, item, _LINE if key == "vncpasswd" else _NIC_WORD)
         else:
             self.problems.append(f"device {kind}: belongs to the other host")
 
