@@ -733,19 +733,32 @@ async def test_a_disk_of_a_guest_on_its_way_is_written_by_nobody_else(target, gu
     await target.clean()
 
 
-@pytest.mark.parametrize("image_format", [ImageFormat.QCOW2, ImageFormat.VHD])
-async def test_an_image_that_is_none_is_refused(target, guest, image_format):
-    named = guest.named(f"image-{image_format}")
-    offer = named.offer(SIZE)
-    cold = replace(
+def image_offer(guest, image_format, lines=""):
+    """Offer a guest that does not run, with a disk that is an image."""
+    offer = guest.offer(SIZE)
+    config = f"name = '{guest.name}'\ndisk = ['/x,{image_format},xvda,w']\n{lines}"
+    return replace(
         offer,
         mode=Mode.COLD,
-        guest=replace(
-            offer.guest,
-            config=f"name = '{named.name}'\ndisk = ['/x,{image_format},xvda,w']\n",
-        ),
+        guest=replace(offer.guest, config=config),
         volumes=(replace(offer.volumes[0], format=image_format),),
     )
+
+
+async def test_an_image_whose_configuration_nobody_can_use_is_refused(target, guest):
+    offer = image_offer(guest.named("mended"), ImageFormat.QCOW2, "import os\n")
+    async with transferring(target.evil, offer) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        await transfer.copy()
+        said = await transfer.control.ask(HandOver())
+        assert isinstance(said, Failed)
+        assert "not a plain assignment" in said.problem.text
+        await target.clean()
+
+
+@pytest.mark.parametrize("image_format", [ImageFormat.QCOW2, ImageFormat.VHD])
+async def test_an_image_that_is_none_is_refused(target, guest, image_format):
+    cold = image_offer(guest.named(f"image-{image_format}"), image_format)
     async with transferring(target.evil, replace(cold, mode=Mode.SAVE)) as transfer:
         said = await transfer.begin()
         assert isinstance(said, Refused)
