@@ -55,7 +55,8 @@ def doubtful(
     here.arm(f"kill={target.pid}@{fault}")
     source.migrate(target, mode)
     wait_until(lambda: in_doubt(source), "the doubt", PATIENCE)
-    assert target.dead
+    # Its end of the connection goes a moment before it does.
+    wait_until(lambda: target.dead, "the end of the target", PATIENCE)
     return source, target
 
 
