@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 import pytest
 from integration_support import MIB, Dom0, digest, problems, the_problem, unique
 
 from protocol.messages import ImageFormat, Mode
+from tests.support.images import DIFFERENCING, STANDING_ALONE, qcow2_header, vhd_footer
 from xenmoved.control.volume_api import DropVolumes
 
 Hosts = tuple[Dom0, Dom0]
@@ -18,9 +18,8 @@ Hosts = tuple[Dom0, Dom0]
 def header(image_format: str, *, needs_others: bool = False) -> bytes:
     """Return the beginning of an image of that format."""
     if image_format == "qcow2":
-        return struct.pack(">4sIQ", b"QFI\xfb", 3, 104 if needs_others else 0).ljust(512, b"\0")
-    kind = struct.pack(">I", 4 if needs_others else 3)
-    return (b"conectix".ljust(60, b"\0") + kind).ljust(512, b"\0")
+        return qcow2_header(backing=104 if needs_others else 0)
+    return vhd_footer(DIFFERENCING if needs_others else STANDING_ALONE)
 
 
 def image_end(image_format: str) -> bytes:

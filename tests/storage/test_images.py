@@ -12,14 +12,12 @@ import pytest
 from storage.errors import UnfitImage
 from storage.images import require_standalone
 from storage.opening import open_source
-
-FOOTER = 512
+from tests.support.images import qcow2_header, vhd_footer
 
 
 def qcow2(version: int = 3, backing: int = 0, features: int = 0) -> bytes:
     """Return the beginning of an image."""
-    head = struct.pack(">4sIQ", b"QFI\xfb", version, backing).ljust(72, b"\0")
-    return (head + struct.pack(">Q", features)).ljust(65536, b"\0")
+    return qcow2_header(version, backing, features).ljust(65536, b"\0")
 
 
 def vhd(*kinds: int | None) -> bytes:
@@ -29,9 +27,7 @@ def vhd(*kinds: int | None) -> bytes:
 
 
 def footer(kind: int | None) -> bytes:
-    if kind is None:
-        return bytes(FOOTER)
-    return (b"conectix".ljust(60, b"\0") + struct.pack(">I", kind)).ljust(FOOTER, b"\0")
+    return bytes(512) if kind is None else vhd_footer(kind)
 
 
 def check(folder: Path, data: bytes, image_format: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.handover import InvalidTransition, TargetEvent, TargetState
-from protocol.messages import Action, Attach, Begin, Fate, ImageFormat, Mode, Offer, Placement
+from protocol.messages import Attach, Begin, Fate, ImageFormat, Mode, Offer, Placement
 from xenmoved.control.reports import JobKind, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -60,8 +60,6 @@ class Arrivals:
 
     async def assess(self, peer: str, offer: Offer) -> Assessment:
         """Look at what an offer needs; changes nothing."""
-        if (offer.action is Action.MIGRATE) != (offer.guest is not None):
-            raise ProtocolError(Code.OUT_OF_RANGE, f"an offer to {offer.action} and its guest")
         arriving = {migration.guest: migration.disks for migration in self._migrations.values()}
         return await assess(self.host, self.host.peer(peer), offer, arriving)
 
@@ -92,8 +90,14 @@ class Arrivals:
             job.enter(Phase.PROVISION)
             cold = offer.mode is Mode.COLD
             job.memory_total = 0 if cold else guest.memory
-            kept = begin.keep_partial
-            expected = expect(guest, disks, accepted.bridges, formats, keep_partial=kept, cold=cold)
+            expected = expect(
+                guest,
+                disks,
+                accepted.bridges,
+                formats,
+                keep_partial=begin.keep_partial,
+                cold=cold,
+            )
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
             await self.host.jobs.add(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ async def assess(
     `arriving` has the guests that are on their way already, with the paths of their disks. Raises
     ProtocolError for an offer that cannot be an honest one.
     """
-    _require_plain_disks(offer)
+    _require_honest(offer)
     if denied := _permission(host, peer, offer):
         return Assessment(tuple(denied))  # a peer learns nothing about what it may not use
     problems: list[Problem] = []
@@ -98,8 +99,13 @@ async def assess(
     return Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
 
 
-def _require_plain_disks(offer: Offer) -> None:
-    """See that no disk is announced twice, or as what it cannot be. Raises ProtocolError."""
+def _require_honest(offer: Offer) -> None:
+    """See that an offer has a guest if it must, and each disk once, as what it can be.
+
+    Raises ProtocolError.
+    """
+    if (offer.action is Action.MIGRATE) != (offer.guest is not None):
+        raise ProtocolError(Code.OUT_OF_RANGE, f"an offer to {offer.action} and its guest")
     vdevs = [volume.vdev for volume in offer.volumes if volume.vdev is not None]
     if (guest := offer.guest) is not None:
         vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
@@ -248,18 +254,20 @@ class _VolumeChecks:
         self._check_format(volume, pool)
         try:
             info = await asyncio.to_thread(pool.find, name)
-            if info is not None or await asyncio.to_thread(pool.capacity) is not None:
-                await self._check_images(volume, shown, await asyncio.to_thread(pool.path, name))
+            listed_only = info is None and await asyncio.to_thread(pool.capacity) is None
         except StorageError as error:
             self.problems += problems_of(error)
             return None
         if info is None:
-            if await asyncio.to_thread(pool.capacity) is None:
+            if listed_only:
                 text = f"{self._node} has no volume {shown}, and cannot make one in that pool"
                 hint = f"make one of {volume.size} bytes there and list it in the configuration"
                 self._note("volume-missing", text, hint)
+            else:
+                await self._check_images(volume, shown, pool.path(name))
             self._new_bytes[pool.name] += volume.size
             return Placement(pool.name, name, fresh=True, zeroed=pool.makes_zeros)
+        await self._check_images(volume, shown, info.path)
         if pool.name in self._peer.shared or self._peer.shares_path(info.path):
             text = (
                 f"{shown} on {self._node} is shared with {self._peer.name}: it may be the very one"
@@ -305,8 +313,9 @@ class _VolumeChecks:
         """
         if self._imagery is None:
             self._imagery = await imagery(self._host)
+        real = await asyncio.to_thread(os.path.realpath, path)
         for one in self._imagery:
-            if one.formats != {volume.format.value} and one.names(path):
+            if one.formats != {volume.format.value} and (path in one.text or real in one.paths):
                 text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
                 self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
 
@@ -378,8 +387,3 @@ async def quota_used(host: Host, peer: str) -> int:
         info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
         used += info.size if info is not None and is_made(made, info) else 0
     return used
-
-
-def needs_guest(offer: Offer) -> bool:
-    """Whether an offer must name a guest, and does not."""
-    return (offer.action is Action.MIGRATE) != (offer.guest is not None)

@@ -14,7 +14,7 @@ import re
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -85,11 +85,7 @@ class Imagery:
     text: str
     formats: frozenset[str]
     paths: frozenset[str]
-    """All paths in it, links followed."""
-
-    def names(self, path: str) -> bool:
-        """Whether it may mean the file or device at a path, which need not be there."""
-        return path in self.text or os.path.realpath(path) in self.paths
+    """All paths in it, links followed. One with blanks is not among them, only in the text."""
 
 
 async def imagery(host: Host) -> list[Imagery]:
@@ -98,7 +94,10 @@ async def imagery(host: Host) -> list[Imagery]:
     Those of guests that moved away count, as they come back to life with the guest. Raises
     ToolstackError.
     """
-    texts = await host.toolstack.configurations(moved=True)
+    return await asyncio.to_thread(_imagery, await host.toolstack.configurations(moved=True))
+
+
+def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
     return [
         Imagery(file, text, formats, frozenset(map(os.path.realpath, _paths(text))))
         for file, text in texts.items()

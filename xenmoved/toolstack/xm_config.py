@@ -26,7 +26,7 @@ _UNPACKED: Final = re.compile(r"/var/lib/xen/boot_(?:kernel|ramdisk)\.[\w-]+")
 _DEVICE_MODEL: Final = re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm")
 _PLAIN: Final = re.compile(r"[\w.,:+\-=<>()@*^%!| ]*", re.ASCII)
 _LINE: Final = re.compile(r"[^\x00-\x1f\x7f]*")
-_NIC_WORD: Final = re.compile(r"[\w.:+\-@ ]*", re.ASCII)
+_WORD: Final = re.compile(r"[\w.:+\-@ ]*", re.ASCII)
 _SCREEN: Final = words(
     "type uuid devid backend location protocol vnc vncunused vncdisplay vnclisten vncpasswd "
     "vncconsole keymap sdl opengl display"
@@ -279,9 +279,9 @@ class _Vetter:
                 self.atoms("vif ip", item[1], re.compile(r"[0-9A-Fa-f.:/, ]*"))
             elif key == "bridge":
                 item[1] = self.arrival.bridges.get(item[1], item[1])
-                self.atoms("vif bridge", item[1], _NIC_WORD)
+                self.atoms("vif bridge", item[1], _WORD)
             else:
-                self.atoms(f"vif {key}", item[1], _NIC_WORD)
+                self.atoms(f"vif {key}", item[1], _WORD)
 
     def device(self, body: list[Sexpr], seen: set[str]) -> None:
         kind = name_of(body)
@@ -299,7 +299,7 @@ class _Vetter:
             for item in body[1:]:
                 if (key := name_of(item)) not in _SCREEN:
                     self.problems.append(f"device {kind}: {key!r} may not come from another host")
-                self.atoms(kind, item, _LINE if key == "vncpasswd" else _NIC_WORD)
+                self.atoms(kind, item, _LINE if key == "vncpasswd" else _WORD)
         else:
             self.problems.append(f"device {kind}: belongs to the other host")
 
