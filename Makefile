@@ -1,8 +1,8 @@
 # Everything but 'make install' happens in .venv. 'make help' lists the targets.
 
 PYTHON ?= python3
-# Much of the time of a test is waiting: more workers than processors are of use.
-WORKERS ?= 6
+# Much of the time of a test is waiting: more workers than processors are of use, up to a point.
+WORKERS ?= 4
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
 # Where 'make install' puts the program.

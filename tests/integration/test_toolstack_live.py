@@ -183,7 +183,9 @@ async def test_a_stream_that_cannot_be_written(pair):
 async def test_a_name_that_another_migration_left_behind(pair):
     old = make_image(pair.image.with_name("old"), 4)
     pair.here.emulated.create("web--migratedaway", [old])
-    assert "xl destroy web--migratedaway" in await pair.here.driver.live_obstacle("web")
+    driver = pair.here.driver
+    obstacle = driver.live_obstacle("web", await driver.domains())
+    assert "xl destroy web--migratedaway" in obstacle
     with pytest.raises(ToolstackError, match="xl destroy web--migratedaway"):
         await pair.outgoing().start()
     await pair.later_outgoing().rollback()
@@ -375,7 +377,8 @@ async def test_giving_away_after_a_crash(pair, step):
 async def test_xm_cannot(tmp_path):
     made = Pair(tmp_path, "xm", live=True)
     try:
-        assert "connection" in await made.here.driver.live_obstacle("web")
+        driver = made.here.driver
+        assert "connection" in driver.live_obstacle("web", await driver.domains())
         with pytest.raises(ToolstackError, match="xm"):
             made.outgoing()
     finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -57,14 +58,14 @@ async def test_host_and_description(pair):
     assert (host.toolstack, host.xen_version) == (pair.kind, "4.17.3")
     assert 0 < host.free_memory < host.total_memory
     assert await driver.bridges() == {"xenbr0"}
-    domain = await driver.describe("web")
+    (status,) = await driver.domains()
+    domain = await driver.describe(status)
     assert (domain.name, domain.uuid, domain.kind) == ("web", pair.uuid, "pv")
     assert domain.obstacles == domain.passthrough == ()
     assert domain.disks[0].path == str(pair.image)
-    (status,) = await driver.domains()
     assert await driver.describe_all() == [(status, domain)]
     with pytest.raises(DomainNotFound):
-        await driver.describe("nobody")
+        await driver.describe(dataclasses.replace(status, name="nobody", domid=9999))
     with pytest.raises(DomainNotFound):
         await driver.outgoing("m", "nobody", pair.here.spool).start()
 

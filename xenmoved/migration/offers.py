@@ -28,7 +28,14 @@ from xenmoved.migration.holdings import known_holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
 from xenmoved.problems import Refused, problem, problems_of
-from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, ToolstackError
+from xenmoved.toolstack.interface import (
+    Disk,
+    Domain,
+    DomainState,
+    DomainStatus,
+    ToolstackError,
+    named,
+)
 
 MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
 _RAW = frozenset({ImageFormat.RAW.value, "unknown", ""})
@@ -126,8 +133,8 @@ _STATE_HINTS = {
 
 async def guest_state(host: Host, name: str) -> DomainState | None:
     """Return the state of a local guest, None when there is none of that name."""
-    statuses = await host.toolstack.domains()
-    return next((status.state for status in statuses if status.name == name), None)
+    domain = named(name, await host.toolstack.domains())
+    return domain.state if domain is not None else None
 
 
 async def guest_rows(host: Host) -> list[GuestRow]:
@@ -138,9 +145,10 @@ async def guest_rows(host: Host) -> list[GuestRow]:
 
 async def choose_mode(host: Host, guest: str) -> Mode:
     """Return the best mode that a guest can be moved in."""
-    if await guest_state(host, guest) is None:
+    domains = await host.toolstack.domains()
+    if named(guest, domains) is None:
         return Mode.COLD
-    return Mode.LIVE if await host.toolstack.live_obstacle(guest) is None else Mode.SAVE
+    return Mode.LIVE if host.toolstack.live_obstacle(guest, domains) is None else Mode.SAVE
 
 
 async def make_offer(
@@ -153,9 +161,6 @@ async def make_offer(
     domain, problems = await _find_guest(host, guest, mode)
     if domain is None:
         return None, problems
-    if mode is Mode.LIVE and (obstacle := await host.toolstack.live_obstacle(guest)) is not None:
-        hint = "move it with --mode save, which suspends it for the time its memory takes"
-        problems.append(problem("mode", f"{guest} cannot be moved live: {obstacle}", hint))
     if (busy := host.jobs.busy_with(guest)) is not None:
         hint = f"to follow it: xenmovectl watch {busy.job}"
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
@@ -218,14 +223,20 @@ def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
 
 async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None, list[Problem]]:
     """Describe a guest, and find what stands in the way of moving it in this mode."""
-    state = await guest_state(host, guest)
+    domains = await host.toolstack.domains()
+    status = named(guest, domains)
     if mode is Mode.COLD:
-        return await _find_stopped(host, guest, state)
-    if state is None:
+        return await _find_stopped(host, guest, status.state if status is not None else None)
+    if status is None:
         text, hint = f"no guest called {guest} runs on this host", _UNKNOWN_HINT
         return None, [problem("guest-unknown", text, hint)]
-    domain = await host.toolstack.describe(guest)
-    return domain, guest_obstacles(domain, state)
+    domain = await host.toolstack.describe(status)
+    problems = guest_obstacles(domain, status.state)
+    obstacle = host.toolstack.live_obstacle(guest, domains) if mode is Mode.LIVE else None
+    if obstacle is not None:
+        hint = "move it with --mode save, which suspends it for the time its memory takes"
+        problems.append(problem("mode", f"{guest} cannot be moved live: {obstacle}", hint))
+    return domain, problems
 
 
 async def _find_stopped(

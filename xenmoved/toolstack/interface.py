@@ -12,7 +12,7 @@ later daemon finds it in /proc.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -52,6 +52,11 @@ class DomainStatus:
     domid: int
     memory: int
     state: DomainState
+
+
+def named(name: str, domains: Iterable[DomainStatus]) -> DomainStatus | None:
+    """Return the one of these domains that has a name, None without one."""
+    return next((domain for domain in domains if domain.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +232,8 @@ class Toolstack(Protocol):
     async def domains(self) -> list[DomainStatus]:
         """Every domain but dom0."""
 
-    async def describe(self, name: str) -> Domain:
-        """Describe a domain. Raises DomainNotFound."""
+    async def describe(self, domain: DomainStatus) -> Domain:
+        """Describe a domain of this host. Raises DomainNotFound when it has gone away."""
 
     async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         """Every domain but dom0 with its description, or with why it cannot be described."""
@@ -236,8 +241,11 @@ class Toolstack(Protocol):
     async def bridges(self) -> set[str]:
         """Names of the network bridges that exist on this host."""
 
-    async def live_obstacle(self, name: str) -> str | None:
-        """Why the memory of a domain cannot be copied while it runs, None when it can."""
+    def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
+        """Why the memory of one of the `domains` cannot be copied while it runs, None if it can.
+
+        They are all those of this host.
+        """
 
     def outgoing(
         self, migration: str, name: str, spool: Path, *, live: bool = False

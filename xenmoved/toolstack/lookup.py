@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from xenmoved.toolstack.commands import Commands
@@ -15,6 +15,7 @@ from xenmoved.toolstack.interface import (
     DomainState,
     DomainStatus,
     ToolstackError,
+    named,
 )
 
 STOPPED: Final = (DomainState.PAUSED, DomainState.SUSPENDED)
@@ -22,6 +23,16 @@ STOPPED: Final = (DomainState.PAUSED, DomainState.SUSPENDED)
 _DESTROY_TIMEOUT: Final = 120.0
 _GONE_TIMEOUT: Final = 20.0
 _POLL: Final = 0.1
+
+Known = Callable[[DomainStatus], Domain | None]
+"""Tells what a list of all domains says of one, None when it is not in it."""
+
+
+def require_named(name: str, domains: Sequence[DomainStatus]) -> DomainStatus:
+    """Return the one of a host's domains that has a name. Raises DomainNotFound."""
+    if (found := named(name, domains)) is None:
+        raise DomainNotFound(f"there is no domain {name} on this host.")
+    return found
 
 
 class Lookup:
@@ -41,25 +52,28 @@ class Lookup:
         By the whole table: `list NAME` fails in the same way for no such domain and for any other
         reason, and takes a name of digits for an id.
         """
-        return next((domain for domain in await self.all() if domain.name == name), None)
+        return named(name, await self.all())
 
     async def get(self, name: str) -> DomainStatus:
         """Find the domain of that name. Raises DomainNotFound."""
-        found = await self.find(name)
-        if found is None:
-            raise DomainNotFound(f"there is no domain {name} on this host.")
-        return found
+        return require_named(name, await self.all())
 
     async def describe_all(
         self,
-        known: Callable[[DomainStatus], Domain | None],
-        describe: Callable[[str], Awaitable[Domain]],
+        listed: Callable[[], Awaitable[Known]],
+        describe: Callable[[DomainStatus], Awaitable[Domain]],
     ) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
-        """Describe every domain but dom0: by what is `known` of it, else by asking for it alone."""
+        """Describe every domain but dom0: by what is `listed` of all, else by asking for it alone.
+
+        Most hosts that a guest comes to have none: nothing more is asked then.
+        """
+        if not (statuses := await self.all()):
+            return []
+        known = await listed()
         found: list[tuple[DomainStatus, Domain | ToolstackError]] = []
-        for status in await self.all():
+        for status in statuses:
             try:
-                found.append((status, known(status) or await describe(status.name)))
+                found.append((status, known(status) or await describe(status)))
             except DomainNotFound:
                 continue  # it has gone away meanwhile
             except ToolstackError as error:

@@ -22,16 +22,15 @@ from xenmoved.toolstack.domains import (
 from xenmoved.toolstack.interface import (
     Arrival,
     Domain,
-    DomainNotFound,
     DomainStatus,
     HostInfo,
     OutgoingImage,
     ToolstackError,
 )
-from xenmoved.toolstack.lookup import Lookup
+from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.vetting import BOOT_FOLDERS, rewrite_config
 from xenmoved.toolstack.xl_incoming import XlIncoming
-from xenmoved.toolstack.xl_live import MIGRATED_AWAY, XlLive, stale_copy
+from xenmoved.toolstack.xl_live import XlLive, stale_copy
 from xenmoved.toolstack.xl_outgoing import XlOutgoing
 
 _MIB = 1 << 20
@@ -94,12 +93,15 @@ class XlToolstack:
         """Every domain but dom0."""
         return await self._lookup.all()
 
-    async def describe(self, name: str) -> Domain:
-        """Describe a domain. Raises DomainNotFound."""
-        return self._described(name, await self._entry(name))
+    async def describe(self, domain: DomainStatus) -> Domain:
+        """Describe a domain of this host. Raises DomainNotFound when it has gone away."""
+        return self._described(check_name(domain.name), await self._entry(domain))
 
     async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         """Every domain but dom0 with its description, or with why it cannot be described."""
+        return await self._lookup.describe_all(self._listed, self.describe)
+
+    async def _listed(self) -> Known:
         entries: dict[object, Mapping[str, object]] = {}
         with contextlib.suppress(ToolstackError):  # then each is asked for by itself
             result = await self._commands.run("list", "-l")
@@ -109,20 +111,18 @@ class XlToolstack:
             entry = entries.get(status.domid)
             return self._described(status.name, entry) if entry is not None else None
 
-        return await self._lookup.describe_all(known, self.describe)
+        return known
 
     def _described(self, name: str, entry: Mapping[str, object]) -> Domain:
         domain = dataclasses.replace(parse_domain(entry), name=name)
         return dataclasses.replace(domain, obstacles=self._obstacles(domain, entry))
 
-    async def _entry(self, name: str) -> Mapping[str, object]:
-        """Return what `xl list -l` has of a domain. Raises DomainNotFound."""
-        domain = await self._lookup.get(check_name(name))
+    async def _entry(self, domain: DomainStatus) -> Mapping[str, object]:
+        """Return what `xl list -l` has of a domain. Raises DomainNotFound when it has gone away."""
         result = await self._commands.run("list", "-l", str(domain.domid), check=False)
         if result.status != 0:
-            if await self._lookup.find(name) is None:
-                raise DomainNotFound(f"there is no domain {name} on this host.")
-            raise result.error(f"Domain {name} cannot be described.")
+            await self._lookup.get(domain.name)
+            raise result.error(f"Domain {domain.name} cannot be described.")
         entries = [
             entry for entry in load_list(result.stdout) if entry.get("domid") == domain.domid
         ]
@@ -149,11 +149,9 @@ class XlToolstack:
         """Names of the network bridges that exist on this host."""
         return find_bridges(self._sysfs_net)
 
-    async def live_obstacle(self, name: str) -> str | None:
-        """Why the memory of a domain cannot be copied while it runs, None when it can."""
-        if await self._lookup.find(name + MIGRATED_AWAY) is not None:
-            return stale_copy(name)
-        return None
+    def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
+        """Why the memory of one of the `domains` cannot be copied while it runs, None if it can."""
+        return stale_copy(name, domains)
 
     def outgoing(
         self, migration: str, name: str, spool: Path, *, live: bool = False
@@ -192,7 +190,8 @@ class XlToolstack:
 
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs."""
-        config = (await self._entry(name)).get("config")
+        domain = await self._lookup.get(check_name(name))
+        config = (await self._entry(domain)).get("config")
         return compose(config) if isinstance(config, dict) else None
 
     async def check_config(self, text: str, arrival: Arrival) -> None:

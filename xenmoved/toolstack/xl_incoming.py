@@ -28,6 +28,7 @@ from xenmoved.toolstack.interface import (
     Settled,
     StartFailed,
     ToolstackError,
+    named,
 )
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.pipes import PipeClosed, ReadEnd, WriteEnd, enlarged_pipe
@@ -82,8 +83,9 @@ class XlIncoming:
         """Begin to receive."""
         if self._process is not None:
             raise ToolstackError(f"receiving domain {self._arrival.name} was started already.")
+        domains = await self._lookup.all()
         for name in (self._arrival.name, self._arrival.name + INCOMING):
-            if await self._lookup.find(name) is not None:
+            if named(name, domains) is not None:
                 raise ToolstackError(f"there is a domain {name} on this host already.")
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         await remove_files(self._log, self._ledger.path)

@@ -16,14 +16,14 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from xenmoved.tasks import within
 from xenmoved.toolstack import xl_holder
 from xenmoved.toolstack.durable import remove_files
-from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError
+from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError, named
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.pipes import ReadEnd, readable
 from xenmoved.toolstack.savefile import ImageFollower
@@ -121,9 +121,10 @@ class XlLive(XlOutgoing):
 
     async def start(self) -> None:
         """Begin to copy the memory of the domain, which runs on."""
-        domain = await self._require_running()
-        if await self._lookup.find(self._away) is not None:
-            raise ToolstackError(stale_copy(self._name))
+        domains = await self._lookup.all()
+        domain = self._require_running(domains)
+        if (obstacle := stale_copy(self._name, domains)) is not None:
+            raise ToolstackError(obstacle)
         self._memory = domain.memory
         script = [sys.executable, "-I", "-S", xl_holder.__file__, str(self._socket)]
         self._process = self._lookup.commands.spawn(
@@ -233,9 +234,11 @@ class XlLive(XlOutgoing):
         await super()._clean_up()
 
 
-def stale_copy(name: str) -> str:
-    """Say what to do about a domain that a broken migration left behind."""
+def stale_copy(name: str, domains: Sequence[DomainStatus]) -> str | None:
+    """Say what to do about the copy that a broken migration left, None when it is not there."""
     away = name + MIGRATED_AWAY
+    if named(away, domains) is None:
+        return None
     return (
         f"there is a domain {away} on this host, left suspended by a migration of {name} that "
         f"broke off. Make sure that {name} is where it belongs, then run `xl destroy {away}`."

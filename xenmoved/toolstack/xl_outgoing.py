@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from xenmoved.toolstack.commands import Process, TaggedProcess, working_on
 from xenmoved.toolstack.durable import check_migration, remove_files
 from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError
-from xenmoved.toolstack.lookup import STOPPED, Lookup
+from xenmoved.toolstack.lookup import STOPPED, Lookup, require_named
 from xenmoved.toolstack.pipes import ReadEnd, enlarged_pipe
 
 _POLL: Final = 0.05
@@ -45,7 +45,7 @@ class XlOutgoing:
 
     async def start(self) -> None:
         """Begin to suspend and save the domain."""
-        await self._require_running()
+        self._require_running(await self._lookup.all())
         read, write = enlarged_pipe()
         pipe = ReadEnd(read)
         try:
@@ -65,11 +65,11 @@ class XlOutgoing:
             os.close(write)
         self._pipe = pipe
 
-    async def _require_running(self) -> DomainStatus:
-        """Return the domain when it can be saved, and make the spool."""
+    def _require_running(self, domains: Sequence[DomainStatus]) -> DomainStatus:
+        """Return the one of the `domains` that is to be saved, if it can be; make the spool."""
         if self._process is not None:
             raise ToolstackError(f"the save of domain {self._name} was started already.")
-        domain = await self._lookup.get(self._name)
+        domain = require_named(self._name, domains)
         if domain.state is not DomainState.RUNNING:
             raise ToolstackError(
                 f"domain {self._name} is {domain.state}, only a running one can be moved with its "

@@ -20,7 +20,7 @@ from xenmoved.toolstack.interface import (
     OutgoingImage,
     ToolstackError,
 )
-from xenmoved.toolstack.lookup import Lookup
+from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.sexpr import Sexpr, child_value, name_of, parse_all
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
 from xenmoved.toolstack.xl import find_bridges, host_info
@@ -60,10 +60,13 @@ class XmToolstack:
         """Every domain but dom0."""
         return await self._lookup.all()
 
-    async def describe(self, name: str) -> Domain:
-        """Describe a domain. Raises DomainNotFound."""
-        status = await self._lookup.get(check_name(name))
-        result = await self._commands.run("list", "-l", name)
+    async def describe(self, domain: DomainStatus) -> Domain:
+        """Describe a domain of this host. Raises DomainNotFound when it has gone away."""
+        name = check_name(domain.name)
+        result = await self._commands.run("list", "-l", name, check=False)
+        if result.status != 0:
+            await self._lookup.get(name)
+            raise result.error(f"Domain {name} cannot be described.")
         found = [
             expression
             for expression in parse_all(result.stdout)
@@ -71,10 +74,13 @@ class XmToolstack:
         ]
         if len(found) != 1:
             raise ToolstackError(f"expected one domain {name} from `xm list -l`.")
-        return self._described(status, found[0])
+        return self._described(domain, found[0])
 
     async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         """Every domain but dom0 with its description, or with why it cannot be described."""
+        return await self._lookup.describe_all(self._listed, self.describe)
+
+    async def _listed(self) -> Known:
         expressions: dict[object, Sexpr] = {}
         with contextlib.suppress(ToolstackError):  # then each is asked for by itself
             result = await self._commands.run("list", "-l")
@@ -86,7 +92,7 @@ class XmToolstack:
             expression = expressions.get(status.name)
             return self._described(status, expression) if expression is not None else None
 
-        return await self._lookup.describe_all(known, self.describe)
+        return known
 
     def _described(self, status: DomainStatus, expression: Sexpr) -> Domain:
         domain = dataclasses.replace(parse_xm_domain(expression), domid=status.domid)
@@ -110,8 +116,8 @@ class XmToolstack:
         """Names of the network bridges that exist on this host."""
         return find_bridges(self._sysfs_net)
 
-    async def live_obstacle(self, name: str) -> str | None:
-        """Why the memory of a domain cannot be copied while it runs, None when it can."""
+    def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
+        """Why the memory of one of the `domains` cannot be copied while it runs."""
         return (
             "`xm` copies memory from a running guest only to another xend, over a connection of "
             "its own without encryption"
