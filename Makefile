@@ -5,6 +5,8 @@ PYTHON ?= python3
 WORKERS ?= 4
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
+# Where this is set, each of many thousand processes would compile all that it runs.
+unexport PYTHONDONTWRITEBYTECODE
 # Where 'make install' puts the program.
 PREFIX ?= /opt/xenmoved
 
@@ -53,11 +55,11 @@ demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
 
 # Both go to their ends, so that one run shows everything; the types take one processor only.
 test: $(STAMP) ## Check style and types, run all tests
-	@# Where Python may not keep what it has compiled, it would for each of many thousand processes.
-	@$(BIN)/python -m compileall -q protocol storage xenmoved tests
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 lint suite
 
 suite: $(STAMP)
+	@# Once for all workers, which would each take as long: it keeps the tests as pytest runs them.
+	@$(BIN)/python -m pytest --collect-only -qq $(PYTEST_ARGS) >/dev/null || true
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## Run the rest of the crash matrix too: half an hour
