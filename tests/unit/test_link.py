@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import asyncssh
 import pytest
 
+from xenmoved.link import server
 from xenmoved.link import server as server_module
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.client import connect, fetch_host_key
@@ -628,6 +629,38 @@ async def test_a_slow_reader_holds_up_a_fast_sender():
         assert received >= total
         assert ahead < 3 * WINDOW + 4 * 2**20, f"{ahead >> 20} MiB on the way"
         assert highest - before < 40 * 2**20, f"grew by {(highest - before) >> 20} MiB"
+
+
+async def test_a_peer_that_opens_a_wide_window_and_reads_nothing(monkeypatch):
+    """It gets no more than what is under way, and the sender learns when it goes."""
+    monkeypatch.setattr(server, "WINDOW", 2**31)
+    monkeypatch.setattr(server, "_WINDOWS", 2**34)
+    async with serving() as served:
+        ours, theirs = await served.channels(await served.link())
+        theirs._channel.get_connection()._transport.pause_reading()
+
+        async def send_for_ever():
+            while ours.sent_bytes < 500 * 2**20:
+                await ours.send(bytes(256 * 1024))
+
+        sending = asyncio.create_task(send_for_ever())
+        await until(lambda: ours._flow.full, "back-pressure", 10)
+        await asyncio.sleep(0.3)
+        assert ours.sent_bytes < 50 * 2**20
+        theirs._channel.get_connection().abort()
+        with pytest.raises(LinkLost):
+            await asyncio.wait_for(sending, 5)
+
+
+async def test_the_windows_of_one_peer_have_a_bound():
+    async with serving() as served:
+        links = [await served.link() for _ in range(2)]
+        windows = [(await served.channels(link))[1].window for link in links * 64]
+        assert windows[:9] == [WINDOW] * 9 > windows[1:10]
+        assert windows == sorted(windows, reverse=True)
+        assert sum(windows) < 72 * 2**20
+        other = await served.link(identity=HOST)
+        assert (await served.channels(other))[1].window == WINDOW
 
 
 async def test_a_reader_that_stops_stops_the_sender_and_not_its_neighbours():

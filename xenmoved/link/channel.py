@@ -12,14 +12,12 @@ import asyncssh
 from asyncssh.channel import SSHChannel
 
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.flow import Flow
 
 PACKET_SIZE: Final = 1024 * 1024
 """Largest SSH packet accepted: a whole bulk frame goes in one, which halves the cost per byte."""
 WINDOW: Final = 4 * 1024 * 1024
 """Bytes that the other side may send on a channel before we have taken them."""
-
-_UNREAD_LIMIT: Final = 4 * 1024 * 1024
-_UNSENT_LIMIT: Final = 4 * 1024 * 1024
 
 
 class Purpose(StrEnum):
@@ -35,7 +33,8 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
     """A byte stream on a connection; the same class serves both ends.
 
     Pieces that several tasks send stay whole; one task may receive at a time. When the channel ends
-    without an orderly end of file, both raise LinkLost.
+    without an orderly end of file, both raise LinkLost. `window` is what it was opened with; no
+    more than that waits to be sent, and no more than twice as much to be received.
     """
 
     def __init__(
@@ -43,12 +42,16 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         peer: str,
         accept: Callable[[Purpose, Channel], bool] | None = None,
         on_closed: Callable[[Channel], None] | None = None,
+        window: int = WINDOW,
     ) -> None:
         self.peer = peer
+        self.window = window
         self.sent_bytes = 0
         self._accept = accept
         self._on_closed = on_closed
         self._channel: SSHChannel[bytes] | None = None
+        self._flow = Flow()
+        self._full = False
         self._unread: deque[bytes] = deque()
         self._unread_size = 0
         self._paused = False
@@ -82,7 +85,7 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
             await self._readable.wait()
         data = self._unread.popleft()
         self._unread_size -= len(data)
-        if self._paused and self._unread_size < _UNREAD_LIMIT // 2:
+        if self._paused and self._unread_size < self.window // 2:
             self._resume_reading()
         return data
 
@@ -114,7 +117,10 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
     def connection_made(self, chan: SSHChannel[bytes]) -> None:
         """Keep the transport of this channel."""
         self._channel = chan
-        chan.set_write_buffer_limits(high=_UNSENT_LIMIT)
+        chan.set_write_buffer_limits(high=self.window)
+        self._flow = Flow.of(chan.get_connection())
+        self._flow.join(self._look)
+        self._look()
 
     def subsystem_requested(self, subsystem: str) -> bool:
         """Accept only the purposes that exist, and only on the listening side."""
@@ -140,22 +146,32 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         """Wake whoever waits."""
         reason = f": {exc}" if exc is not None else ""
         self._lost = LinkLost(f"lost the channel to {self.peer}{reason}")
+        self._flow.leave(self._look)
         self._readable.set()
-        self._writable.set()
+        self._look()
         self._closed.set()
         if self._on_closed is not None:
             self._on_closed(self)
 
     def pause_writing(self) -> None:
         """Make `send` wait."""
-        self._writable.clear()
+        self._full = True
+        self._look()
 
     def resume_writing(self) -> None:
         """Let `send` go on."""
-        self._writable.set()
+        self._full = False
+        self._look()
+
+    def _look(self) -> None:
+        """Let `send` wait while there is too much unsent, here or on the whole connection."""
+        if self._lost is None and (self._full or self._flow.full):
+            self._writable.clear()
+        else:
+            self._writable.set()
 
     def _pause_if_full(self) -> None:
-        if not self._paused and self._unread_size >= _UNREAD_LIMIT and self._channel is not None:
+        if not self._paused and self._unread_size >= self.window and self._channel is not None:
             self._paused = True
             self._channel.pause_reading()
 

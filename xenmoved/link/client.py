@@ -9,6 +9,7 @@ import asyncssh
 
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized, PeerUnreachable, WrongHostKey
+from xenmoved.link.flow import Flow
 from xenmoved.link.identity import fingerprint
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
@@ -120,6 +121,7 @@ async def connect(
         connection.abort()
         raise
     drop_ignored(connection)
+    Flow.watch(connection)
     return PeerLink(peer, connection)
 
 

@@ -11,8 +11,10 @@ from time import monotonic
 from typing import Final
 
 import asyncssh
+from asyncssh.channel import SSHServerChannel
 
-from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.channel import WINDOW, Channel, Purpose
+from xenmoved.link.flow import Flow
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
 
@@ -23,8 +25,14 @@ LOGIN_TIMEOUT: Final = 10.0
 MAX_UNPROVEN: Final = 16
 """Connections that have not proven a key yet. For a further one, the oldest of the address that has
 most of them is dropped, so that a flood from one address does not keep out another."""
+MAX_CONNECTIONS: Final = 8
+"""Connections of one peer. It needs one, and more only until old ones are known to be dead: for a
+further one, its oldest is dropped."""
 MAX_CHANNELS: Final = 256
-"""Open channels of one connection."""
+"""Open channels of one peer."""
+_WINDOWS: Final = 64 * 1024 * 1024
+"""Bytes of the windows of one peer's channels together, if the least windows are left out."""
+_LEAST_WINDOW: Final = 64 * 1024
 
 _QUIET: Final = 10.0
 
@@ -59,7 +67,7 @@ class LinkServer:
         self._keepalive = keepalive
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._serve: Serve | None = None
-        self.visitors: set[Visitor] = set()
+        self.visitors: list[Visitor] = []  # the oldest first
         self._quiet_until = 0.0
         self._unproven: dict[asyncssh.SSHServerConnection, str] = {}  # addresses, oldest first
 
@@ -80,7 +88,6 @@ class LinkServer:
             host_based_auth=False,
             gss_host=None,
             server_version="xenmoved",
-            **CHANNEL_OPTIONS,
             **ssh_options(self._keepalive),
         )
         return self._acceptor.get_port()
@@ -110,7 +117,7 @@ class LinkServer:
 
     def drop(self, peer: str) -> None:
         """End the connections of a peer, as when it was removed."""
-        for visitor in [v for v in self.visitors if v.peer == peer]:
+        for visitor in self._of(peer):
             visitor.connection.abort()
 
     async def stop(self) -> None:
@@ -127,20 +134,38 @@ class LinkServer:
         """Return the name of the peer with this key."""
         return self._peer_of_key().get(key.public_data)
 
-    def session(self, visitor: Visitor) -> Channel | None:
-        """Return a new channel of the visitor, None when it has too many."""
-        if len(visitor.channels) >= MAX_CHANNELS:
+    def admit(self, visitor: Visitor) -> None:
+        """Take in a peer that has proven its key."""
+        others = self._of(visitor.peer)
+        if len(others) >= MAX_CONNECTIONS:
+            log.warning("%s has %d connections: its oldest is dropped", visitor.peer, len(others))
+            others[0].connection.abort()
+        self.visitors.append(visitor)
+
+    def _of(self, peer: str) -> list[Visitor]:
+        return [visitor for visitor in self.visitors if visitor.peer == peer]
+
+    def session(self, visitor: Visitor) -> tuple[SSHServerChannel[bytes], Channel] | None:
+        """Return a new channel of the visitor, None when its peer has too many.
+
+        What a peer may have us keep for it is bounded: the more channels it has open, the smaller
+        are the windows of further ones. The first nine have the whole `WINDOW`.
+        """
+        windows = [channel.window for one in self._of(visitor.peer) for channel in one.channels]
+        if len(windows) >= MAX_CHANNELS:
             log.warning("%s has %d channels open: one more refused", visitor.peer, MAX_CHANNELS)
             return None
+        window = min(WINDOW, max(_LEAST_WINDOW, (_WINDOWS - sum(windows)) // 8))
 
         def accept(purpose: Purpose, channel: Channel) -> bool:
             assert self._serve is not None, "there are no visitors before the start"
             self._serve(visitor, purpose, channel)
             return True
 
-        channel = Channel(visitor.peer, accept, visitor.channels.discard)
+        channel = Channel(visitor.peer, accept, visitor.channels.discard, window)
         visitor.channels.add(channel)
-        return channel
+        options = {**CHANNEL_OPTIONS, "window": window}
+        return visitor.connection.create_server_channel(**options), channel
 
 
 class _Gatekeeper(asyncssh.SSHServer):
@@ -155,6 +180,7 @@ class _Gatekeeper(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
         drop_ignored(conn)
+        Flow.watch(conn)
         self._server.greet(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,7 +188,7 @@ class _Gatekeeper(asyncssh.SSHServer):
             self._server.proven(self._connection)
         if self._visitor is None:
             return
-        self._server.visitors.discard(self._visitor)
+        self._server.visitors.remove(self._visitor)
         log.info("connection from %s ended%s", self._visitor.peer, f": {exc}" if exc else "")
 
     def begin_auth(self, username: str) -> bool:
@@ -182,10 +208,10 @@ class _Gatekeeper(asyncssh.SSHServer):
             raise asyncssh.PermissionDenied("no peer has this key")
         self._server.proven(self._connection)
         self._visitor = Visitor(self._peer, self._connection)
-        self._server.visitors.add(self._visitor)
+        self._server.admit(self._visitor)
         log.info("connection from %s (%s)", self._peer, _address(self._connection))
 
-    def session_requested(self) -> Channel | bool:
+    def session_requested(self) -> tuple[SSHServerChannel[bytes], Channel] | bool:
         if self._visitor is None:
             return False
         return self._server.session(self._visitor) or False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY: Final = 30.0
 """Seconds until it is looked again what became of a start that is in doubt."""
 _COMMITTED: Final = (TargetState.COMMITTED,)
+_LOOKS: Final = 4
 
 OnFailure = Callable[[BaseException], None]
 
@@ -52,11 +54,21 @@ class Arrivals:
         self._migrations: dict[str, InboundMigration] = {}
         self._landings: dict[str, _Site] = {}
         self._placing = asyncio.Lock()
+        self._looks: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_LOOKS)
+        )
         self._stopping = False
 
     def stop(self) -> None:
         """Begin nothing more: the daemon ends. What is ready is settled at the next start."""
         self._stopping = True
+
+    def looking(self, peer: str) -> asyncio.Semaphore:
+        """Return what limits how many questions of a peer make this host look at itself at a time.
+
+        Every look takes a few processes, and other peers wait while something is placed.
+        """
+        return self._looks[peer]
 
     async def assess(self, peer: str, offer: Offer) -> Assessment:
         """Look at what an offer needs; changes nothing."""

@@ -29,6 +29,7 @@ from protocol.messages import (
     Inquire,
     Offer,
     Ping,
+    Placement,
     Pong,
     Ready,
     Receiving,
@@ -136,9 +137,11 @@ class ControlSession:
                 common_capabilities(message)
                 return hello(self._arrivals.host.config.node)
             case Ping():
-                return await self._pong()
+                async with self._arrivals.looking(peer):
+                    return await self._pong()
             case Offer():
-                found = await self._arrivals.assess(peer, message)
+                async with self._arrivals.looking(peer):
+                    found = await self._arrivals.assess(peer, message)
                 return Findings(found.problems[:256], found.placements, found.shared, found.bridges)
             case Begin():
                 # Whatever it makes must be known here, to be undone, even if this is cancelled.
@@ -158,18 +161,22 @@ class ControlSession:
 
     async def _begin(self, begin: Begin) -> object:
         try:
-            if begin.offer.action is Action.SYNC:
-                _, placements = await self._arrivals.begin_sync(
-                    self._visitor, begin, self._volume_failed
-                )
-                self._sync = begin.migration
-            else:
-                self._guest, placements = await self._arrivals.begin_guest(
-                    self._visitor, begin, self._volume_failed
-                )
+            async with self._arrivals.looking(self._visitor.peer):
+                placements = await self._place(begin)
         except Refused as error:
             return RefusedByUs(error.problems[:256])
         return Accepted(placements)
+
+    async def _place(self, begin: Begin) -> tuple[Placement, ...]:
+        arrivals, visitor = self._arrivals, self._visitor
+        if begin.offer.action is Action.SYNC:
+            _, placements = await arrivals.begin_sync(visitor, begin, self._volume_failed)
+            self._sync = begin.migration
+        else:
+            self._guest, placements = await arrivals.begin_guest(
+                visitor, begin, self._volume_failed
+            )
+        return placements
 
     async def _receive_memory(self, message: HandOver | Seal) -> object:
         if self._guest is None:
