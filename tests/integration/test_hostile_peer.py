@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -474,6 +475,23 @@ async def test_a_flood_on_many_channels(target, links, channels):
         made = [await stack.enter_async_context(target.evil.linked()) for _ in range(links)]
         controls = [await greeted(link) for link in made for _ in range(channels)]
         await asyncio.gather(*(pour(one.channel, questions, 10 * MIB) for one in controls))
+
+
+async def test_questions_that_start_processes_wait_for_each_other(target):
+    children = Path(f"/proc/{target.pid}/task/{target.pid}/children")
+    target.host.xen.faults(info={"delay": 0.3})
+    try:
+        async with target.serving_others(), target.evil.linked() as link:
+            controls = [await greeted(link) for _ in range(12)]
+            asking = asyncio.gather(*(one.ask(Ping()) for one in controls))
+            running = []
+            while not asking.done():
+                running.append(len(children.read_text().split()))
+                await asyncio.sleep(0.02)
+            assert all(isinstance(answer, Pong) for answer in await asking)
+            assert max(running) == 4
+    finally:
+        target.host.xen.faults()
 
 
 async def test_more_connections_than_a_peer_needs(target):
