@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 import asyncssh
 import pytest
 
-from xenmoved.link import server
 from xenmoved.link import server as server_module
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.client import connect, fetch_host_key
@@ -633,8 +632,8 @@ async def test_a_slow_reader_holds_up_a_fast_sender():
 
 async def test_a_peer_that_opens_a_wide_window_and_reads_nothing(monkeypatch):
     """It gets no more than what is under way, and the sender learns when it goes."""
-    monkeypatch.setattr(server, "WINDOW", 2**31)
-    monkeypatch.setattr(server, "_WINDOWS", 2**34)
+    monkeypatch.setattr(server_module, "WINDOW", 2**31)
+    monkeypatch.setattr(server_module, "_WINDOWS", 2**34)
     async with serving() as served:
         ours, theirs = await served.channels(await served.link())
         theirs._channel.get_connection()._transport.pause_reading()

@@ -223,11 +223,10 @@ def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
 
 async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None, list[Problem]]:
     """Describe a guest, and find what stands in the way of moving it in this mode."""
-    domains = await host.toolstack.domains()
-    status = named(guest, domains)
     if mode is Mode.COLD:
-        return await _find_stopped(host, guest, status.state if status is not None else None)
-    if status is None:
+        return await _find_stopped(host, guest, await guest_state(host, guest))
+    domains = await host.toolstack.domains()
+    if (status := named(guest, domains)) is None:
         text, hint = f"no guest called {guest} runs on this host", _UNKNOWN_HINT
         return None, [problem("guest-unknown", text, hint)]
     domain = await host.toolstack.describe(status)
