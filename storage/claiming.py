@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from storage import usage
-from storage.descriptor import reason
-from storage.errors import StorageError, VolumeError, VolumeInUse, VolumeNotFound
+from storage.errors import StorageError, VolumeError, VolumeInUse, VolumeNotFound, reason
 
 PASSING_USE_SECONDS: Final = 0.5
 """How long to wait for somebody who has a volume for a moment, as probes for its use do."""

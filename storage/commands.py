@@ -15,8 +15,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Final
 
-from storage.descriptor import reason
-from storage.errors import VolumeError
+from storage.errors import VolumeError, reason
 
 TIMEOUT: Final = 120.0
 """Seconds that a tool may take. Busy hosts with many volumes do need tens of them."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
+from storage.backing import Backing
 from storage.zfs_history import History
 
 BUFFER_ALIGNMENT: Final = 4096
@@ -103,6 +104,9 @@ class Volume(Protocol):
 
         A backend that cannot tell yields one extent that covers the volume.
         """
+
+    def backing(self) -> Backing:
+        """Tell what is open, as it is now: see `storage.backing`."""
 
     def close(self) -> None:
         """Release the volume. Idempotent. Does not flush."""

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from storage.backing import Backing, backing_of_descriptor
 from storage.buffers import AlignedBuffer
-from storage.errors import VolumeError, VolumeFull
+from storage.errors import VolumeError, VolumeFull, reason
 from storage.syscalls import UNSUPPORTED, discard_device, zero_device
 
 _ZEROS: Final = AlignedBuffer(1 << 20).view.toreadonly()
@@ -52,6 +53,11 @@ class DescriptorVolume:
             except OSError as error:
                 self._lost = reason(error)
                 raise
+
+    def backing(self) -> Backing:
+        """Tell what is open, as it is now. Raises `VolumeError`."""
+        with self.using("look at", 0, 0) as fd:
+            return backing_of_descriptor(fd)
 
     def close(self) -> None:
         """Release the volume once calls under way have ended. Idempotent. Does not flush."""
@@ -110,11 +116,6 @@ class DescriptorVolume:
             raise self.error(
                 verb, offset, length, f"its sectors of {self.alignment} bytes cannot be divided"
             )
-
-
-def reason(error: OSError) -> str:
-    """Give the system's reason in words."""
-    return error.strerror or str(error)
 
 
 def read_up_to_end(fd: int, buffer: memoryview, offset: int) -> int:

@@ -10,7 +10,6 @@ from typing import Final
 
 from storage import usage
 from storage.contracts import Capacity, Volume, VolumeInfo
-from storage.descriptor import reason
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -20,6 +19,7 @@ from storage.errors import (
     VolumeExists,
     VolumeInUse,
     VolumeNotFound,
+    reason,
 )
 from storage.names import check_name
 from storage.rawfile import RawFile

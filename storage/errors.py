@@ -3,6 +3,8 @@
 StorageError
 ├── VolumeError          input or output on a volume failed
 │   └── VolumeFull       the file system or pool under it has no space left
+├── VolumeReplaced       its path leads to something else than what is open
+├── VolumeResized        it has another size than when it was opened
 ├── VolumeNotFound       no such volume
 ├── VolumeExists         a volume of that name is already there
 ├── VolumeInUse          somebody has it open
@@ -29,6 +31,14 @@ class VolumeError(StorageError):
 
 class VolumeFull(VolumeError):
     """No space left beneath the volume."""
+
+
+class VolumeReplaced(StorageError):
+    """The path of an open volume leads to something else by now."""
+
+
+class VolumeResized(StorageError):
+    """An open volume has another size than when it was opened."""
 
 
 class VolumeNotFound(StorageError):
@@ -64,3 +74,8 @@ class UnsupportedVolume(StorageError):
 
 class UnfitImage(StorageError):
     """The volume does not hold an image of its format, or one that needs other files."""
+
+
+def reason(error: OSError) -> str:
+    """Give the system's reason in words."""
+    return error.strerror or str(error)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from storage.blockdev import BlockDevice
 from storage.contracts import Volume
-from storage.descriptor import reason
-from storage.errors import UnsupportedVolume, VolumeError, VolumeNotFound
+from storage.errors import UnsupportedVolume, VolumeError, VolumeNotFound, reason
 from storage.rawfile import RawFile
 
 

@@ -19,9 +19,8 @@ from typing import Final
 
 from storage.commands import lines, run
 from storage.contracts import Extent
-from storage.descriptor import reason
 from storage.devmapper import join_name
-from storage.errors import VolumeError
+from storage.errors import VolumeError, reason
 
 MARKS: Final = Path("/var/lib/xenmoved/thin")
 """Where the marks are: a snapshot outlives a reboot, and so do they."""

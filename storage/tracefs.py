@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-from storage.descriptor import reason
+from storage.errors import reason
 from storage.ringpages import BIO_ENDED, EVENTS, Batch, PageDecoder, UnknownLayout
 
 PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from storage import usage
-from storage.descriptor import reason
+from storage.errors import reason
 from storage.ringpages import event_device
 from storage.syscalls import loop_backing
 

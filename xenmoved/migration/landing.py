@@ -192,6 +192,7 @@ class _Sized:
         self.flush = volume.flush
         self.close = volume.close
         self.data_extents = volume.data_extents
+        self.backing = volume.backing
 
 
 async def remove_made(host: Host, migration: str) -> None:

@@ -1,0 +1,125 @@
+"""What a path, a descriptor or a device number is at this moment: which thing, and how large.
+
+A guest's backend keeps open what it opened once, while the path in the guest's configuration may
+come to lead elsewhere (`mv`, `lvrename`, another link), and while what it leads to may be resized.
+Two looks at the same thing give the same `Backing.what` for as long as this host runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from storage.errors import VolumeError, VolumeNotFound, VolumeReplaced, VolumeResized, reason
+from storage.syscalls import device_size, loop_backing, sector_size
+
+SYS: Final = Path("/sys")
+
+_FILE_SECTOR: Final = 512
+"""Bytes of the sectors in which backends show a file to a guest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """A file or block device as it is now.
+
+    `what` tells it from everything else on this host. For a loop device it names the very file
+    behind it, which `file` is alone, "" where there is none. `size` and the logical `sector` are in
+    bytes.
+    """
+
+    what: str
+    size: int
+    sector: int
+    file: str = ""
+
+    def serves(self, other: Backing) -> bool:
+        """Whether who has this open has the other: the same thing, or its file by a loop device."""
+        return self.what == other.what or (self.file != "" and self.file == other.what)
+
+
+def backing_of(path: str | os.PathLike[str]) -> Backing:
+    """Tell what a path leads to, links followed. Raises `VolumeNotFound` or `VolumeError`."""
+    name = os.fspath(path)
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise VolumeNotFound(f"{name}: {reason(error)}") from error
+    except OSError as error:
+        raise VolumeError(f"{name} cannot be looked at: {reason(error)}") from error
+    try:
+        return backing_of_descriptor(descriptor)
+    except OSError as error:
+        raise VolumeError(f"{name} cannot be looked at: {reason(error)}") from error
+    finally:
+        os.close(descriptor)
+
+
+def backing_of_descriptor(descriptor: int) -> Backing:
+    """Tell what a descriptor has open. Raises `OSError`."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISBLK(status.st_mode):
+        return Backing(_file(status.st_dev, status.st_ino), status.st_size, _FILE_SECTOR)
+    what, file = _device(status.st_rdev), ""
+    try:
+        device, inode, offset = loop_backing(descriptor)
+        file = _file(device, inode) if offset == 0 else ""
+        what = f"{what} with {_file(device, inode)} from {offset}"
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.ENXIO):  # no loop device, no file
+            raise
+    return Backing(what, device_size(descriptor), sector_size(descriptor), file)
+
+
+def backing_of_device(number: int) -> Backing:
+    """Tell what the block device of a number is. Raises `VolumeError`."""
+    shown = f"block device {os.major(number)}:{os.minor(number)}"
+    try:
+        folder = _sysfs(number).resolve(strict=True)
+    except OSError as error:
+        raise VolumeError(f"{shown} is not there: {reason(error)}") from error
+    return backing_of(f"/dev/{folder.name.replace('!', '/')}")
+
+
+def require_unchanged(path: str | os.PathLike[str], opened: Backing, now: Backing) -> None:
+    """See that a path still leads to what was opened by it, and that it has its size.
+
+    `now` is the same descriptor looked at again. Raises `VolumeReplaced` or `VolumeResized`.
+    """
+    name = os.fspath(path)
+    try:
+        there = backing_of(path)
+    except VolumeNotFound as error:
+        raise VolumeReplaced(f"{error}: it was removed or renamed while it was in use") from error
+    if now.what != opened.what:
+        raise VolumeReplaced(f"{name} has become {now.what}, and was {opened.what}")
+    if there.what != now.what:
+        raise VolumeReplaced(f"{name} leads to {there.what} now, and led to {now.what}")
+    if now.size != opened.size:
+        raise VolumeResized(f"{name} has {now.size} bytes now, and had {opened.size}")
+
+
+def _file(device: int, inode: int) -> str:
+    return f"file {os.major(device)}:{os.minor(device)}/{inode}"
+
+
+def _device(number: int) -> str:
+    """Name a device: numbers are given again, sequence numbers and uuids are not."""
+    folder = _sysfs(number)
+    disk = folder.resolve().parent if (folder / "partition").exists() else folder
+    told = [f"device {os.major(number)}:{os.minor(number)}"]
+    for label, file in (("sequence", disk / "diskseq"), ("uuid", disk / "dm" / "uuid")):
+        try:
+            text = file.read_text(errors="replace").strip()
+        except OSError:  # Linux before 5.15; not of the device mapper
+            continue
+        told += [f"{label} {text}"] if text else []
+    return " ".join(told)
+
+
+def _sysfs(number: int) -> Path:
+    return SYS / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}"
