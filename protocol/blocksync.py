@@ -49,11 +49,9 @@ from protocol.frames import (
 from protocol.messages import (
     BLOCK_SIZE,
     PEER,
-    Attach,
     BeginRound,
     Credit,
     EndRound,
-    MigrationId,
     Receipt,
 )
 
@@ -205,10 +203,6 @@ class VolumeSender:
         self._granted = 0
         self.covered = size
         """How far the target's comparison has come, in bytes from the start."""
-
-    def attach(self, migration: MigrationId, volume: int) -> bytes:
-        """Return the bytes that open the channel."""
-        return PEER.encode(Attach(migration, volume))
 
     def begin_round(self, number: int, *, compare: bool) -> bytes:
         """Return the bytes that start a round."""

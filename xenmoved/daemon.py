@@ -37,6 +37,7 @@ from xenmoved.migration.recovery import recover
 from xenmoved.migration.retained import expire_copies
 from xenmoved.requests import Requests
 from xenmoved.sync.devices import Buffers
+from xenmoved.tasks import all_done
 from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
 
@@ -230,8 +231,12 @@ class Daemon:
         for job in jobs:
             job.request_abort("aborted: the daemon was stopped")
         tasks = [job.task for job in jobs if job.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=_STOP_PATIENCE)
+        if not await all_done(tasks, _STOP_PATIENCE):
+            left = ", ".join(f"{job.guest or 'sync'} ({job.phase})" for job in self._host.jobs.live)
+            log.error(
+                "stopping, though these have not ended within %g s: %s; the next start goes on",
+                *(_STOP_PATIENCE, left),
+            )
 
     async def _beat(self) -> None:
         """Keep systemd's watchdog content and its status line true."""

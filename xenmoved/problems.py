@@ -8,7 +8,9 @@ JobError            carries the problems that ended a piece of work
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Final
 
 from protocol.errors import ProtocolError
@@ -32,6 +34,7 @@ from xenmoved.link.errors import (
     WrongHostKey,
 )
 from xenmoved.sync.source import VerificationFailed
+from xenmoved.tasks import TookTooLong
 from xenmoved.toolstack.interface import DomainNotFound, StartFailed, ToolstackError
 
 _LIMIT: Final = 4000
@@ -67,6 +70,7 @@ _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     (DomainNotFound, "guest-unknown", "xenmovectl list shows the guests of this host"),
     (StartFailed, "start-failed", _LOGS),
     (ToolstackError, "toolstack", _LOGS),
+    (TookTooLong, "timeout", "look what keeps it, and at the logs of xenmoved on both hosts"),
     (OSError, "system", "look at the log of xenmoved"),
 )
 """Kinds of errors, the most special first, with their codes and what to do."""
@@ -112,9 +116,12 @@ def problems_of(error: BaseException) -> tuple[Problem, ...]:
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether all of an exception is of kinds that say what went wrong, not a bug of ours."""
+    """Whether all of an exception is of kinds that say what went wrong, not a bug of ours.
+
+    One without a text says nothing, whatever its kind, and belongs into the log with its traceback.
+    """
     kinds: tuple[type[BaseException], ...] = (JobError, *(kind for kind, _, _ in _KINDS))
-    return all(isinstance(leaf, kinds) for leaf in _leaves(error))
+    return all(isinstance(leaf, kinds) and str(leaf) for leaf in _leaves(error))
 
 
 def _leaves(error: BaseException) -> Iterable[BaseException]:
@@ -128,10 +135,16 @@ def _leaves(error: BaseException) -> Iterable[BaseException]:
 def _describe(error: BaseException) -> Problem:
     own = error.hint if isinstance(error, LinkError) else ""
     for kind, code, hint in _KINDS:
-        if isinstance(error, kind):
-            return problem(code, str(error) or kind.__name__, own or hint)
+        if isinstance(error, kind) and str(error):
+            return problem(code, str(error), own or hint)
     return problem(
         "internal",
-        f"internal error: {type(error).__name__}: {error}",
+        f"internal error: {type(error).__name__}: {str(error) or f'in {_place(error)}'}",
         "this is a mistake in xenmoved: please report it with the daemon's log",
     )
+
+
+def _place(error: BaseException) -> str:
+    """Return where in the program an exception came up, for one that has no text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " from ".join(f"{PurePath(one.filename).name}:{one.lineno}" for one in frames[:-4:-1])

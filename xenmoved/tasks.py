@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+class TookTooLong(Exception):
+    """Something was waited for in vain. The message says what, where, and for how long."""
+
+
+@asynccontextmanager
+async def at_most(
+    seconds: float, what: str, kind: type[Exception] = TookTooLong
+) -> AsyncIterator[None]:
+    """Give what is done in the context so many seconds; raise a `kind` that says so when it ends.
+
+    `what` is a sentence but for its end: after "host-b did not answer" follows " within 5 s".
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():  # that of a system call
+            raise
+        raise kind(f"{what} within {seconds:g} s") from error
+
+
+async def result_within(awaitable: Awaitable[T], seconds: float | None) -> T | None:
+    """Return what an awaitable gives, None when it takes longer than so many seconds."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await awaitable
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return None
+
+
 async def within(event: asyncio.Event, seconds: float) -> bool:
     """Wait for an event, at most so long; return whether it has come."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False
+    return await result_within(event.wait(), seconds) is not None
+
+
+async def all_done(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> bool:
+    """Wait for tasks, at most so long, whatever comes of them; return whether all have ended."""
+    waiting = list(tasks)
+    return not waiting or not (await asyncio.wait(waiting, timeout=seconds))[1]
 
 
 async def alongside(work: Coroutine[Any, Any, T], *watchers: Coroutine[Any, Any, None]) -> T:

@@ -148,3 +148,26 @@ def test_only_toolstack_sandbox_and_storage_commands_run_commands():
             and node.func.attr in PROCESS_CALLS
         ]
     assert wrong == []
+
+
+def test_whatever_is_waited_for_with_a_limit_has_words_for_its_end():
+    """`asyncio.timeout` ends in an exception without a text: `xenmoved.tasks` gives it one."""
+    wrong = []
+    for module in _modules():
+        if module == "xenmoved.tasks" or _within(module, "xenmoved.sandbox"):
+            continue
+        for node in _run_nodes(_tree(module)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            limited = any(keyword.arg == "timeout" for keyword in node.keywords)
+            if called in ("asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for") or (
+                called == "asyncio.wait" and limited
+            ):
+                wrong.append(f"{module}, line {node.lineno}: {called}")
+        wrong += [
+            f"{module} imports {name} from asyncio"
+            for name in ("asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for")
+            if name in _imports(module)
+        ]
+    assert wrong == []

@@ -12,7 +12,7 @@ from protocol.blocksync import VolumeSender
 from protocol.errors import Code, ProtocolError
 from protocol.fingerprints import fingerprints
 from protocol.frames import FrameDecoder, Kind, encode_data, encode_hashes, encode_packed
-from protocol.messages import BLOCK_SIZE, PEER, BeginRound, Credit, EndRound, Receipt
+from protocol.messages import BLOCK_SIZE, PEER, Attach, BeginRound, Credit, EndRound, Receipt
 from storage.contracts import EVERYTHING, Extent
 from storage.errors import StorageError
 from storage.rawfile import RawFile
@@ -82,7 +82,7 @@ class Bench:
                 progress=VolumeProgress("ours", self.size),
             )
             stack.callback(source.close)
-            await source.attach(MIGRATION, 3)
+            await ours.send(PEER.encode(Attach(MIGRATION, 3)))
             attach = await _read_attach(theirs)
             assert (attach.migration, attach.volume) == (MIGRATION, 3)
             progress = VolumeProgress("theirs", self.size)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from xenmoved.tasks import alongside, within
+from xenmoved.tasks import TookTooLong, all_done, alongside, at_most, result_within, within
 
 
 async def fail(seconds=0.0):
@@ -59,3 +59,41 @@ async def test_a_cancellation_reaches_the_work():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended == ["work"]
+
+
+async def test_what_takes_too_long_is_said_with_its_limit():
+    with pytest.raises(TookTooLong, match=r"^host-b did not answer within 0\.01 s$"):
+        async with at_most(0.01, "host-b did not answer"):
+            await for_ever()
+
+
+async def test_it_is_of_the_kind_that_the_caller_raises():
+    with pytest.raises(LookupError, match=r"it is not there within 0\.01 s"):
+        async with at_most(0.01, "it is not there", LookupError):
+            await for_ever()
+
+
+async def test_a_system_call_that_timed_out_is_not_taken_for_it():
+    with pytest.raises(TimeoutError, match="Connection timed out"):
+        async with at_most(5, "host-b did not answer"):
+            raise TimeoutError(110, "Connection timed out")
+
+    async def fails():
+        raise TimeoutError(110, "Connection timed out")
+
+    with pytest.raises(TimeoutError, match="Connection timed out"):
+        await result_within(fails(), 5)
+
+
+async def test_a_result_that_does_not_come_is_none():
+    assert await result_within(for_ever(), 0.01) is None
+    assert await result_within(asyncio.sleep(0, 7), 5) == 7
+
+
+async def test_tasks_are_waited_for_whatever_comes_of_them():
+    failed, slow = asyncio.create_task(fail()), asyncio.create_task(for_ever())
+    assert await all_done([], 0.01)
+    assert await all_done([failed], 5)
+    assert not await all_done([failed, slow], 0.01)
+    assert isinstance(failed.exception(), KeyError)
+    slow.cancel()

@@ -13,6 +13,7 @@ from xenmoved.link.flow import Flow
 from xenmoved.link.identity import fingerprint
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
+from xenmoved.tasks import at_most
 
 
 class _PinnedClient(asyncssh.SSHClient):
@@ -106,7 +107,7 @@ async def connect(
             f"{where} does not know this host's key",
             f"on {peer}, add this host: xenmovectl peer add (key: xenmovectl identity)",
         ) from None
-    except (TimeoutError, OSError, asyncssh.Error) as error:
+    except (OSError, asyncssh.Error) as error:
         _heed_cancellation(before)
         if client.offered is not None and client.offered.public_data != pinned.public_data:
             raise _wrong_key(where, client.offered, pinned) from None
@@ -129,13 +130,12 @@ async def fetch_host_key(address: str, port: int, timeout: float) -> asyncssh.SS
     """Return the key that the host at the address proves, unchecked. Raises PeerUnreachable."""
     where = f"{address} port {port}"
     try:
-        async with asyncio.timeout(timeout):
+        async with at_most(timeout, f"cannot get the key of {where}: no answer", PeerUnreachable):
             key = await asyncssh.get_server_host_key(
                 address, port, config=None, server_host_key_algs=["ssh-ed25519"]
             )
-    except (TimeoutError, OSError, asyncssh.Error) as error:
-        reason = str(error) or f"no answer within {timeout:g} s"
-        raise PeerUnreachable(f"cannot get the key of {where}: {reason}") from None
+    except (OSError, asyncssh.Error) as error:
+        raise PeerUnreachable(f"cannot get the key of {where}: {error}") from None
     if key is None:
         raise PeerUnreachable(f"cannot get the key of {where}: it shows none")
     return key

@@ -22,7 +22,7 @@ from xenmoved.migration.checks import Assessment, assess, owner_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import Expected, InboundMigration, expect
 from xenmoved.migration.landing import Landing
-from xenmoved.problems import Refused
+from xenmoved.problems import Refused, problems_of
 from xenmoved.tasks import within
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Arrivals:
             owner = owner_of(visitor.peer, offer)
             await migration.landing.provision(offer.volumes, placements, owner, guest.name)
         except Exception as error:
-            await self.failed(migration, str(error))
+            await self.failed(migration, problems_of(error)[0].text)
             raise
         job.enter(Phase.PRE_COPY)
         return migration, placements

@@ -27,6 +27,7 @@ from xenmoved.migration.inbound import InboundMigration
 from xenmoved.migration.ownership import Ownership
 from xenmoved.migration.verdicts import risk, verdict
 from xenmoved.problems import JobError, Refused, problem
+from xenmoved.tasks import TookTooLong, at_most
 
 log = logging.getLogger(__name__)
 
@@ -150,10 +151,10 @@ async def _check(host: Host, one: Standing, decision: Decision) -> None:
 
 async def _check_target_is_silent(doubt: Ownership, one: Standing) -> None:
     try:
-        async with asyncio.timeout(_PEER_PATIENCE):
+        async with at_most(_PEER_PATIENCE, "it did not say what it has"):
             fate = await doubt.ask_fate()
-    except (TimeoutError, LinkError, ProtocolError, JobError) as error:
-        log.info("%s does not answer: %s", one.peer, error or "too slow")
+    except (TookTooLong, LinkError, ProtocolError, JobError) as error:
+        log.info("%s does not answer: %s", one.peer, error)
         return
     if fate.state is TargetState.COMMITTED:
         text = (
@@ -202,9 +203,9 @@ def _state_of(states: dict[str, str], guest: str) -> str:
 
 async def _reaches(host: Host, peer: str) -> bool:
     try:
-        async with asyncio.timeout(_PEER_PATIENCE):
-            async with open_dialogue(host, peer) as dialogue:
-                await dialogue.ask(Ping(), Pong)
-    except (TimeoutError, LinkError, ProtocolError, JobError):
+        limit = at_most(_PEER_PATIENCE, f"{peer} did not answer")
+        async with limit, open_dialogue(host, peer) as dialogue:
+            await dialogue.ask(Ping(), Pong)
+    except (TookTooLong, LinkError, ProtocolError, JobError):
         return False
     return True

@@ -17,6 +17,7 @@ from storage.tracking import choose_tracker
 from storage.zfs_history import History
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
+from xenmoved.migration.attaching import open_attached
 from xenmoved.migration.offers import Sending
 from xenmoved.migration.rounds import Outlook, outlook, send_rate
 from xenmoved.problems import JobError, problem
@@ -192,7 +193,7 @@ async def attached_disks(
             volume = await asyncio.to_thread(opener, path)
             stack.callback(volume.close)
             threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", readers))
-            channel = await link.open(Purpose.VOLUME)
+            channel = await open_attached(link, Purpose.VOLUME, migration, number)
             channels.callback(channel.close)
             shown = VolumeProgress(
                 name=path,
@@ -212,7 +213,6 @@ async def attached_disks(
             stack.callback(source.close)
             tracker = choose_tracker(path)
             stack.push_async_callback(threads.run, tracker.stop)
-            await source.attach(migration, number)
             parts = (source, tracker, threads, channel, placement.zeroed)
             disk = _Disk(*parts)
             if (history := histories[number]) is not None:

@@ -176,7 +176,11 @@ class InboundMigration:
         """
         await self.landing.seal()
         if not await within(self._memory.ended, _MEMORY_PATIENCE):
-            raise ProtocolError(Code.UNEXPECTED, "the memory channel does not end")
+            text = (
+                "the source says that it has sent all, and its memory channel did not end within "
+                f"{_MEMORY_PATIENCE:g} s"
+            )
+            raise ProtocolError(Code.UNEXPECTED, text)
         if self._memory.size != seal.memory_size or (
             self._memory.digest.digest() != seal.memory_digest
         ):

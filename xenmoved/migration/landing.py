@@ -24,7 +24,7 @@ from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.stream_target import StreamTarget
 from xenmoved.sync.target import VolumeTarget
-from xenmoved.tasks import wait_through
+from xenmoved.tasks import all_done, wait_through
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +122,11 @@ class Landing:
         when an image that came needs other files, which the guest could thus get hold of.
         """
         self._sealed = True
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_END_PATIENCE)
+        if not await all_done(self._tasks, _END_PATIENCE):
+            text = f"the channels of the volumes did not end within {_END_PATIENCE:g} s"
+            raise ProtocolError(Code.UNEXPECTED, text)
         for index in range(len(self._volumes)):
-            if self._tasks or not self._is_complete(index):
+            if not self._is_complete(index):
                 raise ProtocolError(Code.UNEXPECTED, f"volume {index} is not complete")
         for image, image_format in self._images:
             await asyncio.to_thread(require_standalone, image, image_format)

@@ -15,8 +15,6 @@ from blake3 import blake3
 from protocol.frames import MAX_PAYLOAD, encode_memory
 from protocol.handover import SourceEvent, SourceState
 from protocol.messages import (
-    PEER,
-    Attach,
     Findings,
     HandOver,
     Mode,
@@ -31,6 +29,7 @@ from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.logs import log_context
+from xenmoved.migration.attaching import open_attached
 from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.disks import Disks
@@ -175,7 +174,8 @@ class OutboundMigration:
         await self._check_still_running()
         await dialogue.ask(HandOver(), Receiving)
         # Closed only when the target has it all: what is not yet sent, and the end, would be lost.
-        with closing(await dialogue.link.open(Purpose.MEMORY)) as channel:
+        opened = await open_attached(dialogue.link, Purpose.MEMORY, self._migration)
+        with closing(opened) as channel:
             job.enter(Phase.MEMORY if self._live else Phase.SUSPEND)
             await self._ownership.happen(SourceEvent.SUSPENDING)
             await self._image.start()
@@ -214,7 +214,6 @@ class OutboundMigration:
     async def _send_memory(self, channel: Channel) -> Seal:
         """Send the saved image; returns what it came to."""
         digest, size = blake3(), 0
-        await channel.send(PEER.encode(Attach(self._migration, 0)))
         async for piece in self._image.stream():
             view = memoryview(piece)
             digest.update(view)

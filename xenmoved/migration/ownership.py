@@ -33,6 +33,7 @@ from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
 from xenmoved.migration.verdicts import verdict
 from xenmoved.problems import JobError, problem
+from xenmoved.tasks import TookTooLong, at_most, result_within
 from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 
 log = logging.getLogger(__name__)
@@ -146,11 +147,7 @@ class Ownership:
         """Wait until the next question is due; return what was decided meanwhile."""
         patience = _ASK_AFTER[min(self._asked, len(_ASK_AFTER) - 1)]
         self._asked += 1
-        try:
-            async with asyncio.timeout(patience):
-                return await self._decisions.get()
-        except TimeoutError:
-            return None
+        return await result_within(self._decisions.get(), patience)
 
     async def _inquire(self) -> SourceEvent | None:
         try:
@@ -268,11 +265,11 @@ class Ownership:
         """Tell the target, for a while; if it cannot be told, it finds out by itself."""
         reason = self._job.problem.text if self._job.problem is not None else "aborted"
         try:
-            async with asyncio.timeout(_ABORT_PATIENCE):
-                async with open_dialogue(self._host, self._job.peer) as dialogue:
-                    await dialogue.ask(Abort(self._migration, reason), Aborted)
-        except (TimeoutError, LinkError, ProtocolError, JobError) as error:
-            log.warning("could not tell %s of the abort: %s", self._job.peer, error or "no answer")
+            limit = at_most(_ABORT_PATIENCE, f"{self._job.peer} did not answer to it")
+            async with limit, open_dialogue(self._host, self._job.peer) as dialogue:
+                await dialogue.ask(Abort(self._migration, reason), Aborted)
+        except (TookTooLong, LinkError, ProtocolError, JobError) as error:
+            log.warning("could not tell %s of the abort: %s", self._job.peer, error)
         return None
 
     _actions: Final[dict[SourceAction, Callable[[Ownership], Awaitable[SourceEvent | None]]]] = {

@@ -16,10 +16,11 @@ from xenmoved.logs import log_context
 from xenmoved.migration.arrivals import Arrivals
 from xenmoved.migration.session import ControlSession
 from xenmoved.problems import is_expected, problems_of
+from xenmoved.tasks import at_most
 
 log = logging.getLogger(__name__)
 
-ATTACH_PATIENCE: Final = 10.0
+ATTACH_PATIENCE: Final = 60.0
 """Seconds that a peer may take for the first message on a bulk channel."""
 PROBE_LIMIT: Final = 2**30
 """Bytes that a peer may send to measure the link."""
@@ -54,7 +55,8 @@ class Reception:
         elif purpose is Purpose.PROBE:
             await _swallow(channel)
         else:
-            async with asyncio.timeout(ATTACH_PATIENCE):
+            what = f"{visitor.peer} opened a {purpose} channel, and did not say what for"
+            async with at_most(ATTACH_PATIENCE, what):
                 attach = await _read_attach(channel)
             await self._arrivals.serve_bulk(visitor, purpose, attach, channel)
 

@@ -49,11 +49,12 @@ from xenmoved.migration.dialogue import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.problems import Refused, is_expected, problems_of
-from xenmoved.tasks import alongside, wait_through
+from xenmoved.tasks import alongside, at_most, wait_through
 
 log = logging.getLogger(__name__)
 
-_HELLO_PATIENCE = 10.0
+_HELLO_PATIENCE = 60.0
+"""Seconds that a peer may take for its first message: one that is very busy is not gone."""
 
 
 class ControlSession:
@@ -91,7 +92,8 @@ class ControlSession:
 
     async def _converse(self) -> None:
         messages = self._messages()
-        async with asyncio.timeout(_HELLO_PATIENCE):
+        what = f"{self._visitor.peer} opened a control channel, and did not greet"
+        async with at_most(_HELLO_PATIENCE, what):
             greeting = await anext(messages, None)
         if greeting is None:
             return

@@ -89,10 +89,6 @@ class VolumeSource:
         """Forget what is known of the target."""
         self._index.close()
 
-    async def attach(self, migration: str, volume: int) -> None:
-        """Tie the channel to a volume of the migration."""
-        await self._channel.send(self._sender.attach(migration, volume))
-
     async def run_round(
         self, written: list[Extent] | Everything, *, compare: bool
     ) -> RoundProgress:

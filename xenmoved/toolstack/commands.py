@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xenmoved.tasks import TookTooLong, all_done, at_most, result_within
 from xenmoved.toolstack.interface import MIGRATION_VARIABLE, ToolstackError
 from xenmoved.toolstack.pipes import ReadEnd, readable
 
@@ -95,18 +96,20 @@ async def wait_exit(process: subprocess.Popen[bytes], timeout: float | None = No
     except OSError:  # reaped already, or a kernel before 5.3
         descriptor = -1
     try:
-        async with asyncio.timeout(timeout):
-            while (status := process.poll()) is None:
-                if descriptor < 0:
-                    await asyncio.sleep(_POLL)
-                else:
-                    await readable(descriptor)
-            return status
-    except TimeoutError:
+        await result_within(_ended(process, descriptor), timeout)
         return process.poll()
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+async def _ended(process: subprocess.Popen[bytes], descriptor: int) -> None:
+    """Wait for the end of a process, by its pidfd if there is one."""
+    while process.poll() is None:
+        if descriptor < 0:
+            await asyncio.sleep(_POLL)
+        else:
+            await readable(descriptor)
 
 
 class Process:
@@ -254,7 +257,7 @@ class _Collected:
             )
             await wait_exit(self._process)
             # Something that the command left behind may hold its output open for ever.
-            await asyncio.wait(readers, timeout=_DRAIN)
+            await all_done(readers, _DRAIN)
             for reader in readers:
                 reader.cancel()
 
@@ -309,13 +312,12 @@ class Commands:
                 os.close(err_write)
             collected = _Collected(process)
             try:
-                async with asyncio.timeout(timeout):
+                async with at_most(timeout, f"`{printable(argv)}` did not finish"):
                     await collected.collect(stdout, stderr)
-            except TimeoutError as error:
+            except TookTooLong as error:
                 said = last_lines(collected.err.decode("utf-8", "replace"))
                 raise ToolstackError(
-                    f"`{printable(argv)}` did not finish within {timeout:g} s and was killed"
-                    f"{': ' + said if said else ''}. {advice}".rstrip()
+                    f"{error} and was killed{': ' + said if said else ''}. {advice}".rstrip()
                 ) from error
             finally:
                 if process.poll() is None:

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from xenmoved.tasks import at_most
 from xenmoved.toolstack.commands import Process, TaggedProcess, read_tail, working_on
 from xenmoved.toolstack.domains import config_uuid, load_list, normal_uuid
 from xenmoved.toolstack.durable import Ledger, check_migration, remove_files
@@ -122,14 +123,9 @@ class XlIncoming:
 
     async def _read(self, count: int, timeout: float, what: str) -> bytes:
         _, _, stdout = self._started()
-        try:
-            async with asyncio.timeout(timeout):
-                return await stdout.read_exactly(count)
-        except TimeoutError as error:
-            raise ToolstackError(
-                f"`xl migrate-receive` of domain {self._arrival.name} did not give {what} within "
-                f"{timeout:g} s."
-            ) from error
+        text = f"`xl migrate-receive` of domain {self._arrival.name} did not give {what}"
+        async with at_most(timeout, text, ToolstackError):
+            return await stdout.read_exactly(count)
 
     async def _expect(self, message: bytes, timeout: float, what: str) -> None:
         found = await self._read(len(message), timeout, what)

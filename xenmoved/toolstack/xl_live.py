@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from xenmoved.tasks import within
+from xenmoved.tasks import at_most, within
 from xenmoved.toolstack import xl_holder
 from xenmoved.toolstack.durable import remove_files
 from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError, named
@@ -85,14 +85,12 @@ class HolderConnection:
             return ""
 
     async def _await_answer(self) -> None:
-        try:
-            async with asyncio.timeout(_HOLDER_TIMEOUT):
-                await readable(self._socket.fileno())
-        except TimeoutError as error:
-            raise ToolstackError(
-                "the process that holds the pipes of `xl migrate` (xl_holder.py) does not answer. "
-                "Find out what stops it; do not kill it, it would strand the domain."
-            ) from error
+        text = (
+            "do not kill the process that holds the pipes of `xl migrate` (xl_holder.py), it would "
+            "strand the domain, but find out what stops it: it did not answer"
+        )
+        async with at_most(_HOLDER_TIMEOUT, text, ToolstackError):
+            await readable(self._socket.fileno())
 
     def close(self) -> None:
         """End the connection. Idempotent."""
@@ -184,13 +182,9 @@ class XlLive(XlOutgoing):
         assert self._holder is not None
         word = b""
         if await self._holder.tell(xl_holder.HAVE_ALL) == xl_holder.KEPT:
-            try:
-                async with asyncio.timeout(_GO_TIMEOUT):
-                    word = await pipe.read_exactly(len(xl_holder.GO))
-            except TimeoutError as error:
-                raise process.error(
-                    f"It did not hand over domain {self._name} within {_GO_TIMEOUT:g} s."
-                ) from error
+            text = f"`xl migrate` (process {process.pid}) did not hand over domain {self._name}"
+            async with at_most(_GO_TIMEOUT, text, ToolstackError):
+                word = await pipe.read_exactly(len(xl_holder.GO))
         if word != xl_holder.GO:
             await process.wait(_EXIT_GRACE)
             raise process.error(f"It did not hand over domain {self._name}.")
