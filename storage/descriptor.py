@@ -118,6 +118,21 @@ class DescriptorVolume:
             )
 
 
+def make_durable(path: str | os.PathLike[str]) -> None:
+    """Write out what this host has in memory of a file or device. Raises `VolumeError`.
+
+    A guest's writes through a loop device are in the page cache of its file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise VolumeError(f"volume {os.fspath(path)}: cannot flush it: {reason(error)}") from error
+
+
 def read_up_to_end(fd: int, buffer: memoryview, offset: int) -> int:
     """Fill `buffer` from `offset`; return how many bytes came before the end of the file."""
     done = 0

@@ -33,18 +33,3 @@ def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Vol
     if stat.S_ISREG(mode):
         return RawFile.open(name, name=name, writable=exclusive)
     raise UnsupportedVolume(f"volume {name} is neither a regular file nor a block device")
-
-
-def make_durable(path: str | os.PathLike[str]) -> None:
-    """Write out what this host has in memory of a file or device. Raises `VolumeError`.
-
-    A guest's writes through a loop device are in the page cache of its file.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise VolumeError(f"volume {os.fspath(path)}: cannot flush it: {reason(error)}") from error

@@ -193,7 +193,7 @@ class ZfsPool:
 
     def history(self, volume: str) -> History:
         """Snapshots of the volume, and streams between them. Raises `InvalidVolumeName`."""
-        return History(self._dataset(volume))
+        return History(self._dataset(volume), self.path(volume))
 
     def _dataset(self, volume: str) -> str:
         check_name(self.name, volume)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.commands import lines, run
+from storage.descriptor import make_durable
 from storage.errors import VolumeError
 from storage.pipes import Inflow, Outflow, end_others
 
@@ -62,10 +63,14 @@ def own_name(peer: str, migration: str, number: int) -> str:
 
 
 class History:
-    """Snapshots of the zvol that is the dataset `dataset`. All methods raise `VolumeError`."""
+    """Snapshots of the zvol that is the dataset `dataset`, and whose device node is `device`.
 
-    def __init__(self, dataset: str) -> None:
+    All methods raise `VolumeError`.
+    """
+
+    def __init__(self, dataset: str, device: str) -> None:
         self.dataset = dataset
+        self.device = device
 
     def snapshots(self) -> list[Snapshot]:
         """Every snapshot, the oldest first."""
@@ -73,7 +78,12 @@ class History:
         return parse_snapshots(run(["zfs", "list", "-H", "-p", *listed, self.dataset]))
 
     def take(self, name: str) -> Snapshot:
-        """Make a snapshot of what the zvol holds now."""
+        """Make a snapshot of what the zvol holds now, dom0's page cache included.
+
+        A backend that writes through it, as QEMU does for emulated disks, is told that a write is
+        done when ZFS has not seen it yet.
+        """
+        make_durable(self.device)
         run(["zfs", "snapshot", f"{self.dataset}@{name}"])
         return Snapshot(name, int(self._get("guid", f"@{name}")))
 

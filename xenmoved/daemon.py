@@ -38,6 +38,7 @@ from xenmoved.migration.retained import expire_copies
 from xenmoved.requests import Requests
 from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import all_done
+from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
 
@@ -75,6 +76,7 @@ class Daemon:
             config_dir=stack.config_dir,
             sysfs_net=stack.sysfs_net,
             boot_folders=(*BOOT_FOLDERS, *(str(folder) for folder in stack.boot_folders)),
+            backends=Backends(stack.sysfs_backends, stack.processes),
         )
         host = Host(
             config=config,

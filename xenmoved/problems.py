@@ -25,6 +25,8 @@ from storage.errors import (
     VolumeFull,
     VolumeInUse,
     VolumeNotFound,
+    VolumeReplaced,
+    VolumeResized,
 )
 from xenmoved.link.errors import (
     LinkError,
@@ -40,11 +42,14 @@ from xenmoved.toolstack.interface import DomainNotFound, StartFailed, ToolstackE
 _LIMIT: Final = 4000
 
 _LOGS: Final = "look at /var/log/xen and the log of xenmoved on that host"
+_AS_IT_IS: Final = "start it again: it then sends what is there now"
 _SPACE: Final = "make space there, or choose another pool with --pool"
 
 _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     (VolumeFull, "volume-full", _SPACE),
     (PoolFull, "pool-full", _SPACE),
+    (VolumeReplaced, "disk-replaced", _AS_IT_IS),
+    (VolumeResized, "disk-resized", _AS_IT_IS),
     (VolumeInUse, "volume-in-use", "only a volume that nobody uses can be written"),
     (VolumeNotFound, "volume-missing", "xenmovectl list shows the disks of guests"),
     (VolumeExists, "volume-exists", "rename or remove it there"),

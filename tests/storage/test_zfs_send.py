@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -245,3 +247,22 @@ def test_snapshots_of_many_rounds_do_not_gather(tank: Tank) -> None:
     asyncio.run(hold())
     assert max(most) <= MOST_PASSED + 1
     assert guids(tank, "held")[-1] == guids(tank, "close")[-1]
+
+
+def test_a_snapshot_has_what_is_in_the_page_cache(tank: Tank) -> None:
+    path = tank.made("cached", SIZE)
+    backend = os.open(path, os.O_RDWR)
+    try:
+        os.pwrite(backend, b"told to be done", 4096)
+        taken = tank.pool().history("cached").take(f"xenmoved-b-{'0' * 32}-1")
+    finally:
+        os.close(backend)
+    run("zfs", "clone", f"{tank.dataset}/cached@{taken.name}", f"{tank.dataset}/clone")
+    try:
+        while not Path(tank.pool().path("clone")).exists():
+            time.sleep(0.1)
+        volume = tank.pool().open("clone", writable=False)
+        assert b"told to be done" in read(volume, 0, BLOCK)
+        volume.close()
+    finally:
+        run("zfs", "destroy", f"{tank.dataset}/clone")

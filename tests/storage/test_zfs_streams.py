@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
 
 import pytest
 
+from storage.buffers import AlignedBuffer
 from storage.errors import VolumeError
 from storage.zfs_history import (
+    History,
     ResumePoint,
     Snapshot,
     is_receiving,
@@ -62,6 +66,36 @@ def test_what_an_earlier_process_left_is_told_by_its_command_line() -> None:
     assert not is_receiving(["zfs", "send", f"tank/v@{ours}"], "tank/v")
     assert not is_receiving(["cat", "zfs", "receive", f"tank/v@{ours}"], "tank/v")
     assert not is_receiving([], "tank/v")
+
+
+@pytest.mark.root
+def test_a_snapshot_has_what_a_backend_wrote_through_the_page_cache(tmp_path, monkeypatch):
+    """The zvol is a loop device here, and its snapshot a copy of what lies beneath."""
+    image, snapshot = tmp_path / "zvol", tmp_path / "snapshot"
+    image.write_bytes(bytes(1 << 20))
+    losetup = ("losetup", "--find", "--show", "--direct-io=on", image)
+    device = subprocess.run(losetup, check=True, capture_output=True, text=True).stdout.strip()
+
+    def zfs(command: list[str]) -> str:
+        if command[1] == "snapshot":
+            buffer = AlignedBuffer(1 << 20).view
+            beneath = os.open(image, os.O_RDONLY | os.O_DIRECT)
+            os.preadv(beneath, [buffer], 0)
+            os.close(beneath)
+            snapshot.write_bytes(buffer)
+            return ""
+        return "77"
+
+    monkeypatch.setattr("storage.zfs_history.run", zfs)
+    backend = os.open(device, os.O_RDWR)
+    try:
+        os.pwrite(backend, b"told to be done", 4096)
+        taken = History("tank/v", device).take("name")
+    finally:
+        os.close(backend)
+        subprocess.run(["losetup", "-d", device], check=True)
+    assert taken == Snapshot("name", 77)
+    assert b"told to be done" in snapshot.read_bytes()
 
 
 def test_snapshots_are_read_in_their_order() -> None:

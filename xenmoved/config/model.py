@@ -106,6 +106,8 @@ class ToolstackConfig:
     command: tuple[Annotated[str, Length(1, 4096)], ...] = ()
     config_dir: AbsolutePath = Path("/etc/xen")
     sysfs_net: AbsolutePath = Path("/sys/class/net")
+    sysfs_backends: AbsolutePath = Path("/sys/bus/xen-backend/devices")
+    processes: AbsolutePath = Path("/proc")
     boot_folders: tuple[AbsolutePath, ...] = ()
 
 

@@ -59,12 +59,12 @@ class Convergence:
         hint = "allow more, or try again when it writes less; it runs here, nothing was changed"
         raise JobError([problem("downtime", text, hint)])
 
-    async def stay_close(self, suspended: asyncio.Event) -> None:
-        """Keep sending what the guest writes until it stands still."""
-        while not suspended.is_set():
+    async def stay_close(self, quiet: asyncio.Event) -> None:
+        """Keep sending what is written until nothing is any more."""
+        while not quiet.is_set():
             await self._look()
             await self._disks.tracked_round()
-            await within(suspended, _CLOSE_PAUSE)
+            await within(quiet, _CLOSE_PAUSE)
 
     async def _look(self) -> Outlook:
         found = await self._disks.look()

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from protocol.messages import MigrationId, Placement
+from storage.backing import Backing, require_unchanged
 from storage.contracts import EVERYTHING, Everything, Extent, Tracker, Volume
 from storage.extents import merge
 from storage.tracking import choose_tracker
@@ -35,8 +36,14 @@ _WORTH_A_STREAM: Final = 4 << 20
 
 @dataclass(slots=True)
 class _Disk:
-    """A volume on its channel; `pending` is what was written to it and not sent yet."""
+    """A volume on its channel; `pending` is what was written to it and not sent yet.
 
+    `path` led to `opened` when the volume was opened, and has to as long as it is copied.
+    """
+
+    path: str
+    volume: Volume
+    opened: Backing
     source: VolumeSource
     tracker: Tracker
     threads: DeviceThreads
@@ -50,8 +57,16 @@ class _Disk:
         self.pending = []
         await self.source.run_round(EVERYTHING, compare=not self.zeroed)
 
+    async def check(self) -> None:
+        """See that it is what was opened. Raises VolumeReplaced or VolumeResized."""
+        await self.threads.run(self._check)
+
+    def _check(self) -> None:
+        require_unchanged(self.path, self.opened, self.volume.backing())
+
     async def drain(self) -> None:
-        """Take what was written since the last time."""
+        """Take what was written since the last time. Raises what `check` does."""
+        await self.check()
         written = await self.threads.run(self.tracker.drain)
         if isinstance(written, Everything) or isinstance(self.pending, Everything):
             self.pending = EVERYTHING
@@ -84,6 +99,7 @@ class _StreamedDisk(_Disk):
 
     async def drain(self) -> None:
         """Learn how much was written since the last time; ZFS knows where."""
+        await self.check()
         self.written = await self.streams.written()
         self.pending = [Extent(0, self.written)] if self.written else []
 
@@ -140,6 +156,12 @@ class Disks:
         await self.look()
         await self.round()
 
+    async def check(self) -> None:
+        """See that every volume is what was opened. Raises VolumeReplaced or VolumeResized."""
+        async with asyncio.TaskGroup() as group:
+            for disk in self._disks:
+                group.create_task(disk.check())
+
     async def verify(self) -> None:
         """Compare all volumes in full. Raises VerificationFailed."""
         async with asyncio.TaskGroup() as group:
@@ -192,6 +214,8 @@ async def attached_disks(
         for number, (path, placement) in enumerate(zip(sending.paths, placements, strict=True)):
             volume = await asyncio.to_thread(opener, path)
             stack.callback(volume.close)
+            opened = volume.backing()
+            await asyncio.to_thread(require_unchanged, path, sending.backings[number], opened)
             threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", readers))
             channel = await open_attached(link, Purpose.VOLUME, migration, number)
             channels.callback(channel.close)
@@ -213,7 +237,7 @@ async def attached_disks(
             stack.callback(source.close)
             tracker = choose_tracker(path)
             stack.push_async_callback(threads.run, tracker.stop)
-            parts = (source, tracker, threads, channel, placement.zeroed)
+            parts = (path, volume, opened, source, tracker, threads, channel, placement.zeroed)
             disk = _Disk(*parts)
             if (history := histories[number]) is not None:
                 streams = StreamSource(

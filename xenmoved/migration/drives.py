@@ -15,10 +15,12 @@ from typing import Final
 from protocol.errors import SchemaError
 from protocol.messages import GuestOffer, ImageFormat, Problem, SharedOffer
 from protocol.schema import build, plain
+from storage.backing import Backing
+from storage.descriptor import make_durable
 from storage.errors import StorageError
 from storage.identity import identity
 from storage.images import require_standalone
-from storage.opening import make_durable, open_source
+from storage.opening import open_source
 from xenmoved.config.model import CdromChoice, Peer
 from xenmoved.control.api import TransferOptions
 from xenmoved.migration.host import Host
@@ -84,7 +86,7 @@ def _describe(
         text = f"disk {disk.vdev} is shared, and has the format {disk.format}"
         return (problem("disk", text, "only raw disks can be shared: convert it with qemu-img"),)
     try:
-        size = measure(disk.path)
+        size = measure(disk.path).size
         # Of what is only alike, and not the same, nothing else can be compared.
         told = None if disk.cdrom else identity(disk.path)
         offered = SharedOffer(
@@ -100,8 +102,8 @@ def _describe(
 
 def measure(
     path: str, *, exclusive: bool = False, image_format: ImageFormat = ImageFormat.RAW
-) -> int:
-    """Return the bytes of a file or device.
+) -> Backing:
+    """Return what a file or device is, with its size.
 
     Raises StorageError, also when it is not of that format, or needs other files.
     """
@@ -109,7 +111,7 @@ def measure(
     try:
         if image_format is not ImageFormat.RAW:
             require_standalone(volume, image_format)
-        return volume.size
+        return volume.backing()
     finally:
         volume.close()
 
@@ -180,7 +182,7 @@ def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]
             path = host.pools[pool].path(disk.name)
             size = info.size if (info := host.pools[pool].find(disk.name)) is not None else None
         else:
-            size = measure(path) if os.path.lexists(path) else None
+            size = measure(path).size if os.path.lexists(path) else None
     except StorageError as error:
         return path, list(problems_of(error))
     if size is None:

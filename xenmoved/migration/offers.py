@@ -21,11 +21,13 @@ from protocol.messages import (
     VolumeOffer,
 )
 from protocol.schema import build, plain
+from storage.backing import Backing
 from storage.errors import StorageError
 from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
 from xenmoved.migration.drives import IMAGES, SortedDisks, measure, sort_disks
 from xenmoved.migration.holdings import known_holding
 from xenmoved.migration.host import Host
+from xenmoved.migration.inventory import GuestFacts, take
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import (
@@ -43,14 +45,16 @@ _RAW = frozenset({ImageFormat.RAW.value, "unknown", ""})
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """An offer and the local paths of its volumes, in the same order.
+    """An offer, the local paths of its volumes and what was found there, in the same order.
 
-    `ejected` are the CD-ROMs that the guest does not find on the other host. `warnings` are for the
-    operator.
+    `facts` is what the guest had when it was offered, None without one. `ejected` are the CD-ROMs
+    that it does not find on the other host. `warnings` are for the operator.
     """
 
     offer: Offer
     paths: tuple[str, ...]
+    backings: tuple[Backing, ...]
+    facts: GuestFacts | None = None
     ejected: tuple[Disk, ...] = ()
     warnings: tuple[Problem, ...] = ()
 
@@ -166,16 +170,20 @@ async def make_offer(
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
     disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
     problems += disks.problems
+    look = await take(host, domain)
+    problems += look.problems
     volumes: list[VolumeOffer] = []
     paths: list[str] = []
+    backings: list[Backing] = []
     for disk in disks.copied:
         try:
             cold = mode is Mode.COLD
             kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
-            size = await asyncio.to_thread(measure, disk.path, exclusive=cold, image_format=kind)
-            offered = volume_offer(host, disk.path, size, disk.vdev, options)
+            there = await asyncio.to_thread(measure, disk.path, exclusive=cold, image_format=kind)
+            offered = volume_offer(host, disk.path, there.size, disk.vdev, options)
             volumes.append(replace(offered, format=kind))
             paths.append(disk.path)
+            backings.append(there)
         except (StorageError, Refused) as error:
             problems += problems_of(error)
     if not options.several:
@@ -198,7 +206,14 @@ async def make_offer(
         )
         # What the other side would refuse as malformed is better said here.
         return (
-            Sending(build(Offer, plain(offer)), tuple(paths), tuple(disks.ejected), warnings),
+            Sending(
+                build(Offer, plain(offer)),
+                tuple(paths),
+                tuple(backings),
+                look.facts,
+                tuple(disks.ejected),
+                (*look.warnings, *warnings),
+            ),
             problems,
         )
     except SchemaError as error:
@@ -281,8 +296,8 @@ async def make_sync_offer(
 ) -> Sending:
     """Return the offer for a volume without a guest. Raises Refused or StorageError."""
     path = await asyncio.to_thread(resolve_source, host, volume)
-    size = await asyncio.to_thread(measure, path)
-    offered = volume_offer(host, path, size, None, options)
+    there = await asyncio.to_thread(measure, path)
+    offered = volume_offer(host, path, there.size, None, options)
     if target is not None:
         pool, _, name = target.partition(":")
         if not (pool and name):
@@ -293,7 +308,7 @@ async def make_sync_offer(
     overwrite = options.overwrite or target is not None
     offer = Offer(Action.SYNC, Mode.SAVE, overwrite, None, (offered,))
     try:
-        return Sending(build(Offer, plain(offer)), (path,))
+        return Sending(build(Offer, plain(offer)), (path,), (there,))
     except SchemaError as error:
         text = f"{volume} cannot be sent to {target or 'a volume of that name'}: {error}"
         raise Refused([problem("usage", text, "choose another name for the target")]) from None
@@ -399,7 +414,7 @@ def _disk_row(host: Host, disk: Disk) -> DiskRow:
     if disk.path or not disk.cdrom:
         obstacle = found[0] if (found := disk_obstacle(disk, cold=False)) is not None else None
         try:
-            size = measure(disk.path)
+            size = measure(disk.path).size
         except StorageError as error:
             obstacle = obstacle or str(error)
     located = host.pool_of(disk.path) if disk.path else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -36,7 +36,8 @@ from xenmoved.migration.disks import Disks
 from xenmoved.migration.drives import flush_shared
 from xenmoved.migration.holdings import claim
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import Sending, guest_state, make_offer
+from xenmoved.migration.inventory import require_same, require_unchanged, take
+from xenmoved.migration.offers import Sending, make_offer
 from xenmoved.migration.ownership import Ownership
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.transfer import Transfer, is_link_loss
@@ -47,7 +48,13 @@ from xenmoved.problems import (
     problem,
     problems_of,
 )
-from xenmoved.toolstack.interface import DomainState, OutgoingImage, ToolstackError
+from xenmoved.toolstack.interface import (
+    DomainNotFound,
+    DomainState,
+    OutgoingImage,
+    ToolstackError,
+    named,
+)
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +107,8 @@ class OutboundMigration:
         self._host = host
         self._job = job
         self._sending = sending
+        assert sending.facts is not None
+        self._facts = sending.facts
         self._migration = secrets.token_hex(16)
         self._live = job.mode is Mode.LIVE
         self._image = _image(host, job, self._migration)
@@ -158,12 +167,14 @@ class OutboundMigration:
 
     async def _hand_over_cold(self, dialogue: Dialogue, disks: Disks) -> None:
         """Copy the disks of a guest that nobody can start meanwhile."""
+        await self._check_configuration()
         await self._ownership.happen(SourceEvent.SUSPENDING)
         await self._image.start()
         await disks.first_round()
         await self._verify(disks)
         await self._image.suspended()
         await flush_shared(self._sending.offer.guest)
+        await disks.check()
         disks.finish()
         self._job.enter(Phase.READY)
         await dialogue.ask(HandOver(), Receiving)
@@ -181,16 +192,21 @@ class OutboundMigration:
             await self._image.start()
             async with asyncio.TaskGroup() as group:
                 memory = group.create_task(self._send_memory(channel))
-                suspended = asyncio.Event()
-                close = group.create_task(convergence.stay_close(suspended))
+                quiet = asyncio.Event()
+                close = group.create_task(convergence.stay_close(quiet))
                 await self._image.suspended()
                 job.suspended_at = monotonic()
-                suspended.set()
                 job.enter(Phase.FINAL_DELTA)
+                group.create_task(self._check_suspended())
+                # A device model finishes what it has under way after the domain is suspended, and
+                # the state that says so ends the stream: only then is nothing written any more.
+                await memory
+                quiet.set()
                 await close
-                await disks.final_round()
-                await flush_shared(self._sending.offer.guest)
-                await self._verify(disks)
+            await disks.final_round()
+            await flush_shared(self._sending.offer.guest)
+            await self._verify(disks)
+            await disks.check()
             disks.finish()
             job.enter(Phase.READY)
             await dialogue.ask(memory.result(), Ready)
@@ -203,13 +219,34 @@ class OutboundMigration:
             self._verified = True
 
     async def _check_still_running(self) -> None:
-        state = await guest_state(self._host, self._job.guest)
-        if state is not DomainState.RUNNING:
-            how = f"is {state} now" if state is not None else "has ended"
+        """See that the guest runs and has what it had when this was begun. Raises Refused."""
+        status = named(self._job.guest, await self._host.toolstack.domains())
+        if status is None or status.state is not DomainState.RUNNING:
+            how = f"is {status.state} now" if status is not None else "has ended"
             text = f"{self._job.guest} {how}: it was shut down while its disks were copied"
             raise Refused(
                 [problem("guest-gone", text, "nothing was lost; start it where you like")]
             )
+        await require_unchanged(self._host, self._facts, status)
+
+    async def _check_suspended(self) -> None:
+        """See the same when it stands still, whatever it is called now. Raises Refused.
+
+        Whether the domain is still there the image sees: some toolstacks end it by themselves.
+        """
+        domains = await self._host.toolstack.domains()
+        for status in domains:
+            if status.domid == self._facts.domid:
+                with suppress(DomainNotFound):
+                    await require_unchanged(self._host, self._facts, status)
+
+    async def _check_configuration(self) -> None:
+        """See that a guest that does not run is configured as it was. Raises Refused."""
+        domain = await self._host.toolstack.configured(self._job.guest)
+        if domain is None:
+            text = f"the configuration of {self._job.guest} is gone: it was renamed or removed"
+            raise Refused([problem("guest-gone", text, "xenmovectl list shows the guests here")])
+        require_same(self._facts, await take(self._host, domain))
 
     async def _send_memory(self, channel: Channel) -> Seal:
         """Send the saved image; returns what it came to."""

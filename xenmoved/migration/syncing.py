@@ -65,5 +65,6 @@ class OutboundSync:
             if self._transfer.verify:
                 self._job.enter(Phase.VERIFY)
                 await disks.verify()
+            await disks.check()
             disks.finish()
             await dialogue.ask(Finish(), Finished)

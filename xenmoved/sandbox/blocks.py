@@ -48,13 +48,29 @@ def diagnose(found: bytes, guest: bytes, disk: int, unit: int, sequence: int) ->
     return f"wrong: write {written} of another copy instead of write {sequence}"
 
 
-class Disk:
-    """An open disk: past the page cache for a block device, through the file for an image."""
+def number_of(vdev: str) -> int:
+    """Return the number that Xen has for a virtual disk such as xvda, hdb or sda1."""
+    letters = vdev.rstrip("0123456789")
+    disk, partition = ord(letters[-1]) - ord("a"), int(vdev[len(letters) :] or 0)
+    if letters[:-1] == "xvd":
+        return 202 << 8 | disk << 4 | partition
+    if letters[:-1] == "hd":
+        return (3 if disk < 2 else 22) << 8 | (disk & 1) << 6 | partition
+    return 8 << 8 | disk << 4 | partition
 
-    def __init__(self, path: str, writable: bool) -> None:
-        self.is_block = stat.S_ISBLK(os.stat(path).st_mode)  # noqa: PTH116 - a guest's own name
+
+class Disk:
+    """An open disk: past the page cache for a block device, through the file for an image.
+
+    A `cached` one goes through the page cache of a device too, as QEMU does for emulated disks.
+    """
+
+    def __init__(self, path: str, writable: bool, *, cached: bool = False) -> None:
+        self.number = os.stat(path).st_rdev  # noqa: PTH116 - a guest's own name
+        self.writable = writable
+        self.is_block = stat.S_ISBLK(os.stat(path).st_mode)  # noqa: PTH116
         flags = os.O_RDWR if writable else os.O_RDONLY
-        if self.is_block:
+        if self.is_block and not cached:
             flags |= os.O_DIRECT
         self._descriptor = os.open(path, flags | os.O_CLOEXEC)
         self.size = os.lseek(self._descriptor, 0, os.SEEK_END)

@@ -110,7 +110,8 @@ def _become_guest(host: Host, domain: Domain, mode: str, descriptors: tuple[int,
         os.chdir("/")
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": PACKAGE_ROOT}
-        arguments = [str(host.root), str(host.witness), str(domain.domid), mode]
+        # It serves its disks itself, and is known as device models are.
+        arguments = [str(host.root), str(host.witness), "-xen-domid", str(domain.domid), mode]
         # -S: only the standard library is needed, and `site` is half of the start-up time.
         command = [sys.executable, "-S", "-m", "xenmoved.sandbox.guest", *arguments]
         os.execve(sys.executable, command, environment)

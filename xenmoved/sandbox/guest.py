@@ -19,7 +19,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from xenmoved.sandbox import control
-from xenmoved.sandbox.blocks import CHUNK_UNITS, UNIT, Disk, diagnose, make
+from xenmoved.sandbox.blocks import CHUNK_UNITS, UNIT, Disk, diagnose, make, number_of
 from xenmoved.sandbox.host import (
     CRASHED,
     NOT_SHUT_DOWN,
@@ -58,10 +58,13 @@ class Volume:
         self._guest = guest
         self.written = table.written()
 
-    def write(self, sequence: int, *, zeroes: bool) -> None:
-        """Write a random piece of the working area as the guest's action `sequence`."""
+    def choose(self, sequence: int, *, zeroes: bool) -> Callable[[], None]:
+        """Choose what to write as the guest's action `sequence`; returns what does it."""
         index = random.randrange(self.table.working * CHUNK_UNITS)
         count = min(random.choice(WRITE_UNITS), CHUNK_UNITS - index % CHUNK_UNITS)
+        return lambda: self._write(sequence, index, count, zeroes=zeroes)
+
+    def _write(self, sequence: int, index: int, count: int, *, zeroes: bool) -> None:
         at, unit = self.table.offset(index), self.table.unit(index)
         if zeroes:
             self._disk.zero(at, count * UNIT)
@@ -104,6 +107,9 @@ class Guest:
         self._paused = True
         self._shutdown = NOT_SHUT_DOWN
         self._failures: list[str] = []
+        self._emulated = domain.config["c_info"].get("type") == "hvm"
+        self._under_way: Callable[[], None] | None = None
+        self._opened: dict[str, Disk] = {}
         disks = self._open_disks()
         if fresh:
             knobs = knobs_from(domain.config["b_info"].get("cmdline", ""))
@@ -113,6 +119,8 @@ class Guest:
         self._sealed = not fresh
         static = self._ram.static()
         self._knobs: dict[str, float] = static["knobs"]
+        mean = sum(WRITE_UNITS) / len(WRITE_UNITS) * UNIT
+        self._writes = self._knobs["writes"] or self._knobs["rate"] * (1 << 20) / mean
         self._filler: int = static["filler"]
         guest = uuids.UUID(static["uuid"]).bytes
         self._volumes = [
@@ -127,12 +135,39 @@ class Guest:
         for disk in self._domain.config.get("disks", []):
             if disk["format"] == "empty":
                 continue
-            for_writing = bool(disk.get("readwrite")) and not disk.get("is_cdrom")
-            opened = Disk(disk["pdev_path"], for_writing)
+            opened = self._open(disk)
             # Other formats hold metadata of their own, which raw writes would destroy.
-            if for_writing and disk["format"] == "raw":
+            if opened.writable and disk["format"] == "raw":
                 writable[disk["vdev"]] = opened
+        self._show_backends()
         return writable
+
+    def _open(self, disk: dict[str, Any]) -> Disk:
+        for_writing = bool(disk.get("readwrite")) and not disk.get("is_cdrom")
+        opened = Disk(disk["pdev_path"], for_writing, cached=self._emulated)
+        self._opened[disk["vdev"]] = opened
+        return opened
+
+    def _show_backends(self) -> None:
+        served = {} if self._emulated else self._opened
+        devices = {number_of(vdev): disk.number for vdev, disk in served.items() if disk.is_block}
+        self._host.show_backends(self._domain.domid, os.getpid(), devices)
+
+    def change_disks(self) -> None:
+        """Close the disks that were detached, and open those that were attached.
+
+        Nothing is written to the latter, as the guest knows nothing of them.
+        """
+        with self._stopped():
+            domain = self._host.load(self._domain.domid)
+            assert domain is not None
+            now = {disk["vdev"]: disk for disk in domain.config["disks"]}
+            for vdev in self._opened.keys() - now.keys():
+                self._volumes = [one for one in self._volumes if one.table.vdev != vdev]
+                self._opened.pop(vdev).close()
+            for vdev in now.keys() - self._opened.keys():
+                self._open(now[vdev])
+            self._show_backends()
 
     @property
     def _executing(self) -> bool:
@@ -172,6 +207,8 @@ class Guest:
                 self._paused = paused
             if shutdown is not None and self._shutdown != CRASHED:
                 if shutdown == SUSPENDED and not self._sealed:
+                    if self._emulated:
+                        self._under_way = self._choose_write()
                     self._ram.seal()
                     self._sealed = True
                 self._shutdown = shutdown
@@ -194,14 +231,27 @@ class Guest:
         self.log(f"executing from {self._ram.sequence} in process {os.getpid()}")
         self._awake.set()
 
+    def stop_device_model(self) -> None:
+        """Finish the write that a device model has under way; its state says that it is done.
+
+        A guest with drivers for Xen's disks would repeat such a write. One with an emulated disk is
+        told of its end when it goes on, on whichever host (libxl: tools/libs/light/
+        libxl_dom_suspend.c, domain_suspend_common_guest_suspended).
+        """
+        with self._stopped():
+            if self._under_way is None:
+                return
+            self._under_way()
+            self._under_way = None
+            if self._sealed:
+                self._ram.seal()
+
     # --- the work ---
 
     def work(self) -> None:
         """Write, dirty and check at the rates of the knobs, for ever."""
-        mean = sum(WRITE_UNITS) / len(WRITE_UNITS) * UNIT
-        writes = self._knobs["writes"] or self._knobs["rate"] * (1 << 20) / mean
         actions: list[tuple[float, Callable[[], None]]] = [
-            (writes, self._write),
+            (self._writes, self._write),
             (self._knobs["checks"], self._check_one),
             (self._knobs["dirty"] * (1 << 20) / PAGE, self._dirty),
         ]
@@ -232,13 +282,19 @@ class Guest:
         return True
 
     def _write(self) -> None:
-        if self._volumes:
-            # Told before the write is done, so that no copy can have written more than is known.
-            sequence = self._ram.sequence + 1
-            self._witness.advance(sequence)
-            self._ram.sequence = sequence
-            zeroes = random.random() < self._knobs["zero"]
-            random.choice(self._volumes).write(sequence, zeroes=zeroes)
+        if (write := self._choose_write()) is not None:
+            write()
+
+    def _choose_write(self) -> Callable[[], None] | None:
+        """Choose what to write next, None for a guest that writes nothing."""
+        if not self._volumes or not self._writes:
+            return None
+        # Told before the write is done, so that no copy can have written more than is known.
+        sequence = self._ram.sequence + 1
+        self._witness.advance(sequence)
+        self._ram.sequence = sequence
+        zeroes = random.random() < self._knobs["zero"]
+        return random.choice(self._volumes).choose(sequence, zeroes=zeroes)
 
     def _check_one(self) -> None:
         volume = random.choice(self._volumes) if self._volumes else None
@@ -280,7 +336,12 @@ class Guest:
                 if self._shutdown != SUSPENDED and not self._executing:
                     return {"error": "guest didn't acknowledge suspend, cancelling request"}
                 self.change(shutdown=SUSPENDED)
+            case "disks":
+                self.change_disks()
+            case "stop":
+                self.stop_device_model()
             case "resume":
+                self.stop_device_model()
                 if self._shutdown == SUSPENDED:
                     self.change(shutdown=NOT_SHUT_DOWN)
             case "shutdown":
@@ -330,8 +391,8 @@ def register(host: Host, domid: int) -> Domain:
 
 
 def main() -> None:
-    """Entry point: ROOT WITNESS DOMID boot|restore."""
-    root, witness, domid, mode = sys.argv[1:]
+    """Entry point: ROOT WITNESS -xen-domid DOMID boot|restore."""
+    root, witness, _, domid, mode = sys.argv[1:]
     host = Host(root, witness)
     domain = register(host, int(domid))
     try:

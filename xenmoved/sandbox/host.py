@@ -8,6 +8,9 @@ DIR/domains/ID.pid          the guest process and its start time
 DIR/domains/ID.sock         the guest's control socket
 DIR/console/NAME.log        what the guest printed
 DIR/sys/class/net/BR/bridge bridges, made from DIR/bridges (one name a line)
+DIR/sys/bus/xen-backend/devices/vbd-ID-NUMBER/physical_device
+                            which block device serves a disk, as blkback tells it
+DIR/proc/PID                links to the processes of guests, which serve their files themselves
 DIR/faults.json             failures to provoke, by verb (written by tests)
 DIR/host.json               {"total_memory": MiB, "xen_version": "4.17.3"}
 
@@ -108,8 +111,10 @@ class Host:
         self.root = os.fspath(root)
         self.witness = os.fspath(witness)
         self.folder = f"{self.root}/domains"
+        self.proc = f"{self.root}/proc"
+        self.vbds = f"{self.root}/sys/bus/xen-backend/devices"
         if not os.path.isdir(self.folder):
-            for path in (self.folder, f"{self.root}/console", self.witness):
+            for path in (self.folder, f"{self.root}/console", self.proc, self.vbds, self.witness):
                 os.makedirs(path, exist_ok=True)
         self._make_bridges()
 
@@ -213,6 +218,9 @@ class Host:
         """Give the domain another name. Raises NameTaken."""
         with self.locked():
             self._require_free(name, domain.domid, self.domains())
+            # Others may have changed the record since this command read it.
+            if (now := self.load(domain.domid)) is not None:
+                domain.config = now.config
             domain.config["c_info"]["name"] = name
             self.store(domain)
 
@@ -264,7 +272,34 @@ class Host:
             with self.locked():
                 self._forget(domain.domid)
 
+    def show_backends(self, domid: int, pid: int, devices: dict[int, int]) -> None:
+        """Show what serves a domain's disks: a process, and block devices by numbers of disks."""
+        link = f"{self.proc}/{pid}"
+        if os.path.lexists(link):
+            os.unlink(link)
+        os.symlink(f"/proc/{pid}", link)
+        self._hide_devices(domid)
+        for number, device in devices.items():
+            folder = f"{self.vbds}/vbd-{domid}-{number}"
+            os.makedirs(folder, exist_ok=True)
+            write(f"{folder}/physical_device", f"{os.major(device):x}:{os.minor(device):x}\n")
+
+    def _hide_backends(self, domid: int) -> None:
+        try:
+            pid, _ = read(self.path(domid, "pid")).split()
+            os.unlink(f"{self.proc}/{pid}")
+        except (FileNotFoundError, ValueError):
+            pass  # it had no process yet
+        self._hide_devices(domid)
+
+    def _hide_devices(self, domid: int) -> None:
+        for name in os.listdir(self.vbds):
+            if name.startswith(f"vbd-{domid}-"):
+                os.unlink(f"{self.vbds}/{name}/physical_device")
+                os.rmdir(f"{self.vbds}/{name}")
+
     def _forget(self, domid: int) -> None:
+        self._hide_backends(domid)
         for suffix in ("config", "state", "sock", "pid"):
             path = self.path(domid, suffix)
             if os.path.lexists(path):

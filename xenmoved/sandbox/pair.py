@@ -94,6 +94,8 @@ class SandboxHost:
                 "command": self.xen.command(tool),
                 "config_dir": str(self.folder / "xen"),
                 "sysfs_net": str(self.xen.root / "sys" / "class" / "net"),
+                "sysfs_backends": str(self.xen.root / "sys" / "bus" / "xen-backend" / "devices"),
+                "processes": str(self.xen.root / "proc"),
             },
             "pools": {
                 "images": {"kind": "dir", "path": str(self.images), "overcommit": overcommit}

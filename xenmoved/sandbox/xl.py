@@ -230,6 +230,34 @@ def migrate_receive(host: Host, args: list[str]) -> int:
     )
 
 
+def block_attach(host: Host, args: list[str]) -> int:
+    """`block-attach DOMAIN DISK`."""
+    from xenmoved.sandbox import xlcfg
+
+    disk = xlcfg.parse_disk(args[1])
+    return _change_disks(host, args[0], lambda disks: [*disks, disk])
+
+
+def block_detach(host: Host, args: list[str]) -> int:
+    """`block-detach DOMAIN VDEV`."""
+    return _change_disks(
+        host, args[0], lambda disks: [disk for disk in disks if disk["vdev"] != args[1]]
+    )
+
+
+def _change_disks(
+    host: Host, qualifier: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> int:
+    from xenmoved.sandbox import build
+
+    with host.locked():
+        domain = find(host, qualifier)
+        domain.config["disks"] = change(domain.config.get("disks", []))
+        host.store(domain)
+    build.ask(host, domain, "disks")
+    return 0
+
+
 def _simple(operation: str) -> Callable[[Host, list[str]], int]:
     def verb(host: Host, args: list[str]) -> int:
         from xenmoved.sandbox import build
@@ -351,6 +379,8 @@ def info(host: Host, args: list[str]) -> int:
 
 # Verb, least number of arguments (options not counted), function.
 VERBS: dict[str, tuple[int, Callable[[Host, list[str]], int]]] = {
+    "block-attach": (2, block_attach),
+    "block-detach": (2, block_detach),
     "create": (0, create),
     "destroy": (1, destroy),
     "domid": (1, domid),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
+from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.commands import printable
 from xenmoved.toolstack.interface import Toolstack, ToolstackError
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
@@ -21,9 +22,11 @@ _PATH: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin:/usr/local/bin"
 async def detect(
     kind: Kind = "auto",
     command: Sequence[str] = (),
+    *,
     config_dir: Path = Path("/etc/xen"),
     sysfs_net: Path = Path("/sys/class/net"),
     boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+    backends: Backends = Backends(),  # noqa: B008 - it cannot be changed
 ) -> Toolstack:
     """Make the driver for this host, and see that it answers.
 
@@ -38,7 +41,7 @@ async def detect(
     for candidate in kinds:
         prefix = tuple(command) or (shutil.which(candidate, path=_PATH) or candidate,)
         make = XlToolstack if candidate == "xl" else XmToolstack
-        toolstack: Toolstack = make(prefix, config_dir, sysfs_net, boot_folders)
+        toolstack: Toolstack = make(prefix, config_dir, sysfs_net, boot_folders, backends)
         try:
             await toolstack.host()
         except ToolstackError as error:

@@ -18,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
+from xenmoved.toolstack.backends import Opened
+
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
 
 
@@ -237,6 +239,9 @@ class Toolstack(Protocol):
 
     async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         """Every domain but dom0 with its description, or with why it cannot be described."""
+
+    async def opened(self, domain: Domain) -> Opened:
+        """Tell what the backends of a running domain have open. Raises StorageError."""
 
     async def bridges(self) -> set[str]:
         """Names of the network bridges that exist on this host."""

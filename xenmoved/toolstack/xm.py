@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from xenmoved.toolstack.backends import Backends, Opened
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.configfile import ConfigFolder, is_block_device
@@ -44,12 +46,14 @@ class XmToolstack:
         config_dir: Path = Path("/etc/xen"),
         sysfs_net: Path = Path("/sys/class/net"),
         boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+        backends: Backends = Backends(),  # noqa: B008 - it cannot be changed
     ) -> None:
         self._commands = Commands(command)
         self._lookup = Lookup(self._commands)
         self._configs = ConfigFolder(config_dir, boot_folders)
         self._sysfs_net = sysfs_net
         self._boot_folders = boot_folders
+        self._backends = backends
 
     async def host(self) -> HostInfo:
         """Version and memory of this host."""
@@ -111,6 +115,10 @@ class XmToolstack:
             return tuple(rewrite_xm_config(moved, here, self._boot_folders, is_block_device))
         except ToolstackError as error:
             return (str(error),)
+
+    async def opened(self, domain: Domain) -> Opened:
+        """Tell what the backends of a running domain have open. Raises StorageError."""
+        return await asyncio.to_thread(self._backends.opened, domain.domid)
 
     async def bridges(self) -> set[str]:
         """Names of the network bridges that exist on this host."""

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from storage.descriptor import make_durable
 from storage.errors import VolumeError
-from storage.opening import make_durable
 
 
 def test_what_is_in_memory_is_written_out(tmp_path, monkeypatch):

@@ -1,0 +1,155 @@
+"""What a guest has at one moment, and how that differs from another moment.
+
+Taken when a migration is planned, and again before the guest is suspended and while it stands
+still, before its memory is sealed. In between, every look at what was written sees that each disk
+still is what was opened (`storage.backing`). What was looked at once is not trusted later: an
+operator may enlarge or exchange a disk, or start the guest anew, at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, fields
+from typing import Final
+
+from protocol.messages import Problem
+from storage.backing import Backing, backing_of
+from storage.errors import StorageError
+from xenmoved.migration.host import Host
+from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.toolstack.backends import Opened
+from xenmoved.toolstack.interface import Disk, Domain, DomainStatus
+
+_AGAIN: Final = "it runs on here; migrate it again, as it is now"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFacts:
+    """A disk of a guest. `backing` is what its path leads to, None for an empty drive."""
+
+    disk: Disk
+    backing: Backing | None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFacts:
+    """A guest and its disks. `domid` is that of its domain, if it runs."""
+
+    name: str
+    uuid: str
+    domid: int
+    disks: dict[str, DiskFacts]
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a domain of it."""
+        return self.domid > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found of a guest. `warnings` say what cannot be told."""
+
+    facts: GuestFacts
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+
+
+async def take(host: Host, domain: Domain) -> Look:
+    """Look at all that a guest has. Raises StorageError or ToolstackError.
+
+    A disk whose backend has something else open than its path leads to is a problem: what would be
+    copied is not what the guest has.
+    """
+    opened = await host.toolstack.opened(domain) if domain.domid > 0 else None
+    return await asyncio.to_thread(_take, domain, opened)
+
+
+def _take(domain: Domain, opened: Opened | None) -> Look:
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    disks: dict[str, DiskFacts] = {}
+    for disk in domain.disks:
+        backing = None
+        try:
+            backing = backing_of(disk.path) if disk.path.startswith("/") else None
+        except StorageError as error:
+            problems += problems_of(error)
+        disks[disk.vdev] = DiskFacts(disk, backing)
+        if opened is None or backing is None:
+            continue
+        has = opened.has(disk.vdev, backing)
+        if has is None:
+            text = f"nothing tells what the backend of disk {disk.vdev} of {domain.name} has open"
+            hint = f"see that it is {disk.path}, and not a file or device that was there before"
+            warnings.append(problem("backend-unknown", text, hint))
+        elif not has:
+            problems.append(_replaced(domain.name, disk, backing, opened.shown(disk.vdev)))
+    facts = GuestFacts(domain.name, domain.uuid, domain.domid, disks)
+    return Look(facts, tuple(problems), tuple(warnings))
+
+
+def _replaced(guest: str, disk: Disk, there: Backing, had: str) -> Problem:
+    text = (
+        f"disk {disk.vdev} of {guest} is not what {disk.path} leads to now: the guest has {had}, "
+        f"and {there.what} is there"
+    )
+    hint = (
+        "put back what was renamed or replaced, or shut the guest down and start it again with the "
+        "disk that it is to have"
+    )
+    return problem("disk-replaced", text, hint)
+
+
+async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus) -> None:
+    """See that a guest has what it had; `status` is its domain now. Raises Refused."""
+    if before.runs and status.domid != before.domid:
+        text = f"{before.name} was shut down and started again while its disks were copied"
+        text += f": it was domain {before.domid}, and is {status.domid}"
+        raise Refused([problem("guest-restarted", text, _AGAIN)])
+    require_same(before, await take(host, await host.toolstack.describe(status)))
+
+
+def require_same(before: GuestFacts, now: Look) -> None:
+    """See that a guest has what it had. Raises Refused with everything that differs."""
+    if found := [*now.problems, *differences(before, now.facts)]:
+        raise Refused(found)
+
+
+def differences(before: GuestFacts, now: GuestFacts) -> list[Problem]:
+    """Return all in which a guest has not what it had, each with what happened."""
+    found: list[Problem] = []
+    if before.runs and before.uuid != now.uuid:
+        text = f"{before.name} is another guest now: its uuid was {before.uuid}, and is {now.uuid}"
+        found.append(problem("guest-restarted", text, _AGAIN))
+    for vdev in before.disks.keys() - now.disks.keys():
+        text = f"disk {vdev} was detached from {before.name} while its disks were copied"
+        found.append(problem("disk-removed", text, _AGAIN))
+    for vdev in now.disks.keys() - before.disks.keys():
+        text = f"disk {vdev} was attached to {before.name} while its disks were copied"
+        found.append(problem("disk-added", text, _AGAIN))
+    for vdev in before.disks.keys() & now.disks.keys():
+        found += _disk_differences(before.name, before.disks[vdev], now.disks[vdev])
+    return found
+
+
+def _disk_differences(guest: str, before: DiskFacts, now: DiskFacts) -> list[Problem]:
+    vdev = before.disk.vdev
+    told = [
+        f"{field.name} {getattr(before.disk, field.name)} then, {getattr(now.disk, field.name)} now"
+        for field in fields(Disk)
+        if getattr(before.disk, field.name) != getattr(now.disk, field.name)
+    ]
+    if told:
+        text = f"disk {vdev} of {guest} was exchanged while its disks were copied: "
+        return [problem("disk-exchanged", text + "; ".join(told), _AGAIN)]
+    if before.backing is None or now.backing is None or before.backing == now.backing:
+        return []
+    if before.backing.what != now.backing.what:
+        text = f"{before.disk.path}, disk {vdev} of {guest}, led to {before.backing.what}, and"
+        return [problem("disk-replaced", f"{text} leads to {now.backing.what} now", _AGAIN)]
+    if before.backing.size != now.backing.size:
+        text = f"{before.disk.path}, disk {vdev} of {guest}, had {before.backing.size} bytes"
+        return [problem("disk-resized", f"{text}, and has {now.backing.size} now", _AGAIN)]
+    text = f"{before.disk.path}, disk {vdev} of {guest}, has other sectors than it had"
+    return [problem("disk-exchanged", text, _AGAIN)]
