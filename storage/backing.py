@@ -85,22 +85,20 @@ def backing_of_device(number: int) -> Backing:
     return backing_of(f"/dev/{folder.name.replace('!', '/')}")
 
 
-def require_unchanged(path: str | os.PathLike[str], opened: Backing, now: Backing) -> None:
-    """See that a path still leads to what was opened by it, and that it has its size.
+def check_backing(path: str | os.PathLike[str], opened: Backing) -> None:
+    """See that a path still leads to what was opened by it, and that this has its size.
 
-    `now` is the same descriptor looked at again. Raises `VolumeReplaced` or `VolumeResized`.
+    Raises `VolumeReplaced` or `VolumeResized`.
     """
     name = os.fspath(path)
     try:
         there = backing_of(path)
     except VolumeNotFound as error:
         raise VolumeReplaced(f"{error}: it was removed or renamed while it was in use") from error
-    if now.what != opened.what:
-        raise VolumeReplaced(f"{name} has become {now.what}, and was {opened.what}")
-    if there.what != now.what:
-        raise VolumeReplaced(f"{name} leads to {there.what} now, and led to {now.what}")
-    if now.size != opened.size:
-        raise VolumeResized(f"{name} has {now.size} bytes now, and had {opened.size}")
+    if there.what != opened.what:
+        raise VolumeReplaced(f"{name} leads to {there.what} now, and led to {opened.what}")
+    if there.size != opened.size:
+        raise VolumeResized(f"{name} has {there.size} bytes now, and had {opened.size}")
 
 
 def _file(device: int, inode: int) -> str:

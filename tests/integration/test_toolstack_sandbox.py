@@ -164,6 +164,31 @@ async def test_cancelling_leaves_everything_to_rollback(pair, delay):
     await roll_back(pair, source, target)
 
 
+@pytest.mark.parametrize("live", [False, True])
+async def test_a_device_model_writes_until_the_end_of_the_stream(tmp_path, live):
+    pair = Pair(tmp_path, "xl", live, lines="type = 'hvm'\n")
+    try:
+        pair.here.emulated.faults(device_model={"delay": 0.5})
+        source = pair.outgoing()
+        await source.start()
+        memory = asyncio.ensure_future(_whole(source))
+        await source.suspended()
+        at_suspension = pair.image.read_bytes()
+        await memory
+        at_the_end = pair.image.read_bytes()
+        assert at_suspension != at_the_end
+        await asyncio.sleep(0.2)
+        assert pair.image.read_bytes() == at_the_end
+        await source.rollback()
+        assert pair.here.emulated.check("web")["ok"]
+    finally:
+        pair.here.emulated.stop()
+
+
+async def _whole(source):
+    return b"".join([bytes(piece) async for piece in source.stream()])
+
+
 async def test_save_that_fails(pair):
     pair.here.emulated.faults(save={"fail_after_bytes": 500_000})
     source = pair.outgoing()

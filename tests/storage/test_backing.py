@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.backing import backing_of, backing_of_device, require_unchanged
+from storage.backing import backing_of, backing_of_device, check_backing
 from storage.blockdev import BlockDevice
 from storage.errors import VolumeNotFound, VolumeReplaced, VolumeResized
 from storage.opening import open_source
@@ -63,10 +63,10 @@ def test_another_file_behind_the_path_is_noticed(image: Path, tmp_path: Path, ch
     other.write_bytes(b"y" * SIZE)
     volume = open_source(image)
     opened = volume.backing()
-    require_unchanged(image, opened, volume.backing())
+    check_backing(image, opened)
     change(image, other)
     with pytest.raises(VolumeReplaced, match="image"):
-        require_unchanged(image, opened, volume.backing())
+        check_backing(image, opened)
     volume.close()
 
 
@@ -76,7 +76,7 @@ def test_another_size_of_a_file_is_noticed(image: Path, size: int):
     opened = volume.backing()
     os.truncate(image, size)
     with pytest.raises(VolumeResized, match=f"{size} bytes now, and had {SIZE}"):
-        require_unchanged(image, opened, volume.backing())
+        check_backing(image, opened)
     volume.close()
 
 
@@ -106,10 +106,10 @@ def test_a_loop_device_that_is_enlarged_is_noticed(image: Path, loop: Path):
     volume = BlockDevice.open(str(loop), name="loop", writable=False)
     opened = volume.backing()
     os.truncate(image, 2 * SIZE)
-    require_unchanged(loop, opened, volume.backing())
+    check_backing(loop, opened)
     run("losetup", "-c", loop)
     with pytest.raises(VolumeResized):
-        require_unchanged(loop, opened, volume.backing())
+        check_backing(loop, opened)
     volume.close()
 
 
@@ -125,7 +125,7 @@ def test_a_link_that_leads_to_another_device_is_noticed(image: Path, loop: Path,
         link.unlink()
         link.symlink_to(other)
         with pytest.raises(VolumeReplaced, match="leads to"):
-            require_unchanged(link, opened, volume.backing())
+            check_backing(link, opened)
         volume.close()
     finally:
         run("losetup", "-d", other)

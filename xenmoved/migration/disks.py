@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from protocol.messages import MigrationId, Placement
-from storage.backing import Backing, require_unchanged
+from storage.backing import Backing, check_backing
 from storage.contracts import EVERYTHING, Everything, Extent, Tracker, Volume
+from storage.errors import VolumeReplaced
 from storage.extents import merge
 from storage.tracking import choose_tracker
 from storage.zfs_history import History
@@ -42,7 +43,6 @@ class _Disk:
     """
 
     path: str
-    volume: Volume
     opened: Backing
     source: VolumeSource
     tracker: Tracker
@@ -59,10 +59,7 @@ class _Disk:
 
     async def check(self) -> None:
         """See that it is what was opened. Raises VolumeReplaced or VolumeResized."""
-        await self.threads.run(self._check)
-
-    def _check(self) -> None:
-        require_unchanged(self.path, self.opened, self.volume.backing())
+        await self.threads.run(check_backing, self.path, self.opened)
 
     async def drain(self) -> None:
         """Take what was written since the last time. Raises what `check` does."""
@@ -214,8 +211,10 @@ async def attached_disks(
         for number, (path, placement) in enumerate(zip(sending.paths, placements, strict=True)):
             volume = await asyncio.to_thread(opener, path)
             stack.callback(volume.close)
-            opened = volume.backing()
-            await asyncio.to_thread(require_unchanged, path, sending.backings[number], opened)
+            opened = sending.backings[number]
+            await asyncio.to_thread(check_backing, path, opened)
+            if volume.backing() != opened:
+                raise VolumeReplaced(f"{path} led to {volume.backing().what} as it was opened")
             threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", readers))
             channel = await open_attached(link, Purpose.VOLUME, migration, number)
             channels.callback(channel.close)
@@ -237,7 +236,7 @@ async def attached_disks(
             stack.callback(source.close)
             tracker = choose_tracker(path)
             stack.push_async_callback(threads.run, tracker.stop)
-            parts = (path, volume, opened, source, tracker, threads, channel, placement.zeroed)
+            parts = (path, opened, source, tracker, threads, channel, placement.zeroed)
             disk = _Disk(*parts)
             if (history := histories[number]) is not None:
                 streams = StreamSource(

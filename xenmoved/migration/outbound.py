@@ -24,6 +24,8 @@ from protocol.messages import (
     Receiving,
     Seal,
 )
+from storage.backing import check_backing
+from storage.errors import StorageError
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
@@ -48,6 +50,7 @@ from xenmoved.problems import (
     problem,
     problems_of,
 )
+from xenmoved.tasks import alongside
 from xenmoved.toolstack.interface import (
     DomainNotFound,
     DomainState,
@@ -57,6 +60,9 @@ from xenmoved.toolstack.interface import (
 )
 
 log = logging.getLogger(__name__)
+
+_WATCH_EVERY: Final = 10.0
+"""Seconds between looks at a guest whose disks are copied: two commands of the toolstack each."""
 
 _ABOUT_DOUBT: Final = ("restarted", "target-aborted", SourceState.KEPT.value)
 """Codes of problems after which a guest may turn out to be gone."""
@@ -130,8 +136,8 @@ class OutboundMigration:
                 await take_back(self._ownership, error)
             if job.suspended_at is not None and self._ownership.started_at is not None:
                 job.blackout = self._ownership.started_at - job.suspended_at
-            remove = self._remove_source and self._verified
-            await conclude(self._host, job, self._ownership, remove_source=remove)
+            remove = self._sending if self._remove_source and self._verified else None
+            await conclude(self._host, job, self._ownership, remove=remove)
 
     async def _migrate(self) -> None:
         job = self._job
@@ -160,10 +166,26 @@ class OutboundMigration:
                 return
             memory = 0 if self._live else self._job.memory_total
             convergence = Convergence(disks, self._job, memory=memory)
-            await convergence.converge(self._host.config.transfer.max_rounds)
-            await convergence.hold()
-            await convergence.check()
+            await alongside(self._approach(convergence), self._watch_guest())
             await self._hand_over(dialogue, disks, convergence)
+
+    async def _approach(self, convergence: Convergence) -> None:
+        """Bring the disks so close that the guest can be suspended, and wait while it is held."""
+        await convergence.converge(self._host.config.transfer.max_rounds)
+        await convergence.hold()
+        await convergence.check()
+
+    async def _watch_guest(self) -> None:
+        """End a copy that may take hours when the guest is no more what is copied.
+
+        That is made certain before the guest is suspended: here it is only found early.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_EVERY)
+            try:
+                await self._check_still_running()
+            except ToolstackError as error:
+                log.warning("%s cannot be looked at now: %s", self._job.guest, error)
 
     async def _hand_over_cold(self, dialogue: Dialogue, disks: Disks) -> None:
         """Copy the disks of a guest that nobody can start meanwhile."""
@@ -203,9 +225,9 @@ class OutboundMigration:
                 await memory
                 quiet.set()
                 await close
-            await disks.final_round()
-            await flush_shared(self._sending.offer.guest)
-            await self._verify(disks)
+                await disks.final_round()
+                await flush_shared(self._sending.offer.guest)
+                await self._verify(disks)
             await disks.check()
             disks.finish()
             job.enter(Phase.READY)
@@ -280,17 +302,17 @@ async def take_back(ownership: Ownership, error: BaseException) -> None:
 
 
 async def conclude(
-    host: Host, job: Job, ownership: Ownership, *, remove_source: bool = False
+    host: Host, job: Job, ownership: Ownership, *, remove: Sending | None = None
 ) -> None:
     """End the job according to who owns the guest now, and see an operator's decision confirmed.
 
-    With `remove_source` the volumes of a guest that has moved are dropped, if all is clear.
+    When a guest has moved whose volumes are to be removed, they are dropped if all is clear.
     """
-    await _end(host, job, ownership, remove_source=remove_source)
+    await _end(host, job, ownership, remove)
     await ownership.confirm()
 
 
-async def _end(host: Host, job: Job, ownership: Ownership, *, remove_source: bool) -> None:
+async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | None) -> None:
     unfinished = ownership.unfinished
     decided = verdict(ownership.state, job.both_names, job.peer, job.job)
     if ownership.state in (SourceState.DONE, SourceState.GIVEN_UP):
@@ -304,8 +326,8 @@ async def _end(host: Host, job: Job, ownership: Ownership, *, remove_source: boo
             await ownership.settle()
         log.info("%s is on %s now", job.both_names, job.peer)
         remark = unfinished or decided
-        if remove_source and remark is None:
-            remark = await _remove_source(host, job, ownership.migration)
+        if remove is not None and remark is None:
+            remark = await _remove_source(host, job, ownership.migration, remove)
         await host.jobs.end(job, JobState.DONE, remark)
         return
     found = (
@@ -327,13 +349,26 @@ async def _end(host: Host, job: Job, ownership: Ownership, *, remove_source: boo
     await host.jobs.end(job, state, unfinished or found)
 
 
-async def _remove_source(host: Host, job: Job, migration: str) -> Problem | None:
-    left = await drop_source(host, migration, job.job)
+async def _remove_source(host: Host, job: Job, migration: str, sent: Sending) -> Problem | None:
+    """Drop the volumes, if they still are what was compared, in full; say why some stay."""
+    changed = await asyncio.to_thread(_changed, sent)
+    left = changed or await drop_source(host, migration, job.job)
     if not left:
         return None
     text = f"{job.guest} has moved, and copies of its volumes stay here: {left[0].text}"
     log.warning("%s", text)
     return problem("copies-kept", text, f"then: xenmovectl volumes drop --guest {job.guest}")
+
+
+def _changed(sent: Sending) -> list[Problem]:
+    """Find the volumes that are not what was sent any more."""
+    found: list[Problem] = []
+    for path, backing in zip(sent.paths, sent.backings, strict=True):
+        try:
+            check_backing(path, backing)
+        except StorageError as error:
+            found += problems_of(error)
+    return found
 
 
 async def _is_where_it_was(host: Host, job: Job) -> bool:

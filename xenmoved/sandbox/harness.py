@@ -85,9 +85,18 @@ class EmulatedHost:
         (self.root / "faults.json").write_text(text)
 
     def create(
-        self, name: str, disks: list[Path], *args: str, memory: int = 2, extra: str = ""
+        self,
+        name: str,
+        disks: list[Path],
+        *args: str,
+        memory: int = 2,
+        extra: str = "",
+        lines: str = "",
     ) -> str:
-        """Start a guest that writes to `disks` (images or block devices); returns its uuid."""
+        """Start a guest that writes to `disks` (images or block devices); returns its uuid.
+
+        `lines` are more of its configuration.
+        """
         uuid = str(uuids.uuid4())
         kinds = ["phy" if disk.is_block_device() else "file" for disk in disks]
         specs = [
@@ -98,7 +107,7 @@ class EmulatedHost:
         path = self.root / f"{name}.cfg"
         path.write_text(
             f"name = {name!r}\nuuid = {uuid!r}\nmemory = {memory}\ndisk = {specs!r}\n"
-            f"vif = ['bridge=xenbr0']\nextra = {extra!r}\n"
+            f"vif = ['bridge=xenbr0']\nextra = {extra!r}\n{lines}"
         )
         self.xl("create", *args, str(path))
         return uuid

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Final
 
 from storage.backing import Backing, backing_of_descriptor, backing_of_device
-from storage.errors import StorageError
 
 _DOMID: Final = b"-xen-domid"
 _NUMBER: Final = re.compile(r"([0-9a-f]+):([0-9a-f]+)")
@@ -31,7 +30,7 @@ class Opened:
     """What the backends of one domain have open.
 
     `devices` is by the numbers of virtual disks, `files` is all of the device model's. `served` is
-    whether there is a device model.
+    whether there is a device model that can be looked at.
     """
 
     devices: dict[int, Backing]
@@ -65,10 +64,11 @@ class Backends:
     def opened(self, domid: int) -> Opened:
         """Look what the backends of a domain have open. Blocks. Raises StorageError."""
         models = [folder for folder in self.processes.glob("[0-9]*") if _serves(folder, domid)]
+        files = [found for folder in models if (found := _files(folder)) is not None]
         return Opened(
             devices=dict(_devices(domid, self.vbds)),
-            files=tuple(backing for folder in models for backing in _files(folder)),
-            served=bool(models),
+            files=tuple(backing for found in files for backing in found),
+            served=bool(files),
         )
 
 
@@ -124,19 +124,24 @@ def _serves(process: Path, domid: int) -> bool:
     return any(pair == (_DOMID, b"%d" % domid) for pair in pairwise(words))
 
 
-def _files(process: Path) -> Iterator[Backing]:
-    """Yield the regular files and block devices that a process has open."""
+def _files(process: Path) -> list[Backing] | None:
+    """Return the regular files and block devices that a process has open, None if it is gone.
+
+    Likewise where this daemon may not know: it is not root's.
+    """
     try:
         links = sorted((process / "fd").iterdir())
     except OSError:
-        return
+        return None
+    found = []
     for link in links:
-        with suppress(OSError, StorageError):  # it was just closed
+        with suppress(OSError):  # it was just closed
             if not str(link.readlink()).startswith("/"):  # sockets, pipes, memory
                 continue
             mode = link.stat().st_mode
             if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-                yield _look(link)
+                found.append(_look(link))
+    return found
 
 
 def _look(link: Path) -> Backing:
