@@ -1,8 +1,9 @@
 """Which message may come when on a control channel.
 
 The source asks, the target answers each request once, in order; a `Failed` may take the place of
-any answer, or come from the target at any time, and ends the channel. Both sides walk the same
-table, so a message that the table does not know is the other side's mistake (or ours).
+any answer, or come from the target at any time, and ends the channel. While an answer is
+outstanding, but for the greeting's, the target says what it is at with `Working`. Both sides walk
+the same table, so a message that the table does not know is the other side's mistake (or ours).
 
 A migration is aborted by closing its channels and saying `Abort` on a new control channel: the same
 way that a restarted daemon takes, so that there is no other.
@@ -37,6 +38,7 @@ from protocol.messages import (
     Refused,
     Seal,
     Started,
+    Working,
 )
 
 
@@ -93,6 +95,8 @@ class Conversation:
         """Take note of a message from the target to the source."""
         if isinstance(message, Failed):
             self.stage, self._awaited = Stage.ENDED, None
+            return
+        if isinstance(message, Working) and self._awaited and self.stage is not Stage.GREETING:
             return
         if self._awaited is None or type(message) not in self._awaited:
             raise self._unexpected(message, f"the channel is {self.stage}")

@@ -18,7 +18,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.handover import TargetState
 from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
 
-VERSION: Final = 3
+VERSION: Final = 4
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
@@ -82,6 +82,19 @@ class Hello:
     software: Name
     node: Name
     capabilities: Names
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Working:
+    """An answer is still to come: what the target is at meanwhile.
+
+    It has taken `steps` steps before this one. As often as once a second, so that a source can tell
+    a slow target from one that hangs: `steps` grows within the limits that the target has for each.
+    """
+
+    steps: U8
+    doing: Text
 
 
 @PEER.add

@@ -64,8 +64,8 @@ class Job:
     left: int = 0
     problem: Problem | None = None
     other_name: str = ""
+    doing: str = ""
     steering: Steering = field(default_factory=Steering)
-    looks: int = 0
     task: asyncio.Task[None] | None = None
     abort_reason: str = ""
     abort_requested: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,7 +88,7 @@ class Job:
     def enter(self, phase: Phase) -> None:
         """Go on to a phase."""
         if phase is not self.phase:
-            self.phase = phase
+            self.phase, self.doing = phase, ""
             self.phases.append(PhaseReport(phase, self.elapsed()))
             self.take_sample()
             log.info("phase %s", phase)
@@ -103,10 +103,9 @@ class Job:
             Phase.HOLD,
         )
 
-    def look(self, left: int) -> None:
-        """Note the bytes that the guest wrote and that are not sent yet."""
-        self.left = left
-        self.looks += 1
+    def note(self, doing: str) -> None:
+        """Note what is done in this phase, where that is more than its name tells."""
+        self.doing = doing
 
     def elapsed(self) -> float:
         """Return the seconds since the job began."""
@@ -116,11 +115,6 @@ class Job:
         """Note how much was sent by now."""
         sends = self.kind is not JobKind.RECEIVE
         self.samples.add(sample(self.elapsed(), self.volumes, self.memory_sent, sends=sends))
-
-    def activity(self) -> int:
-        """Return a number that changes whenever the job makes progress."""
-        rounds = [r for volume in self.volumes for r in volume.rounds]
-        return self.looks + self.memory_sent + sum(r.examined + r.wire_bytes + 1 for r in rounds)
 
     def report(self) -> JobReport:
         """Return everything there is to know at this moment, but for the samples."""
@@ -164,6 +158,7 @@ class Job:
             suspended=suspended,
             blackout_parts=parts or (),
             other_name=self.other_name,
+            doing=self.doing if self.state is JobState.RUNNING else "",
         )
 
     @classmethod

@@ -37,7 +37,12 @@ from xenmoved.link.errors import (
 )
 from xenmoved.sync.source import VerificationFailed
 from xenmoved.tasks import TookTooLong
-from xenmoved.toolstack.interface import DomainNotFound, StartFailed, ToolstackError
+from xenmoved.toolstack.interface import (
+    DomainNotFound,
+    StartFailed,
+    ToolstackError,
+    ToolstackStalled,
+)
 
 _LIMIT: Final = 4000
 
@@ -74,6 +79,11 @@ _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     ),
     (DomainNotFound, "guest-unknown", "xenmovectl list shows the guests of this host"),
     (StartFailed, "start-failed", _LOGS),
+    (
+        ToolstackStalled,
+        "stalled",
+        "see what that process waits for, and /var/log/xen; timeouts.stall sets this limit",
+    ),
     (ToolstackError, "toolstack", _LOGS),
     (TookTooLong, "timeout", "look what keeps it, and at the logs of xenmoved on both hosts"),
     (OSError, "system", "look at the log of xenmoved"),

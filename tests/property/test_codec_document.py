@@ -54,6 +54,7 @@ from protocol.messages import (
     StreamReceipt,
     StreamTerms,
     VolumeOffer,
+    Working,
 )
 from tests.support.protocol_document import DOCUMENT, examples, with_generated
 from xenmoved.sync.compression import unpack
@@ -70,8 +71,9 @@ ROUND = blake3(
 ).digest()
 
 MESSAGES = {
-    "Hello": Hello(3, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
+    "Hello": Hello(4, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
     "Ping": Ping(),
+    "Working": Working(2, "making images:web-data"),
     "Begin-sync": Begin(
         MIGRATION,
         Offer(

@@ -11,6 +11,7 @@ Actions:
     term=PID    another process
     cut         every SSH connection of this process, without a word
     freeze=SECONDS    nothing happens in this process for a while
+    hang=SECONDS      what is at this point takes so long; everything else goes on
 
 Points, each with `:before` and `:after` unless said otherwise:
     outbound:STATE, inbound:STATE        the journal's write of a state of the hand-over
@@ -23,12 +24,16 @@ Points, each with `:before` and `:after` unless said otherwise:
     outgoing:start, suspended, stream, rollback, discard    as in `OutgoingImage`; `stream:middle`
     holder:start, ready, done, back      a word to the process that holds the pipes of `xl migrate`
     incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
+
+XENMOVED_LIMITS has other values for constants, as in ``xenmoved.migration.reception.PROBE_LIMIT=9
+…``, so that no test has to wait for what takes minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import os
 import select
 import signal
@@ -55,6 +60,7 @@ from xenmoved.toolstack.xm_incoming import XmIncoming
 from xenmoved.toolstack.xm_outgoing import XmOutgoing
 
 VARIABLE = "XENMOVED_FAULT"
+LIMITS = "XENMOVED_LIMITS"
 
 _ARRIVES = 0.1
 """Seconds in which what was sent on the loopback has certainly arrived."""
@@ -68,15 +74,19 @@ class Faults:
         self._links: list[PeerLink] = []
         self._servers: list[LinkServer] = []
 
-    def at(self, point: str) -> None:
-        """Do what is armed for this point."""
+    async def passed(self, point: str) -> None:
+        """Do what is armed for this point, where it may take a while."""
+        await asyncio.sleep(self.at(point))
+
+    def at(self, point: str) -> float:
+        """Do what is armed for this point; returns for how many seconds it hangs."""
         try:
             lines = self._file.read_text().splitlines()
         except FileNotFoundError:
-            return
+            return 0
         action, _, wanted = lines[0].partition("@") if lines else ("", "", "")
         if wanted != point:
-            return
+            return 0
         rest = "".join(f"{line}\n" for line in lines[1:])
         partial = self._file.with_name(f"{self._file.name}.new")
         partial.write_text(rest)
@@ -88,10 +98,13 @@ class Faults:
             os.kill(int(number or os.getpid()), signal.SIGTERM)
         elif name == "freeze":
             time.sleep(float(number))
+        elif name == "hang":
+            return float(number)
         elif name == "cut":
             self._cut()
         else:
             raise ValueError(f"unknown action {action}")
+        return 0
 
     def watch_connections(self) -> None:
         """Take note of every connection that is made from now on."""
@@ -140,9 +153,9 @@ def _around(faults: Faults, owner: type, method: str, label: str | Label) -> Non
     @functools.wraps(real)
     async def wrapped(self: Any, *args: Any, **options: Any) -> Any:
         point = label if isinstance(label, str) else label(*args, **options)
-        faults.at(f"{point}:before")
+        await faults.passed(f"{point}:before")
         result = await real(self, *args, **options)
-        faults.at(f"{point}:after")
+        await faults.passed(f"{point}:after")
         return result
 
     setattr(owner, method, wrapped)
@@ -152,13 +165,13 @@ def _around_stream(faults: Faults, owner: type) -> None:
     real: Callable[..., Any] = owner.stream  # type: ignore[attr-defined]
 
     @functools.wraps(real)
-    async def stream(self: Any) -> AsyncIterator[bytes]:
-        faults.at("outgoing:stream:before")
-        async with aclosing(real(self)) as pieces:
+    async def stream(self: Any, *args: Any) -> AsyncIterator[bytes]:
+        await faults.passed("outgoing:stream:before")
+        async with aclosing(real(self, *args)) as pieces:
             async for piece in pieces:
                 yield piece
-                faults.at("outgoing:stream:middle")
-        faults.at("outgoing:stream:after")
+                await faults.passed("outgoing:stream:middle")
+        await faults.passed("outgoing:stream:after")
 
     owner.stream = stream  # type: ignore[attr-defined]
 
@@ -225,7 +238,18 @@ def install(faults: Faults) -> None:
             _around(faults, incoming, step, f"incoming:{step}")
 
 
+def set_limits(written: str) -> None:
+    """Give constants other values. Raises AttributeError for one that is not there."""
+    for one in written.split():
+        place, _, value = one.partition("=")
+        module, _, name = place.rpartition(".")
+        owner = importlib.import_module(module)
+        getattr(owner, name)
+        setattr(owner, name, float(value))
+
+
 if __name__ == "__main__":
+    set_limits(os.environ.get(LIMITS, ""))
     if VARIABLE in os.environ:
         install(Faults(Path(os.environ[VARIABLE])))
     main()

@@ -39,6 +39,7 @@ from protocol.messages import (
     Receiving,
     Seal,
     VolumeOffer,
+    Working,
 )
 from xenmoved.control.peer_api import AddPeer
 from xenmoved.link.channel import Channel, Purpose
@@ -77,9 +78,11 @@ class Talk:
         return PEER.decode(frame.untrusted_body)
 
     async def ask(self, message: object, patience: float = PATIENCE) -> Any:
-        """Send a message and return what comes next."""
+        """Send a message and return what comes next, but for word that it is worked on."""
         await self.say(message)
-        return await self.hear(patience)
+        while isinstance(answer := await self.hear(patience), Working):
+            pass
+        return answer
 
     async def ask_and_end(self, message: object) -> list[Any]:
         """Send a message and return what is said before the end of the channel."""

@@ -31,7 +31,7 @@ _CODES: Final = {
     Code.BAD_FRAME: "a frame's kind is not allowed here, it is too short, or its body is damaged",
     Code.TOO_LARGE: "a length above a cap",
     Code.BAD_MESSAGE: "the body of a MESSAGE frame is not msgpack of `[name, fields]`",
-    Code.UNKNOWN_MESSAGE: "a message that version 2 does not have",
+    Code.UNKNOWN_MESSAGE: "a message that this version does not have",
     Code.UNEXPECTED: "a message or frame out of turn, or about what this connection does not own",
     Code.OUT_OF_RANGE: "a field missing, unknown, of a wrong type or out of bounds; a range outside"
     " the volume",
@@ -123,6 +123,7 @@ def _conversation() -> str:
     for (stage, request), replies in TABLE.items():
         for reply, following in replies.items():
             rows.append((str(stage), request.__name__, reply.__name__, str(following)))
+    rows.append(("any but greeting", "any", "Working", "the same, the answer is still to come"))
     rows.append(("any", "any, or none", "Failed", str(Stage.ENDED)))
     return _table(("Stage", "Request", "Answer", "Stage after it"), rows)
 

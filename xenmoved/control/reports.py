@@ -140,8 +140,9 @@ class JobReport:
     when the job is done, and `blackout_parts` is what it was spent on. `suspended` is when the
     guest stood still, in seconds since the job began. `guest` is empty for a sync. `other_name` is
     what the other host calls it, empty when that is the same. `left` is the bytes that the guest
-    had written and that were not sent when this was last looked at. `samples` are only in the
-    answer to `GetJob`: they are many.
+    had written and that were not sent when this was last looked at. `doing` is what is done in this
+    phase, where that is known more closely. `samples` are only in the answer to `GetJob`: they are
+    many.
     """
 
     job: JobId
@@ -168,3 +169,4 @@ class JobReport:
     blackout_parts: Annotated[tuple[Stretch, ...], Length(0, 16)] = ()
     samples: Annotated[tuple[Sample, ...], Length(0, 512)] = ()
     other_name: Text = ""
+    doing: Text = ""

@@ -77,7 +77,7 @@ def elapsed(report: JobReport, now: float) -> float:
 def mark(report: JobReport) -> tuple[object, ...]:
     """Return a value that differs when the phase, the state or any round does."""
     rounds = tuple(len(volume.rounds) for volume in report.volumes)
-    return report.state, report.phase, rounds, report.memory_sent > 0
+    return report.state, report.phase, report.doing, rounds, report.memory_sent > 0
 
 
 def progress(report: JobReport, now: float) -> Line:
@@ -88,6 +88,8 @@ def progress(report: JobReport, now: float) -> Line:
     parts = [_volume_progress(volume) for volume in report.volumes if volume.rounds]
     if report.memory_sent:
         parts.append(f"memory {_memory(report)}")
+    if report.doing:
+        parts.append(report.doing)
     if report.phase is Phase.HOLD:
         parts.append(f"{size(report.left)} behind, goes at 'xenmovectl cutover {report.job}'")
     parts.append(f"sent {size(report.wire_bytes)} in {duration(elapsed(report, now))}")
@@ -127,7 +129,7 @@ def job(report: JobReport, now: float) -> list[Line]:
     if report.kind is not JobKind.SYNC and report.guest:
         pairs.insert(2, ("mode", report.mode))
     if report.state not in ENDED:
-        pairs.append(("phase", report.phase))
+        pairs.append(("phase", f"{report.phase}, {report.doing}" if report.doing else report.phase))
         pairs += _wishes(report)
     pairs.append(("started", _moment(report.started)))
     if report.ended is not None:

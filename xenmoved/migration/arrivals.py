@@ -11,7 +11,16 @@ from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.handover import InvalidTransition, TargetEvent, TargetState
-from protocol.messages import Attach, Begin, Fate, ImageFormat, Mode, Offer, Placement
+from protocol.messages import (
+    Attach,
+    Begin,
+    Fate,
+    ImageFormat,
+    Mode,
+    Offer,
+    Placement,
+    Working,
+)
 from xenmoved.control.reports import JobKind, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -32,6 +41,8 @@ _LOOK_EVERY: Final = 30.0
 """Seconds until it is looked again what became of a start that is in doubt."""
 _COMMITTED: Final = (TargetState.COMMITTED,)
 _LOOKS: Final = 4
+
+_LOOKING: Final = Working(0, "looking at its guests and volumes")
 
 OnFailure = Callable[[BaseException], None]
 
@@ -150,6 +161,11 @@ class Arrivals:
     def landing(self, visitor: Visitor, migration: str) -> Landing:
         """Return the volumes that a channel of this connection may write to."""
         return self._site(visitor, migration).landing
+
+    def doing(self, migration: str) -> Working:
+        """Return what is done for a migration or sync at this moment."""
+        site = self._landings.get(migration)
+        return site.landing.doing if site is not None else _LOOKING
 
     async def serve_bulk(
         self, visitor: Visitor, purpose: Purpose, attach: Attach, channel: Channel

@@ -68,7 +68,7 @@ class Convergence:
 
     async def _look(self) -> Outlook:
         found = await self._disks.look()
-        self._job.look(found.left)
+        self._job.left = found.left
         log.debug("%d bytes left: %.3f s", found.left, found.seconds)
         return found
 

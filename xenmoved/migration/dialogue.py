@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Final, Self, TypeVar, overload
 
 import xenmoved
 from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
 from protocol.frames import FrameDecoder, Kind
-from protocol.messages import CAPABILITIES, PEER, VERSION, Failed, Hello, common_capabilities
+from protocol.messages import (
+    CAPABILITIES,
+    PEER,
+    VERSION,
+    Abort,
+    Begin,
+    Commit,
+    Failed,
+    Finish,
+    HandOver,
+    Hello,
+    Inquire,
+    Offer,
+    Seal,
+    Working,
+    common_capabilities,
+)
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.link.errors import LinkLost
 from xenmoved.migration.host import Host
-from xenmoved.problems import PeerFailed
-from xenmoved.tasks import within
+from xenmoved.migration.stalls import stalled_hint
+from xenmoved.problems import JobError, PeerFailed, problem
+from xenmoved.tasks import result_within, within
+
+_STEP_PATIENCE: Final = 600.0
+"""Seconds for one step of a target: longer than its own limits, so that it is the one to tell."""
+_ASKED: Final[dict[type, str]] = {
+    Offer: "what it would do",
+    Begin: "volumes to copy to",
+    HandOver: "getting ready for the memory",
+    Seal: "building the domain",
+    Finish: "closing the volumes",
+    Commit: "starting the guest",
+    Abort: "giving it up",
+    Inquire: "what became of the guest",
+}
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -34,10 +65,11 @@ class Dialogue:
     """Questions to a target and its answers. Use as a context manager; made by `open_dialogue`.
 
     The channel is read all the time, so that `Failed` is noticed when it comes: `failed` is then
-    set, and every question raises PeerFailed.
+    set, and every question raises PeerFailed. The target says what it is at while it owes an
+    answer: one that is silent for `stall` seconds, or at the same step for much longer, hangs.
     """
 
-    def __init__(self, link: PeerLink, channel: Channel, greeting: Hello) -> None:
+    def __init__(self, link: PeerLink, channel: Channel, greeting: Hello, stall: float) -> None:
         self.link = link
         self.peer_hello = greeting
         self.capabilities: frozenset[str] = frozenset()
@@ -48,6 +80,11 @@ class Dialogue:
         self._answers: asyncio.Queue[Any] = asyncio.Queue(1)
         self._reader: asyncio.Task[None] | None = None
         self._error: Exception | None = None
+        self._peer = channel.peer
+        self._stall = stall
+        self._heard = monotonic()
+        self.working = Working(0, "")
+        self.on_working: Callable[[str], None] = lambda _: None
         self.failed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -77,16 +114,36 @@ class Dialogue:
     async def ask(self, question: object, kind: type[T], other: type[U] | None = None) -> T | U:
         """Send a request and return its answer, of one of the kinds.
 
-        Raises PeerFailed, LinkLost or ProtocolError.
+        Raises PeerFailed, LinkLost, ProtocolError, or JobError when the target hangs.
         """
         self.check()
         self._conversation.request(question)
         await self._channel.send(PEER.encode(question))
-        answer = await self._answers.get()
-        self.check()
+        answer = await self._answer_to(question)
         if isinstance(answer, kind) or (other is not None and isinstance(answer, other)):
             return answer
         raise ProtocolError(Code.UNEXPECTED, f"{type(answer).__name__} is not an answer")
+
+    async def _answer_to(self, question: object) -> object:
+        """Wait for the next answer, as long as the target is at work."""
+        began = self._heard = monotonic()
+        steps = self.working.steps
+        while (answer := await result_within(self._answers.get(), self._stall / 8)) is None:
+            self.check()
+            now = monotonic()
+            if self.working.steps != steps:
+                began, steps = now, self.working.steps
+            silence, at_it = now - self._heard, now - began
+            if silence > self._stall:
+                text = f"{self._peer} has said nothing for {silence:.0f} s"
+            elif at_it > max(_STEP_PATIENCE, self._stall):
+                text = f"{self._peer} has been at it for {at_it:.0f} s: {self.working.doing}"
+            else:
+                continue
+            text = f"{text}, asked for {_ASKED.get(type(question), 'an answer')}; it is connected"
+            raise JobError([problem("stalled", text, stalled_hint(self._peer))])
+        self.check()
+        return answer
 
     def check(self) -> None:
         """Raise what ended the dialogue, if anything did."""
@@ -108,13 +165,18 @@ class Dialogue:
                         told = message.problem
                         text = f"{self._channel.peer}: {told.text}"[:4000]
                         raise PeerFailed([replace(told, text=text)])
-                    self._answers.put_nowait(message)
+                    self._heard = monotonic()
+                    if isinstance(message, Working):
+                        self.working = message
+                        self.on_working(f"{self._peer}: {message.doing}"[:4000])
+                    else:
+                        self._answers.put_nowait(message)
             raise LinkLost(f"{self._channel.peer} closed the control channel")
         except (LinkLost, ProtocolError, PeerFailed) as error:
             self._error = error
             self.failed.set()
             if self._answers.empty():
-                self._answers.put_nowait(None)
+                self._answers.put_nowait(None)  # wakes who waits for one
 
     async def _stop(self) -> None:
         if self._reader is not None:
@@ -144,4 +206,4 @@ async def open_dialogue(host: Host, peer: str) -> AsyncIterator[Dialogue]:
 async def _dialogue(host: Host, peer: str) -> Dialogue:
     link = await host.link(peer)
     channel = await link.open(Purpose.CONTROL)
-    return Dialogue(link, channel, hello(host.config.node))
+    return Dialogue(link, channel, hello(host.config.node), host.config.timeouts.stall)

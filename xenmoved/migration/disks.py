@@ -10,8 +10,10 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
+from protocol.frames import MAX_PAYLOAD
 from protocol.messages import MigrationId, Placement
 from storage.backing import Backing, check_backing
+from storage.commands import TIMEOUT
 from storage.contracts import EVERYTHING, Everything, Extent, Tracker, Volume
 from storage.errors import VolumeReplaced
 from storage.extents import merge
@@ -22,11 +24,11 @@ from xenmoved.link.client import PeerLink
 from xenmoved.migration.attaching import open_attached
 from xenmoved.migration.offers import Sending
 from xenmoved.migration.rounds import Outlook, outlook, send_rate
-from xenmoved.problems import JobError, problem
+from xenmoved.migration.stalls import Stalls
 from xenmoved.sync.compression import Compression, Compressor
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
-from xenmoved.sync.progress import VolumeProgress
+from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.source import SyncTools, VolumeSource
 from xenmoved.sync.stream_source import StreamSource
 from xenmoved.tasks import wait_through
@@ -112,15 +114,20 @@ class _StreamedDisk(_Disk):
             await self.round()
 
 
+_Work = Callable[[_Disk], Coroutine[Any, Any, object]]
+
+
 class Disks:
     """All volumes of a job, open at the source and attached at the target.
 
-    Rounds run on all volumes at the same time. After one that failed nothing more can be sent.
+    Rounds run on all volumes at the same time. After one that failed nothing more can be sent, and
+    so after a stall: every method raises JobError when nothing moves for too long.
     """
 
-    def __init__(self, disks: Sequence[_Disk], limiter: RateLimiter) -> None:
+    def __init__(self, disks: Sequence[_Disk], limiter: RateLimiter, stalls: Stalls) -> None:
         self._disks = disks
         self._limiter = limiter
+        self._stalls = stalls
         self._rates: list[tuple[int, float]] = []
 
     @property
@@ -134,9 +141,7 @@ class Disks:
 
     async def look(self) -> Outlook:
         """Learn what was written and not sent."""
-        async with asyncio.TaskGroup() as group:
-            for disk in self._disks:
-                group.create_task(disk.drain())
+        await self._on_all(lambda disk: disk.drain(), "what was written to")
         pending = [(disk.pending, disk.source.progress.rounds) for disk in self._disks]
         return outlook(pending, self.rate)
 
@@ -155,32 +160,58 @@ class Disks:
 
     async def check(self) -> None:
         """See that every volume is what was opened. Raises VolumeReplaced or VolumeResized."""
-        async with asyncio.TaskGroup() as group:
-            for disk in self._disks:
-                group.create_task(disk.check())
+        await self._on_all(lambda disk: disk.check(), "what is known of")
 
     async def verify(self) -> None:
         """Compare all volumes in full. Raises VerificationFailed."""
-        async with asyncio.TaskGroup() as group:
-            for disk in self._disks:
-                group.create_task(disk.source.verify())
+        await self._on_all(lambda disk: disk.source.verify(), "the comparison of")
 
     def finish(self) -> None:
         """Tell the target that no more rounds come."""
         for disk in self._disks:
             disk.channel.finish()
 
-    async def _all(self, work: Callable[[_Disk], Coroutine[Any, Any, None]]) -> None:
+    async def _all(self, work: _Work) -> None:
         """Do a round on each volume, and note how fast they all went."""
         began, sent = monotonic(), self._sent()
-        async with asyncio.TaskGroup() as group:
-            for disk in self._disks:
-                group.create_task(work(disk))
+        await self._on_all(work, "the copy of")
         self._rates.append((self._sent() - sent, monotonic() - began))
 
+    async def _on_all(self, work: _Work, what: str) -> None:
+        """Do something on each volume, and see that it moves."""
+        names = [disk.source.progress.name for disk in self._disks]
+
+        async def each(disk: _Disk) -> None:
+            await work(disk)
+            names.remove(disk.source.progress.name)
+
+        async def together() -> None:
+            async with asyncio.TaskGroup() as group:
+                for disk in self._disks:
+                    group.create_task(each(disk))
+
+        def stands() -> str:
+            return f"{what} {', '.join(names)}"
+
+        await self._stalls.watch(together(), self._moved, stands, extra=self._own_pauses())
+
+    def _own_pauses(self) -> float:
+        """Seconds for which nothing moves because of a rate limit, or of commands of storage."""
+        rate = self._limiter.rate
+        paused = 2 * len(self._disks) * MAX_PAYLOAD / rate if rate else 0.0
+        streamed = any(isinstance(disk, _StreamedDisk) for disk in self._disks)
+        return paused + (TIMEOUT if streamed else 0.0)
+
+    def _moved(self) -> int:
+        """Return a number that changes with every byte that is read, sent or acknowledged."""
+        rounds = self._rounds()
+        return sum(one.examined + one.wire_bytes for one in rounds) + len(rounds)
+
     def _sent(self) -> int:
-        rounds = [one for disk in self._disks for one in disk.source.progress.rounds]
-        return sum(one.data_bytes for one in rounds)
+        return sum(one.data_bytes for one in self._rounds())
+
+    def _rounds(self) -> list[RoundProgress]:
+        return [one for disk in self._disks for one in disk.source.progress.rounds]
 
 
 @asynccontextmanager
@@ -197,6 +228,7 @@ async def attached_disks(
     readers: int,
     progress: list[VolumeProgress],
     keep_made: bool,
+    stalls: Stalls,
 ) -> AsyncIterator[Disks]:
     """Open every volume with `opener`, and a channel for it. `progress` gets an entry for each.
 
@@ -253,7 +285,7 @@ async def attached_disks(
                     stack.push_async_exit(_settling(streams, passing))
                     disk = _StreamedDisk(*parts, streams=streams)
             disks.append(disk)
-        yield Disks(disks, tools.limiter)
+        yield Disks(disks, tools.limiter, stalls)
 
 
 def _settling(streams: StreamSource, passing: bool) -> Callable[..., Awaitable[None]]:
@@ -268,19 +300,3 @@ def _settling(streams: StreamSource, passing: bool) -> Callable[..., Awaitable[N
         await wait_through(asyncio.to_thread(streams.settle, keep=keep))
 
     return settle
-
-
-async def watch_for_stall(
-    activity: Callable[[], int], peer: str, limit: Callable[[], float]
-) -> None:
-    """Return never; raise JobError when `activity` stays the same for `limit` seconds."""
-    last, since = activity(), monotonic()
-    while True:
-        await asyncio.sleep(min(limit() / 4, 5.0))
-        now = activity()
-        if now != last:
-            last, since = now, monotonic()
-        elif monotonic() - since > limit():
-            text = f"no progress for {limit():g} s, though the connection to {peer} is there"
-            hint = f"look at the log and the disks of {peer}; timeouts.stall sets this limit"
-            raise JobError([problem("stalled", text, hint)])

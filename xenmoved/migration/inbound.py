@@ -143,6 +143,7 @@ class InboundMigration:
     async def receive(self) -> None:
         """Get ready for the memory. Raises ToolstackError."""
         self._job.enter(Phase.SUSPEND)
+        self.landing.step(f"having the toolstack get ready for {self.guest}")
         expected = self._expected
         if expected.formats and expected.config is not None:
             # A human who has to mend it later does not know what the peer wrote to the image since.
@@ -175,6 +176,7 @@ class InboundMigration:
         Raises ProtocolError, StorageError, ToolstackError, or JobError when it was aborted.
         """
         await self.landing.seal()
+        self.landing.step("waiting for the end of the memory")
         if not await within(self._memory.ended, _MEMORY_PATIENCE):
             text = (
                 "the source says that it has sent all, and its memory channel did not end within "
@@ -191,6 +193,7 @@ class InboundMigration:
                 "not the source's",
             )
         self._job.enter(Phase.READY)
+        self.landing.step(f"building the domain {self.guest}")
         await self._image.build()
         await self.happen(TargetEvent.BUILT, only_in=(TargetState.RECEIVING,))
         if self.state is TargetState.ABORTED:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import ImageFormat, Placement, VolumeOffer
+from protocol.messages import ImageFormat, Placement, VolumeOffer, Working
 from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists
 from storage.images import require_standalone
@@ -47,6 +47,11 @@ class Landing:
         self._sealed = False
         self._provisioning = asyncio.Lock()
         self.progress: list[VolumeProgress] = []
+        self.doing = Working(0, "looking whether it can take what is offered")
+
+    def step(self, doing: str) -> None:
+        """Note what is done from now on: whoever waits for it is told."""
+        self.doing = Working(min(self.doing.steps + 1, 255), doing[:4000])
 
     async def provision(
         self, offers: Sequence[VolumeOffer], placements: Sequence[Placement], owner: str, guest: str
@@ -68,6 +73,8 @@ class Landing:
         self, offer: VolumeOffer, placement: Placement, owner: str, guest: str
     ) -> None:
         pool = self._host.pools[placement.pool]
+        shown = f"{placement.pool}:{placement.name}"
+        self.step(f"{'making' if placement.fresh else 'opening'} {shown}")
         if placement.fresh:
             made = MadeVolume(
                 self._migration, placement.pool, placement.name, offer.size, self._peer
@@ -81,7 +88,6 @@ class Landing:
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
         # A copy that is retained is so until it is in use.
         await note(self._host, copy, stays_retained=not placement.fresh)
-        shown = f"{placement.pool}:{placement.name}"
         self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
 
     async def serve(self, index: int, channel: Channel) -> None:
@@ -122,12 +128,14 @@ class Landing:
         when an image that came needs other files, which the guest could thus get hold of.
         """
         self._sealed = True
+        self.step("waiting for the end of the volumes' channels")
         if not await all_done(self._tasks, _END_PATIENCE):
             text = f"the channels of the volumes did not end within {_END_PATIENCE:g} s"
             raise ProtocolError(Code.UNEXPECTED, text)
         for index in range(len(self._volumes)):
             if not self._is_complete(index):
                 raise ProtocolError(Code.UNEXPECTED, f"volume {index} is not complete")
+        self.step("closing the volumes")
         for image, image_format in self._images:
             await asyncio.to_thread(require_standalone, image, image_format)
         await self._close_volumes()

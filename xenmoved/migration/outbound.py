@@ -273,13 +273,14 @@ class OutboundMigration:
     async def _send_memory(self, channel: Channel) -> Seal:
         """Send the saved image; returns what it came to."""
         digest, size = blake3(), 0
-        async for piece in self._image.stream():
+        stalls = self._transfer.stalls
+        async for piece in self._image.stream(stalls.seconds):
             view = memoryview(piece)
             digest.update(view)
             for start in range(0, len(view), MAX_PAYLOAD):
                 frame = encode_memory(view[start : start + MAX_PAYLOAD])
                 await self._transfer.limiter.take(len(frame))
-                await channel.send(frame)
+                await stalls.limit(channel.send(frame), f"the memory of {self._job.guest}")
                 await asyncio.sleep(0)  # a turn for the disks, which are to stay close
             size += len(view)
             self._job.memory_sent = size

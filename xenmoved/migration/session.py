@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 
 _HELLO_PATIENCE = 60.0
 """Seconds that a peer may take for its first message: one that is very busy is not gone."""
+_TELL_EVERY = 1.0
 
 
 class ControlSession:
@@ -67,6 +68,7 @@ class ControlSession:
         self._conversation = Conversation()
         self._guest: InboundMigration | None = None
         self._sync: str | None = None
+        self._migration = ""
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -118,17 +120,35 @@ class ControlSession:
                 self._broken.exception()
 
     async def _reply(self, message: object) -> None:
-        answer = await self._answer(message)
-        self._conversation.reply(answer)
-        await self._channel.send(PEER.encode(answer))
+        if isinstance(message, Hello):
+            answer = await self._answer(message)
+        else:
+            answer = await alongside(self._answer(message), self._tell_meanwhile())
+        await self._send(answer)
+
+    async def _tell_meanwhile(self) -> None:
+        """Say what is done here while the source waits for an answer, for ever."""
+        while True:
+            await asyncio.sleep(_TELL_EVERY)
+            await self._send(self._arrivals.doing(self._migration))
+
+    async def _send(self, message: object) -> None:
+        self._conversation.reply(message)
+        await self._channel.send(PEER.encode(message))
 
     async def _say_failed(self, error: Exception) -> None:
         problem = problems_of(error)[0]
         log.warning("%s: %s", self._visitor.peer, problem.text)
-        if self._guest is not None:
-            await self._arrivals.failed(self._guest, problem.text)
+        if self._guest is None:
+            await self._tell(Failed(problem))
+            return
+        # To remove what has come may take long, and the source has a guest to resume meanwhile.
+        failed = self._arrivals.failed(self._guest, problem.text)
+        await asyncio.gather(self._tell(Failed(problem)), failed)
+
+    async def _tell(self, message: Failed) -> None:
         try:
-            await self._channel.send(PEER.encode(Failed(problem)))
+            await self._channel.send(PEER.encode(message))
         except LinkLost:
             log.debug("%s is gone already", self._visitor.peer)
 
@@ -162,6 +182,7 @@ class ControlSession:
         raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
 
     async def _begin(self, begin: Begin) -> object:
+        self._migration = begin.migration
         try:
             async with self._arrivals.looking(self._visitor.peer):
                 placements = await self._place(begin)

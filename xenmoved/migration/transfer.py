@@ -6,27 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement
 from protocol.messages import Refused as RefusedByPeer
 from storage.zfs_history import History
 from xenmoved.control.api import TransferOptions
-from xenmoved.control.reports import Phase
 from xenmoved.jobs import Job
 from xenmoved.migration.dialogue import Dialogue
-from xenmoved.migration.disks import Disks, attached_disks, watch_for_stall
+from xenmoved.migration.disks import Disks, attached_disks
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending
+from xenmoved.migration.stalls import Stalls
 from xenmoved.problems import AbortRequested, Refused, problem, problems_of
 from xenmoved.sync.compression import Compression
 from xenmoved.sync.source import SyncTools
 from xenmoved.tasks import alongside
-
-_BUILD_PATIENCE: Final = 360.0
-"""Seconds for the target to build the domain, when it has everything: longer than its own limit, so
-that it is the target that ends this, and says why."""
 
 
 class Transfer:
@@ -42,6 +38,7 @@ class Transfer:
         verify = configured.verify if options.verify is None else options.verify
         self.verify = verify or options.remove_source
         self.limiter = job.steering.limiter
+        self.stalls = Stalls(job.peer, host.config.timeouts.stall)
 
     @asynccontextmanager
     async def disks(self, dialogue: Dialogue, migration: str) -> AsyncIterator[Disks]:
@@ -65,6 +62,7 @@ class Transfer:
             compression=compression,
             readers=self._host.config.transfer.readers,
             progress=self._job.volumes,
+            stalls=self.stalls,
             keep_made=self._keep_partial or self._sending.offer.guest is None,
         ) as disks:
             yield disks
@@ -79,20 +77,11 @@ class Transfer:
         return [place[0].history(place[1]) if place is not None else None for place in located]
 
     async def attend(self, dialogue: Dialogue, work: Coroutine[Any, Any, None]) -> None:
-        """Await the work; end it when the operator or the target says so, or when it stalls."""
+        """Await the work; end it when the operator or the target says so."""
         job = self._job
-        stall = self._host.config.timeouts.stall
-
-        def patience() -> float:
-            return max(stall, _BUILD_PATIENCE) if job.phase is Phase.READY else stall
-
+        dialogue.on_working = job.note
         try:
-            await alongside(
-                work,
-                _obey_abort(job),
-                _heed(dialogue),
-                watch_for_stall(job.activity, job.peer, patience),
-            )
+            await alongside(work, _obey_abort(job), _heed(dialogue))
         except Exception as error:
             # A volume channel may have told of the end before the reason for it came.
             if is_link_loss(error):

@@ -13,7 +13,7 @@ from typing import Final
 
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.durable import Ledger, check_migration, remove_files
-from xenmoved.toolstack.interface import Arrival, Settled, ToolstackError
+from xenmoved.toolstack.interface import STALL, Arrival, Settled, ToolstackError
 from xenmoved.toolstack.lookup import Lookup
 
 _BY_HAND: Final = "by-hand"
@@ -60,7 +60,7 @@ class ColdOutgoing:
         """See that nobody started the domain. Raises ToolstackError."""
         await _require_absent(self._lookup, self._name)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self, patience: float = STALL) -> AsyncIterator[bytes]:
         """Yield nothing: there is no memory."""
         return
         yield

@@ -22,6 +22,10 @@ from xenmoved.toolstack.backends import Opened
 
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
 
+STALL: Final = 60.0
+SUSPEND_PATIENCE: Final = 90.0
+"""Seconds that a toolstack may take to suspend a domain: libxl itself gives the guest 60."""
+
 
 class ToolstackError(Exception):
     """A toolstack command failed or answered what it must not. The message is complete."""
@@ -29,6 +33,10 @@ class ToolstackError(Exception):
 
 class DomainNotFound(ToolstackError):
     """There is no domain of that name."""
+
+
+class ToolstackStalled(ToolstackError):
+    """A toolstack process that is at work has moved no byte for too long."""
 
 
 class StartFailed(ToolstackError):
@@ -173,11 +181,13 @@ class OutgoingImage(Protocol):
         A live image gets there only while `stream` is consumed.
         """
 
-    def stream(self) -> AsyncIterator[bytes]:
+    def stream(self, patience: float = STALL) -> AsyncIterator[bytes]:
         """Yield the image in pieces of at most 512 KiB, to its end.
 
         Ends normally only after the toolstack has said that the image is whole and the domain can
-        no longer run by itself. Raises ToolstackError otherwise.
+        no longer run by itself. Raises ToolstackError otherwise, and ToolstackStalled when it gives
+        nothing for `patience` seconds; while it may be waiting for the guest to be suspended, for
+        `SUSPEND_PATIENCE` if that is more.
         """
 
     async def rollback(self) -> None:

@@ -23,12 +23,14 @@ from xenmoved.toolstack.commands import Process, TaggedProcess, read_tail, worki
 from xenmoved.toolstack.domains import config_uuid, load_list, normal_uuid
 from xenmoved.toolstack.durable import Ledger, check_migration, remove_files
 from xenmoved.toolstack.interface import (
+    STALL,
     Arrival,
     DomainState,
     DomainStatus,
     Settled,
     StartFailed,
     ToolstackError,
+    ToolstackStalled,
     named,
 )
 from xenmoved.toolstack.lookup import Lookup
@@ -146,7 +148,9 @@ class XlIncoming:
             pieces = await asyncio.to_thread(self._filter.feed, data)
         try:
             for piece in pieces:
-                await stdin.write(piece)
+                text = f"`xl migrate-receive` of domain {self._arrival.name} took no more of it"
+                async with at_most(STALL, text, ToolstackStalled):
+                    await stdin.write(piece)
         except PipeClosed as error:
             raise await self._died("it ended while its memory arrived") from error
 

@@ -23,7 +23,7 @@ from typing import Final
 from xenmoved.tasks import at_most, within
 from xenmoved.toolstack import xl_holder
 from xenmoved.toolstack.durable import remove_files
-from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError, named
+from xenmoved.toolstack.interface import STALL, DomainState, DomainStatus, ToolstackError, named
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.pipes import ReadEnd, readable
 from xenmoved.toolstack.savefile import ImageFollower
@@ -161,12 +161,17 @@ class XlLive(XlOutgoing):
             return
         await within(self._copied, _SLOW_PAUSE)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    @property
+    def _may_be_suspending(self) -> bool:
+        """Whether `xl` may be waiting for the guest: not before it has sent its memory once."""
+        return self._copied.is_set() and not self._stands
+
+    async def stream(self, patience: float = STALL) -> AsyncIterator[bytes]:
         """Yield the image in pieces of at most 512 KiB, to its end."""
-        process, pipe = self._started()
+        process, _ = self._started()
         follower = ImageFollower(self._name)
         while not follower.complete:
-            if not (piece := await pipe.read()):
+            if not (piece := await self._next_piece(patience)):
                 await process.wait(_EXIT_GRACE)
                 raise process.error(f"The image of domain {self._name} is incomplete.")
             follower.feed(piece)

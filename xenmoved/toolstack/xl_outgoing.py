@@ -15,9 +15,17 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from xenmoved.tasks import at_most
 from xenmoved.toolstack.commands import Process, TaggedProcess, working_on
 from xenmoved.toolstack.durable import check_migration, remove_files
-from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError
+from xenmoved.toolstack.interface import (
+    STALL,
+    SUSPEND_PATIENCE,
+    DomainState,
+    DomainStatus,
+    ToolstackError,
+    ToolstackStalled,
+)
 from xenmoved.toolstack.lookup import STOPPED, Lookup, require_named
 from xenmoved.toolstack.pipes import ReadEnd, enlarged_pipe
 
@@ -41,6 +49,7 @@ class XlOutgoing:
         self._spool = spool
         self._log = spool / f"{migration}.{self.verb}.log"
         self._process: Process | None = None
+        self._stands = False
         self._pipe: ReadEnd | None = None
 
     async def start(self) -> None:
@@ -95,6 +104,7 @@ class XlOutgoing:
                 state = "gone" if domain is None else domain.state
                 raise ToolstackError(f"domain {self._name} is {state}: it ended by itself.")
             if domain.state in self.stopped:
+                self._stands = True
                 return
             if status == 0:
                 raise ToolstackError(
@@ -107,15 +117,31 @@ class XlOutgoing:
         """Wait until it is worth while to look at the domain again."""
         await asyncio.sleep(_POLL)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self, patience: float = STALL) -> AsyncIterator[bytes]:
         """Yield the image in pieces of at most 512 KiB, to its end."""
-        process, pipe = self._started()
-        while piece := await pipe.read():
+        process, _ = self._started()
+        while piece := await self._next_piece(patience):
             yield piece
         status = await process.wait(_EXIT_TIMEOUT)
         if status != 0:
             raise process.error(f"The image of domain {self._name} is incomplete.")
         self._require_stopped(await self._find())
+
+    async def _next_piece(self, patience: float) -> bytes:
+        """Read from the image. Raises ToolstackStalled when nothing comes for too long."""
+        process, pipe = self._started()
+        seconds = max(patience, SUSPEND_PATIENCE) if self._may_be_suspending else patience
+        text = (
+            f"`xl {self.verb}` of domain {self._name} (process {process.pid}) gave nothing of its "
+            "memory"
+        )
+        async with at_most(seconds, text, ToolstackStalled):
+            return await pipe.read()
+
+    @property
+    def _may_be_suspending(self) -> bool:
+        """Whether `xl` may be waiting for the guest, and give nothing meanwhile."""
+        return not self._stands
 
     def _require_stopped(self, domain: DomainStatus | None) -> None:
         """Raise unless the domain that was saved is still as its image has it."""

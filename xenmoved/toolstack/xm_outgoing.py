@@ -22,7 +22,14 @@ from typing import Final
 
 from xenmoved.toolstack.commands import Process, TaggedProcess, working_on
 from xenmoved.toolstack.durable import check_migration, in_thread, remove_files, sync_file
-from xenmoved.toolstack.interface import DomainState, DomainStatus, ToolstackError
+from xenmoved.toolstack.interface import (
+    STALL,
+    SUSPEND_PATIENCE,
+    DomainState,
+    DomainStatus,
+    ToolstackError,
+    ToolstackStalled,
+)
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.pipes import PIECE
 
@@ -49,6 +56,7 @@ class XmOutgoing:
         self._restored = self._file.with_name(self._file.name + ".restored")
         self._log = self._spool / f"{migration}.save.log"
         self._process: Process | None = None
+        self._stands = False
 
     async def start(self) -> None:
         """Begin to suspend and save the domain."""
@@ -95,6 +103,7 @@ class XmOutgoing:
             if status is not None and status != 0:
                 raise process.error(f"Domain {self._name} was not saved.")
             if domain is not None and domain.state is not DomainState.RUNNING:
+                self._stands = True
                 return
             if status == 0:
                 if domain is None:
@@ -104,10 +113,10 @@ class XmOutgoing:
                 )
             await asyncio.sleep(_POLL)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self, patience: float = STALL) -> AsyncIterator[bytes]:
         """Yield the image as it grows, to its end."""
         process = self._started()
-        descriptor = -1
+        descriptor, grown = -1, time.monotonic()
         try:
             while True:
                 status = process.status()  # before reading: what follows an exit is the rest
@@ -116,7 +125,9 @@ class XmOutgoing:
                 piece = await in_thread(os.read, descriptor, PIECE) if descriptor >= 0 else b""
                 if piece:
                     yield piece
+                    grown = time.monotonic()
                 elif status is None:
+                    self._check_growth(process, grown, patience)
                     await asyncio.sleep(_POLL)
                 else:
                     break
@@ -131,6 +142,15 @@ class XmOutgoing:
         if domain is not None and domain.state is not DomainState.DYING:
             raise ToolstackError(
                 f"domain {self._name} is {domain.state} after `xm save`, expected it to be gone."
+            )
+
+    def _check_growth(self, process: Process, grown: float, patience: float) -> None:
+        """Raise ToolstackStalled when the file of the image has not grown for too long."""
+        seconds = patience if self._stands else max(patience, SUSPEND_PATIENCE)
+        if time.monotonic() - grown > seconds:
+            raise ToolstackStalled(
+                f"`xm save` of domain {self._name} (process {process.pid}) wrote nothing to "
+                f"{self._part} within {seconds:g} s."
             )
 
     def _rename(self, old: Path, new: Path) -> None:

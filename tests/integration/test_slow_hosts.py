@@ -1,0 +1,221 @@
+"""Slow is not dead, and what hangs is not slow: hosts that take long, and processes that stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from integration_support import (
+    QUIET,
+    Dom0,
+    image,
+    in_pre_copy,
+    the_problem,
+    unique,
+)
+
+from protocol.messages import Mode
+from tests.support import preloaded
+from tests.support.faulty_daemon import LIMITS, VARIABLE
+from xenmoved.control.reports import ENDED, JobReport, JobState, Phase
+from xenmoved.sandbox.harness import wait_until
+
+STALL = 2.0
+QUICKLY = "xenmoved.migration.reception.ATTACH_PATIENCE=2 xenmoved.toolstack.xl_incoming.STALL=2"
+"""Limits of the daemons that are longer in life."""
+
+
+class SlowHost(Dom0):
+    """A host that can be armed with faults, with short limits."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        timeouts = {"stall": f"{STALL:g}s", "keepalive": "60s"}
+        launcher = preloaded.launcher("tests.support.faulty_daemon")
+        super().__init__(root, name, launcher=launcher, timeouts=timeouts)
+        self.fault_file = self.folder / "fault"
+
+    def launch(self, **environment: str) -> None:
+        super().launch(**{VARIABLE: str(self.fault_file), LIMITS: QUICKLY, **environment})
+
+    def arm(self, *faults: str) -> None:
+        """Set the faults, ACTION@POINT, that come next, in this order."""
+        self.fault_file.write_text("".join(f"{fault}\n" for fault in faults))
+
+    def all_armed_came(self) -> bool:
+        """Whether every fault has come."""
+        return not self.fault_file.read_text()
+
+    def processes(self, verb: str) -> list[int]:
+        """Ids of the toolstack's processes with this verb."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if os.fsencode(self.xen.root) in words and verb.encode() in words:
+                found.append(int(entry.name))
+        return found
+
+    @contextmanager
+    def stopped(self, *pids: int) -> Iterator[None]:
+        """Have processes stand still for a while."""
+        assert pids
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    def until_problem(self, guest: str) -> JobReport:
+        """Return the first report of a guest's job that has a problem, within a few limits."""
+        wait_until(lambda: self.last_of(guest).problem is not None, "a problem", 12 * STALL)
+        return self.last_of(guest)
+
+
+Hosts = tuple[SlowHost, SlowHost]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    root = tmp_path_factory.mktemp("slow")
+    with ExitStack() as stack:
+        pair = (SlowHost(root, "host-a"), SlowHost(root, "host-b"))
+        for host in pair:
+            stack.callback(host.close)
+            host.start()
+        pair[0].trust(pair[1])
+        pair[1].trust(pair[0])
+        yield pair
+
+
+@pytest.fixture
+def hosts(running: Hosts) -> Iterator[Hosts]:
+    yield running
+    for host in running:
+        host.clean()
+        assert "Traceback" not in host.log(), host.log()[-3000:]
+
+
+def test_a_target_that_is_slow_in_making_volumes_is_waited_for(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("volumes")
+    disks = [image(a.images / f"{name}-{which}", 1) for which in ("root", "data")]
+    a.boot(name, disks, extra=QUIET)
+    b.arm(*[f"hang={2 * STALL}@landing:make:before"] * 2)
+    job = a.begin(name)
+    seen = set()
+    for report in a.watch(job.job):
+        seen |= {report.doing} if report.phase is Phase.PROVISION else set()
+        if report.state in ENDED:
+            break
+    assert report.state is JobState.DONE, report.problem
+    assert b.all_armed_came()
+    assert {f"host-b: making images:{disk.name}" for disk in disks} <= seen
+
+
+@pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
+def test_toolstacks_that_take_long_for_everything_are_waited_for(hosts: Hosts, mode: Mode) -> None:
+    a, b = hosts
+    name = unique("toolstack")
+    a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    slow = {"delay": 1.5 * STALL}
+    a.xen.faults(migrate=slow, save=slow)
+    b.xen.faults(migrate_receive=slow)
+    a.migrate(name, mode=mode)
+    b.assert_runs(name)
+
+
+def begun(a: SlowHost, name: str, mode: Mode, ready: Callable[[JobReport], bool]) -> JobReport:
+    """Move a guest that writes without end; return when it has come so far."""
+    disk = image(a.images / f"{name}-root", 4, data=1)
+    a.boot(name, [disk], extra="sandbox.rate=20", memory=8)
+    a.xen.faults(migrate={"delay_per_mib": 1}, save={"delay_per_mib": 1})
+    return a.until(a.begin(name, mode=mode).job, ready)
+
+
+def in_memory(report: JobReport) -> bool:
+    return report.memory_sent > 2**20
+
+
+@pytest.mark.parametrize(("mode", "verb"), [(Mode.LIVE, "migrate"), (Mode.SAVE, "save")])
+def test_a_toolstack_that_hangs_is_a_stall_whatever_the_guest_writes(
+    hosts: Hosts, mode: Mode, verb: str
+) -> None:
+    a, b = hosts
+    name = unique("hanging")
+    job = begun(a, name, mode, in_memory)
+    with a.stopped(*a.processes(verb)):
+        report = a.until_problem(name)
+        found = report.problem
+        assert found is not None
+        assert found.code == "stalled"
+        assert f"`xl {verb}` of domain {name} (process" in found.text
+        assert found.text.endswith(f"gave nothing of its memory within {STALL:g} s")
+        assert "timeouts.stall" in found.hint
+    the_problem(a.finish(job.job), "stalled")
+    a.assert_runs(name)
+    assert b.domain(name) is None
+
+
+def test_a_toolstack_that_hangs_on_the_target_is_a_stall(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("taken")
+    job = begun(a, name, Mode.LIVE, in_memory)
+    with b.stopped(*b.processes("migrate-receive")):
+        found = a.until_problem(name).problem
+        assert found is not None
+        assert "`xl migrate-receive`" in found.text
+        assert "took no more of it within 2 s" in found.text
+    assert a.finish(job.job).state is JobState.FAILED
+    a.assert_runs(name)
+
+
+def test_a_target_that_stands_still_is_told_from_a_lost_one(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("still")
+    a.boot(name, [image(a.images / f"{name}-root", 32)], extra=QUIET)
+    job = a.begin(name, rate_limit=2**20)
+    a.until(job.job, in_pre_copy)
+    assert b.process is not None
+    a.ctl("set", name, "--rate-limit", "unlimited")
+    with b.stopped(b.process.pid):
+        found = a.until_problem(name).problem
+        assert found is not None
+        assert f"the copy of {a.images / f'{name}-root'}: nothing has moved for" in found.text
+        assert "host-b is connected" in found.text
+    the_problem(a.finish(job.job), "stalled")
+    a.assert_runs(name)
+
+
+def test_a_target_that_stands_still_before_it_answers(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("silent")
+    a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    b.arm("freeze=6@landing:make:before")
+    report = a.finish(a.begin(name).job)
+    found = the_problem(report, "stalled")
+    assert found.text.startswith("host-b has said nothing for")
+    assert "asked for volumes to copy to" in found.text
+    a.assert_runs(name)
+    wait_until(lambda: not list(b.images.iterdir()), "the target to tidy up")
+
+
+def test_a_guest_that_is_held_and_writes_nothing_is_no_stall(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("held")
+    a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    job = a.begin(name, hold=True)
+    a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    time.sleep(2 * STALL)
+    assert a.last_of(name).state not in ENDED
+    assert a.ctl("set", name, "--no-hold").returncode == 0
+    assert a.finish(job.job).state is JobState.DONE
+    b.assert_runs(name)
