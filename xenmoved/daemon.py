@@ -21,7 +21,7 @@ from storage.thinmetadata import release_leftovers
 from storage.tracefs import clean_up_stale
 from xenmoved import logs, notify
 from xenmoved.config.errors import ConfigError
-from xenmoved.config.loader import load
+from xenmoved.config.loader import load_again
 from xenmoved.config.model import Config
 from xenmoved.config.pools import make_pool
 from xenmoved.control.reports import JobState
@@ -200,11 +200,13 @@ class Daemon:
     async def _reload(self) -> None:
         """Read the configuration again and use what can change: peers, transfer, retain and such.
 
-        What cannot, as pools, is told in the log.
-        Raises ConfigError; then everything stays as it was.
+        What cannot, as pools, is told in the log, and so is a peer that stays as it was because its
+        entry is wrong. Raises ConfigError; then everything stays as it was.
         """
         old = self._host.config
-        new = await asyncio.to_thread(load, self._config_file)
+        new, wrong = await asyncio.to_thread(load_again, self._config_file, old.peers)
+        for problem in wrong:
+            log.error("a peer stays as it was: %s", problem)
         self._host.config = replace(
             old,
             peers=new.peers,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import uvloop
 
 import xenmoved
 from xenmoved import logs
-from xenmoved.config.errors import ConfigError
+from xenmoved.config.errors import ConfigError, Problem
 from xenmoved.config.loader import DEFAULT_CONFIG, load
+from xenmoved.config.model import Config
 from xenmoved.daemon import CannotStart, Daemon, keep_memory
 from xenmoved.link import lean
 from xenmoved.link.identity import IdentityError
@@ -53,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     if arguments.check_config:
-        return 0
+        return _check_listen(config, file)
     logs.setup(config.log_level.value)
     keep_memory()
     lean.install()
@@ -69,6 +71,27 @@ def _run(arguments: argparse.Namespace) -> int:
     except* (CannotStart, OSError, ToolstackError) as errors:
         status = _tell(errors, EXIT_FAILED)
     return status
+
+
+def _check_listen(config: Config, file: Path) -> int:
+    """See that this host has the address to listen on; returns the exit code.
+
+    Not when the daemon starts, where the attempt tells: an interface may come late at boot.
+    """
+    host = config.listen.host
+    if host is None:
+        return 0
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        text = f"this host cannot listen on {host}: {reason}"
+        print(Problem(file, None, "listen.address", text), file=sys.stderr)
+        return EXIT_CONFIG
+    return 0
 
 
 def _tell(errors: BaseExceptionGroup[Exception], status: int) -> int:

@@ -17,6 +17,7 @@ from protocol.messages import Mode, Ping, Placement, Pong, Problem
 from protocol.schema import plain
 from storage.errors import StorageError
 from storage.tracking import TrackingKind, tracking_method
+from xenmoved.config.addresses import parse_address
 from xenmoved.config.errors import ConfigError, PeerExists
 from xenmoved.config.loader import peer_from
 from xenmoved.config.model import Peer
@@ -289,6 +290,11 @@ class Requests:
 
     async def _fetch_key(self, request: FetchPeerKey) -> PeerKey:
         timeout = self._host.config.timeouts.connect
+        try:
+            parse_address(request.address)
+        except ValueError as error:
+            hint = "give it as a host name or an IP address"
+            raise Refused([problem("configuration", str(error), hint)]) from None
         key = await fetch_host_key(request.address, request.port, timeout)
         return PeerKey(public_text(key), fingerprint(key))
 

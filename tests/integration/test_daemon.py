@@ -48,6 +48,13 @@ class TestConfiguration:
         done = xenmoved("--check-config", "--config", lone.config_file)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
+    def test_an_address_that_is_not_this_hosts(self, lone: Dom0) -> None:
+        lone.write_config(listen={"address": "192.0.2.77", "port": lone.port})
+        done = xenmoved("--check-config", "--config", lone.config_file)
+        assert (done.returncode, done.stdout) == (78, "")
+        assert "listen.address: this host cannot listen on 192.0.2.77: Cannot assign" in done.stderr
+        lone.write_config(listen={"address": "127.0.0.1", "port": lone.port})
+
     def test_everything_wrong_is_told_at_once(self, lone: Dom0) -> None:
         lone.config_file.write_text(
             "node: 'no good name'\n"

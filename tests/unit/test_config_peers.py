@@ -9,7 +9,7 @@ import pytest
 
 from xenmoved.config import peers as peer_files
 from xenmoved.config.errors import ConfigError, PeerExists, PeerNotFound
-from xenmoved.config.loader import load, peer_from
+from xenmoved.config.loader import load, load_again, peer_from
 from xenmoved.config.model import Action, Allow, CdromChoice, Peer
 from xenmoved.config.peers import remove_peer, write_peer
 
@@ -167,7 +167,7 @@ def test_a_peer_of_the_main_file_is_not_replaced(file):
     ("peer", "problem"),
     [
         (Peer(name="../b", address="b", key=_key(1)), "must be a name of letters"),
-        (Peer(name="b", address="b\nport: 1", key=_key(1)), "address: must be a host name"),
+        (Peer(name="b", address="b\nport: 1", key=_key(1)), "is no IPv6 address"),
         (Peer(name="b", address="b", key="ssh-ed25519 AAAA"), "key: is damaged"),
         (Peer(name="b", address="b", key=_key(9)), "key: is also the key of peer 'host-m'"),
         (Peer(name="b", address="b", key=_key(1), port=0), "port: must be from 1 to 65535"),
@@ -249,3 +249,37 @@ def test_what_a_peer_is_called_otherwise_is_kept_in_its_file(file):
     read = load(file).peers["host-b"]
     assert read == peer
     assert list(read.volumes) == ["vm-*-root", "*"]
+
+
+WRONG_PEERS = {
+    "a typing error": f"adress: b\nkey: {_key(1)}\n",
+    "an address that cannot be": f"address: host-b..example.com\nkey: {_key(1)}\n",
+    "no YAML": "a: [",
+    "the key of another": f"address: b\nkey: {_key(9)}\n",
+    "a pool that is not there": (
+        f"address: b\nkey: {_key(1)}\nallow: {{actions: [sync], guests: ['*'], pools: [nowhere]}}\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", WRONG_PEERS.values(), ids=WRONG_PEERS)
+def test_a_wrong_entry_of_a_peer_leaves_it_and_the_others_as_they_are(file, text):
+    _drop_in(file, "host-b.yaml", f"address: fd00::2\nkey: {_key(1)}\n")
+    _drop_in(file, "host-c.yaml", f"address: c\nkey: {_key(2)}\n")
+    before = load(file).peers
+    written = _drop_in(file, "host-b.yaml", text)
+    _drop_in(file, "host-c.yaml", f"address: c.example\nkey: {_key(2)}\n")
+    _drop_in(file, "host-d.yaml", "port: x\n")  # new, and wrong
+    config, problems = load_again(file, before)
+    assert set(config.peers) == {"host-m", "host-b", "host-c"}
+    assert config.peers["host-b"] == before["host-b"]
+    assert config.peers["host-c"].address == "c.example"
+    assert {problem.file.name for problem in problems} == {written.name, "host-d.yaml"}
+    _error(file)  # a daemon that starts has nothing to keep
+
+
+def test_what_is_wrong_with_the_main_file_changes_nothing(file):
+    before = load(file).peers
+    file.write_text(file.read_text() + "\nlog_level: loud\n")
+    with pytest.raises(ConfigError, match="log_level"):
+        load_again(file, before)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from protocol.schema import Pattern, Range
+from xenmoved.config.addresses import parse_address, parse_listen_address
 from xenmoved.config.keys import parse_public_key
 from xenmoved.config.units import parse_duration, parse_limit, parse_size
 from xenmoved.namemap import check_rule
@@ -45,6 +46,9 @@ def parse_age(written: object) -> float | None:
     """Return a duration in seconds, None for ``never``. Raises ValueError."""
     if written is None or written == NEVER:
         return None
+    if not isinstance(written, str) or written.strip().replace(".", "", 1).isdecimal():
+        # Of ages, days are thought of as well as seconds.
+        raise ValueError(f"{written!r} has no unit: write it like 30d or 12h, or {NEVER!r}")
     try:
         return parse_duration(written)
     except ValueError as error:
@@ -97,7 +101,8 @@ NAME_PATTERN = Pattern(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a name of letters, digits, '.', '_' and '-'"
 )
 ConfigName = Annotated[str, NAME_PATTERN]
-HostAddress = Annotated[str, Pattern(r"[A-Za-z0-9:._%-]{1,253}", "a host name or an IP address")]
+HostAddress = Annotated[str, Parsed(parse_address)]
+ListenAddress = Annotated[str, Parsed(parse_listen_address)]
 GuestPattern = Annotated[str, Pattern(r"[!-.0-~]{1,200}", "a guest's name, in which * matches all")]
 
 

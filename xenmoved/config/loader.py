@@ -8,8 +8,8 @@ A file in `peers.d` holds what stands under ``peers: NAME:`` in the main file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,17 @@ PEER_SUFFIX: Final = ".yaml"
 def load(file: Path = DEFAULT_CONFIG) -> Config:
     """Read the configuration. Raises ConfigError, which lists every problem that was found."""
     return _Loading(file).run()
+
+
+def load_again(file: Path, peers: Mapping[str, Peer]) -> tuple[Config, tuple[Problem, ...]]:
+    """Read the configuration while one is in use, in which the `peers` are.
+
+    A peer whose entry is wrong stays as it was, or away where it is new, so that a slip about one
+    does not concern the others: such problems are returned. Raises ConfigError for all else.
+    """
+    loading = _Loading(file, known=peers)
+    config = loading.run()
+    return config, ConfigError(loading.tolerated).problems
 
 
 def check(config: Config, file: Path) -> None:
@@ -58,7 +69,10 @@ def peers_directory(file: Path) -> Path:
 @dataclass(slots=True)
 class _Loading:
     file: Path
+    known: Mapping[str, Peer] | None = None
+    """Peers that stay where their entries are wrong; None where a wrong entry is an error."""
     problems: list[Problem] = field(default_factory=list)
+    tolerated: list[Problem] = field(default_factory=list)
     origins: dict[str, tuple[Document, KeyPath]] = field(default_factory=dict)
 
     def run(self) -> Config:
@@ -78,8 +92,10 @@ class _Loading:
         section = main.get("pools")
         # What names a pool that is there but wrong is no further mistake.
         pool_names = section if isinstance(section, dict) else pools
+        if self.known is not None:
+            config = replace(config, peers=self._without_wrong(config, pool_names))
         for path, reason in _contradictions(config, pool_names):
-            self._refuse(document, path, reason)
+            self.problems.append(self._problem(document, path, reason))
         if self.problems:
             raise ConfigError(self.problems)
         return config
@@ -87,25 +103,56 @@ class _Loading:
     def _peers(self, reader: Reader, section: object) -> Iterator[tuple[str, Peer]]:
         for name, data in reader.map(section, ("peers",)).items():
             self.origins[name] = (reader.document, ("peers", name))
-            yield from self._peer(reader, name, data, ("peers", name))
-        for document in self._peer_files():
-            name = document.file.name.removesuffix(PEER_SUFFIX)
+            yield from self._peer(reader.document, name, data, ("peers", name))
+        for file in self._peer_files():
+            name, unreadable = file.name.removesuffix(PEER_SUFFIX), list[Problem]()
+            document = read_yaml(file, unreadable)
             if name in self.origins:
                 first, path = self.origins[name]
-                place = str(first.problem(path, ""))
-                self.problems.append(document.problem((), f"peer is there twice, see {place}"))
+                reason = f"peer is there twice, see {first.problem(path, '')}"
+                place = document or Document(file, {}, {})
+                (self.problems if self.known is None else self.tolerated).append(
+                    place.problem((), reason)
+                )
                 continue
-            self.origins[name] = (document, ())
-            yield from self._peer(Reader(document, self.problems), name, document.data, ())
+            self.origins[name] = (document or Document(file, {}, {}), ())
+            if document is not None:
+                yield from self._peer(document, name, document.data, ())
+            else:
+                yield from self._wrong_peer(name, unreadable)
 
     def _peer(
-        self, reader: Reader, name: str, data: object, path: KeyPath
+        self, document: Document, name: str, data: object, path: KeyPath
     ) -> Iterator[tuple[str, Peer]]:
+        reader = Reader(document, [])
         peer = _read_peer(reader, name, data, path)
         if peer is not None:
             yield name, peer
+        else:
+            yield from self._wrong_peer(name, reader.problems)
 
-    def _peer_files(self) -> Iterator[Document]:
+    def _wrong_peer(self, name: str, problems: list[Problem]) -> Iterator[tuple[str, Peer]]:
+        """Note what is wrong with a peer; yield what stays of it."""
+        if self.known is None:
+            self.problems += problems
+            return
+        self.tolerated += problems
+        if name in self.known:
+            yield name, self.known[name]
+
+    def _without_wrong(self, config: Config, pools: Collection[str]) -> dict[str, Peer]:
+        """Return the peers, those that contradict something being as they were, or left out."""
+        peers = dict(config.peers)
+        for path, reason in list(_contradictions(config, pools)):
+            if path[0] != "peers" or (name := str(path[1])) not in config.peers:
+                continue
+            peers.pop(name, None)
+            document, prefix = self.origins[name]
+            problem = document.problem((*prefix, *path[2:]), reason)
+            peers.update(self._wrong_peer(name, [problem]))
+        return peers
+
+    def _peer_files(self) -> Iterator[Path]:
         directory = peers_directory(self.file)
         try:
             check_protected(directory, directory.stat())
@@ -120,19 +167,16 @@ class _Loading:
             return
         for file in files:
             if file.suffix == PEER_SUFFIX:
-                document = read_yaml(file, self.problems)
-                if document is not None:
-                    yield document
+                yield file
             elif file.suffix in (".yml", ".json"):
                 reason = f"would be ignored; rename it to {file.stem}{PEER_SUFFIX}"
                 self.problems.append(Problem(file, None, "", reason))
 
-    def _refuse(self, main: Document, path: KeyPath, reason: str) -> None:
-        document = main
+    def _problem(self, document: Document, path: KeyPath, reason: str) -> Problem:
         if path[0] == "peers":
             document, prefix = self.origins[str(path[1])]
             path = (*prefix, *path[2:])
-        self.problems.append(document.problem(path, reason))
+        return document.problem(path, reason)
 
 
 def _read_peer(reader: Reader, name: str, data: object, path: KeyPath) -> Peer | None:

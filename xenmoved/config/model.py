@@ -16,7 +16,8 @@ from pathlib import Path, PurePath
 from typing import Annotated, Final
 
 from protocol.messages import Action
-from protocol.schema import Length, Pattern, Range
+from protocol.schema import Length, Range
+from xenmoved.config.addresses import EVERY_ADDRESS
 from xenmoved.config.fields import (
     AbsolutePath,
     Age,
@@ -26,6 +27,7 @@ from xenmoved.config.fields import (
     GuestPattern,
     HostAddress,
     Limit,
+    ListenAddress,
     PoolNames,
     Port,
     PublicKey,
@@ -34,7 +36,6 @@ from xenmoved.config.fields import (
 )
 
 DEFAULT_PORT: Final = 7222
-EVERY_ADDRESS: Final = "*"
 
 
 class ToolstackKind(StrEnum):
@@ -74,9 +75,7 @@ class LogLevel(StrEnum):
 class Listen:
     """Where connections of peers are accepted."""
 
-    address: Annotated[
-        str, Pattern(r"\*|[A-Za-z0-9:._%-]{1,253}", "an IP address, a host name, or '*'")
-    ] = EVERY_ADDRESS
+    address: ListenAddress = EVERY_ADDRESS
     port: Port = DEFAULT_PORT
 
     @property

@@ -31,10 +31,16 @@ def address(written: str) -> Address:
     """Parse ``host``, ``host:port``, ``[::1]``, ``[::1]:port`` or ``::1``."""
     match = re.fullmatch(r"\[([^][]+)\](?::([0-9]+))?|([^][:]+)(?::([0-9]+))?", written)
     host, port = (match[1] or match[3], match[2] or match[4]) if match else (written, None)
-    if not host or set(host) & set("[]") or (":" in host and not _is_ipv6(host)):
+    if not host or set(host) & set("[]") or (":" in host and not match and host.count(":") < 2):
         raise ArgumentTypeError(
             f"{written!r} is no address: write HOST, HOST:PORT, or [2001:db8::1]:PORT"
         )
+    from xenmoved.config.addresses import parse_address
+
+    try:
+        host = parse_address(host)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
     if port is not None and not 1 <= int(port) <= 65535:
         raise ArgumentTypeError(f"port {port} is not from 1 to 65535")
     return Address(host, int(port) if port else DEFAULT_PORT)
@@ -174,13 +180,3 @@ def actions(written: str) -> tuple[str, ...]:
     if unknown := [name for name in found if name not in ("migrate", "sync")]:
         raise ArgumentTypeError(f"{unknown[0]!r} cannot be allowed: choose of migrate, sync")
     return found
-
-
-def _is_ipv6(host: str) -> bool:
-    from ipaddress import IPv6Address
-
-    try:
-        IPv6Address(host)
-    except ValueError:
-        return False
-    return True
