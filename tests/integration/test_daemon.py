@@ -214,12 +214,18 @@ def test_reload_takes_new_peers_and_keeps_the_old_when_it_is_wrong(
     assert "host-l" in {one["name"] for one in _peers(a)}
     the_problem(a.try_migrate(RESIDENT, "host-l"), "not-authorized")
 
-    a.write_config(peers={"host-l": {**peer, "port": "many"}})
+    a.write_config(peers={"host-l": {**peer, "port": "many"}}, transfer={"readers": 3})
     a.reload()
-    assert "the configuration stays as it was" in a.log()
+    assert "a peer stays as it was" in a.log()
     assert "peers.host-l.port" in a.log()
     assert {one["port"] for one in _peers(a)} == {lone.port, hosts[1].port}
-    a.write_config(peers={})
+
+    a.write_config(peers={}, transfer={"readers": "many"})
+    a.reload()
+    assert "the configuration stays as it was" in a.log()
+    assert "transfer.readers" in a.log()
+    assert {one["name"] for one in _peers(a)} == {"host-b", "host-l"}
+    a.write_config(peers={}, transfer={})
     a.reload()
     assert {one["name"] for one in _peers(a)} == {"host-b"}
 
