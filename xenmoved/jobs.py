@@ -65,6 +65,8 @@ class Job:
     problem: Problem | None = None
     other_name: str = ""
     doing: str = ""
+    keep_partial: bool = False
+    confirmed: bool = False
     steering: Steering = field(default_factory=Steering)
     task: asyncio.Task[None] | None = None
     abort_reason: str = ""
@@ -132,7 +134,8 @@ class Job:
         rounds = [one for volume in volumes for one in volume.rounds]
         suspended = None if self.suspended_at is None else max(0.0, self.suspended_at - self.began)
         parts = None
-        if suspended is not None and self.blackout is not None:
+        moved = any(one.phase is Phase.COMMIT for one in self.phases)
+        if suspended is not None and self.blackout is not None and moved:
             parts = blackout_parts(suspended, self.blackout, self.phases, rounds)
         return JobReport(
             job=self.job,
@@ -159,6 +162,9 @@ class Job:
             blackout_parts=parts or (),
             other_name=self.other_name,
             doing=self.doing if self.state is JobState.RUNNING else "",
+            remark=self.steering.remark,
+            keep_partial=self.keep_partial,
+            confirmed=self.confirmed,
         )
 
     @classmethod

@@ -53,6 +53,7 @@ from xenmoved.control.evacuation_api import (
     StopEvacuation,
     WatchEvacuation,
 )
+from xenmoved.control.leftover import leftover
 from xenmoved.control.peer_api import (
     AddPeer,
     FetchPeerKey,
@@ -228,7 +229,10 @@ class Requests:
             raise Refused([problem("too-late", text)])
         live.steering.change(request)
         if request.hold is False:
-            return Done(f"job {live.job}: {live.guest} moves as soon as its disks are close")
+            limit = live.steering.max_downtime
+            unless = "" if limit is None else f", unless it would stand still for over {limit:g} s"
+            text = f"job {live.job}: {live.guest} moves as soon as its disks are close{unless}"
+            return Done(text)
         return Done(f"job {live.job} was changed")
 
     async def _abort(self, request: AbortJob) -> Done:
@@ -243,7 +247,7 @@ class Requests:
             text = f"job {live.job} could not be aborted any more: it is done"
             raise Refused([problem("too-late", text)])
         stays = f": {live.guest} stays here" if live.guest else ""
-        return Done(f"job {live.job} is {live.state}{stays}")
+        return Done(f"job {live.job} is {live.state}{stays}; {leftover(live.report())}")
 
     async def _find_ours(self, wanted: str) -> Job:
         """Return a job that was begun here and has not ended."""

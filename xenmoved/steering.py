@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
+from protocol.messages import Problem
 from xenmoved.config.model import Transfer
 from xenmoved.control.api import SetJob, TransferOptions
 from xenmoved.sync.limiter import RateLimiter
@@ -26,7 +27,9 @@ class Steering:
     ) -> None:
         self.limiter = RateLimiter(rate_limit)
         self.max_downtime = max_downtime
-        self._hold = hold
+        self.remark: Problem | None = None
+        """Why the guest is held although it was to go."""
+        self._hold = self.was_held = hold
         self._changed = asyncio.Event()
 
     @classmethod
@@ -43,8 +46,13 @@ class Steering:
         if wanted.max_downtime is not None:
             self.max_downtime = wanted.max_downtime or None
         if wanted.hold is not None:
-            self._hold = wanted.hold
+            self._hold, self.remark = wanted.hold, None
+            self.was_held = self.was_held or wanted.hold
             self._changed.set()
+
+    def hold_again(self, why: Problem) -> None:
+        """Hold the guest here anew: it cannot go as it was wished."""
+        self._hold, self.remark = True, why
 
     @property
     def hold(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -219,3 +220,63 @@ def test_a_guest_that_is_held_and_writes_nothing_is_no_stall(hosts: Hosts) -> No
     assert a.ctl("set", name, "--no-hold").returncode == 0
     assert a.finish(job.job).state is JobState.DONE
     b.assert_runs(name)
+
+
+def test_a_guest_that_stands_still_for_too_long_is_resumed(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("downtime")
+    a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    b.arm("hang=40@incoming:build:before")
+    began = time.monotonic()
+    report = a.finish(a.begin(name, mode=Mode.LIVE, max_downtime=1.5).job)
+    assert time.monotonic() - began < 30
+    found = the_problem(report, "downtime")
+    assert "in phase ready at last, where --max-downtime allows 1.5 s" in found.text
+    assert report.blackout is not None
+    assert 4.5 < report.blackout < 15
+    a.assert_runs(name)
+    assert b.domain(name) is None
+    shown = a.ctl("show", report.job).stdout
+    assert re.search(r"blackout +[0-9.]+s\n +over the 1.5s allowed\n", shown), shown
+    assert f"host-b has removed images:{name}-root: another try sends all of it again" in shown
+    page = a.ctl("report", report.job, "--output", "-").stdout
+    assert re.search("over the 1.5s allowed", page)
+
+
+def test_a_cutover_that_would_take_too_long_leaves_the_guest_held(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("cutover")
+    a.boot(name, [image(a.images / f"{name}-root", 4)], memory=8)
+    job = a.begin(name, hold=True, max_downtime=1.5)
+    a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    assert a.ctl("set", name, "--rate-limit", "2MiB").returncode == 0
+    for _ in range(2):
+        done = a.ctl("cutover", name)
+        assert done.returncode == 3, (done.stdout, done.stderr)
+        assert f"{name} would stand still for about" in done.stderr
+        assert "it is held on, and nothing is lost: allow more" in done.stderr
+    held = a.last_of(name)
+    assert (held.state, held.phase, held.hold) == (JobState.RUNNING, Phase.HOLD, True)
+    assert "held on: " in a.ctl("show", name).stdout
+    assert a.ctl("set", name, "--rate-limit", "unlimited", "--max-downtime", "60s").returncode == 0
+    done = a.ctl("cutover", name)
+    assert done.returncode == 0, done.stderr
+    assert a.last_of(name).remark is None
+    b.assert_runs(name)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_abort_says_what_becomes_of_the_copy(hosts: Hosts, keep: bool) -> None:
+    a, b = hosts
+    name = unique("aborted")
+    a.boot(name, [image(a.images / f"{name}-root", 32)], extra=QUIET)
+    job = a.begin(name, rate_limit=2**20, keep_partial=keep)
+    a.until(job.job, in_pre_copy)
+    said = a.ctl("abort", name).stdout
+    assert f"{name} stays here; " in said
+    if keep:
+        assert "what was copied stays on host-b: another try sends the rest" in said
+        assert (b.images / f"{name}-root").exists()
+        return
+    assert f"host-b has removed images:{name}-root: another try sends all of it again" in said
+    assert not (b.images / f"{name}-root").exists()

@@ -45,7 +45,8 @@ def test_a_job_that_fails_says_why_and_where_the_guest_is(daemon, state):
     assert shown.returncode == 1
     word = "failed" if state is JobState.FAILED else "was aborted"
     assert shown.stderr == (
-        f"xenmovectl: job 1a2b3c4d (web to host-b) {word}; web still runs here\n"
+        f"xenmovectl: job 1a2b3c4d (web to host-b) {word}; web still runs here; "
+        "images:web-root stays there: another try sends what differs\n"
         "xenmovectl: no progress in 60 s\n"
         "  look at the network\n"
     )

@@ -360,10 +360,11 @@ def test_a_job_that_failed_says_why_and_what_to_do():
     text = Page(render(failed, "host-a", NOW)).text
     assert "lost host-b" in text
     assert "What to do: check the network." in text
-    assert "The job ended in its phase pre-copy; web still runs on host-a." in text
+    assert "The job ended in its phase pre-copy; web still runs on host-a; " in text
+    assert "images:web-root stays there: another try sends what differs." in text
     assert "the guest ran nowhere" not in text
     cold = Page(render(replace(failed, mode=Mode.COLD), "host-a", NOW)).text
-    assert "pre-copy; web is still on host-a." in cold
+    assert "pre-copy; web is still on host-a; " in cold
 
 
 def test_a_sync_has_neither_memory_nor_blackout():

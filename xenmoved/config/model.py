@@ -173,7 +173,8 @@ class Peer:
 class Transfer:
     """How data moves. `rate_limit` is in bytes per second for each migration, None for no limit.
 
-    `readers` is the number of threads that read and hash each volume.
+    `readers` is the number of threads that read and hash each volume. A guest that has stood still
+    for `downtime_tolerance` times its --max-downtime is resumed, as long as nothing is committed.
     """
 
     rate_limit: Limit = None
@@ -181,6 +182,7 @@ class Transfer:
     verify: bool = False
     max_rounds: Annotated[int, Range(1, 100)] = 20
     readers: Annotated[int, Range(1, 64)] = 4
+    downtime_tolerance: Annotated[int, Range(1, 100)] = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from xenmoved.control.api import WatchJob
+from xenmoved.control.leftover import leftover
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
 from xenmoved.ctl import job_views
 from xenmoved.ctl.daemon import Daemon, fields_of
@@ -143,10 +144,18 @@ def display_for(output: Output) -> Display:
     return LiveDisplay(output) if output.live else PlainDisplay(output)
 
 
-def follow(daemon: Daemon, output: Output, job: str, first: JobReport | None = None) -> Exit:
+def follow(
+    daemon: Daemon,
+    output: Output,
+    job: str,
+    first: JobReport | None = None,
+    *,
+    cutover: bool = False,
+) -> Exit:
     """Show a job until it has ended, then its summary; return how the command ends.
 
-    `first` is a report that is there already. Raises `CommandError`, also when the job fails.
+    `first` is a report that is there already. With `cutover` it is also over when the guest is held
+    on. Raises `CommandError`, also when the job fails.
     """
     last = first
     doubtful_since: float | None = None
@@ -158,7 +167,7 @@ def follow(daemon: Daemon, output: Output, job: str, first: JobReport | None = N
                 last = report
                 display.show(report)
                 interrupts.check()
-                if report.state in ENDED:
+                if report.state in ENDED or (cutover and report.remark is not None):
                     break
                 if report.state is not JobState.IN_DOUBT:
                     doubtful_since = None
@@ -175,6 +184,8 @@ def follow(daemon: Daemon, output: Output, job: str, first: JobReport | None = N
     if last is None:
         text = f"xenmoved told nothing about job {job}"
         raise CommandError(Exit.UNREACHABLE, ("daemon-lost", text, _resume(job)))
+    if cutover and last.state is JobState.RUNNING and last.remark is not None:
+        raise CommandError(Exit.REFUSED, fields_of(last.remark))
     return conclude(output, last)
 
 
@@ -200,6 +211,8 @@ def _failure(report: JobReport) -> list[tuple[str, str, str]]:
     text = f"job {report.job} ({job_views.title(report)}) {ended}"
     if report.kind is JobKind.MIGRATE:
         text += f"; {job_views.remains(report, 'here')}"
+    if left := leftover(report):
+        text += f"; {left}"
     found = [(f"job-{report.state}", text, "")]
     return found if report.problem is None else [*found, fields_of(report.problem)]
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from protocol.messages import BLOCK_SIZE, Mode
+from xenmoved.control.leftover import leftover
 from xenmoved.control.reports import (
     ENDED,
     JobKind,
@@ -135,9 +136,14 @@ def job(report: JobReport, now: float) -> list[Line]:
     if report.ended is not None:
         pairs.append(("ended", _moment(report.ended)))
     lines = [*facts(pairs), line(), *_phases(report, now), *_dirty(report), *summary(report, now)]
+    if report.remark is not None and report.state not in ENDED:
+        lines += [line(), line(Span("held on: ", Style.WARN), report.remark.text)]
+        lines += indent([line(report.remark.hint)])
     if report.problem is not None:
         lines += [line(), line(Span("problem: ", Style.BAD), report.problem.text)]
         lines += indent([line(report.problem.hint)]) if report.problem.hint else []
+    if left := leftover(report):
+        lines.append(line(f"  {left}"))
     return lines
 
 
@@ -170,12 +176,21 @@ def summary(report: JobReport, now: float) -> list[Line]:
         pairs.append(("memory", _memory(report) if report.memory_total else "not sent yet"))
     if report.blackout is not None:
         pairs.append(("blackout", Span(duration(report.blackout), Style.BOLD)))
+        pairs += [("", said)] if (said := allowed(report)) else []
         pairs += _parts(report)
     if (peak := course.peak(report)) is not None:
         pairs.append(("peak", rate(round(peak), 1.0)))
     average = rate(report.wire_bytes, seconds)
     pairs.append(("total", f"{size(report.wire_bytes)} sent in {duration(seconds)}, {average}"))
     return lines + facts(pairs)
+
+
+def allowed(report: JobReport) -> str:
+    """Return how a blackout compares to what was allowed, "" without a limit."""
+    limit = report.max_downtime
+    if limit is None or report.blackout is None:
+        return ""
+    return f"{'over' if report.blackout > limit else 'within'} the {duration(limit)} allowed"
 
 
 def round_percent(one: RoundReport) -> str:

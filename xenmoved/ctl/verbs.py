@@ -143,7 +143,7 @@ def run_cutover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     """Let a guest go that is held here, and follow."""
     report = daemon.ask(GetJob(args.job), JobReport)
     daemon.ask(SetJob(report.job, hold=False), Done)
-    return follow(daemon, output, report.job)
+    return follow(daemon, output, report.job, cutover=True)
 
 
 def run_set(daemon: Daemon, output: Output, args: Namespace) -> Exit:

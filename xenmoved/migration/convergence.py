@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Final
 
+from protocol.messages import Problem
 from xenmoved.control.reports import Phase
 from xenmoved.jobs import Job
 from xenmoved.migration.disks import Disks
@@ -44,20 +46,40 @@ class Convergence:
                 await self._disks.round()
             await self._job.steering.wait(_HOLD_PAUSE)
 
-    async def check(self) -> None:
-        """Raise JobError when the guest would stand still for longer than the operator allows."""
+    async def approach(self, max_rounds: int) -> None:
+        """Bring the disks so close that the guest can go, and hold it for as long as is wanted.
+
+        One that was held, and would stand still for longer than the operator allows, is held
+        again: what was copied is not given up. Raises JobError for one that was not.
+        """
+        steering = self._job.steering
+        await self.converge(max_rounds)
+        await self.hold()
+        while (found := await self._too_long()) is not None:
+            if not steering.was_held:
+                raise JobError([found])
+            hint = (
+                f"it is held on, and nothing is lost: allow more (xenmovectl set {self._job.job} "
+                "--max-downtime), or try again when it writes less"
+            )
+            steering.hold_again(replace(found, hint=hint))
+            log.warning("%s; %s", found.text, hint)
+            await self.hold()
+
+    async def _too_long(self) -> Problem | None:
+        """Say that the guest would stand still for longer than the operator allows, if it would."""
         limit = self._job.steering.max_downtime
         if limit is None:
-            return
+            return None
         expected = (await self._look()).seconds + self._other()
         if expected <= limit:
-            return
+            return None
         text = (
             f"{self._job.guest} would stand still for about {expected:.1f} s, and --max-downtime "
             f"allows {limit:g} s"
         )
-        hint = "allow more, or try again when it writes less; it runs here, nothing was changed"
-        raise JobError([problem("downtime", text, hint)])
+        hint = "allow more, or try again when it writes less, with --hold to keep what is copied"
+        return problem("downtime", text, hint)
 
     async def stay_close(self, quiet: asyncio.Event) -> None:
         """Keep sending what is written until nothing is any more."""

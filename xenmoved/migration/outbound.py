@@ -133,9 +133,11 @@ class OutboundMigration:
                 if not is_expected(error):
                     log.exception("internal error")
                 job.problem = job.problem or problems_of(error)[0]
+                job.note(f"giving up: {job.problem.text}"[:4000])
                 await take_back(self._ownership, error)
-            if job.suspended_at is not None and self._ownership.started_at is not None:
-                job.blackout = self._ownership.started_at - job.suspended_at
+            runs_since = self._ownership.started_at or self._ownership.resumed_at
+            if job.suspended_at is not None and runs_since is not None:
+                job.blackout = runs_since - job.suspended_at
             remove = self._sending if self._remove_source and self._verified else None
             await conclude(self._host, job, self._ownership, remove=remove)
 
@@ -166,14 +168,9 @@ class OutboundMigration:
                 return
             memory = 0 if self._live else self._job.memory_total
             convergence = Convergence(disks, self._job, memory=memory)
-            await alongside(self._approach(convergence), self._watch_guest())
+            approach = convergence.approach(self._host.config.transfer.max_rounds)
+            await alongside(approach, self._watch_guest())
             await self._hand_over(dialogue, disks, convergence)
-
-    async def _approach(self, convergence: Convergence) -> None:
-        """Bring the disks so close that the guest can be suspended, and wait while it is held."""
-        await convergence.converge(self._host.config.transfer.max_rounds)
-        await convergence.hold()
-        await convergence.check()
 
     async def _watch_guest(self) -> None:
         """End a copy that may take hours when the guest is no more what is copied.

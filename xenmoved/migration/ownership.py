@@ -69,6 +69,8 @@ class Ownership:
         self.unfinished: Problem | None = None
         self.started_at: float | None = None
         """Moment (monotonic) of the target's word that the guest runs there."""
+        self.resumed_at: float | None = None
+        """Moment (monotonic) from which it runs here again."""
 
     @property
     def migration(self) -> str:
@@ -233,6 +235,7 @@ class Ownership:
     async def _resume_guest(self) -> SourceEvent | None:
         guest = self._job.guest
         await self._tidy(self._image.rollback(), f"{guest} is not running again")
+        self.resumed_at = monotonic() if self.unfinished is None else None
         await self._tidy(
             self._host.toolstack.release_autostart(guest),
             f"{guest} is not started at boot any more",
@@ -268,6 +271,7 @@ class Ownership:
             limit = at_most(_ABORT_PATIENCE, f"{self._job.peer} did not answer to it")
             async with limit, open_dialogue(self._host, self._job.peer) as dialogue:
                 await dialogue.ask(Abort(self._migration, reason), Aborted)
+            self._job.confirmed = True
         except (TookTooLong, LinkError, ProtocolError, JobError) as error:
             log.warning("could not tell %s of the abort: %s", self._job.peer, error)
         return None

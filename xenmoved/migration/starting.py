@@ -38,6 +38,7 @@ class Starter:
             mode,
             other_name=wish if wish != request.guest else "",
             steering=steering,
+            keep_partial=request.options.keep_partial,
         )
 
     async def migrate(self, request: StartMigration) -> Job:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement
@@ -19,10 +20,12 @@ from xenmoved.migration.disks import Disks, attached_disks
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending
 from xenmoved.migration.stalls import Stalls
-from xenmoved.problems import AbortRequested, Refused, problem, problems_of
+from xenmoved.problems import AbortRequested, JobError, Refused, problem, problems_of
 from xenmoved.sync.compression import Compression
 from xenmoved.sync.source import SyncTools
 from xenmoved.tasks import alongside
+
+_LOOK_EVERY: Final = 0.05
 
 
 class Transfer:
@@ -81,7 +84,8 @@ class Transfer:
         job = self._job
         dialogue.on_working = job.note
         try:
-            await alongside(work, _obey_abort(job), _heed(dialogue))
+            tolerance = self._host.config.transfer.downtime_tolerance
+            await alongside(work, _obey_abort(job), _heed(dialogue), _mind_downtime(job, tolerance))
         except Exception as error:
             # A volume channel may have told of the end before the reason for it came.
             if is_link_loss(error):
@@ -97,6 +101,24 @@ def is_link_loss(error: BaseException) -> bool:
 async def _obey_abort(job: Job) -> None:
     await job.abort_requested.wait()
     raise AbortRequested([problem("aborted", job.abort_reason)])
+
+
+async def _mind_downtime(job: Job, tolerance: int) -> None:
+    """Raise JobError when the guest has stood still for so many times what the operator allows."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        limit = job.steering.max_downtime
+        if limit is None or job.suspended_at is None:
+            continue
+        stood = monotonic() - job.suspended_at
+        if stood > tolerance * limit:
+            text = (
+                f"{job.guest} stood still for {stood:.1f} s, in phase {job.phase} at last, where "
+                f"--max-downtime allows {limit:g} s and transfer.downtime_tolerance {tolerance} "
+                "times that"
+            )
+            hint = f"see what took so long: xenmovectl show {job.job}; or allow more"
+            raise JobError([problem("downtime", text, hint)])
 
 
 async def _heed(dialogue: Dialogue) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from xenmoved import __version__
+from xenmoved.control.leftover import leftover
 from xenmoved.control.reports import (
     ENDED,
     JobKind,
@@ -100,6 +101,8 @@ def _problem(report: JobReport, node: str) -> Markup:
         text = f"The job ended in its phase {report.phase}"
         if report.kind is JobKind.MIGRATE:
             text += f"; {job_views.remains(report, f'on {node}')}"
+        if left := leftover(report):
+            text += f"; {left}"
         said.append(tag("p", f"{text}."))
     return tag("div", *said, class_=f"problem {_STATES[report.state] or 'warn'}")
 
@@ -108,7 +111,12 @@ def _tiles(report: JobReport, span: float) -> Markup:
     tiles = []
     if report.blackout is not None:
         tiles.append(
-            _tile("Blackout", units.duration(report.blackout), ["the guest ran nowhere"], "dark")
+            _tile(
+                "Blackout",
+                units.duration(report.blackout),
+                ["the guest ran nowhere", *filter(None, [job_views.allowed(report)])],
+                "dark",
+            )
         )
     so_far = "" if report.state in ENDED else " so far"
     ended = [] if report.ended is None else [f"until {_clock(report.ended)}"]
