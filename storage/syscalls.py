@@ -39,6 +39,10 @@ _STATX_BTIME: Final = 0x800
 _STATX_SIZE: Final = 256
 _STATX_BTIME_OFFSET: Final = 80
 
+_MS_NOSUID: Final = 2
+_MS_NODEV: Final = 4
+_MS_NOEXEC: Final = 8
+
 _BLKFLSBUF: Final = 0x1261
 _BLKSSZGET: Final = 0x1268
 _BLKDISCARD: Final = 0x1277
@@ -135,6 +139,25 @@ def sector_size(fd: int) -> int:
     """Logical sector size of a block device in bytes."""
     size: int = struct.unpack("i", fcntl.ioctl(fd, _BLKSSZGET, bytes(4)))[0]
     return size
+
+
+def mount(kind: str, place: str) -> None:
+    """Mount a file system of the kernel's own, without devices, set-uid and programs. Needs root.
+
+    Fails with EBUSY where the same one is mounted already.
+    """
+    name = kind.encode()
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    if _libc.mount(name, os.fsencode(place), name, ctypes.c_ulong(flags), None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def unmount(place: str) -> None:
+    """Unmount what was mounted last at a place. Needs root."""
+    if _libc.umount2(os.fsencode(place), 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def drop_device_cache(fd: int) -> None:

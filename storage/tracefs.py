@@ -14,11 +14,13 @@ import math
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
 from storage.errors import reason
 from storage.ringpages import BIO_ENDED, EVENTS, Batch, PageDecoder, UnknownLayout
+from storage.syscalls import mount, unmount
 
 PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 BUFFER_SIZE: Final = 16 << 20
@@ -61,6 +63,42 @@ def find_tracefs() -> Path:
     except OSError as error:
         raise TracingUnavailable(f"{place} cannot be read: {reason(error)}") from None
     return place
+
+
+def mount_tracefs() -> Path | None:
+    """Mount tracefs where systemd would, for the whole host; None where it is mounted already.
+
+    Raises `TracingUnavailable` where that cannot be done: the kernel has none, or this process may
+    not mount.
+    """
+    if _mounted() is not None:
+        return None
+    place = PLACES[0]
+    try:
+        mount("tracefs", str(place))
+    except OSError as error:
+        if error.errno == errno.EBUSY:  # somebody was quicker
+            return None
+        known = {errno.ENODEV: "this kernel has none", errno.ENOENT: f"there is no {place}"}
+        why = known.get(error.errno or 0, reason(error))
+        raise TracingUnavailable(f"tracefs cannot be mounted at {place}: {why}") from None
+    return place
+
+
+@contextlib.contextmanager
+def borrowed_tracefs() -> Iterator[None]:
+    """Have tracefs mounted meanwhile where that can be done, and leave the host as it was."""
+    try:
+        place = mount_tracefs()
+    except TracingUnavailable:
+        place = None
+    try:
+        yield
+    finally:
+        if place is not None:
+            clean_up_stale()
+            with contextlib.suppress(OSError):  # others have begun to use it
+                unmount(str(place))
 
 
 def clean_up_stale() -> list[str]:

@@ -1,8 +1,64 @@
-"""What concerns all tests."""
+"""What concerns all tests: what the machine must have for them, and what is left out without it."""
 
 from __future__ import annotations
 
 import gc
+import os
+from collections import Counter
+from contextlib import ExitStack
+
+import pytest
+
+from storage.tracefs import TracingUnavailable, borrowed_tracefs, find_tracefs
+
+_ROOT = "needs root"
+_TRACING = "needs the kernel's tracing"
+
+_borrowed = ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mount what the tests need, once for all workers."""
+    if not hasattr(config, "workerinput"):
+        _borrowed.enter_context(borrowed_tracefs())
+
+
+def pytest_unconfigure() -> None:
+    """Leave the machine as it was."""
+    _borrowed.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot be run here, with the reason."""
+    reasons = {}
+    if os.geteuid() != 0:
+        reasons["root"] = reasons["tracing"] = _ROOT
+    else:
+        try:
+            find_tracefs()
+        except TracingUnavailable as error:
+            reasons["tracing"] = f"{_TRACING}: {error}"
+    for item in items:
+        for mark, reason in reasons.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were left out for what this machine or user has not."""
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", ()):
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""
+        for known in (_ROOT, _TRACING):
+            if reason.removeprefix("Skipped: ").startswith(known):
+                counts[known] += 1
+    if counts[_ROOT]:
+        terminalreporter.write_line(
+            f"{counts[_ROOT]} tests need root (loop devices, mounts) and were skipped: "
+            "run this as root to have them too"
+        )
+    if counts[_TRACING]:
+        terminalreporter.write_line(f"{counts[_TRACING]} tests were skipped: {_TRACING}")
 
 
 def pytest_collection_finish() -> None:

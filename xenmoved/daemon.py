@@ -18,7 +18,7 @@ from typing import Final, Self
 import asyncssh
 
 from storage.thinmetadata import release_leftovers
-from storage.tracefs import clean_up_stale
+from storage.tracefs import TracingUnavailable, clean_up_stale, mount_tracefs
 from xenmoved import logs, notify
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load_again
@@ -104,6 +104,7 @@ class Daemon:
     async def _serve(self) -> None:
         host, config = self._host, self._host.config
         self._install_signals()
+        await asyncio.to_thread(_provide_tracing)
         for name in await asyncio.to_thread(clean_up_stale):
             log.info("removed the trace %s of a daemon that was killed", name)
         for name in await asyncio.to_thread(release_leftovers):
@@ -274,6 +275,15 @@ def _exclusive(state_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _provide_tracing() -> None:
+    """Have the kernel able to tell what guests write; see `storage.tracefs`."""
+    try:
+        if (place := mount_tracefs()) is not None:
+            log.info("mounted tracefs at %s, to follow what guests write", place)
+    except TracingUnavailable as error:
+        log.warning("what guests write cannot be followed, their disks are read in full: %s", error)
 
 
 class _Stop(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -80,14 +79,6 @@ class Pair:
         """End everything."""
         for host in self.hosts:
             host.close()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.skip(reason="needs root for loop devices and mounts"))
 
 
 def _running_pair(factory: pytest.TempPathFactory, tool: str) -> Iterator[Pair]:

@@ -181,7 +181,7 @@ class TestFailedStart:
         assert lone.ask(GetIdentity()).node == "host-l"
 
 
-@pytest.mark.root
+@pytest.mark.tracing
 def test_a_trace_left_by_a_daemon_that_was_killed(lone: Dom0) -> None:
     done = subprocess.Popen(["true"])
     done.wait()

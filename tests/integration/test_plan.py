@@ -103,7 +103,7 @@ def test_a_peer_without_permission_learns_nothing_of_the_host(hosts: Hosts) -> N
     assert [one.code for one in a.plan(RESIDENT).problems] == ["permission"]
 
 
-@pytest.mark.root
+@pytest.mark.tracing
 def test_it_says_which_disks_are_not_tracked(hosts: Hosts, attach: Callable[..., Path]) -> None:
     a, _ = hosts
     name = unique("web")

@@ -18,14 +18,6 @@ from storage.contracts import Volume
 from storage.rawfile import RawFile
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if item.get_closest_marker("root"):
-            item.add_marker(pytest.mark.skip(reason="needs root for loop devices and mounts"))
-
-
 @pytest.fixture
 def cleanup() -> Iterator[ExitStack]:
     with ExitStack() as stack:

@@ -23,7 +23,7 @@ from storage.ringpages import EVENTS
 from storage.tracefs import clean_up_stale, find_tracefs
 from storage.tracefs_tracker import SETTLE_PATIENCE, TracefsTracker
 
-pytestmark = pytest.mark.root
+pytestmark = pytest.mark.tracing
 
 SIZE = 32 << 20
 Attach = Callable[..., Path]

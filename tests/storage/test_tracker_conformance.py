@@ -33,7 +33,12 @@ class Tracked:
     exact: bool
 
 
-@pytest.fixture(params=["rehash", "loop512", "loop4096", "partition", "file", "window-in-file"])
+_TRACED = ("loop512", "loop4096", "partition", "file", "window-in-file")
+
+
+@pytest.fixture(
+    params=["rehash", *(pytest.param(one, marks=pytest.mark.tracing) for one in _TRACED)]
+)
 def tracked(
     request: pytest.FixtureRequest, tmp_path: Path, attach: Attach, cleanup: ExitStack
 ) -> Tracked:

@@ -17,7 +17,7 @@ from storage import EVERYTHING, AlignedBuffer, Extent, Volume, open_source
 from storage.extents import pieces, total
 from storage.tracefs_tracker import TracefsTracker
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.tracing, pytest.mark.timeout(300)]
 
 SIZE = 256 << 20
 WRITERS = 3

@@ -32,7 +32,7 @@ def rehash(path: Path) -> str:
     return method.reason
 
 
-@pytest.mark.root
+@pytest.mark.tracing
 def test_block_devices_are_tracked(image: Path, attach: Attach) -> None:
     device = attach(image)
     method = tracking_method(device)
@@ -42,7 +42,7 @@ def test_block_devices_are_tracked(image: Path, attach: Attach) -> None:
     assert isinstance(choose_tracker(device), TracefsTracker)
 
 
-@pytest.mark.root
+@pytest.mark.tracing
 def test_a_file_is_tracked_by_its_only_loop_device(image: Path, attach: Attach) -> None:
     assert "no loop device" in rehash(image)
     device = attach(image)
@@ -58,13 +58,13 @@ def test_a_file_is_tracked_by_its_only_loop_device(image: Path, attach: Attach) 
     assert f"several loop devices write it: {device}, {another}" == rehash(image)
 
 
-@pytest.mark.root
+@pytest.mark.tracing
 def test_what_is_no_volume_is_not_tracked(tmp_path: Path) -> None:
     assert rehash(tmp_path / "nothing") == f"{tmp_path}/nothing: No such file or directory"
     assert "neither a regular file nor a block device" in rehash(Path("/dev/null"))
 
 
-@pytest.mark.root
+@pytest.mark.tracing
 def test_without_tracefs_nothing_is_tracked(
     image: Path, attach: Attach, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -78,7 +78,7 @@ def test_without_tracefs_nothing_is_tracked(
     assert rehash(device).startswith("this kernel cannot trace writes: no ")
 
 
-@pytest.mark.root
+@pytest.mark.tracing
 def test_without_permission_nothing_is_tracked(image: Path, attach: Attach) -> None:
     device = attach(image)
     os.seteuid(65534)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from storage.tracefs import borrowed_tracefs
 from xenmoved.config.units import format_size
 from xenmoved.control.api import GetJob, ListJobs
 from xenmoved.control.reports import JobReport, JobState
@@ -38,7 +39,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=4, metavar="MIB", help="written a second")
     arguments = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(prefix="xenmoved-demo-") as folder, ExitStack() as stack:
+    with (
+        borrowed_tracefs(),
+        tempfile.TemporaryDirectory(prefix="xenmoved-demo-") as folder,
+        ExitStack() as stack,
+    ):
         good = _demonstrate(console, Path(folder), stack, arguments.size, arguments.rate)
     sys.exit(0 if good else 1)
 
