@@ -41,6 +41,8 @@ PoolName = Annotated[str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}", "a pool 
 DiskPath = Annotated[
     str, Pattern(r"/[^,'\"\\\x00-\x1f\x7f]{1,1023}", "an absolute path without quotes and commas")
 ]
+SourcePath = Annotated[str, Length(1, 4096)]
+"""Where the source has a disk, as its toolstack says it: to be compared, never to be opened."""
 Vdev = Annotated[str, Pattern(r"[a-z0-9]{1,16}", "a virtual device name such as xvda")]
 Digest = Annotated[bytes, Length(32, 32)]
 Guid = Annotated[str, Pattern(r"[0-9a-f]{16}", "the guid of a snapshot (16 hex digits)")]
@@ -194,8 +196,12 @@ class VolumeOffer:
     `name` is what the source calls it, and `wish` what it was asked to be called on the target,
     which otherwise may have its own mind about that. `pool` is the pool that was asked for. Without
     one the target takes the one that it has for `home`, where the volume is at the source, or one
-    of that name, rather than its default. `vdev` is None for a volume without a guest. `size` is
-    that of the volume; in a `format` other than raw the disk has another one.
+    of that name, rather than its default. `size` is that of the volume; in a `format` other than
+    raw the disk has another one. `sector` is the logical sector size that a guest sees.
+
+    `vdev`, `path` and `writable` are what the source's configuration says of the guest's disk. The
+    target opens no such path: it sees that the guest comes with the disks that were announced.
+    `vdev` and `path` are None for a volume without a guest.
     """
 
     name: VolumeName
@@ -205,6 +211,9 @@ class VolumeOffer:
     home: PoolName | None
     wish: VolumeName | None
     format: ImageFormat
+    sector: Annotated[int, Range(1, 65536)]
+    path: SourcePath | None
+    writable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +245,15 @@ class Placement:
     """Where the target would put, or has put, a volume.
 
     A fresh volume is made for it. A zeroed one reads as zeros: nothing there needs to be hashed.
+    `size` is that of the whole volume in bytes, at least that of the offered one: all that is
+    beyond the end of the source is zeros, and is copied as such.
     """
 
     pool: PoolName
     name: VolumeName
     fresh: bool
     zeroed: bool
+    size: U63
 
 
 @PEER.add

@@ -19,6 +19,7 @@ All calls block and are meant for threads. Where to look:
 - `zfs`         pool of zvols; `zvol` volume on one; `zfs_history` its snapshots and the streams
                 between them, `zfs_stream` what is in a stream
 - `commands`    runs the tools of storage, `pipes` those that stream; nothing else runs commands
+- `sectors`     logical sector sizes, as guests see them
 - `backing`     what a path or an open volume is at this moment, and whether that has changed
 - `descriptor`, `claiming`, `syscalls`: what the volumes are built from
 

@@ -19,8 +19,9 @@ from storage.syscalls import device_size, loop_backing, sector_size
 
 SYS: Final = Path("/sys")
 
-_FILE_SECTOR: Final = 512
-"""Bytes of the sectors in which backends show a file to a guest."""
+FILE_SECTOR: Final = 512
+"""Bytes of the sectors in which backends show a file to a guest: the default of losetup and QEMU,
+whatever the disk beneath the file has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def backing_of_descriptor(descriptor: int) -> Backing:
     """Tell what a descriptor has open. Raises `OSError`."""
     status = os.fstat(descriptor)
     if not stat.S_ISBLK(status.st_mode):
-        return Backing(_file(status.st_dev, status.st_ino), status.st_size, _FILE_SECTOR)
+        return Backing(_file(status.st_dev, status.st_ino), status.st_size, FILE_SECTOR)
     what, file = _device(status.st_rdev), ""
     try:
         device, inode, offset = loop_backing(descriptor)

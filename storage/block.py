@@ -12,10 +12,10 @@ from typing import Never
 from storage import usage
 from storage.blockdev import BlockDevice
 from storage.claiming import closing_on_error, open_path
-from storage.contracts import Volume, VolumeInfo
+from storage.contracts import PoolVolume, VolumeInfo
 from storage.errors import PoolFull, UnsupportedVolume, VolumeNotFound
 from storage.names import check_name
-from storage.syscalls import device_size
+from storage.syscalls import device_size, sector_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class BlockPool:
         if path is None:
             return None
         try:
-            size = self._size(volume, str(path))
+            size, sector = self._geometry(volume, str(path))
         except VolumeNotFound:
             return None
         return VolumeInfo(
@@ -58,6 +58,8 @@ class BlockPool:
             size=size,
             allocated=None,
             in_use=usage.in_use(path),
+            sector=sector,
+            alignment=sector,
         )
 
     def volumes(self) -> list[VolumeInfo]:
@@ -82,6 +84,9 @@ class BlockPool:
             raise VolumeNotFound(f"volume {self.name}:{volume}: pool {self.name} lists no such one")
         return str(path)
 
+    def prospect(self, volume: str, size: int) -> None:
+        """None: volumes cannot be created."""
+
     def create(self, volume: str, size: int) -> Never:
         """Raise `PoolFull`: devices are made by hand."""
         check_name(self.name, volume)
@@ -105,20 +110,20 @@ class BlockPool:
     def history(self, volume: str) -> None:
         """Return None: volumes of this kind have no history."""
 
-    def open(self, volume: str, *, writable: bool) -> Volume:
+    def open(self, volume: str, *, writable: bool) -> PoolVolume:
         """Open the device; see `BlockDevice.open` for writable ones and errors."""
         path = self.path(volume)
         return BlockDevice.open(path, name=f"{self.name}:{volume}", writable=writable)
 
-    def _size(self, volume: str, path: str) -> int:
+    def _geometry(self, volume: str, path: str) -> tuple[int, int]:
         name = f"{self.name}:{volume}"
         if _device_number(path) is None and Path(path).exists():
             raise UnsupportedVolume(f"volume {name}: {path} is not a block device")
         fd = open_path(path, os.O_RDONLY, name)
         with closing_on_error(fd, path, name):
-            size = device_size(fd)
+            found = device_size(fd), sector_size(fd)
         os.close(fd)
-        return size
+        return found
 
 
 def _device_number(path: str | os.PathLike[str]) -> int | None:

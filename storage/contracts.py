@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from storage.backing import Backing
+from storage.backing import FILE_SECTOR, Backing
+from storage.watching import Watch
 from storage.zfs_history import History
 
 BUFFER_ALIGNMENT: Final = 4096
@@ -47,7 +48,8 @@ class VolumeInfo:
 
     `path` is what a toolstack is given as the guest's disk. `allocated` is the space that the
     volume takes in bytes, None where the backend cannot tell. `in_use` says who has it open in
-    words for an operator, None when it is free.
+    words for an operator, None when it is free. `sector` is the logical sector size in bytes that a
+    guest sees, and `alignment` what the size of whatever is copied to it must be a multiple of.
     """
 
     pool: str
@@ -57,6 +59,8 @@ class VolumeInfo:
     allocated: int | None
     in_use: str | None
     identity: str | None = None
+    sector: int = FILE_SECTOR
+    alignment: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,16 @@ class Volume(Protocol):
         """Release the volume. Idempotent. Does not flush."""
 
 
+class PoolVolume(Volume, Protocol):
+    """An open volume of a pool."""
+
+    def watch(self) -> Watch:
+        """Begin to watch for others who open it. The caller's to close."""
+
+    def unlock(self) -> None:
+        """Let programs that lock what they open have it too, while it stays open here."""
+
+
 class Pool(Protocol):
     """A place where volumes live on this host, under names that a peer may use.
 
@@ -136,6 +150,12 @@ class Pool(Protocol):
     def path(self, volume: str) -> str:
         """Path that the volume has, or would have, as a guest's disk."""
 
+    def prospect(self, volume: str, size: int) -> VolumeInfo | None:
+        """Describe what `create` would make, or None where volumes cannot be created.
+
+        Whether there is space for it, or one of that name, is not looked at.
+        """
+
     def create(self, volume: str, size: int) -> VolumeInfo:
         """Make a volume of `size` bytes, or of the least more that the backend can make.
 
@@ -149,7 +169,7 @@ class Pool(Protocol):
     def capacity(self) -> Capacity | None:
         """Space, or None where volumes cannot be created."""
 
-    def open(self, volume: str, *, writable: bool) -> Volume:
+    def open(self, volume: str, *, writable: bool) -> PoolVolume:
         """Open a volume. Writable is exclusive: raises `VolumeInUse` when anyone has it open."""
 
     def history(self, volume: str) -> History | None:

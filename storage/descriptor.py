@@ -8,6 +8,7 @@ under it, its number could be given to the next volume opened, and the write wou
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from storage.backing import Backing, backing_of_descriptor
 from storage.buffers import AlignedBuffer
 from storage.errors import VolumeError, VolumeFull, reason
 from storage.syscalls import UNSUPPORTED, discard_device, zero_device
+from storage.watching import Watch
 
 _ZEROS: Final = AlignedBuffer(1 << 20).view.toreadonly()
 
@@ -58,6 +60,16 @@ class DescriptorVolume:
         """Tell what is open, as it is now. Raises `VolumeError`."""
         with self.using("look at", 0, 0) as fd:
             return backing_of_descriptor(fd)
+
+    def watch(self) -> Watch:
+        """Begin to watch for others who open it. Raises `VolumeError`."""
+        with self.using("watch", 0, 0) as fd:
+            return Watch(fd, self.name)
+
+    def unlock(self) -> None:
+        """Let programs that lock what they open have it too. Raises `VolumeError`."""
+        with self.using("unlock", 0, 0) as fd:
+            fcntl.flock(fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Release the volume once calls under way have ended. Idempotent. Does not flush."""

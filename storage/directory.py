@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from storage import usage
-from storage.contracts import Capacity, Volume, VolumeInfo
+from storage.contracts import Capacity, PoolVolume, VolumeInfo
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -110,6 +110,12 @@ class DirectoryPool:
         """Path of the volume's file, whether it is there or not."""
         return str(self._resolve(volume))
 
+    def prospect(self, volume: str, size: int) -> VolumeInfo:
+        """Describe a file of exactly `size` bytes. Raises `InvalidVolumeName`, `VolumeError`."""
+        self._resolve(volume)
+        path = str(self._options.path / volume)
+        return VolumeInfo(self.name, volume, path, size, allocated=0, in_use=None)
+
     def create(self, volume: str, size: int) -> VolumeInfo:
         """Make a sparse file of exactly `size` bytes, durable when this returns.
 
@@ -175,7 +181,7 @@ class DirectoryPool:
     def history(self, volume: str) -> None:
         """Return None: volumes of this kind have no history."""
 
-    def open(self, volume: str, *, writable: bool) -> Volume:
+    def open(self, volume: str, *, writable: bool) -> PoolVolume:
         """Open the volume's file; see `RawFile.open` for writable ones and errors."""
         if self.find(volume) is None:
             raise VolumeNotFound(f"volume {self.name}:{volume}: no such file in {self._folder()}")

@@ -5,6 +5,7 @@ StorageError
 │   └── VolumeFull       the file system or pool under it has no space left
 ├── VolumeReplaced       its path leads to something else than what is open
 ├── VolumeResized        it has another size than when it was opened
+├── VolumeWritten        somebody else may have written to it while it was filled
 ├── VolumeNotFound       no such volume
 ├── VolumeExists         a volume of that name is already there
 ├── VolumeInUse          somebody has it open
@@ -39,6 +40,10 @@ class VolumeReplaced(StorageError):
 
 class VolumeResized(StorageError):
     """An open volume has another size than when it was opened."""
+
+
+class VolumeWritten(StorageError):
+    """Somebody else may have written to a volume while it was filled."""
 
 
 class VolumeNotFound(StorageError):

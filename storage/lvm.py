@@ -14,9 +14,10 @@ from typing import Final
 from uuid import uuid4
 
 from storage import usage
+from storage.backing import FILE_SECTOR
 from storage.blockdev import BlockDevice
 from storage.commands import run
-from storage.contracts import Capacity, Volume, VolumeInfo
+from storage.contracts import Capacity, PoolVolume, VolumeInfo
 from storage.devmapper import LvmDevice, join_name, lvm_device
 from storage.errors import (
     InvalidVolumeName,
@@ -28,8 +29,9 @@ from storage.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from storage.lvmreport import LogicalVolume, logical_volumes, volume_group
+from storage.lvmreport import LogicalVolume, logical_volumes, physical_volumes, volume_group
 from storage.names import check_name
+from storage.sectors import sector_of
 from storage.thin import ThinPlace, ThinVolume, why_not_written
 
 log = logging.getLogger(__name__)
@@ -126,6 +128,26 @@ class _GroupPool:
         self._check_name(volume)
         return str(_DEVICES / self._group / volume)
 
+    def prospect(self, volume: str, size: int) -> VolumeInfo:
+        """Describe a volume of a whole number of extents, on the disks that the group has now.
+
+        Raises `InvalidVolumeName` and `VolumeError`.
+        """
+        group = volume_group(self._group)
+        # Of a volume on disks of two kinds, the larger sectors count; LVM has them mixed only if
+        # told to.
+        sector = max(map(sector_of, physical_volumes(self._group)), default=FILE_SECTOR)
+        return VolumeInfo(
+            pool=self.name,
+            name=volume,
+            path=self.path(volume),
+            size=-(-size // group.extent_size) * group.extent_size,
+            allocated=0,
+            in_use=None,
+            sector=sector,
+            alignment=sector,
+        )
+
     def create(self, volume: str, size: int) -> VolumeInfo:
         """Make a volume of at least `size` bytes: as many as a whole number of extents has.
 
@@ -174,7 +196,7 @@ class _GroupPool:
     def history(self, volume: str) -> None:
         """Return None: volumes of this kind have no history."""
 
-    def open(self, volume: str, *, writable: bool) -> Volume:
+    def open(self, volume: str, *, writable: bool) -> PoolVolume:
         """Open the volume; see `BlockDevice.open` for writable ones and errors.
 
         Raises `UnsupportedVolume` also for what LVM has as read-only.
@@ -224,6 +246,8 @@ class _GroupPool:
             allocated=self._allocated(lv),
             in_use=self._in_use(lv),
             identity=lv.uuid or None,
+            sector=(sector := sector_of(self.path(lv.name))),
+            alignment=sector,
         )
 
     def _in_use(self, lv: LogicalVolume) -> str | None:
@@ -280,7 +304,9 @@ class _GroupPool:
         """Do what is left to be done with a volume that was made."""
         raise NotImplementedError
 
-    def _open(self, lv: LogicalVolume, found: dict[str, LogicalVolume], writable: bool) -> Volume:
+    def _open(
+        self, lv: LogicalVolume, found: dict[str, LogicalVolume], writable: bool
+    ) -> PoolVolume:
         raise NotImplementedError
 
 
@@ -332,7 +358,9 @@ class LvmPool(_GroupPool):
         finally:
             device.close()
 
-    def _open(self, lv: LogicalVolume, found: dict[str, LogicalVolume], writable: bool) -> Volume:
+    def _open(
+        self, lv: LogicalVolume, found: dict[str, LogicalVolume], writable: bool
+    ) -> PoolVolume:
         name = f"{self.name}:{lv.name}"
         return BlockDevice.open(self.path(lv.name), name=name, writable=writable)
 
@@ -386,7 +414,9 @@ class LvmThinPool(_GroupPool):
     def _finish(self, volume: str, size: int) -> None:
         """Nothing is left: all of it reads as zeros."""
 
-    def _open(self, lv: LogicalVolume, found: dict[str, LogicalVolume], writable: bool) -> Volume:
+    def _open(
+        self, lv: LogicalVolume, found: dict[str, LogicalVolume], writable: bool
+    ) -> PoolVolume:
         place = self._place(self._thin_pool(found), lv.thin_id)
         name = f"{self.name}:{lv.name}"
         return ThinVolume.at(place, self.path(lv.name), name=name, writable=writable)

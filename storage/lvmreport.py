@@ -103,6 +103,13 @@ def volume_group(group: str) -> VolumeGroup:
     )
 
 
+def physical_volumes(group: str) -> list[str]:
+    """Return the paths of the devices of a group, but of missing ones. Raises `VolumeError`."""
+    text = run(["pvs", *_FORMAT, "-o", "pv_name", "--select", f"vg_name={group}"])
+    paths = (_text(row, "pv_name") for row in _rows(text, "pv"))
+    return [path for path in paths if path.startswith("/")]
+
+
 def _rows(text: str, kind: str) -> list[Any]:
     """Rows of a report of one kind. Raises `VolumeError` for what is no such report."""
     try:

@@ -49,6 +49,10 @@ _BLKDISCARD: Final = 0x1277
 _BLKZEROOUT: Final = 0x127F
 _BLKGETSIZE64: Final = 0x80001272 | ctypes.sizeof(ctypes.c_size_t) << 16
 
+INOTIFY_CLOSE_WRITE: Final = 0x08
+INOTIFY_OPEN: Final = 0x20
+_INOTIFY_EVENT: Final = struct.Struct("iIII")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 # The plain name takes 32-bit offsets on 32-bit glibc; other systems have only the plain name.
 _fallocate = getattr(_libc, "fallocate64", None) or _libc.fallocate
@@ -75,6 +79,34 @@ def write_back(fd: int) -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
+
+
+def inotify_watch(path: str, events: int) -> int:
+    """Return a descriptor that tells of events of one path (links followed), from now on."""
+    descriptor: int = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    if _libc.inotify_add_watch(descriptor, os.fsencode(path), events) < 0:
+        number = ctypes.get_errno()
+        os.close(descriptor)
+        raise OSError(number, os.strerror(number))
+    return descriptor
+
+
+def inotify_events(descriptor: int) -> int:
+    """Return which events happened since this was asked before, as one mask."""
+    happened = 0
+    while True:
+        try:
+            data = os.read(descriptor, 4096)
+        except BlockingIOError:
+            return happened
+        offset = 0
+        while offset < len(data):
+            _, mask, _, length = _INOTIFY_EVENT.unpack_from(data, offset)
+            happened |= mask
+            offset += _INOTIFY_EVENT.size + length
 
 
 def loop_backing(fd: int) -> tuple[int, int, int]:

@@ -1,8 +1,7 @@
 """Who has a file or block device in use on this host, in words for an operator.
 
-Asked of the kernel: mounts, swap, device holders, loop devices, locks and exclusive claims. Not
-seen are guests' disks (blkback opens devices without claiming them; the toolstack knows) and
-programs that merely have the path open, except by `writer`.
+Asked of the kernel: mounts, swap, device holders, loop devices, devices that blkback serves, locks
+and exclusive claims. Not seen are programs that merely have the path open, except by `writer`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from storage.syscalls import loop_backing
 
 SYS = Path("/sys")
 PROC = Path("/proc")
@@ -43,7 +44,13 @@ def held(path: str | os.PathLike[str]) -> str | None:
         return _swap(_identity(status)) or _backs(_identity(status))
     for device in _with_partitions(status.st_rdev):
         identity = (device.number,)
-        reason = _mounted(device.number) or _holder(device) or _swap(identity) or _backs(identity)
+        reason = (
+            _mounted(device.number)
+            or _holder(device)
+            or _swap(identity)
+            or _backs(identity)
+            or _served(device.number)
+        )
         if reason is not None and device.number != status.st_rdev:
             return f"its partition {device.name} is in use: {reason}"
         if reason is not None:
@@ -91,46 +98,48 @@ def _lockers(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             yield holder, "".join(_lines(PROC / str(holder) / "comm")) if holder > 0 else ""
 
 
-def writer(path: str | os.PathLike[str]) -> str | None:
-    """Say which process has the file open for writing, as in ``process 12 (qemu-system-i38)``.
+def writer(path: str | os.PathLike[str], *, besides: int = 0) -> str | None:
+    """Say which process has the path open for writing, as in ``process 12 (qemu-system-i38)``.
 
-    Loop devices and others who write from within the kernel are not seen, nor is a process that
-    closed the file and kept a mapping of it.
+    The process `besides` does not count. Loop devices and others who write from within the kernel
+    are not seen, nor is a process that closed the file and kept a mapping of it.
     """
     status = _stat(path)
     if status is None:
         return None
-    for process in sorted(PROC.glob("[0-9]*"), key=lambda folder: int(folder.name)):
-        if _writes(process, status):
-            command = "".join(_lines(process / "comm"))
-            return f"process {process.name}" + (f" ({command})" if command else "")
+    for process in sorted(int(one.name) for one in PROC.glob("[0-9]*")):
+        folder = f"{PROC}/{process}"
+        if process != besides and _writes(folder, status):
+            command = "".join(_lines(Path(folder, "comm")))
+            return f"process {process}" + (f" ({command})" if command else "")
     return None
 
 
-def _writes(process: Path, status: os.stat_result) -> bool:
+def _writes(process: str, status: os.stat_result) -> bool:
     try:
-        descriptors = list((process / "fd").iterdir())
+        descriptors = os.listdir(f"{process}/fd")  # noqa: PTH208 - of all processes: it counts
     except OSError:  # it is gone
         return False
     return any(_is_writer(process, descriptor, status) for descriptor in descriptors)
 
 
-def _is_writer(process: Path, descriptor: Path, status: os.stat_result) -> bool:
+def _is_writer(process: str, descriptor: str, status: os.stat_result) -> bool:
     # Asking a file itself may take for ever, where its server does not answer: so sockets, pipes
     # and devices are told by their names, and most of the others by what the kernel knows.
+    entry = f"{process}/fd/{descriptor}"
     try:
-        name = str(descriptor.readlink())
+        name = os.readlink(entry)  # noqa: PTH115
     except OSError:
         return False
-    if not name.startswith("/") or name.startswith("/dev/"):
+    if not name.startswith("/") or name.startswith("/dev/") != stat.S_ISBLK(status.st_mode):
         return False
-    lines = (line.partition(":") for line in _lines(process / "fdinfo" / descriptor.name))
+    lines = (line.partition(":") for line in _lines(Path(process, "fdinfo", descriptor)))
     about = {name: value for name, _, value in lines}
     if int(about.get("flags", "0"), 8) & os.O_ACCMODE == os.O_RDONLY:
         return False
-    if int(about.get("ino", status.st_ino)) != status.st_ino:  # older kernels do not tell
-        return False
-    opened = _stat(descriptor)
+    if int(about.get("ino", status.st_ino)) != status.st_ino and not stat.S_ISBLK(status.st_mode):
+        return False  # older kernels do not tell
+    opened = _stat(entry)
     return opened is not None and _identity(opened) == _identity(status)
 
 
@@ -212,10 +221,35 @@ def _swap(identity: tuple[int, ...]) -> str | None:
 
 def _backs(identity: tuple[int, ...]) -> str | None:
     for mark in sorted((SYS / "block").glob("loop*/loop/backing_file")):
-        for line in _lines(mark):
-            status = _stat(line.removesuffix(_DELETED))
-            if status is not None and _identity(status) == identity:
-                return f"backs /dev/{mark.parent.parent.name}"
+        node = f"/dev/{mark.parent.parent.name}"
+        if _backing(mark, node, of_device=len(identity) == 1) == identity:
+            return f"backs {node}"
+    return None
+
+
+def _backing(mark: Path, node: str, *, of_device: bool) -> tuple[int, ...] | None:
+    """Tell what is behind a loop device, of a file by the kernel: its path may be another's now."""
+    if of_device:
+        status = _stat("".join(_lines(mark)).removesuffix(_DELETED))
+        return _identity(status) if status is not None else None
+    try:
+        descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # it was just detached
+        return None
+    try:
+        return loop_backing(descriptor)[:2]
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _served(number: int) -> str | None:
+    """Say whose disk a device is, by blkback, which opens it without a claim or a process."""
+    wanted = f"{os.major(number):x}:{os.minor(number):x}"
+    for mark in sorted((SYS / "bus/xen-backend/devices").glob("vbd-*/physical_device")):
+        if _lines(mark) == [wanted]:
+            return f"disk of domain {mark.parent.name.split('-')[1]}"
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from storage import usage
 from storage.commands import run
-from storage.contracts import Capacity, Volume, VolumeInfo
+from storage.contracts import Capacity, PoolVolume, VolumeInfo
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -30,6 +30,8 @@ _PATIENCE: Final = 60.0
 _DESTROY_PATIENCE: Final = 5.0
 _DATASET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_][A-Za-z0-9_.:-]*)*")
 _COLUMNS: Final = "name,type,volsize,referenced,guid"
+_SECTOR: Final = 512
+"""Bytes of the logical sectors of every zvol, whatever its blocks are."""
 _ABSENT: Final = "dataset does not exist"
 
 
@@ -108,6 +110,19 @@ class ZfsPool:
         """Path of the volume's device, whether it is there or not."""
         return str(DEVICES / self._dataset(volume))
 
+    def prospect(self, volume: str, size: int) -> VolumeInfo:
+        """Describe a zvol of a whole number of blocks. Raises `InvalidVolumeName`."""
+        return VolumeInfo(
+            pool=self.name,
+            name=volume,
+            path=self.path(volume),
+            size=self._whole(size),
+            allocated=0,
+            in_use=None,
+            sector=_SECTOR,
+            alignment=_SECTOR,
+        )
+
     def create(self, volume: str, size: int) -> VolumeInfo:
         """Make a zvol and wait for its device.
 
@@ -118,9 +133,8 @@ class ZfsPool:
         if size <= 0:
             raise VolumeError(f"volume {self.name}:{volume}: cannot have {size} bytes")
         self._check_space(volume, size)
-        whole = -(-size // options.volblocksize) * options.volblocksize
         sparse = ("-s",) if options.sparse else ()
-        made = ("-o", f"volblocksize={options.volblocksize}", "-V", str(whole), dataset)
+        made = ("-o", f"volblocksize={options.volblocksize}", "-V", str(self._whole(size)), dataset)
         try:
             run(["zfs", "create", *sparse, *made])
         except VolumeError as error:
@@ -182,7 +196,7 @@ class ZfsPool:
         free = max(0, int(available) - self._options.reserve)
         return Capacity(int(used) + int(available), free, self._options.sparse)
 
-    def open(self, volume: str, *, writable: bool) -> Volume:
+    def open(self, volume: str, *, writable: bool) -> PoolVolume:
         """Open the volume's device; see `BlockDevice.open` for writable ones and errors."""
         path = self.path(volume)
         if self.locate(path) != volume and self.find(volume) is None:
@@ -220,7 +234,13 @@ class ZfsPool:
             allocated=int(referenced),
             in_use=usage.in_use(path),
             identity=f"guid {guid}",  # which stays when a stream replaces all of it
+            sector=_SECTOR,
+            alignment=_SECTOR,
         )
+
+    def _whole(self, size: int) -> int:
+        block = self._options.volblocksize
+        return -(-size // block) * block
 
     def _check_space(self, volume: str, size: int) -> None:
         free = self.capacity().free

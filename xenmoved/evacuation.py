@@ -232,14 +232,12 @@ class Evacuations:
             found = await preflight(self._host, guest.name, space.peer, job, options)
             lack = None
             if found.sending is not None and not found.problems:
-                volumes = found.sending.offer.volumes
-                need = Need.of(found.sending.memory, volumes, found.placements)
+                need = Need.of(found.sending.memory, found.placements)
                 if (lack := space.lack(need)) is None:
-                    space.take(need)
+                    space.take(need, guest.name)
                     guest.peer = space.peer
                     return
-            hint = "free something there, name another peer too, or move it later"
-            against += [problem("no-room", lack, hint)] if lack else found.problems
+            against += [lack] if lack is not None else found.problems
         guest.fate, guest.problems = Fate.BLOCKED, tuple(dict.fromkeys(against))
 
 

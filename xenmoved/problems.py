@@ -27,6 +27,7 @@ from storage.errors import (
     VolumeNotFound,
     VolumeReplaced,
     VolumeResized,
+    VolumeWritten,
 )
 from xenmoved.link.errors import (
     LinkError,
@@ -56,6 +57,11 @@ _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     (VolumeReplaced, "disk-replaced", _AS_IT_IS),
     (VolumeResized, "disk-resized", _AS_IT_IS),
     (VolumeInUse, "volume-in-use", "only a volume that nobody uses can be written"),
+    (
+        VolumeWritten,
+        "volume-written",
+        "see which program that was, and keep it off the volume; nothing was lost: try again",
+    ),
     (VolumeNotFound, "volume-missing", "xenmovectl list shows the disks of guests"),
     (VolumeExists, "volume-exists", "rename or remove it there"),
     (InvalidVolumeName, "volume-name", "rename it"),

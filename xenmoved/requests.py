@@ -86,6 +86,7 @@ from xenmoved.migration.estimate import (
     estimate,
     look,
 )
+from xenmoved.migration.geometry import enlargement
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
 from xenmoved.migration.outbound import Preflight, preflight
@@ -460,14 +461,24 @@ def _planned_drives(found: Preflight) -> tuple[PlannedDrive, ...]:
 
 
 def _warnings(job: Job, found: Preflight) -> tuple[Problem, ...]:
-    """Tell what the operator should know, and of each disk whose size the blackout depends on."""
-    if found.sending is None or job.mode is Mode.COLD:
+    """Tell what the operator should know: of disks that become larger, or that are not tracked."""
+    if found.sending is None:
         return ()
-    methods = [(path, tracking_method(path)) for path in found.sending.paths]
-    return found.sending.warnings + tuple(
-        problem("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
-        for path, method in methods
-        if method.kind is TrackingKind.REHASH
+    placed = zip(found.sending.offer.volumes, found.placements, strict=False)
+    larger = [
+        enlargement(offered, place.size, f"{place.pool}:{place.name} on {job.peer}")
+        for offered, place in placed
+    ]
+    paths = found.sending.paths if job.mode is not Mode.COLD else ()
+    methods = [(path, tracking_method(path)) for path in paths]
+    return (
+        *found.sending.warnings,
+        *filter(None, larger),
+        *(
+            problem("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
+            for path, method in methods
+            if method.kind is TrackingKind.REHASH
+        ),
     )
 
 

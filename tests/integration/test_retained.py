@@ -229,17 +229,29 @@ def test_remove_source_leaves_nothing_here(hosts: Hosts, mode: Mode) -> None:
         b.assert_runs(guest.name)
 
 
-def test_what_does_not_verify_is_not_removed(hosts: Hosts) -> None:
+@pytest.mark.root
+def test_what_does_not_verify_is_not_removed(
+    hosts: Hosts, attach: Callable[..., Path], tmp_path: Path
+) -> None:
     a, b = hosts
     guest = quiet_guest(a)
-    job = a.begin(guest.name, hold=True, remove_source=True)
+    beneath = tmp_path / "beneath"
+    beneath.write_bytes(bytes(guest.disks[0].stat().st_size))
+    b.device_link("device-0", attach(beneath))
+    job = a.begin(
+        guest.name,
+        hold=True,
+        remove_source=True,
+        overwrite=True,
+        pool="devices",
+        volumes={guest.disks[0].name: "device-0"},
+    )
     a.until(job.job, lambda report: report.phase is Phase.HOLD)
-    overwrite(b.images / guest.disks[0].name, [3])
+    overwrite(beneath, [3])
     assert isinstance(a.ask(SetJob(job.job, hold=False)), Done)
     the_problem(a.finish(job.job), "verification-failed")
     a.assert_runs(guest.name)
     assert guest.disks[0].exists()
-    assert not (b.images / guest.disks[0].name).exists()
 
 
 def test_remove_source_says_what_it_cannot_remove(hosts: Hosts, tmp_path: Path) -> None:

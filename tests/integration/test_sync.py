@@ -119,13 +119,12 @@ def test_an_explicit_target_and_a_chosen_pool(hosts: Hosts) -> None:
     assert digest(mine) == digest(disk)
 
 
-def test_a_larger_target_is_used_as_far_as_the_source_reaches(hosts: Hosts) -> None:
+def test_what_a_larger_target_held_behind_the_end_of_the_source_is_gone(hosts: Hosts) -> None:
     a, b = hosts
     disk = image(a.images / "short", 4)
     target = image(b.images / "long", 8)
-    tail = target.read_bytes()[4 * MIB :]
     a.sync(disk, target="images:long", verify=True)
-    assert target.read_bytes() == disk.read_bytes() + tail
+    assert target.read_bytes() == disk.read_bytes() + bytes(4 * MIB)
 
 
 def test_a_size_that_is_no_whole_number_of_blocks(hosts: Hosts) -> None:

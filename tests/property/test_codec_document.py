@@ -70,6 +70,10 @@ ROUND = blake3(
     + struct.pack(">BQQ", 4, 131072, 65536)
 ).digest()
 
+WEB = VolumeOffer(
+    "web.img", 1048576, None, "images", None, None, ImageFormat.RAW, 512, None, writable=True
+)
+
 MESSAGES = {
     "Hello": Hello(4, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
     "Ping": Ping(),
@@ -81,11 +85,11 @@ MESSAGES = {
             Mode.SAVE,
             False,
             None,
-            (VolumeOffer("web.img", 1048576, None, "images", None, None, ImageFormat.RAW),),
+            (WEB,),
         ),
         False,
     ),
-    "Accepted": Accepted((Placement("images", "web.img", fresh=True, zeroed=True),)),
+    "Accepted": Accepted((Placement("images", "web.img", fresh=True, zeroed=True, size=1048576),)),
     "Attach": Attach(MIGRATION, 0),
     "BeginRound": BeginRound(1, True),
     "Credit": Credit(128),

@@ -137,6 +137,9 @@ VOLUME = {
     "home": None,
     "wish": None,
     "format": "raw",
+    "sector": 512,
+    "path": None,
+    "writable": True,
 }
 
 

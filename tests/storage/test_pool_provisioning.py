@@ -71,10 +71,15 @@ async def provision(pool: Any, journal_path: Path, sizes: dict[str, int]) -> Non
     try:
         landing = Landing(host, "host-b", MIGRATION)
         offers = [
-            VolumeOffer(name, size, None, None, None, None, ImageFormat.RAW)
+            VolumeOffer(
+                name, size, None, None, None, None, ImageFormat.RAW, 512, None, writable=True
+            )
             for name, size in sizes.items()
         ]
-        places = [Placement("p", name, fresh=True, zeroed=pool.makes_zeros) for name in sizes]
+        places = [
+            Placement("p", name, fresh=True, zeroed=pool.makes_zeros, size=sizes[name])
+            for name in sizes
+        ]
         try:
             await landing.provision(offers, places, "a uuid", "web")
         finally:

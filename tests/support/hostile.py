@@ -178,7 +178,10 @@ def new_migration() -> str:
 
 def volume_offer(name: str, size: int, vdev: str | None = None) -> VolumeOffer:
     """Offer a volume for the pool `images`."""
-    return VolumeOffer(name, size, vdev, "images", None, None, ImageFormat.RAW)
+    path = f"/images/{name}" if vdev is not None else None
+    return VolumeOffer(
+        name, size, vdev, "images", None, None, ImageFormat.RAW, 512, path, writable=True
+    )
 
 
 def sync_offer(*volumes: VolumeOffer) -> Offer:

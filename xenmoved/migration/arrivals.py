@@ -130,7 +130,9 @@ class Arrivals:
         self._tasks.create_task(self._keep(migration))
         try:
             owner = owner_of(visitor.peer, offer)
-            await migration.landing.provision(offer.volumes, placements, owner, guest.name)
+            placements = await migration.landing.provision(
+                offer.volumes, placements, owner, guest.name
+            )
         except Exception as error:
             await self.failed(migration, problems_of(error)[0].text)
             raise
@@ -147,7 +149,7 @@ class Arrivals:
             self._landings[begin.migration] = _Site(visitor, landing, on_failure)
         try:
             owner = owner_of(visitor.peer, begin.offer)
-            await landing.provision(begin.offer.volumes, placements, owner, "")
+            placements = await landing.provision(begin.offer.volumes, placements, owner, "")
         except Exception:
             await self.end_sync(begin.migration)
             raise

@@ -26,6 +26,7 @@ from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
 from xenmoved.journal import Holding
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
+from xenmoved.migration.geometry import misfits
 from xenmoved.migration.holdings import is_held, is_made
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import Imagery, imagery
@@ -254,32 +255,33 @@ class _VolumeChecks:
         self._check_format(volume, pool)
         try:
             info = await asyncio.to_thread(pool.find, name)
-            listed_only = info is None and await asyncio.to_thread(pool.capacity) is None
+            prospect = await asyncio.to_thread(pool.prospect, name, volume.size)
         except StorageError as error:
             self.problems += problems_of(error)
             return None
+        if (there := info or prospect) is None:
+            text = f"{self._node} has no volume {shown}, and cannot make one in that pool"
+            hint = f"make one of {volume.size} bytes there and list it in the configuration"
+            self._note("volume-missing", text, hint)
+            return None
+        await self._check_images(volume, shown, there.path)
+        self.problems += misfits(
+            volume,
+            f"{shown} on {self._node}",
+            there.size,
+            there.sector,
+            there.alignment,
+            guest=self._offer.guest is not None,
+        )
         if info is None:
-            if listed_only:
-                text = f"{self._node} has no volume {shown}, and cannot make one in that pool"
-                hint = f"make one of {volume.size} bytes there and list it in the configuration"
-                self._note("volume-missing", text, hint)
-            else:
-                await self._check_images(volume, shown, pool.path(name))
-            self._new_bytes[pool.name] += volume.size
-            return Placement(pool.name, name, fresh=True, zeroed=pool.makes_zeros)
-        await self._check_images(volume, shown, info.path)
+            self._new_bytes[pool.name] += there.size
+            return Placement(pool.name, name, True, pool.makes_zeros, there.size)
         if pool.name in self._peer.shared or self._peer.shares_path(info.path):
             text = (
                 f"{shown} on {self._node} is shared with {self._peer.name}: it may be the very one"
             )
             hint = f"on {self._peer.name}, see `shared` of peer {self._node}; or call it otherwise"
             self._note("volume-shared", text, hint)
-        if info.size < volume.size:
-            text = (
-                f"{shown} on {self._node} is too small: {info.size} bytes, the source has "
-                f"{volume.size}"
-            )
-            self._note("volume-too-small", text, "enlarge it there, or remove it")
         if volume.format is not ImageFormat.RAW:
             text = f"{shown} on {self._node} exists, and a {volume.format} image goes to a new file"
             self._note("volume-exists", text, _DROP)
@@ -291,7 +293,7 @@ class _VolumeChecks:
             self._note("volume-in-use", text, "only a volume that nobody uses can be written")
         if not self._offer.overwrite:
             self._check_owner(await self._host.journal.holding(pool.name, name), info)
-        return Placement(pool.name, name, fresh=False, zeroed=False)
+        return Placement(pool.name, name, fresh=False, zeroed=False, size=info.size)
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
         """Note it when a volume that is an image would be none here, or is in use at the source."""

@@ -27,6 +27,7 @@ from xenmoved.migration.rounds import Outlook, outlook, send_rate
 from xenmoved.migration.stalls import Stalls
 from xenmoved.sync.compression import Compression, Compressor
 from xenmoved.sync.devices import DeviceThreads
+from xenmoved.sync.extended import extended
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.source import SyncTools, VolumeSource
@@ -257,6 +258,19 @@ async def attached_disks(
                 fresh=placement.fresh,
             )
             progress.append(shown)
+            tracker = choose_tracker(path)
+            stack.push_async_callback(threads.run, tracker.stop)
+            parts = (channel, threads, tools.limiter, shown)
+            streams = await _agreed(
+                StreamSource(history, *parts, peer=link.peer, migration=migration)
+                if (history := histories[number]) is not None
+                else None
+            )
+            if streams is not None:
+                stack.push_async_exit(_settling(streams, placement.fresh and not keep_made))
+            else:  # a stream gives the volume there the size that it has here
+                volume = extended(volume, placement.size)
+                shown.size = volume.size
             source = VolumeSource(
                 volume,
                 channel,
@@ -266,26 +280,14 @@ async def attached_disks(
                 progress=shown,
             )
             stack.callback(source.close)
-            tracker = choose_tracker(path)
-            stack.push_async_callback(threads.run, tracker.stop)
-            parts = (path, opened, source, tracker, threads, channel, placement.zeroed)
-            disk = _Disk(*parts)
-            if (history := histories[number]) is not None:
-                streams = StreamSource(
-                    history,
-                    channel,
-                    threads,
-                    tools.limiter,
-                    shown,
-                    peer=link.peer,
-                    migration=migration,
-                )
-                if await streams.agree():
-                    passing = placement.fresh and not keep_made
-                    stack.push_async_exit(_settling(streams, passing))
-                    disk = _StreamedDisk(*parts, streams=streams)
-            disks.append(disk)
+            disk = (path, opened, source, tracker, threads, channel, placement.zeroed)
+            disks.append(_StreamedDisk(*disk, streams=streams) if streams else _Disk(*disk))
         yield Disks(disks, tools.limiter, stalls)
+
+
+async def _agreed(streams: StreamSource | None) -> StreamSource | None:
+    """Return what sends a volume as streams, None where it has to go by blocks."""
+    return streams if streams is not None and await streams.agree() else None
 
 
 def _settling(streams: StreamSource, passing: bool) -> Callable[..., Awaitable[None]]:

@@ -103,7 +103,7 @@ def _describe(
 def measure(
     path: str, *, exclusive: bool = False, image_format: ImageFormat = ImageFormat.RAW
 ) -> Backing:
-    """Return what a file or device is, with its size.
+    """Return the size and sectors of a file or device.
 
     Raises StorageError, also when it is not of that format, or needs other files.
     """

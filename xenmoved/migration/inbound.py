@@ -148,6 +148,8 @@ class InboundMigration:
         if expected.formats and expected.config is not None:
             # A human who has to mend it later does not know what the peer wrote to the image since.
             await self._host.toolstack.check_config(expected.config, expected.arrival)
+        # The guest still runs: now it costs nothing to look.
+        await self.landing.require_untouched()
         await self._image.start()
         self._receiving = True
         if self._expected.cold:
@@ -194,7 +196,12 @@ class InboundMigration:
             )
         self._job.enter(Phase.READY)
         self.landing.step(f"building the domain {self.guest}")
+        # From here to the backends' opening there is no more time than it takes; the volumes stay
+        # open meanwhile, so that a name that is changed then is seen, too.
+        await self.landing.require_untouched()
+        await self.landing.unlock()
         await self._image.build()
+        await self.landing.release()
         await self.happen(TargetEvent.BUILT, only_in=(TargetState.RECEIVING,))
         if self.state is TargetState.ABORTED:
             raise JobError([problem("aborted", self.reason or "aborted by the source")])
@@ -295,7 +302,7 @@ class InboundMigration:
                 await self.landing.remove_made()
         except (ToolstackError, StorageError, OSError) as error:
             text = f"what arrived of {self.guest} is still on this host"
-            log.exception("%s", text)
+            log.error("%s: %s", text, error)
             hint = "xenmoved tries again when it is restarted"
             self._unfinished = problem("unfinished", f"{text}: {error}", hint)
         return None

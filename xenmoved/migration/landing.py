@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import ImageFormat, Placement, VolumeOffer, Working
+from protocol.messages import Placement, VolumeOffer, Working
 from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists
-from storage.images import require_standalone
 from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
+from xenmoved.migration.filling import FilledVolume
 from xenmoved.migration.holdings import is_made, note, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
@@ -38,8 +37,7 @@ class Landing:
         self._host = host
         self._peer = peer
         self._migration = migration
-        self._volumes: list[Volume] = []
-        self._images: list[tuple[Volume, ImageFormat]] = []
+        self._volumes: list[FilledVolume] = []
         self._histories: list[History | None] = []
         self._streams: dict[int, StreamTarget] = {}
         self._targets: dict[int, VolumeTarget] = {}
@@ -55,23 +53,28 @@ class Landing:
 
     async def provision(
         self, offers: Sequence[VolumeOffer], placements: Sequence[Placement], owner: str, guest: str
-    ) -> None:
-        """Make what is missing and open every volume for writing. Raises StorageError.
+    ) -> tuple[Placement, ...]:
+        """Make what is missing and open every volume for writing; return the places, as they are.
 
         `owner` and `guest` (a name, empty without one) say whose data the volumes are to hold.
 
         What is made is in the journal before it is there, so that it can be removed after a crash.
-        Raises ProtocolError when the source gives up meanwhile, as `stop` waits for the end of it.
+        Raises StorageError, Refused, or ProtocolError when the source gives up meanwhile, as `stop`
+        waits for the end of it.
         """
+        found = []
         async with self._provisioning:
             for offer, placement in zip(offers, placements, strict=True):
                 if self._sealed:
                     raise ProtocolError(Code.UNEXPECTED, "given up while its volumes were made")
-                await self._provide(offer, placement, owner, guest)
+                size = await self._provide(offer, placement, owner, guest)
+                found.append(replace(placement, size=size))
+        return tuple(found)
 
     async def _provide(
         self, offer: VolumeOffer, placement: Placement, owner: str, guest: str
-    ) -> None:
+    ) -> int:
+        """Make a volume if it is missing, and open it; return its size."""
         pool = self._host.pools[placement.pool]
         shown = f"{placement.pool}:{placement.name}"
         self.step(f"{'making' if placement.fresh else 'opening'} {shown}")
@@ -80,15 +83,15 @@ class Landing:
                 self._migration, placement.pool, placement.name, offer.size, self._peer
             )
             await self._make(made)
-        volume = await asyncio.to_thread(pool.open, placement.name, writable=True)
+        opening = partial(FilledVolume.open, pool, placement, offer, guest=guest != "")
+        volume = await asyncio.to_thread(opening)
         self._volumes.append(volume)
-        if offer.format is not ImageFormat.RAW:
-            self._images.append((volume, offer.format))
         self._histories.append(pool.history(placement.name))
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
         # A copy that is retained is so until it is in use.
         await note(self._host, copy, stays_retained=not placement.fresh)
         self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
+        return volume.size
 
     async def serve(self, index: int, channel: Channel) -> None:
         """Write what comes on a volume channel until the source ends it: streams, then blocks."""
@@ -100,19 +103,23 @@ class Landing:
         try:
             readers = self._host.config.transfer.readers
             async with DeviceThreads(f"in{index}", readers) as threads:
-                progress = self.progress[index]
+                progress, filled = self.progress[index], self._volumes[index]
                 streams = self._streams[index] = StreamTarget(
                     self._histories[index],
-                    self._volumes[index],
+                    filled.volume,
                     channel,
                     threads,
                     progress,
                     peer=self._peer,
                     migration=self._migration,
                 )
-                if not await streams.serve():
+                blocks_follow = await streams.serve()
+                if streams.rounds:
+                    filled.size = progress.size
+                if not blocks_follow:
                     return
-                volume = _Sized(self._volumes[index], progress.size)
+                progress.size = filled.size
+                volume = _Sized(filled.volume, filled.size)
                 target = VolumeTarget(
                     volume, channel, threads, self._host.incoming_buffers, progress
                 )
@@ -122,7 +129,7 @@ class Landing:
             self._tasks.discard(task)
 
     async def seal(self) -> None:
-        """Wait for the end of every channel, check that all is durable, and close the volumes.
+        """Wait for the end of every channel, and check that all is durable.
 
         Raises ProtocolError when the source says that all was sent, and it was not, StorageError
         when an image that came needs other files, which the guest could thus get hold of.
@@ -135,9 +142,23 @@ class Landing:
         for index in range(len(self._volumes)):
             if not self._is_complete(index):
                 raise ProtocolError(Code.UNEXPECTED, f"volume {index} is not complete")
+        await self._each(FilledVolume.require_whole)
+
+    async def require_untouched(self) -> None:
+        """See that all volumes are what was opened, and that nobody else has or had them.
+
+        Raises StorageError.
+        """
+        await self._each(FilledVolume.require_untouched)
+
+    async def unlock(self) -> None:
+        """Let a toolstack have the volumes, which stay open here. Raises StorageError."""
+        await self._each(FilledVolume.unlock)
+
+    async def release(self) -> None:
+        """Close the volumes, when they are found under their names still. Raises StorageError."""
         self.step("closing the volumes")
-        for image, image_format in self._images:
-            await asyncio.to_thread(require_standalone, image, image_format)
+        await self._each(FilledVolume.require_there)
         await self._close_volumes()
         for streams in self._streams.values():
             await asyncio.to_thread(streams.settle)
@@ -175,20 +196,28 @@ class Landing:
         ends = [ends[index] for ends in (self._streams, self._targets) if index in ends]
         return all(end.idle for end in ends) and any(end.rounds for end in ends)
 
+    async def _each(self, work: Callable[[FilledVolume], None]) -> None:
+        volumes = list(self._volumes)
+
+        def work_on_all() -> None:
+            for volume in volumes:
+                work(volume)
+
+        await asyncio.to_thread(work_on_all)
+
     async def _close_volumes(self) -> None:
         """Close them all, even if this is cancelled: one that stays open stays locked."""
         volumes, self._volumes = self._volumes, []
         await wait_through(_close(volumes))
 
 
-async def _close(volumes: Sequence[Volume]) -> None:
+async def _close(volumes: Sequence[FilledVolume]) -> None:
     for volume in volumes:
-        with suppress(StorageError):
-            await asyncio.to_thread(volume.close)
+        await asyncio.to_thread(volume.close)
 
 
 class _Sized:
-    """A volume that is used only as far as the source's reaches."""
+    """A volume that is used only as far as it is to be filled."""
 
     def __init__(self, volume: Volume, size: int) -> None:
         self._volume = volume

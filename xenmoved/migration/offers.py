@@ -180,7 +180,7 @@ async def make_offer(
             cold = mode is Mode.COLD
             kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
             there = await asyncio.to_thread(measure, disk.path, exclusive=cold, image_format=kind)
-            offered = volume_offer(host, disk.path, there.size, disk.vdev, options)
+            offered = volume_offer(host, disk.path, there, disk, options)
             volumes.append(replace(offered, format=kind))
             paths.append(disk.path)
             backings.append(there)
@@ -297,7 +297,7 @@ async def make_sync_offer(
     """Return the offer for a volume without a guest. Raises Refused or StorageError."""
     path = await asyncio.to_thread(resolve_source, host, volume)
     there = await asyncio.to_thread(measure, path)
-    offered = volume_offer(host, path, there.size, None, options)
+    offered = volume_offer(host, path, there, None, options)
     if target is not None:
         pool, _, name = target.partition(":")
         if not (pool and name):
@@ -338,7 +338,7 @@ def resolve_source(host: Host, volume: str) -> str:
 
 
 def volume_offer(
-    host: Host, path: str, size: int, vdev: str | None, options: TransferOptions
+    host: Host, path: str, found: Backing, disk: Disk | None, options: TransferOptions
 ) -> VolumeOffer:
     """Name a volume for the target: as its pool here has it, or after its file. Raises Refused."""
     located = host.pool_of(path)
@@ -350,7 +350,18 @@ def volume_offer(
         raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
     home = located[0].name if located is not None else None
     pool, wish = wanted_pool(options, home), wanted_name(options, name)
-    return VolumeOffer(name, size, vdev, pool, home, wish, ImageFormat.RAW)
+    return VolumeOffer(
+        name=name,
+        size=found.size,
+        vdev=disk.vdev if disk is not None else None,
+        pool=pool,
+        home=home,
+        wish=wish,
+        format=ImageFormat.RAW,
+        sector=found.sector,
+        path=disk.path if disk is not None else None,
+        writable=disk.writable if disk is not None else True,
+    )
 
 
 async def _config_of(

@@ -177,9 +177,15 @@ class ControlSession:
             case HandOver() | Seal():
                 return await self._receive_memory(message)
             case Finish() if self._sync is not None:
-                await self._arrivals.landing(self._visitor, self._sync).seal()
+                await self._finish_sync(self._sync)
                 return Finished()
         raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
+
+    async def _finish_sync(self, migration: str) -> None:
+        landing = self._arrivals.landing(self._visitor, migration)
+        await landing.seal()
+        await landing.require_untouched()
+        await landing.release()
 
     async def _begin(self, begin: Begin) -> object:
         self._migration = begin.migration

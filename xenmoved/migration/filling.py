@@ -1,0 +1,82 @@
+"""A volume of this host while a peer fills it: open, and nobody else's until it is closed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from protocol.messages import ImageFormat, Placement, VolumeOffer
+from storage.backing import Backing, check_backing
+from storage.contracts import Pool, PoolVolume
+from storage.errors import StorageError
+from storage.images import require_standalone
+from storage.watching import Watch
+from xenmoved.migration.geometry import misfits
+from xenmoved.problems import Refused
+
+
+@dataclass(slots=True)
+class FilledVolume:
+    """An open volume. All calls block.
+
+    `size` is how much of it is filled. A stream of ZFS gives the volume the size of the source's.
+    """
+
+    volume: PoolVolume
+    offer: VolumeOffer
+    pool: Pool
+    name: str
+    size: int
+    _opened: Backing
+    _watch: Watch
+
+    @classmethod
+    def open(
+        cls, pool: Pool, placement: Placement, offer: VolumeOffer, *, guest: bool
+    ) -> FilledVolume:
+        """Open a volume for writing, which nobody else has open.
+
+        Raises StorageError, and Refused when it is not such as was looked at beforehand.
+        """
+        volume = pool.open(placement.name, writable=True)
+        try:
+            watch = volume.watch()
+        except BaseException:
+            volume.close()
+            raise
+        try:
+            watch.require_alone()
+            opened = volume.backing()
+            shown = f"{pool.name}:{placement.name}"
+            geometry = (volume.size, opened.sector, volume.alignment)
+            if found := tuple(misfits(offer, shown, *geometry, guest=guest)):
+                raise Refused(found)
+        except BaseException:
+            watch.close()
+            volume.close()
+            raise
+        return cls(volume, offer, pool, placement.name, volume.size, opened, watch)
+
+    def require_whole(self) -> None:
+        """See that an image that came needs no other files. Raises StorageError."""
+        if self.offer.format is not ImageFormat.RAW:
+            require_standalone(self.volume, self.offer.format)
+
+    def require_untouched(self) -> None:
+        """See that nobody else has it or may have written to it, and what `require_there` does."""
+        self._watch.require_alone()
+        self.require_there()
+
+    def require_there(self) -> None:
+        """See that it is what is found under its name, at its size. Raises StorageError."""
+        check_backing(self.pool.path(self.name), replace(self._opened, size=self.size))
+
+    def unlock(self) -> None:
+        """Let a toolstack open it, and its backends lock it, where they lock what they open."""
+        self.volume.unlock()
+
+    def close(self) -> None:
+        """Close it. Idempotent; raises nothing."""
+        self._watch.close()
+        with suppress(StorageError):
+            self.volume.close()
