@@ -171,8 +171,19 @@ class TestSpace:
         guest = start(a, mebibytes=1, memory=16)
         (b.xen.root / "host.json").write_text(json.dumps({"total_memory": 1024 + 9}))
         found = refused(a, b, "memory", guest.name)
-        assert f"{guest.name} needs 16MiB of memory, host-b has 9MiB free" in found.text
+        assert f"{guest.name} has 16MiB of memory now, host-b has 9MiB free" in found.text
         assert "free memory on host-b" in found.hint
+        assert f"on host-a, have the guest give some back: xl mem-set {guest.name} 8" in found.hint
+
+    def test_what_a_guest_may_grow_to_is_not_what_it_has(self, hosts: Hosts) -> None:
+        a, b = hosts
+        name = unique("ballooned")
+        (b.xen.root / "host.json").write_text(json.dumps({"total_memory": 1024 + 9}))
+        disk = image(a.images / f"{name}-root", 1)
+        a.boot(name, [disk], extra=QUIET, memory=2, lines="maxmem = 65536\n")
+        assert a.plan(name).memory == 2 * MIB
+        a.migrate(name)
+        b.assert_runs(name)
 
 
 class TestGuest:

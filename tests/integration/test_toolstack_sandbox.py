@@ -526,6 +526,8 @@ async def test_a_save_that_hangs_is_reported(xl, monkeypatch):
     source = xl.outgoing()
     xl.here.emulated.faults(save={"delay_per_mib": 1.0})
     await source.start()
+    async for _ in source.stream():  # so it is executed by now
+        break
     (save,) = running_command(await find_tagged_processes(xl.migration), "save")
     os.kill(save.pid, signal.SIGSTOP)
     with pytest.raises(ToolstackError, match=f"process {save.pid}"):

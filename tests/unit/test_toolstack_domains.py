@@ -19,6 +19,7 @@ from toolstack_samples import (
 from xenmoved.toolstack.domains import (
     check_name,
     load_list,
+    overhead_of,
     parse_domain,
     parse_info,
     parse_state,
@@ -43,7 +44,7 @@ def test_pv():
 def test_pvh_with_most_things_left_at_their_defaults():
     domain = parse_domain(PVH)
     assert (domain.name, domain.uuid, domain.kind) == ("b 2 (old)", UUID, "pvh")
-    assert domain.memory == 1 << 30  # what it may grow to counts
+    assert domain.memory == 256 << 20  # what it may grow to does not count
     assert domain.disks == (
         Disk("xvda1", "/dev/zvol/tank/b2", "unknown", "raw", False, False, None, 0),
     )
@@ -101,7 +102,7 @@ def test_scripts_and_driver_domains():
         (lambda s: s["config"]["disks"][0].pop("vdev"), "vdev"),
         (lambda s: s["config"]["disks"][0].update(pdev_path=3), "pdev_path"),
         (lambda s: s["config"]["disks"].append("hda"), "disks"),
-        (lambda s: s["config"]["b_info"].update(max_memkb="lots"), "max_memkb"),
+        (lambda s: s["config"]["b_info"].update(target_memkb="lots"), "target_memkb"),
     ],
 )
 def test_wrong_shapes_are_named(change, expected):
@@ -192,3 +193,10 @@ def test_names_that_mean_something_else_to_a_command_or_a_folder(name):
 )
 def test_under(path, expected):
     assert under(path, ("/boot", "/usr/lib/xen*")) is expected
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("pv", 0), ("pvh", 8 << 20), ("hvm", 8 << 20)])
+def test_what_xen_needs_beside_a_domain_counts_where_it_is_told(kind, expected):
+    sample = {"config": {"b_info": {"shadow_memkb": 8192}}}
+    assert overhead_of(kind, sample) == expected
+    assert overhead_of(kind, {"config": {"b_info": {}}}) == 0

@@ -39,7 +39,7 @@ def devices(domain, *kinds):
 def test_describe():
     domain = parse_xm_domain(web())
     assert (domain.name, domain.uuid, domain.domid, domain.kind) == ("web", UUID, 15, "pv")
-    assert domain.memory == 512 << 20
+    assert domain.memory == 256 << 20
     assert domain.disks == (
         Disk("xvda", "/dev/vg/root", "phy", "raw", True, False, None, 0),
         Disk("xvdb", "/dev/vg/swap", "phy", "raw", True, False, None, 0),

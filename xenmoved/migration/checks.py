@@ -91,7 +91,7 @@ async def assess(
         if offer.mode is Mode.COLD:
             problems += await _config_problems(host, guest)
         else:
-            problems += _memory_problems(host, info, guest)
+            problems += _memory_problems(host, peer, info, guest)
     checker = _VolumeChecks(host, peer, offer, in_use)
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
@@ -200,15 +200,18 @@ async def _bridge_problems(host: Host, peer: Peer, bridges: Mapping[str, str]) -
     return [problem("bridge", f"{node} has no bridge {bridge}", hint) for bridge in missing]
 
 
-def _memory_problems(host: Host, info: HostInfo, guest: GuestOffer) -> list[Problem]:
+def _memory_problems(host: Host, peer: Peer, info: HostInfo, guest: GuestOffer) -> list[Problem]:
     node, free = host.config.node, info.free_memory
     if guest.memory <= free:
         return []
     text = (
-        f"{guest.name} needs {format_size(guest.memory)} of memory, {node} has "
+        f"{guest.name} has {format_size(guest.memory)} of memory now, {node} has "
         f"{format_size(free)} free"
     )
-    return [problem("memory", text, f"free memory on {node}, or make the guest smaller")]
+    fits = free * 9 // 10 >> 20
+    smaller = f"{guest.toolstack} mem-set {guest.name} {fits}"
+    hint = f"free memory on {node}; or, on {peer.name}, have the guest give some back: {smaller}"
+    return [problem("memory", text, hint)]
 
 
 async def _config_problems(host: Host, guest: GuestOffer) -> list[Problem]:

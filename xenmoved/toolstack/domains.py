@@ -233,8 +233,21 @@ def _passthrough(config: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def memory_of(build: Mapping[str, object]) -> int:
-    """Bytes of memory that a domain may use, from its build information (KiB)."""
-    return max(integer(build, "target_memkb"), integer(build, "max_memkb")) * 1024
+    """Bytes of memory that a domain is to have, from its build information (KiB).
+
+    What it may grow to does not count: that takes no memory before it does.
+    """
+    return (integer(build, "target_memkb") or integer(build, "max_memkb")) * 1024
+
+
+def overhead_of(kind: str, entry: Mapping[str, object]) -> int:
+    """Bytes that Xen takes for a domain beside its memory, as far as `xl list -l` tells.
+
+    Those of its page tables, which a `pv` domain has in its own memory. That of its video card is
+    in what the list of domains says.
+    """
+    build = _section(_section(entry, "config"), "b_info")
+    return 0 if kind == "pv" else integer(build, "shadow_memkb") * 1024
 
 
 def parse_domain(entry: Mapping[str, object]) -> Domain:

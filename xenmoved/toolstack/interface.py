@@ -97,7 +97,10 @@ class Nic:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain's description. Memory in bytes. `kind` is pv, pvh or hvm.
+    """A domain's description. `kind` is pv, pvh or hvm.
+
+    `memory` is the bytes that it takes of a host now: what it has, not what it may grow to, and
+    what Xen needs for it beside as far as that is known.
 
     `passthrough` names host devices given to the guest, which can never move. `obstacles` says all
     that a receiver of the same toolstack would refuse in its configuration, whatever the target.

@@ -18,6 +18,7 @@ from xenmoved.toolstack.domains import (
     PASSTHROUGH,
     check_name,
     load_list,
+    overhead_of,
     parse_domain,
     parse_info,
 )
@@ -99,7 +100,8 @@ class XlToolstack:
 
     async def describe(self, domain: DomainStatus) -> Domain:
         """Describe a domain of this host. Raises DomainNotFound when it has gone away."""
-        return self._described(check_name(domain.name), await self._entry(domain))
+        check_name(domain.name)
+        return self._described(domain, await self._entry(domain))
 
     async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         """Every domain but dom0 with its description, or with why it cannot be described."""
@@ -113,12 +115,14 @@ class XlToolstack:
 
         def known(status: DomainStatus) -> Domain | None:
             entry = entries.get(status.domid)
-            return self._described(status.name, entry) if entry is not None else None
+            return self._described(status, entry) if entry is not None else None
 
         return known
 
-    def _described(self, name: str, entry: Mapping[str, object]) -> Domain:
-        domain = dataclasses.replace(parse_domain(entry), name=name)
+    def _described(self, status: DomainStatus, entry: Mapping[str, object]) -> Domain:
+        domain = parse_domain(entry)
+        memory = status.memory + overhead_of(domain.kind, entry)
+        domain = dataclasses.replace(domain, name=status.name, memory=memory)
         return dataclasses.replace(domain, obstacles=self._obstacles(domain, entry))
 
     async def _entry(self, domain: DomainStatus) -> Mapping[str, object]:

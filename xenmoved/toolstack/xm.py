@@ -99,7 +99,9 @@ class XmToolstack:
         return known
 
     def _described(self, status: DomainStatus, expression: Sexpr) -> Domain:
-        domain = dataclasses.replace(parse_xm_domain(expression), domid=status.domid)
+        domain = dataclasses.replace(
+            parse_xm_domain(expression), domid=status.domid, memory=status.memory
+        )
         return dataclasses.replace(domain, obstacles=self._obstacles(domain, expression))
 
     def _obstacles(self, domain: Domain, expression: Sexpr) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
     bodies = _devices(domain)
     images = [part for image in children(domain, "image") for part in image[1:]]
     hvm = any(name_of(image) == "hvm" for image in images)
-    memory = max(_number(domain, "memory", 0), _number(domain, "maxmem", 0)) * _MIB
+    memory = (_number(domain, "memory", 0) or _number(domain, "maxmem", 0)) * _MIB
     return Domain(
         name=name,
         uuid=uuid,
