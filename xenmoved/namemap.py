@@ -8,6 +8,7 @@ one of the pattern stood for, and so on; the last ones may be missing.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,15 +16,19 @@ STARS: Final = 3
 """Most stars in a pattern: each one more makes it slower to match what a peer names."""
 
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.+*-]{1,200}")
+_FOUND: Final = re.compile(r"[^\x00-\x1f\x7f/]{1,200}")
+"""What a name may be that is there already, if it is called otherwise from here on."""
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9_.+-]+")
 
 
 def check_rule(old: str, new: str) -> None:
     """Raise ValueError, with what is wrong, unless names like `old` can become names like `new`."""
-    for pattern in (old, new):
-        if not _PATTERN.fullmatch(pattern) or "**" in pattern:
-            raise ValueError(
-                f"{pattern!r} is no pattern of volume names: letters, digits, _ . + - and single *"
-            )
+    if not _FOUND.fullmatch(old) or "**" in old:
+        raise ValueError(f"{old!r} is no pattern of volume names: no slash, and single *")
+    if not _PATTERN.fullmatch(new) or "**" in new:
+        raise ValueError(
+            f"{new!r} is no pattern of volume names: letters, digits, _ . + - and single *"
+        )
     if old.count("*") > STARS:
         raise ValueError(f"{old!r} has more than {STARS} *")
     if new.count("*") > old.count("*"):
@@ -42,6 +47,12 @@ def new_name(name: str, rules: Mapping[str, str]) -> str | None:
 def matches(name: str, old: str) -> bool:
     """Whether a name is like the pattern."""
     return _regex(old).fullmatch(name) is not None
+
+
+def proposed_name(name: str) -> str:
+    """Return a name that every host can take, much like one that some cannot."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return _UNFIT.sub("-", plain).strip("-+.")[:120] or "disk"
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

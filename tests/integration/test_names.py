@@ -262,8 +262,9 @@ class TestVolumes:
             assert words in refused(a, 3, "plan", RESIDENT, "host-b", "--volume", rule)
         for rule, words in (
             ("*=*-*", "'*-*' has more * than '*' gives it something to put there"),
-            ("a/b=c", "is not OLD=NEW"),
-            ("a=", "is not OLD=NEW"),
+            ("a/b=c", "'a/b' is no pattern of volume names: no slash"),
+            ("a=", "'' is no pattern of volume names"),
+            ("a", "is not OLD=NEW"),
             ("**=a", "'**' is no pattern of volume names"),
         ):
             assert words in refused(a, 2, "plan", RESIDENT, "host-b", "--volume", rule)
@@ -302,3 +303,27 @@ class TestBridges:
         assert "host-b has no bridge br-wan" in said
         assert "bridges of host-b: br-lan, xenbr0" in said
         assert "is not OLD=NEW" in refused(a, 2, "plan", RESIDENT, "host-b", "--bridge", "xenbr0")
+
+
+ODD_NAMES = {
+    "Windows Server 2012.img": "Windows-Server-2012.img",
+    "K\u00fcche": "Kuche",
+    "ip-192.0.2.1:3260-iscsi-lun-1": "ip-192.0.2.1-3260-iscsi-lun-1",
+    "\u65e5\u672c": "disk",
+}
+
+
+@pytest.mark.parametrize(("odd", "proposed"), ODD_NAMES.items())
+def test_a_disk_of_a_name_that_others_cannot_take_moves_under_another(
+    hosts: Hosts, odd: str, proposed: str
+) -> None:
+    a, b = hosts
+    name = unique("odd")
+    a.boot(name, [image(a.images / odd, 1)], extra=QUIET)
+    (problem,) = a.plan(name).problems
+    assert problem.code == "volume-name"
+    assert f"{odd}={proposed}" in problem.hint
+    assert a.ctl("plan", name, "host-b", "--volume", f"{odd}={proposed}").returncode == 0
+    a.migrate(name, volumes={odd: f"{name}-disk"})
+    b.assert_runs(name)
+    assert (b.images / f"{name}-disk").exists()

@@ -81,15 +81,17 @@ def bridge(written: str) -> Wish:
 
 
 def volume_rule(written: str) -> Wish:
-    """Parse ``OLD=NEW``, two patterns."""
+    """Parse ``OLD=NEW``, two patterns; there may be blanks and such in the old names."""
     from xenmoved.namemap import check_rule
 
-    wish = _wish(written)
+    old, equals, new = written.rpartition("=")
+    if not equals:
+        raise ArgumentTypeError(f"{written!r} is not OLD=NEW: the name here, then the one there")
     try:
-        check_rule(*wish)
+        check_rule(old, new)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
-    return wish
+    return Wish(old, new)
 
 
 def guest_name(written: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -29,6 +30,7 @@ from xenmoved.migration.holdings import known_holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import GuestFacts, take
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
+from xenmoved.namemap import proposed_name
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import (
     Disk,
@@ -190,7 +192,7 @@ async def make_offer(
         problems += idle_wishes(
             options,
             pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
-            volumes=[volume.name for volume in volumes],
+            volumes=[_name_here(host, disk.path) for disk in disks.copied],
             bridges=[nic.bridge for nic in domain.nics if nic.bridge is not None],
         )
     if options.remove_source:
@@ -340,16 +342,22 @@ def resolve_source(host: Host, volume: str) -> str:
 def volume_offer(
     host: Host, path: str, found: Backing, disk: Disk | None, options: TransferOptions
 ) -> VolumeOffer:
-    """Name a volume for the target: as its pool here has it, or after its file. Raises Refused."""
+    """Name a volume for the target: as its pool here has it, or after its file.
+
+    One whose name no other host can take goes under the name that was asked for. Raises Refused.
+    """
     located = host.pool_of(path)
-    name = located[1] if located is not None else PurePath(path).name
+    name = _name_here(host, path)
+    home = located[0].name if located is not None else None
+    pool, wish = wanted_pool(options, home), wanted_name(options, name)
     try:
         build(VolumeName, name)
     except SchemaError as error:
-        hint = "rename it here: such a name cannot be told to another host"
-        raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
-    home = located[0].name if located is not None else None
-    pool, wish = wanted_pool(options, home), wanted_name(options, name)
+        if wish is None:
+            rule = shlex.quote(f"{name}={proposed_name(name)}")
+            hint = f"give it another name there: --volume {rule}"
+            raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
+        name = wish
     return VolumeOffer(
         name=name,
         size=found.size,
@@ -362,6 +370,12 @@ def volume_offer(
         path=disk.path if disk is not None else None,
         writable=disk.writable if disk is not None else True,
     )
+
+
+def _name_here(host: Host, path: str) -> str:
+    """Return what a volume is called here: by its pool, or after its file."""
+    located = host.pool_of(path)
+    return located[1] if located is not None else PurePath(path).name
 
 
 async def _config_of(
