@@ -18,6 +18,7 @@ from integration_support import (
 )
 
 from protocol.messages import Mode, Problem
+from xenmoved.control.evacuation_api import Fate, PlanEvacuation
 from xenmoved.control.reports import JobReport, Phase
 
 Hosts = tuple[Dom0, Dom0]
@@ -261,3 +262,47 @@ def test_who_only_reads_a_volume_is_in_nobodys_way(hosts: Hosts, attach: Attach)
         a.ctl("cutover", guest)
         assert a.finish(job.job).problem is None
     b.assert_runs(guest)
+
+
+def test_a_volume_that_is_filled_for_another_guest_is_seen(hosts: Hosts):
+    a, _ = hosts
+    other = a.folder / "elsewhere"
+    other.mkdir(exist_ok=True)
+    name = unique("root")
+    image(a.images / name, 2)
+    first = a.boot(unique("web"), [a.images / name], extra=QUIET)
+    second = a.boot(unique("db"), [image(other / name, 2)], extra=QUIET)
+    job = a.begin(first.name, hold=True)
+    a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    assert "volume-in-use" in {one.code for one in a.plan(second.name).problems}
+    a.ctl("abort", first.name)
+    a.finish(job.job)
+    assert not a.plan(second.name).problems
+
+
+@pytest.mark.root
+def test_two_names_of_one_device_are_no_two_disks(hosts: Hosts, attach: Attach):
+    a, b = hosts
+    node = device(b, attach, "device-0", 4 * MIB)
+    b.device_link("device-1", node)
+    disks = [disk_of(a, f"device-{number}", 2 * MIB) for number in range(2)]
+    guest = a.boot(unique("web"), disks, extra=QUIET)
+    found = [one for one in a.plan(guest.name, **ONTO_DEVICE).problems if one.code == "volume-name"]
+    assert "two disks of the guest would both become devices:device-1" in found[0].text
+
+
+def test_an_evacuation_plans_no_two_volumes_of_one_name(hosts: Hosts):
+    a, _ = hosts
+    name = unique("disk0")
+    guests = []
+    for folder in ("one", "two"):
+        (a.folder / folder).mkdir(exist_ok=True)
+        disk = image(a.folder / folder / name, 1)
+        guests.append(a.boot(unique("web"), [disk], extra=QUIET).name)
+    plan = a.ask(PlanEvacuation(("host-b",), None))
+    told = {guest.guest: guest for guest in plan.guests}
+    fates = {told[name].fate for name in guests}
+    assert fates == {Fate.BLOCKED, Fate.WAITING}
+    (problem,) = next(told[name] for name in guests if told[name].fate is Fate.BLOCKED).problems
+    assert problem.code == "volume-name"
+    assert f"two volumes images:{name}" in problem.text

@@ -722,6 +722,10 @@ EVIL_CONFIGS = {
     "shadow": lambda c: c["disks"].append(
         {"pdev_path": "/etc/shadow", "vdev": "xvdz", "format": "raw", "readwrite": 1}
     ),
+    "exchanged": lambda c: c["disks"][0].update(pdev_path="/dev/vg/another"),
+    "no-disk": lambda c: c["disks"].clear(),
+    "cdrom": lambda c: c["disks"][0].update(is_cdrom="True", readwrite=0),
+    "read-only": lambda c: c["disks"][0].update(readwrite=0),
     "qcow2": lambda c: c["disks"][0].update(format="qcow2"),
     "script": lambda c: c["disks"][0].update(script="/tmp/evil"),
     "other-uuid": lambda c: c["c_info"].update(uuid="0" * 8 + c["c_info"]["uuid"][8:]),

@@ -176,9 +176,10 @@ def new_migration() -> str:
     return secrets.token_hex(16)
 
 
-def volume_offer(name: str, size: int, vdev: str | None = None) -> VolumeOffer:
-    """Offer a volume for the pool `images`."""
-    path = f"/images/{name}" if vdev is not None else None
+def volume_offer(
+    name: str, size: int, vdev: str | None = None, path: str | None = None
+) -> VolumeOffer:
+    """Offer a volume for the pool `images`; a disk of a guest is at `path` at the source."""
     return VolumeOffer(
         name, size, vdev, "images", None, None, ImageFormat.RAW, 512, path, writable=True
     )
@@ -224,7 +225,11 @@ class Guest:
             shared=(),
             ejected=(),
         )
-        volumes = tuple(volume_offer(f"{self.name}-{vdev}", size, vdev) for vdev in vdevs)
+        said = {disk["vdev"]: disk.get("pdev_path") for disk in self.config["disks"]}
+        volumes = tuple(
+            volume_offer(f"{self.name}-{vdev}", size, vdev, said.get(vdev) or f"/images/{vdev}")
+            for vdev in vdevs
+        )
         return Offer(Action.MIGRATE, Mode.SAVE, False, guest, volumes)
 
 

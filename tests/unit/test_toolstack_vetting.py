@@ -1,9 +1,12 @@
 """What a configuration from another host may contain."""
 
+from dataclasses import replace
+
 import pytest
 from toolstack_samples import HVM, PASSTHROUGH, PV, PVH, SCRIPTED, arrival, entry
 
-from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.toolstack.domains import parse_domain
+from xenmoved.toolstack.interface import SourceDisk, ToolstackError
 from xenmoved.toolstack.vetting import rewrite_config
 
 
@@ -60,6 +63,32 @@ def test_what_was_announced_as_read_only():
     vdev = entry(PV)["config"]["disks"][0]["vdev"]
     assert f"'{vdev}': was announced as read-only" in refused(PV, read_only=frozenset({vdev}))
     assert refused(HVM, read_only=frozenset({"hdd"})) == ""
+
+
+def sources(sample, **changed):
+    """What was announced of each disk of a sample: as it is there, but for one."""
+    disks = [disk for disk in parse_domain(entry(sample)).disks if disk.path]
+    said = {
+        disk.vdev: SourceDisk(disk.path, disk.writable and not disk.cdrom, disk.cdrom)
+        for disk in disks
+    }
+    first = disks[0].vdev
+    return said | {first: replace(said[first], **changed)}
+
+
+def test_disks_are_those_that_were_announced():
+    assert refused(PV, sources=sources(PV)) == ""
+    said = refused(PV, sources=sources(PV, path="/dev/vg/other"))
+    assert "disk 'xvda': is at" in said and "announced at '/dev/vg/other'" in said
+    said = refused(PV, sources=sources(PV, writable=False))
+    assert "disk 'xvda': is writable, and was announced otherwise" in said
+    assert "is not a CD-ROM" in refused(PV, sources=sources(PV, cdrom=True))
+
+
+def test_a_disk_that_was_announced_is_in_the_image():
+    assert "disk 'xvda': was announced, and is not in the image" in refused(
+        PV, lambda config: config["disks"].pop(0)
+    )
 
 
 def test_everything_is_reported_at_once():

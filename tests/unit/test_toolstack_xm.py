@@ -1,11 +1,12 @@
 """Domains and images as xend describes them."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 from toolstack_samples import UUID, XM_LIST
 
-from xenmoved.toolstack.interface import Arrival, Disk, Nic, ToolstackError
+from xenmoved.toolstack.interface import Arrival, Disk, Nic, SourceDisk, ToolstackError
 from xenmoved.toolstack.sexpr import child_value, children, name_of, parse_all, to_string
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
 from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
@@ -30,6 +31,21 @@ def web():
 
 def rewrite(domain, arrival=ARRIVAL):
     return " ".join(rewrite_xm_config(domain, arrival, BOOT_FOLDERS, block))
+
+
+def test_disks_are_those_that_were_announced():
+    said = {
+        disk.vdev: SourceDisk(disk.path, disk.writable and not disk.cdrom, disk.cdrom)
+        for disk in parse_xm_domain(web()).disks
+        if disk.path
+    }
+    assert rewrite(web(), replace(ARRIVAL, sources=said)) == ""
+    other = {**said, "xvda": replace(said["xvda"], path="/dev/vg/other", writable=False)}
+    found = rewrite(web(), replace(ARRIVAL, sources=other))
+    assert "disk 'xvda': is at '/dev/vg/root', and was announced at '/dev/vg/other'" in found
+    assert "disk 'xvda': is writable" in found
+    more = replace(ARRIVAL, disks={**DISKS, "xvdz": "/dev/here/more"})
+    assert "disk 'xvdz': was announced, and is not in the image" in rewrite(web(), more)
 
 
 def devices(domain, *kinds):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,6 @@ from protocol.messages import (
     Attach,
     Begin,
     Fate,
-    ImageFormat,
     Mode,
     Offer,
     Placement,
@@ -54,6 +53,8 @@ class _Site:
     visitor: Visitor
     landing: Landing
     on_failure: OnFailure
+    paths: tuple[str, ...] = ()
+    """Of the volumes of a sync; those of a guest are its disks."""
 
 
 class Arrivals:
@@ -83,7 +84,14 @@ class Arrivals:
 
     async def assess(self, peer: str, offer: Offer) -> Assessment:
         """Look at what an offer needs; changes nothing."""
-        arriving = {migration.guest: migration.disks for migration in self._migrations.values()}
+        arriving: dict[str, Sequence[str]] = {
+            migration.guest: migration.disks for migration in self._migrations.values()
+        }
+        arriving |= {
+            f"a sync from {site.visitor.peer} ({number})": site.paths
+            for number, site in enumerate(self._landings.values(), 1)
+            if site.paths
+        }
         return await assess(self.host, self.host.peer(peer), offer, arriving)
 
     async def begin_guest(
@@ -103,24 +111,12 @@ class Arrivals:
             disks |= {
                 disk.vdev: path for disk, path in zip(guest.shared, accepted.shared, strict=True)
             }
-            formats = {
-                volume.vdev: volume.format.value
-                for volume in offer.volumes
-                if volume.vdev is not None and volume.format is not ImageFormat.RAW
-            }
             job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
             cold = offer.mode is Mode.COLD
             job.memory_total = 0 if cold else guest.memory
-            expected = expect(
-                guest,
-                disks,
-                accepted.bridges,
-                formats,
-                keep_partial=begin.keep_partial,
-                cold=cold,
-            )
+            expected = expect(offer, disks, accepted.bridges, keep_partial=begin.keep_partial)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
             await self.host.jobs.add(job)
@@ -146,7 +142,8 @@ class Arrivals:
         async with self._placing:
             placements = (await self._accept(visitor, begin)).placements
             landing = Landing(self.host, visitor.peer, begin.migration)
-            self._landings[begin.migration] = _Site(visitor, landing, on_failure)
+            paths = tuple(self.host.pools[place.pool].path(place.name) for place in placements)
+            self._landings[begin.migration] = _Site(visitor, landing, on_failure, paths)
         try:
             owner = owner_of(visitor.peer, begin.offer)
             placements = await landing.provision(begin.offer.volumes, placements, owner, "")

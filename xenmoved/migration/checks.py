@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
@@ -242,6 +244,7 @@ class _VolumeChecks:
             (shared_pool(peer, disk), disk.name)
             for disk in (offer.guest.shared if offer.guest is not None else ())
         }
+        self._paths: set[object] = set()
         self.problems: list[Problem] = []
 
     async def place(self, volume: VolumeOffer) -> Placement | None:
@@ -249,12 +252,15 @@ class _VolumeChecks:
         pool = self._host.pools[chosen_pool(self._host, self._peer, volume) or ""]
         name = local_name(self._peer, volume)
         shown = f"{pool.name}:{name}"
-        if (pool.name, name) in self._taken:
+        # Pools may have a folder or a device in common.
+        path = await asyncio.to_thread(_place_of, pool, name)
+        if (pool.name, name) in self._taken or path in self._paths:
             text = f"two disks of the guest would both become {shown}"
             hint = "call one otherwise there (--volume), put one elsewhere (--pool), or rename it"
             self._note("volume-name", text, hint)
             return None
         self._taken.add((pool.name, name))
+        self._paths.add(path)
         self._check_format(volume, pool)
         try:
             info = await asyncio.to_thread(pool.find, name)
@@ -277,6 +283,7 @@ class _VolumeChecks:
             guest=self._offer.guest is not None,
         )
         if info is None:
+            self._check_promised(shown, there.path)
             self._new_bytes[pool.name] += there.size
             return Placement(pool.name, name, True, pool.makes_zeros, there.size)
         if pool.name in self._peer.shared or self._peer.shares_path(info.path):
@@ -369,6 +376,17 @@ class _VolumeChecks:
     def _node(self) -> str:
         return self._host.config.node
 
+    def _check_promised(self, shown: str, path: str) -> None:
+        """Note it when a volume that is not there yet is about to be made for somebody else."""
+        real = os.path.realpath(path)
+        for other, paths in self._disks.items():
+            if any(one and os.path.realpath(one) == real for one in paths):
+                text = f"{shown} on {self._node} is about to be made for {other}"
+                hint = (
+                    "wait for the end of that, or call this one otherwise there: --volume OLD=NEW"
+                )
+                self._note("volume-name", text, hint)
+
     def _users(self, pool: Pool, name: str) -> list[str]:
         return [
             f"disk of {domain}"
@@ -378,6 +396,19 @@ class _VolumeChecks:
 
     def _note(self, code: str, text: str, hint: str) -> None:
         self.problems.append(problem(code, text, hint))
+
+
+def _place_of(pool: Pool, name: str) -> object:
+    """Return what two names have in common that lead to one place, whether anything is there."""
+    try:
+        path = pool.path(name)
+    except StorageError:  # it is told of later
+        return (pool.name, name)
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return os.path.realpath(path)
+    return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
 def _whose(holding: Holding) -> str:

@@ -19,7 +19,7 @@ from protocol.handover import (
     TargetState,
     target_step,
 )
-from protocol.messages import GuestOffer, Problem, Seal
+from protocol.messages import ImageFormat, Mode, Offer, Problem, Seal
 from storage.errors import StorageError
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
@@ -35,6 +35,7 @@ from xenmoved.toolstack.interface import (
     Arrival,
     IncomingImage,
     Settled,
+    SourceDisk,
     StartFailed,
     ToolstackError,
 )
@@ -64,6 +65,8 @@ class Expected:
     """Disks that are not this guest's alone, and that it may only read."""
     formats: dict[str, str] = field(default_factory=dict)
     """Of disks that are not raw."""
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the source's configuration says of each disk: fields of a `SourceDisk`."""
 
     @property
     def arrival(self) -> Arrival:
@@ -76,6 +79,7 @@ class Expected:
             self.source_name or self.name,
             frozenset(self.read_only),
             self.formats,
+            {vdev: SourceDisk(**said) for vdev, said in self.sources.items()},
         )
 
 
@@ -374,19 +378,26 @@ class InboundMigration:
 
 
 def expect(
-    guest: GuestOffer,
+    offer: Offer,
     disks: dict[str, str],
     bridges: dict[str, str],
-    formats: dict[str, str],
     *,
     keep_partial: bool,
-    cold: bool,
 ) -> Expected:
-    """Return what is to be kept of an offered guest.
+    """Return what is to be kept of an offer of a guest.
 
-    `disks` maps each vdev to its path here, `bridges` the source's to those here, `formats` has
-    those of disks that are not raw.
+    `disks` maps each vdev to its path here, `bridges` the source's to those here.
     """
+    guest = offer.guest
+    assert guest is not None
+    sources = {disk.vdev: SourceDisk(disk.path, disk.writable, disk.cdrom) for disk in guest.shared}
+    formats: dict[str, str] = {}
+    for volume in offer.volumes:
+        if volume.vdev is None or volume.path is None:
+            raise ProtocolError(Code.OUT_OF_RANGE, "a disk of a guest without its place there")
+        sources[volume.vdev] = SourceDisk(volume.path, volume.writable, cdrom=False)
+        if volume.format is not ImageFormat.RAW:
+            formats[volume.vdev] = volume.format.value
     return Expected(
         name=guest.target_name,
         uuid=guest.uuid,
@@ -394,9 +405,10 @@ def expect(
         keep_partial=keep_partial,
         config=guest.config,
         autostart=guest.autostart,
-        cold=cold,
+        cold=offer.mode is Mode.COLD,
         bridges=bridges,
         source_name=guest.name if guest.wish is not None else "",
         read_only=[disk.vdev for disk in guest.shared if disk.cdrom or not disk.writable],
         formats=formats,
+        sources={vdev: asdict(source) for vdev, source in sources.items()},
     )

@@ -128,6 +128,15 @@ class HostInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceDisk:
+    """What the peer announced that its configuration says of a disk: `path` is never opened."""
+
+    path: str
+    writable: bool
+    cdrom: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """How an incoming domain is to look on this host.
 
@@ -136,6 +145,9 @@ class Arrival:
     refused: paths named by a peer are never opened. `source_name` is what the peer calls it, "" for
     the same name. The disks in `read_only` are refused unless they are read-only. `formats` has
     those of disks that are not raw; another one than agreed upon is refused.
+
+    A guest that comes with its memory has exactly these disks, and each in `sources` as it was
+    announced: what was copied to the local path is what the guest knows.
     """
 
     name: str
@@ -145,6 +157,7 @@ class Arrival:
     source_name: str = ""
     read_only: frozenset[str] = frozenset()
     formats: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, SourceDisk] = field(default_factory=dict)
 
     @property
     def announced_name(self) -> str:

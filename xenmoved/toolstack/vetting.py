@@ -11,7 +11,8 @@ So this is a list of what is let through, after libxl_types.idl of Xen 4.5 to 4.
 not on it passes only with an empty value. In particular:
 
 - disks: only the given local paths, no script, no driver domain, format raw, as a running guest can
-  have its backend open any file of this host by the header of a qcow2 or vhd image.
+  have its backend open any file of this host by the header of a qcow2 or vhd image. They are those
+  that were announced, each from where it was announced: nothing else was copied.
 - device_model, stubdomain_*, extra*, serial, usbdevice, soundhw, keymap, vnc, spice, sdl: become
   arguments of a device model that runs as root, and can open files, sockets and host devices.
 - kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders
@@ -25,13 +26,13 @@ not on it passes only with an empty value. In particular:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
 from xenmoved.toolstack.domains import items, normal_uuid, parse_disk, under
-from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.interface import Arrival, Disk, ToolstackError
 
 BOOT_FOLDERS: Final = (
     "/boot",
@@ -283,6 +284,30 @@ def _build_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
     }
 
 
+def unannounced(disk: Disk, arrival: Arrival) -> list[str]:
+    """Return in what a disk of an image is not the one that the peer announced and copied."""
+    if (source := arrival.sources.get(disk.vdev)) is None:
+        return []
+    found = []
+    if disk.path != source.path:
+        found.append(f"is at {disk.path[:200]!r}, and was announced at {source.path[:200]!r}")
+    if disk.cdrom != source.cdrom:
+        found.append(f"{_is(disk.cdrom)} a CD-ROM, and was announced otherwise")
+    if (disk.writable and not disk.cdrom) != source.writable:
+        found.append(f"{_is(disk.writable)} writable, and was announced otherwise")
+    return found
+
+
+def missing(seen: Collection[str], arrival: Arrival) -> list[str]:
+    """Return what is wrong with an image in which only these disks were seen."""
+    left = sorted(arrival.disks.keys() - seen)
+    return [f"disk {vdev!r}: was announced, and is not in the image" for vdev in left]
+
+
+def _is(fact: bool) -> str:
+    return "is" if fact else "is not"
+
+
 def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival) -> None:
     seen: set[str] = set()
     for item in items(config, "disks"):
@@ -296,6 +321,8 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival)
         if disk.script is not None:
             vetter.refuse(where, f"needs the block script {disk.script[:80]!r}")
         item.pop("script", None)
+        for what in unannounced(disk, arrival):
+            vetter.refuse(where, what)
         if disk.vdev in arrival.read_only and disk.writable:
             vetter.refuse(where, "was announced as read-only")
         local = arrival.disks.get(disk.vdev)
@@ -313,6 +340,7 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival)
                 item.pop("backend", None)
         elif disk.path or not disk.cdrom:
             vetter.refuse(where, "has no volume on this host that was agreed upon")
+    vetter.problems += missing(seen, arrival)
 
 
 def _anything(_where: str, _value: object) -> None:

@@ -14,7 +14,14 @@ from typing import Final
 from xenmoved.toolstack.domains import normal_uuid, under
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
 from xenmoved.toolstack.sexpr import Sexpr, child_value, children, name_of
-from xenmoved.toolstack.vetting import NIC_SCRIPT, PYGRUB, PYGRUB_ARGUMENT, words
+from xenmoved.toolstack.vetting import (
+    NIC_SCRIPT,
+    PYGRUB,
+    PYGRUB_ARGUMENT,
+    missing,
+    unannounced,
+    words,
+)
 
 _MIB: Final = 1 << 20
 _DISKS: Final = ("vbd", "tap", "tap2")
@@ -247,6 +254,7 @@ class _Vetter:
             self.problems.append(f"{where}: needs the block script {disk.script!r}")
         if (child_value(body, "mode") or "").endswith("!"):
             self.problems.append(f"{where}: is shared with another guest (mode w!)")
+        self.problems += [f"{where}: {what}" for what in unannounced(disk, self.arrival)]
         local = self.arrival.disks.get(disk.vdev)
         if disk.vdev in self.arrival.read_only and disk.writable:
             self.problems.append(f"{where}: was announced as read-only")
@@ -331,4 +339,4 @@ def rewrite_xm_config(
     seen: set[str] = set()
     for body in _devices(domain):
         vetter.device(body, seen)
-    return vetter.problems
+    return vetter.problems + missing(seen, arrival)
