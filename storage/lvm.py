@@ -46,7 +46,7 @@ _RESERVED_PART: Final = re.compile(
 _LVM_NAME: Final = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]*")
 _DEVICES: Final = Path("/dev")
 _UDEV_QUEUE: Final = Path("/run/udev/queue")
-_UDEV_PATIENCE: Final = 20.0
+_UDEV_PATIENCE: Final = 60.0
 _UDEV_NOTICES: Final = 0.05
 """Seconds until udev has noticed that something changed."""
 

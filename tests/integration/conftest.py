@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from integration_support import QUIET, RESIDENT, Dom0, image, run
 
 from xenmoved.control.peer_api import ListPeers, RemovePeer
+from xenmoved.sandbox.harness import wait_until
 
 """A guest of host-a that every test may try to move in ways that must fail."""
 
@@ -138,6 +140,12 @@ def attach(cleanup: ExitStack) -> Callable[..., Path]:
     return attach_one
 
 
+def unmount(target: Path) -> None:
+    """Unmount, as soon as a daemon that has just failed has let go of what is there."""
+    command = ("umount", target)
+    wait_until(lambda: subprocess.run(command, check=False).returncode == 0, f"umount {target}")
+
+
 @pytest.fixture
 def mount(cleanup: ExitStack) -> Callable[..., Path]:
     """Mount something, with options of mount."""
@@ -145,7 +153,7 @@ def mount(cleanup: ExitStack) -> Callable[..., Path]:
     def mount_one(source: str | Path, target: Path, *options: str) -> Path:
         target.mkdir(exist_ok=True)
         run("mount", *options, source, target)
-        cleanup.callback(run, "umount", target)
+        cleanup.callback(unmount, target)
         return target
 
     return mount_one

@@ -31,7 +31,7 @@ from xenmoved.tasks import TookTooLong, at_most
 
 log = logging.getLogger(__name__)
 
-_PEER_PATIENCE: Final = 10.0
+_PEER_PATIENCE: Final = 30.0
 _IN_DOUBT: Final = (SourceState.COMMIT_SENT, TargetState.COMMITTED)
 _WENT_WRONG: Final = (SourceState.RAN_TWICE, SourceState.LOST, TargetState.RAN_TWICE)
 _ABSENT: Final = "absent"

@@ -38,7 +38,7 @@ from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 
 log = logging.getLogger(__name__)
 
-_ABORT_PATIENCE: Final = 10.0
+_ABORT_PATIENCE: Final = 30.0
 _ASK_AFTER: Final = (0.0, 0.2, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each attempt to learn the target's word, the last for all further ones."""
 _TELL_AFTER: Final = (0.0, 1.0, 5.0, 15.0, 60.0)

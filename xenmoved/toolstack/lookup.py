@@ -21,7 +21,7 @@ from xenmoved.toolstack.interface import (
 STOPPED: Final = (DomainState.PAUSED, DomainState.SUSPENDED)
 
 _DESTROY_TIMEOUT: Final = 120.0
-_GONE_TIMEOUT: Final = 20.0
+_GONE_TIMEOUT: Final = 60.0
 _POLL: Final = 0.1
 
 Known = Callable[[DomainStatus], Domain | None]
@@ -120,6 +120,11 @@ class Lookup:
             if result.status != 0:
                 break
             await asyncio.sleep(_POLL)
+        if result.status == 0:
+            raise ToolstackError(
+                f"domain {domain.name} (id {domain.domid}) is still there {_GONE_TIMEOUT:g} s "
+                "after it was destroyed; see what keeps it."
+            )
         raise result.error(
             f"Domain {domain.name} (id {domain.domid}) is still there; destroy it by hand."
         )

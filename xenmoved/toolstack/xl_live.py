@@ -31,9 +31,9 @@ from xenmoved.toolstack.xl_outgoing import XlOutgoing
 
 MIGRATED_AWAY: Final = "--migratedaway"
 
-_HOLDER_TIMEOUT: Final = 30.0
+_HOLDER_TIMEOUT: Final = 120.0
 _GO_TIMEOUT: Final = 60.0
-_EXIT_GRACE: Final = 10.0
+_EXIT_GRACE: Final = 30.0
 _POLL: Final = 0.02
 _SLOW_PAUSE: Final = 0.5
 _QUICK_PAUSE: Final = 0.05
@@ -141,8 +141,13 @@ class XlLive(XlOutgoing):
         assert self._process is not None
         deadline = time.monotonic() + _HOLDER_TIMEOUT
         while (holder := HolderConnection.open(self._socket)) is None:
-            if self._process.status() is not None or time.monotonic() > deadline:
+            if self._process.status() is not None:
                 raise self._process.error(f"The migration of domain {self._name} did not begin.")
+            if time.monotonic() > deadline:
+                raise ToolstackError(
+                    f"`xl migrate` of domain {self._name} (process {self._process.pid}) did not "
+                    f"start what holds its pipes within {_HOLDER_TIMEOUT:g} s."
+                )
             await asyncio.sleep(_POLL)
         self._holder = holder
         _, self._pipe = await holder.greeting()
