@@ -202,6 +202,10 @@ class VolumeOffer:
     `vdev`, `path` and `writable` are what the source's configuration says of the guest's disk. The
     target opens no such path: it sees that the guest comes with the disks that were announced.
     `vdev` and `path` are None for a volume without a guest.
+
+    `moved_by` is the migration with which the volume's guest came to the source, where that is
+    known: the target may have a copy of it from then, though the guest was started anew with
+    another uuid since.
     """
 
     name: VolumeName
@@ -214,6 +218,7 @@ class VolumeOffer:
     sector: Annotated[int, Range(1, 65536)]
     path: SourcePath | None
     writable: bool
+    moved_by: MigrationId | None
 
 
 @dataclass(frozen=True, slots=True)

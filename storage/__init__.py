@@ -21,6 +21,8 @@ All calls block and are meant for threads. Where to look:
 - `commands`    runs the tools of storage, `pipes` those that stream; nothing else runs commands
 - `sectors`     logical sector sizes, as guests see them
 - `backing`     what a path or an open volume is at this moment, and whether that has changed
+- `identity`    what tells a volume from others that had its name, or will: `identify` finds it out,
+                `shared_identity` that of what two hosts see, `devices` asks sysfs and udev
 - `descriptor`, `claiming`, `syscalls`: what the volumes are built from
 
 A new backend is one module, a line in `registry` and a line in the conformance tests.

@@ -14,6 +14,7 @@ from storage.blockdev import BlockDevice
 from storage.claiming import closing_on_error, open_path
 from storage.contracts import PoolVolume, VolumeInfo
 from storage.errors import PoolFull, UnsupportedVolume, VolumeNotFound
+from storage.identify import device_identity
 from storage.names import check_name
 from storage.syscalls import device_size, sector_size
 
@@ -58,6 +59,7 @@ class BlockPool:
             size=size,
             allocated=None,
             in_use=usage.in_use(path),
+            identity=device_identity(path),
             sector=sector,
             alignment=sector,
         )

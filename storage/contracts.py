@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from storage.backing import FILE_SECTOR, Backing
+from storage.identity import UNKNOWN, Identity
 from storage.watching import Watch
 from storage.zfs_history import History
 
@@ -50,6 +51,7 @@ class VolumeInfo:
     volume takes in bytes, None where the backend cannot tell. `in_use` says who has it open in
     words for an operator, None when it is free. `sector` is the logical sector size in bytes that a
     guest sees, and `alignment` what the size of whatever is copied to it must be a multiple of.
+    `written` is when it was last written to, in nanoseconds since 1970, None where nothing tells.
     """
 
     pool: str
@@ -58,9 +60,10 @@ class VolumeInfo:
     size: int
     allocated: int | None
     in_use: str | None
-    identity: str | None = None
+    identity: Identity = UNKNOWN
     sector: int = FILE_SECTOR
     alignment: int = 1
+    written: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from storage.errors import (
     VolumeNotFound,
     reason,
 )
+from storage.identify import file_identity
 from storage.names import check_name
 from storage.rawfile import RawFile
-from storage.syscalls import birth_time
 
 _ALLOCATION_UNIT: Final = 512  # of st_blocks, whatever the file system's block size is
 
@@ -74,7 +74,8 @@ class DirectoryPool:
             size=status.st_size,
             allocated=status.st_blocks * _ALLOCATION_UNIT,
             in_use=usage.in_use(file),
-            identity=_identity(file, status.st_ino),
+            identity=file_identity(file),
+            written=status.st_mtime_ns,
         )
 
     def volumes(self) -> list[VolumeInfo]:
@@ -219,12 +220,3 @@ class DirectoryPool:
     def _failure(self, volume: str | None, verb: str, error: OSError) -> VolumeError:
         what = f"the folder {self._options.path}" if volume is None else f"volume {volume}"
         return VolumeError(f"pool {self.name}: cannot {verb} {what}: {reason(error)}")
-
-
-def _identity(file: Path, inode: int) -> str:
-    # File systems give the inode of a removed file to the next one, but at another moment.
-    try:
-        born = birth_time(file)
-    except OSError:
-        born = None
-    return f"inode {inode}" if born is None else f"inode {inode} of {born}"

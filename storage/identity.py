@@ -1,50 +1,35 @@
-"""What tells a volume that two hosts see from another one of its size: for shared storage."""
+"""What tells a volume of this host from every other that was or will be under its name."""
 
 from __future__ import annotations
 
-import os
-import stat
-from pathlib import Path
 from typing import Final
 
-SYSFS: Final = Path("/sys/dev/block")
-_MOST: Final = 200
 
+class Identity:
+    """The identity of a volume. One that is not known is false, and equal to none, not to itself.
 
-def identity(path: str, sysfs: Path = SYSFS) -> str | None:
-    """Return what every host that sees this file or device says of it, None where nothing does.
-
-    Of a file that is its number in its file system, which NFS and cluster file systems have in
-    common; of a SCSI or NVMe disk its world-wide name, of a logical volume its uuid.
+    So nothing that compares identities can take two volumes for one because it knows neither.
     """
-    try:
-        found = Path(path).stat()
-        if stat.S_ISREG(found.st_mode):
-            return f"inode {found.st_ino}"
-        if not stat.S_ISBLK(found.st_mode):
-            return None
-        device = sysfs / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
-        return _of_device(device.resolve(strict=True))
-    except OSError:
-        return None
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def __bool__(self) -> bool:
+        return self._text != ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and bool(self) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Identity({self._text!r})"
 
 
-def _of_device(device: Path) -> str | None:
-    if number := _read(device / "partition"):
-        disk = _of_device(device.parent)
-        return f"{disk} partition {number}" if disk is not None else None
-    uuid = _read(device / "dm/uuid")
-    if uuid.startswith("mpath-"):
-        # The host on the other side may have but one path to it, and no multipath.
-        paths = sorted((device / "slaves").iterdir())
-        return _of_device(paths[0].resolve()) if paths else None
-    if uuid:
-        return uuid if uuid.startswith("LVM-") else None
-    return _read(device / "wwid") or _read(device / "device/wwid") or None
-
-
-def _read(path: Path) -> str:
-    try:
-        return " ".join(path.read_text(errors="replace").split())[:_MOST]
-    except OSError:
-        return ""
+UNKNOWN: Final = Identity()

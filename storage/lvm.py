@@ -29,6 +29,7 @@ from storage.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
+from storage.identity import Identity
 from storage.lvmreport import LogicalVolume, logical_volumes, physical_volumes, volume_group
 from storage.names import check_name
 from storage.sectors import sector_of
@@ -245,7 +246,7 @@ class _GroupPool:
             size=lv.size,
             allocated=self._allocated(lv),
             in_use=self._in_use(lv),
-            identity=lv.uuid or None,
+            identity=Identity(lv.uuid),
             sector=(sector := sector_of(self.path(lv.name))),
             alignment=sector,
         )

@@ -38,6 +38,9 @@ _AT_FDCWD: Final = -100
 _STATX_BTIME: Final = 0x800
 _STATX_SIZE: Final = 256
 _STATX_BTIME_OFFSET: Final = 80
+_AT_SYMLINK_FOLLOW: Final = 0x400
+_MAX_HANDLE: Final = 128
+_STATFS_SIZE: Final = 256
 
 _MS_NOSUID: Final = 2
 _MS_NODEV: Final = 4
@@ -119,7 +122,7 @@ def loop_backing(fd: int) -> tuple[int, int, int]:
     return device, inode, offset
 
 
-def birth_time(path: os.PathLike[str]) -> int | None:
+def birth_time(path: str | os.PathLike[str]) -> int | None:
     """Moment at which a file was made, in nanoseconds since 1970, symbolic links followed.
 
     None where the file system does not know.
@@ -137,6 +140,33 @@ def birth_time(path: os.PathLike[str]) -> int | None:
         return None
     seconds, nanoseconds = struct.unpack_from("qI", buffer, _STATX_BTIME_OFFSET)
     return int(seconds) * 10**9 + int(nanoseconds)
+
+
+def file_handle(path: str | os.PathLike[str]) -> str:
+    """Handle by which a file system, of a server too, finds a file again; symbolic links followed.
+
+    Fails with EOPNOTSUPP where there are none.
+    """
+    buffer = ctypes.create_string_buffer(8 + _MAX_HANDLE)
+    struct.pack_into("Ii", buffer, 0, _MAX_HANDLE, 0)
+    mount = ctypes.c_int()
+    name = os.fsencode(path)
+    flags = _AT_SYMLINK_FOLLOW
+    if _libc.name_to_handle_at(_AT_FDCWD, name, buffer, ctypes.byref(mount), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    length, kind = struct.unpack_from("Ii", buffer)
+    return f"{kind}:{buffer.raw[8 : 8 + length].hex()}"
+
+
+def file_system(path: str | os.PathLike[str]) -> int:
+    """Kind of the file system that a file is on, as numbered by statfs(2)."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    kind: int = ctypes.c_long.from_buffer(buffer).value
+    return kind & 0xFFFFFFFF
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

@@ -20,6 +20,7 @@ from storage.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
+from storage.identity import Identity
 from storage.names import check_name
 from storage.zfs_history import History
 from storage.zvol import Zvol, dataset_of
@@ -233,7 +234,7 @@ class ZfsPool:
             size=int(size),
             allocated=int(referenced),
             in_use=usage.in_use(path),
-            identity=f"guid {guid}",  # which stays when a stream replaces all of it
+            identity=Identity(f"guid {guid}"),  # which stays when a stream replaces all of it
             sector=_SECTOR,
             alignment=_SECTOR,
         )

@@ -31,10 +31,10 @@ from xenmoved.journal import Journal
 from xenmoved.link.identity import fingerprint, load_identity, parse_public
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.arrivals import Arrivals
+from xenmoved.migration.expiry import expire_copies
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.reception import Reception
 from xenmoved.migration.recovery import recover
-from xenmoved.migration.retained import expire_copies
 from xenmoved.requests import Requests
 from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import all_done

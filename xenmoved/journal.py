@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from protocol.handover import SourceState, TargetState
+from storage.identity import UNKNOWN, Identity
 
 T = TypeVar("T")
 
@@ -43,7 +44,8 @@ _LATER_COLUMNS: Final = {
     "made": ("identity TEXT DEFAULT ''",),
     "owners": (
         *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),
-        *("since REAL", "place TEXT NOT NULL DEFAULT ''"),
+        *("since REAL", "place TEXT NOT NULL DEFAULT ''", "written INTEGER"),
+        *("kept REAL NOT NULL DEFAULT 0", "moved_by TEXT NOT NULL DEFAULT ''"),
     ),
 }
 """What journals of earlier releases do not have."""
@@ -94,8 +96,7 @@ class Standing:
 class MadeVolume:
     """A volume that was made for a peer. `size` in bytes.
 
-    `identity` is None until it is known to be there, then its identity, "" where its pool cannot
-    tell.
+    `identity` is not known until the volume is known to be there.
     """
 
     migration: str
@@ -103,26 +104,31 @@ class MadeVolume:
     name: str
     size: int
     peer: str
-    identity: str | None = None
+    identity: Identity = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
     """Whose data a volume holds: `owner` is a guest's uuid, or a sync's source.
 
-    `identity` is the volume's, None where its pool cannot tell. `migration` is the last one that
-    read or wrote it. A copy that is retained is so `since` that moment (seconds since 1970), and
-    its guest went to, or never came from, the peer `place`.
+    `identity` is the volume's. `migration` is the last one that read or wrote it, `moved_by` the
+    last one with which its guest came or went. A copy that is retained is so `since` that moment
+    (seconds since 1970, by a clock that may have been wrong), and its guest went to, or never came
+    from, the peer `place`. It was `written` last then (nanoseconds since 1970, None where nothing
+    tells), and was seen to be `kept` for so many seconds.
     """
 
     pool: str
     name: str
     owner: str
     guest: str = ""
-    identity: str | None = None
+    identity: Identity = UNKNOWN
     migration: str = ""
     since: float | None = None
     place: str = ""
+    written: int | None = None
+    kept: float = 0.0
+    moved_by: str = ""
 
 
 class Journal:
@@ -238,7 +244,7 @@ class Journal:
         await self._execute(
             "INSERT OR REPLACE INTO made (migration, pool, name, size, peer, identity) "
             "VALUES (?,?,?,?,?,?)",
-            *astuple(volume),
+            *_values(volume),
         )
 
     async def forget_volume(self, pool: str, name: str) -> None:
@@ -256,39 +262,50 @@ class Journal:
             migration,
             peer,
         )
-        return [MadeVolume(*row) for row in rows]
+        return [_made(row) for row in rows]
 
     async def record_holding(self, holding: Holding) -> None:
         """Note whose data a volume holds."""
         await self._execute(
-            "INSERT OR REPLACE INTO owners "
-            "(pool, name, owner, guest, identity, migration, since, place) "
-            "VALUES (?,?,?,?,?,?,?,?)",
-            *astuple(holding),
+            f"INSERT OR REPLACE INTO owners ({_HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            *_values(holding),
         )
 
     async def holding(self, pool: str, name: str) -> Holding | None:
         """Return whose data a volume holds, None when not known."""
         rows = await self._select(f"{_HOLDING} WHERE pool=? AND name=?", pool, name)
-        return Holding(*rows[0]) if rows else None
+        return _holding(rows[0]) if rows else None
 
     async def retained(self) -> list[Holding]:
         """Return what was noted of every volume that is retained."""
         rows = await self._select(f"{_HOLDING} WHERE since IS NOT NULL ORDER BY pool, name")
-        return [Holding(*row) for row in rows]
+        return [_holding(row) for row in rows]
 
-    async def retain(self, migration: str, place: str) -> None:
-        """Call retained, from now on, the volumes of a migration whose guest is at a peer."""
+    async def retain(self, migration: str, place: str, *, moved: bool) -> None:
+        """Call retained, from now on, the volumes of a migration whose guest is at a peer.
+
+        With `moved` it went there with that migration.
+        """
         await self._execute(
-            "UPDATE owners SET since=ifnull(since, ?), place=? WHERE migration=?",
+            "UPDATE owners SET since=ifnull(since, ?), place=?, "
+            "moved_by=CASE WHEN ? THEN migration ELSE moved_by END WHERE migration=?",
             time.time(),
             place,
+            moved,
             migration,
         )
 
+    async def count_kept(self, seconds: float) -> None:
+        """Note that all copies that are retained were kept for some seconds more."""
+        await self._execute("UPDATE owners SET kept=kept+? WHERE since IS NOT NULL", seconds)
+
     async def put_to_use(self, migration: str) -> None:
         """Call the volumes of a migration whose guest is here now no longer retained."""
-        await self._execute("UPDATE owners SET since=NULL, place='' WHERE migration=?", migration)
+        await self._execute(
+            "UPDATE owners SET since=NULL, place='', written=NULL, kept=0, moved_by=migration "
+            "WHERE migration=?",
+            migration,
+        )
 
     async def record_job(self, job: str, started: float, ended: bool, report: object) -> None:
         """Keep a job's report (plain data), dropping the oldest ended ones."""
@@ -340,7 +357,10 @@ class Journal:
 
 
 _UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
-_HOLDING: Final = "SELECT pool, name, owner, guest, identity, migration, since, place FROM owners"
+_HOLDING_COLUMNS: Final = (
+    "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
+)
+_HOLDING: Final = f"SELECT {_HOLDING_COLUMNS} FROM owners"
 _INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
 
 
@@ -356,6 +376,25 @@ def _standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -
     return Standing(
         migration, kind(state), guest, peer, job, bool(settled), since, other_name or ""
     )
+
+
+def _values(record: MadeVolume | Holding) -> list[object]:
+    values: tuple[object, ...] = astuple(record)
+    return [str(value) if isinstance(value, Identity) else value for value in values]
+
+
+def _identity(text: str | None) -> Identity:
+    return Identity(text) if text else UNKNOWN
+
+
+def _made(row: Iterable[Any]) -> MadeVolume:
+    migration, pool, name, size, peer, identity = row
+    return MadeVolume(migration, pool, name, size, peer, _identity(identity))
+
+
+def _holding(row: Iterable[Any]) -> Holding:
+    pool, name, owner, guest, identity, *rest = row
+    return Holding(pool, name, owner, guest, _identity(identity), *rest)
 
 
 def _inbound(row: Iterable[Any]) -> Inbound:

@@ -71,7 +71,7 @@ ROUND = blake3(
 ).digest()
 
 WEB = VolumeOffer(
-    "web.img", 1048576, None, "images", None, None, ImageFormat.RAW, 512, None, writable=True
+    "web.img", 1048576, None, "images", None, None, ImageFormat.RAW, 512, None, True, None
 )
 
 MESSAGES = {

@@ -140,6 +140,7 @@ VOLUME = {
     "sector": 512,
     "path": None,
     "writable": True,
+    "moved_by": None,
 }
 
 

@@ -71,9 +71,7 @@ async def provision(pool: Any, journal_path: Path, sizes: dict[str, int]) -> Non
     try:
         landing = Landing(host, "host-b", MIGRATION)
         offers = [
-            VolumeOffer(
-                name, size, None, None, None, None, ImageFormat.RAW, 512, None, writable=True
-            )
+            VolumeOffer(name, size, None, None, None, None, ImageFormat.RAW, 512, None, True, None)
             for name, size in sizes.items()
         ]
         places = [

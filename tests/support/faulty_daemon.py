@@ -216,7 +216,7 @@ def install(faults: Faults) -> None:
         return label
 
     def noted(volume: MadeVolume) -> str:
-        return "landing:noted" if volume.identity is None else "landing:in-place"
+        return "landing:in-place" if volume.identity else "landing:noted"
 
     faults.watch_connections()
     _before_phases(faults)

@@ -181,7 +181,7 @@ def volume_offer(
 ) -> VolumeOffer:
     """Offer a volume for the pool `images`; a disk of a guest is at `path` at the source."""
     return VolumeOffer(
-        name, size, vdev, "images", None, None, ImageFormat.RAW, 512, path, writable=True
+        name, size, vdev, "images", None, None, ImageFormat.RAW, 512, path, True, None
     )
 
 

@@ -1,13 +1,15 @@
 """The journal: what is written survives, and what is left to do is found again."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
 from protocol.handover import SourceState, TargetState
+from storage.identity import UNKNOWN, Identity
 from xenmoved.journal import Holding, Inbound, Journal, MadeVolume, Outbound
 
-HOLDING = Holding("images", "web", "uuid", "web", "inode 7", "m2")
+HOLDING = Holding("images", "web", "uuid", "web", Identity("inode 7"), "m2")
 
 
 @pytest.fixture
@@ -137,20 +139,41 @@ async def test_closing_twice_is_no_error_and_using_it_unopened_is(tmp_path):
 async def test_a_volume_is_retained_from_the_first_moment_that_its_guest_is_elsewhere(journal):
     await journal.record_holding(HOLDING)
     assert await journal.retained() == []
-    await journal.retain("m1", "host-b")  # another migration's
+    await journal.retain("m1", "host-b", moved=True)  # another migration's
     assert await journal.retained() == []
-    await journal.retain("m2", "host-b")
+    await journal.retain("m2", "host-b", moved=True)
     (first,) = await journal.retained()
     assert (first.since is not None, first.place) == (True, "host-b")
-    await journal.retain("m2", "host-b")  # as after a crash
+    await journal.retain("m2", "host-b", moved=True)  # as after a crash
     assert await journal.retained() == [first]
     await journal.put_to_use("m2")
     assert await journal.retained() == []
-    assert await journal.holding("images", "web") == HOLDING
+    assert await journal.holding("images", "web") == replace(HOLDING, moved_by="m2")
+
+
+async def test_only_a_guest_that_went_away_makes_a_migration_known_to_both_hosts(journal):
+    await journal.record_holding(replace(HOLDING, moved_by="m1"))
+    await journal.retain("m2", "host-b", moved=False)
+    assert [one.moved_by for one in await journal.retained()] == ["m1"]
+    await journal.retain("m2", "host-b", moved=True)
+    assert [one.moved_by for one in await journal.retained()] == ["m2"]
+
+
+async def test_only_what_is_retained_grows_older(journal, tmp_path):
+    await journal.record_holding(HOLDING)
+    await journal.record_holding(replace(HOLDING, name="other", since=1.0, place="host-b"))
+    for seconds in (5.0, 2.5):
+        await journal.count_kept(seconds)
+    again = await reopened(journal, tmp_path)
+    try:
+        kept = [(await again.holding("images", name)).kept for name in ("web", "other")]
+        assert kept == [0.0, 7.5]
+    finally:
+        await again.close()
 
 
 async def test_a_journal_of_an_earlier_release_is_read(tmp_path):
-    """It knew neither identities nor what is retained; its volumes count as ours all the same."""
+    """It knew neither identities nor what is retained."""
     path = tmp_path / "journal.db"
     with sqlite3.connect(path) as old:
         old.execute(
@@ -163,6 +186,6 @@ async def test_a_journal_of_an_earlier_release_is_read(tmp_path):
         journal = Journal(path)
         await journal.open()
         (made,) = await journal.made()
-        assert made == MadeVolume("m1", "images", "web", 4096, "host-a", identity="")
+        assert made == MadeVolume("m1", "images", "web", 4096, "host-a", UNKNOWN)
         assert await journal.holding("images", "web") == Holding("images", "web", "uuid")
         await journal.close()

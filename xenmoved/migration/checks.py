@@ -29,7 +29,7 @@ from xenmoved.config.units import format_size
 from xenmoved.journal import Holding
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.geometry import misfits
-from xenmoved.migration.holdings import is_held, is_made
+from xenmoved.migration.holdings import is_of, may_be_made, why_not_held
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import Imagery, imagery
 from xenmoved.namemap import new_name
@@ -302,7 +302,7 @@ class _VolumeChecks:
             text = f"{shown} on {self._node} is in use: {', '.join(users)}"
             self._note("volume-in-use", text, "only a volume that nobody uses can be written")
         if not self._offer.overwrite:
-            self._check_owner(await self._host.journal.holding(pool.name, name), info)
+            self._check_owner(await self._host.journal.holding(pool.name, name), info, volume)
         return Placement(pool.name, name, fresh=False, zeroed=False, size=info.size)
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
@@ -331,7 +331,7 @@ class _VolumeChecks:
                 text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
                 self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
 
-    def _check_owner(self, holding: Holding | None, info: VolumeInfo) -> None:
+    def _check_owner(self, holding: Holding | None, info: VolumeInfo, volume: VolumeOffer) -> None:
         """Note it when a volume that is there is not known to be a copy of the offered one."""
         shown = f"{info.pool}:{info.name} on {self._node}"
         hint = (
@@ -340,9 +340,11 @@ class _VolumeChecks:
         )
         if holding is None:
             text = f"{shown} exists, and is not known to be a copy of this volume"
-        elif not is_held(holding, info):
-            text = f"{shown} is another volume than the copy that was there: it was made anew since"
-        elif holding.owner == owner_of(self._peer.name, self._offer):
+        elif (why := why_not_held(holding, info)) is not None:
+            text = f"{shown} {why}"
+        elif is_of(
+            holding, owner_of(self._peer.name, self._offer), self._peer.name, volume.moved_by
+        ):
             return
         else:
             text = f"{shown} exists, and is a copy of another guest's: {_whose(holding)}"
@@ -421,5 +423,5 @@ async def quota_used(host: Host, peer: str) -> int:
     for made in await host.journal.made(peer=peer):
         pool = host.pools.get(made.pool)
         info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
-        used += info.size if info is not None and is_made(made, info) else 0
+        used += info.size if info is not None and may_be_made(made, info) else 0
     return used

@@ -18,9 +18,10 @@ from protocol.schema import build, plain
 from storage.backing import Backing
 from storage.descriptor import make_durable
 from storage.errors import StorageError
-from storage.identity import identity
+from storage.identity import Identity
 from storage.images import require_standalone
 from storage.opening import open_source
+from storage.shared_identity import shared_identity
 from xenmoved.config.model import CdromChoice, Peer
 from xenmoved.control.api import TransferOptions
 from xenmoved.migration.host import Host
@@ -88,7 +89,7 @@ def _describe(
     try:
         size = measure(disk.path).size
         # Of what is only alike, and not the same, nothing else can be compared.
-        told = None if disk.cdrom else identity(disk.path)
+        told = None if disk.cdrom else str(shared_identity(disk.path)) or None
         offered = SharedOffer(
             disk.vdev, disk.path, size, writable, disk.cdrom, name, pool, home, told
         )
@@ -194,9 +195,11 @@ def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]
     if size != disk.size:
         text = f"{what} is another one on {node}: {path} has {size} bytes there, not {disk.size}"
         return path, [problem("shared-differs", text, "both hosts must see the very same")]
-    here = identity(path)
-    if None not in (here, disk.identity) and here != disk.identity:
-        text = f"{what} is another one on {node}: {path} is {here} there, not {disk.identity}"
+    here, there = shared_identity(path), Identity(disk.identity or "")
+    # Where nothing tells on both hosts, it is what `shared` of both says. Of CD-ROMs none is asked.
+    if not disk.cdrom and (here or there) and here != there:
+        known = f"{path} is {here or 'not known'} there, not {there or 'known here'}"
+        text = f"{what} is another one on {node}: {known}"
         return path, [problem("shared-differs", text, "both hosts must see the very same")]
     return path, []
 

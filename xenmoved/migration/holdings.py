@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
 from typing import Final, TypeVar
 
 from storage.contracts import VolumeInfo
-from storage.errors import VolumeInUse
+from storage.errors import StorageError, VolumeInUse
+from storage.identity import UNKNOWN
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.migration.host import Host
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _LETTING_GO: Final = 10.0
 """Seconds until a toolstack has let go of the disks of a domain that is gone: on real hosts scripts
@@ -22,12 +26,48 @@ still detach them then."""
 
 def is_made(made: MadeVolume, info: VolumeInfo) -> bool:
     """Whether a volume that is there is the one that was made; False when that is not certain."""
-    return made.identity is not None and _same(made.identity or None, info.identity)
+    return made.identity == info.identity
+
+
+def may_be_made(made: MadeVolume, info: VolumeInfo) -> bool:
+    """Whether it may be: True also when that is not certain."""
+    known = made.identity and info.identity
+    return not known or made.identity == info.identity
+
+
+def why_not_held(holding: Holding, info: VolumeInfo) -> str | None:
+    """Say why a volume that is there is not known as the one whose owner was noted; None if it is.
+
+    A copy that was written to since it is retained is not known either, whatever it is.
+    """
+    if not info.identity:
+        return "is not known to be the copy that was there: nothing tells it from others"
+    if not holding.identity:
+        return "is not known to be the copy that was there: nothing told it from others then"
+    if holding.identity != info.identity:
+        return "is another volume than the copy that was there: it was made anew since"
+    if holding.since is not None and holding.written not in (None, info.written):
+        return "was written to since it was kept as a copy: something else may be in it"
+    return None
 
 
 def is_held(holding: Holding, info: VolumeInfo) -> bool:
-    """Whether a volume that is there is the one whose owner was noted."""
-    return _same(holding.identity, info.identity)
+    """Whether a volume that is there is certain to be the one whose owner was noted."""
+    return why_not_held(holding, info) is None
+
+
+def is_of(holding: Holding, owner: str, peer: str, moved_by: str | None) -> bool:
+    """Whether what a peer offers is the owner's, or was this very volume when it went there.
+
+    Guests without a uuid in their configuration have another one after each start. So a peer may
+    name the migration with which the guest came to it. That is believed only of a copy of a guest
+    that went with this migration, to this peer: nobody else knows of it, and could as well have
+    kept the uuid.
+    """
+    went = bool(moved_by) and holding.since is not None
+    return holding.owner == owner or (
+        went and (holding.moved_by, holding.place) == (moved_by, peer)
+    )
 
 
 async def known_holding(host: Host, pool: str, name: str) -> Holding | None:
@@ -42,25 +82,65 @@ async def known_holding(host: Host, pool: str, name: str) -> Holding | None:
     return holding if info is not None and is_held(holding, info) else None
 
 
+async def moved_by(host: Host, path: str) -> str | None:
+    """Return the migration with which a disk that is in use here came. Raises StorageError."""
+    if (located := await asyncio.to_thread(host.pool_of, path)) is None:
+        return None
+    holding = await known_holding(host, located[0].name, located[1])
+    return holding.moved_by or None if holding is not None and holding.since is None else None
+
+
 async def claim(host: Host, path: str, owner: str, guest: str, migration: str) -> None:
     """Note whose data a volume holds that is in use here, if a pool has it. Raises StorageError."""
     if (located := host.pool_of(path)) is None:
         return
     pool, name = located
-    await note(host, Holding(pool.name, name, owner, guest, migration=migration))
+    before = await known_holding(host, pool.name, name)
+    came = before.moved_by if before is not None else ""
+    holding = Holding(pool.name, name, owner, guest, migration=migration, moved_by=came)
+    await _record(host, holding)
 
 
-async def note(host: Host, holding: Holding, *, stays_retained: bool = False) -> None:
-    """Note whose data a volume holds, or is to hold; its identity is looked up.
+async def note_copy(host: Host, copy: Holding, peer: str, offered: str | None) -> None:
+    """Note whose data a volume is to hold that a peer writes to; `offered` see `is_of`.
 
-    With `stays_retained` one that is retained of the same owner stays so. Raises StorageError.
+    A copy that is retained of the same owner stays so, until it is in use. Raises StorageError.
     """
+    before = await known_holding(host, copy.pool, copy.name)
+    if before is not None and is_of(before, copy.owner, peer, offered):
+        copy = replace(
+            copy,
+            since=before.since,
+            place=before.place,
+            kept=before.kept,
+            moved_by=before.moved_by,
+        )
+    await _record(host, copy)
+
+
+async def _record(host: Host, holding: Holding) -> None:
     info = await asyncio.to_thread(host.pools[holding.pool].find, holding.name)
-    before = await host.journal.holding(holding.pool, holding.name) if stays_retained else None
-    if before is not None and before.owner == holding.owner and info and is_held(before, info):
-        holding = replace(holding, since=before.since, place=before.place)
-    identity = info.identity if info is not None else None
+    identity = info.identity if info is not None else UNKNOWN
     await host.journal.record_holding(replace(holding, identity=identity))
+
+
+async def retain(host: Host, migration: str, place: str, *, moved: bool) -> None:
+    """Call retained, from now on, the volumes of a migration whose guest is at a peer.
+
+    With `moved` it went there with that migration. When they were written to is noted, if it can
+    be: whatever is written to them later is not known to be a copy.
+    """
+    await host.journal.retain(migration, place, moved=moved)
+    for one in await host.journal.retained():
+        if one.migration != migration or one.written is not None or one.pool not in host.pools:
+            continue
+        try:
+            info = await asyncio.to_thread(host.pools[one.pool].find, one.name)
+        except StorageError as error:
+            log.warning("%s:%s cannot be looked at: %s", one.pool, one.name, error)
+            continue
+        if info is not None and is_held(one, info):
+            await host.journal.record_holding(replace(one, written=info.written))
 
 
 async def when_let_go(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -76,8 +156,3 @@ async def when_let_go(attempt: Callable[[], Awaitable[T]]) -> T:
             if monotonic() > deadline:
                 raise
         await asyncio.sleep(0.2)
-
-
-def _same(noted: str | None, found: str | None) -> bool:
-    """Compare identities. Where one is not known, nothing speaks against it."""
-    return noted is None or found is None or noted == found

@@ -26,6 +26,7 @@ from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
 from xenmoved.link.channel import Channel
 from xenmoved.logs import log_context
+from xenmoved.migration.holdings import retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
 from xenmoved.migration.verdicts import ended_with_host, verdict
@@ -323,7 +324,7 @@ class InboundMigration:
             await self._install_config()
             await self._host.journal.put_to_use(self.migration)
         else:  # copies that were there before, and what `keep_partial` leaves
-            await self._host.journal.retain(self.migration, self.peer)
+            await retain(self._host, self.migration, self.peer, moved=False)
         if self._unfinished is None:
             self._host.clear_spool(self.migration)
             await self._record(self.state, settled=True)

@@ -17,7 +17,7 @@ from storage.zfs_history import History
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
 from xenmoved.migration.filling import FilledVolume
-from xenmoved.migration.holdings import is_made, note, when_let_go
+from xenmoved.migration.holdings import is_made, note_copy, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
@@ -88,8 +88,7 @@ class Landing:
         self._volumes.append(volume)
         self._histories.append(pool.history(placement.name))
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
-        # A copy that is retained is so until it is in use.
-        await note(self._host, copy, stays_retained=not placement.fresh)
+        await note_copy(self._host, copy, self._peer, offer.moved_by)
         self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
         return volume.size
 
@@ -190,7 +189,7 @@ class Landing:
                 # Nothing was made, and what is there under this name now is somebody else's.
                 await journal.forget_volume(made.pool, made.name)
                 raise
-            await journal.record_made(replace(made, identity=info.identity or ""))
+            await journal.record_made(replace(made, identity=info.identity))
 
     def _is_complete(self, index: int) -> bool:
         ends = [ends[index] for ends in (self._streams, self._targets) if index in ends]

@@ -26,7 +26,7 @@ from storage.backing import Backing
 from storage.errors import StorageError
 from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
 from xenmoved.migration.drives import IMAGES, SortedDisks, measure, sort_disks
-from xenmoved.migration.holdings import known_holding
+from xenmoved.migration.holdings import known_holding, moved_by
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import GuestFacts, take
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
@@ -183,7 +183,8 @@ async def make_offer(
             kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
             there = await asyncio.to_thread(measure, disk.path, exclusive=cold, image_format=kind)
             offered = volume_offer(host, disk.path, there, disk, options)
-            volumes.append(replace(offered, format=kind))
+            came = await moved_by(host, disk.path)
+            volumes.append(replace(offered, format=kind, moved_by=came))
             paths.append(disk.path)
             backings.append(there)
         except (StorageError, Refused) as error:
@@ -369,6 +370,7 @@ def volume_offer(
         sector=found.sector,
         path=disk.path if disk is not None else None,
         writable=disk.writable if disk is not None else True,
+        moved_by=None,
     )
 
 

@@ -36,7 +36,7 @@ from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.disks import Disks
 from xenmoved.migration.drives import flush_shared
-from xenmoved.migration.holdings import claim
+from xenmoved.migration.holdings import claim, retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import require_same, require_unchanged, take
 from xenmoved.migration.offers import Sending, make_offer
@@ -319,7 +319,7 @@ async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | Non
             await host.toolstack.retire_config(job.guest)
         except (ToolstackError, OSError) as error:
             log.warning("the configuration of %s stays as it is: %s", job.guest, error)
-        await host.journal.retain(ownership.migration, job.peer)
+        await retain(host, ownership.migration, job.peer, moved=True)
         if unfinished is None:
             await ownership.settle()
         log.info("%s is on %s now", job.both_names, job.peer)

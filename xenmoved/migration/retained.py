@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import re
-import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,12 +19,12 @@ from typing import Final
 
 from protocol.messages import Problem
 from storage.contracts import VolumeInfo
-from storage.errors import StorageError
+from storage.errors import StorageError, VolumeReplaced
 from xenmoved.config.units import format_duration
 from xenmoved.control.api import Done
 from xenmoved.control.volume_api import DropVolumes, Retained, VolumeRow, Volumes
 from xenmoved.journal import Holding
-from xenmoved.migration.holdings import is_held, when_let_go
+from xenmoved.migration.holdings import is_held, known_holding, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import ToolstackError
@@ -38,8 +37,6 @@ _PATHS: Final = re.compile(r"""(?:(?<=phy:)|(?=/))[^\s'",;\[\]()]+""")
 _IMAGES: Final = re.compile(r"\b(qcow2?|vhd|qed|vmdk|vdi)\b", re.IGNORECASE)
 
 _MOST: Final = 4096
-_SELDOM: Final = 600.0
-_OFTEN: Final = 1.0
 
 Place = tuple[str, str]
 """Names of a pool and of a volume in it."""
@@ -121,11 +118,12 @@ def _by_place(host: Host, paths: Iterable[tuple[str, str]]) -> dict[Place, list[
 
 async def list_volumes(host: Host) -> Volumes:
     """Describe the volumes of every pool. Raises ToolstackError."""
-    listed = await _list(host, await needs(host))
-    return replace(listed, volumes=listed.volumes[:_MOST])
+    found = await listed(host, await needs(host))
+    return replace(found, volumes=found.volumes[:_MOST])
 
 
-async def _list(host: Host, found: Needs) -> Volumes:
+async def listed(host: Host, found: Needs) -> Volumes:
+    """Describe the volumes of every pool, of whose users `found` tells."""
     holdings = {(one.pool, one.name): one for one in await host.journal.retained()}
     rows: list[VolumeRow] = []
     problems: list[Problem] = []
@@ -189,16 +187,16 @@ async def drop_chosen(host: Host, request: DropVolumes) -> Volumes | Done:
 
 async def _chosen(host: Host, volume: str | None, guest: str | None) -> tuple[VolumeRow, ...]:
     found = await needs(host)
-    listed = await _list(host, found)
+    there = await listed(host, found)
     if guest is not None:
-        rows = [row for row in listed.volumes if _is_copy_of(row, guest)]
+        rows = [row for row in there.volumes if _is_copy_of(row, guest)]
         text = f"no copies of a guest {guest} are kept here"
     else:
-        rows = [row for row in listed.volumes if f"{row.pool}:{row.name}" == volume]
+        rows = [row for row in there.volumes if f"{row.pool}:{row.name}" == volume]
         text = f"there is no volume {volume} here"
     if not rows:
         hint = "xenmovectl volumes lists what is kept"
-        raise Refused([problem("volume-missing", text, hint), *listed.problems])
+        raise Refused([problem("volume-missing", text, hint), *there.problems])
     problems = [each for row in rows for each in obstacles(row, found)]
     for row in rows:
         if await asyncio.to_thread(host.pools[row.pool].capacity) is None:
@@ -217,6 +215,9 @@ async def drop(host: Host, row: VolumeRow) -> None:
     """Remove a volume that `obstacles` has nothing against. Raises StorageError."""
     assert row.retained is not None
     async with host.making:
+        holding = await known_holding(host, row.pool, row.name)
+        if holding is None or holding.since is None:
+            raise VolumeReplaced(f"{row.pool}:{row.name} is not the copy any more that was kept")
         await asyncio.to_thread(host.pools[row.pool].remove, row.name)
         await host.journal.forget_volume(row.pool, row.name)
     kept = format_duration(max(0.0, time.time() - row.retained.since))
@@ -241,7 +242,7 @@ async def _drop_all(host: Host, places: set[Place], job: str) -> list[Problem]:
     """Drop what nobody needs; return what speaks against the rest. Raises VolumeInUse."""
     found = await needs(host, besides=job)
     left: list[Problem] = []
-    for row in (await _list(host, found)).volumes:
+    for row in (await listed(host, found)).volumes:
         place = (row.pool, row.name)
         if place not in places:
             continue
@@ -251,35 +252,3 @@ async def _drop_all(host: Host, places: set[Place], job: str) -> list[Problem]:
             await drop(host, row)
         left += problems
     return left
-
-
-async def expire_copies(host: Host) -> None:
-    """Drop copies as they come of the age that is configured, for ever."""
-    told: set[str] = set()
-    while True:
-        age = host.config.retain.age
-        if age is not None:
-            try:
-                await _expire(host, age, told)
-            except (ToolstackError, OSError, sqlite3.Error) as error:
-                log.warning("copies of guests that went away are not dropped now: %s", error)
-        await asyncio.sleep(_SELDOM if age is None else min(_SELDOM, max(_OFTEN, age / 10)))
-
-
-async def _expire(host: Host, age: float, told: set[str]) -> None:
-    due = time.time() - age
-    if not any(one.since is not None and one.since <= due for one in await host.journal.retained()):
-        return
-    found = await needs(host)
-    for row in (await _list(host, found)).volumes:
-        if row.retained is None or row.retained.since > due:
-            continue
-        texts = {one.text for one in obstacles(row, found)}
-        if not texts:
-            try:
-                await drop(host, row)
-            except StorageError as error:
-                texts = {str(error)}
-        for text in texts - told:
-            log.warning("a copy that is old enough to be dropped stays: %s", text)
-        told |= texts

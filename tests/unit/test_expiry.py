@@ -1,0 +1,70 @@
+"""The age of copies, whatever the clock says."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from xenmoved.journal import Holding, Journal
+from xenmoved.migration import expiry
+
+YEARS = 3 * 365 * 86400.0
+
+
+class Clock:
+    def __init__(self):
+        self.now, self.passed = 1000.0, 50.0
+
+    def sleep(self, seconds, step=0.0):
+        self.now += seconds + step
+        self.passed += seconds
+
+
+@pytest.mark.parametrize(("step", "way"), [(YEARS, "forward"), (-YEARS, "back")])
+def test_a_clock_that_is_set_makes_nothing_older(caplog, step, way):
+    clock = Clock()
+    watch = expiry.Watch(lambda: clock.now, lambda: clock.passed)
+    clock.sleep(600)
+    assert watch.look(1200) == 600
+    assert caplog.records == []
+    clock.sleep(600, step)
+    assert watch.look(1200) == 600
+    assert f"was set {way} by 1095d" in caplog.text
+
+
+def test_one_look_makes_nothing_old():
+    clock = Clock()
+    watch = expiry.Watch(lambda: clock.now, lambda: clock.passed)
+    clock.sleep(YEARS)  # the host slept
+    assert watch.look(1200) == 1200
+
+
+@pytest.mark.parametrize("since", [0.0, -YEARS, 4e9])
+async def test_only_what_was_counted_is_due(tmp_path, monkeypatch, caplog, since):
+    """A copy of the year 1970 and one that comes from the future: both wait, and then go."""
+    caplog.set_level(logging.WARNING)
+    journal = Journal(tmp_path / "journal.db")
+    await journal.open()
+    await journal.record_holding(Holding("images", "web", "uuid", "web", since=since))
+    looked = []
+
+    async def needs(host):
+        looked.append(host)
+
+    async def listed(host, found):
+        return SimpleNamespace(volumes=())
+
+    monkeypatch.setattr(expiry, "needs", needs)
+    monkeypatch.setattr(expiry, "listed", listed)
+    host = SimpleNamespace(journal=journal)
+    try:
+        told = set()
+        for _ in range(2):
+            await expiry._expire(host, 86400.0, told)
+        assert looked == []
+        assert caplog.text.count("is old enough by the clock") == (since < 4e9)
+        await journal.count_kept(86400.0)
+        await expiry._expire(host, 86400.0, told)
+        assert looked == [host]
+    finally:
+        await journal.close()
