@@ -108,6 +108,31 @@ def test_volumes_are_sorted_and_as_found(case: Case) -> None:
     assert ours == [case.pool.find("a"), case.pool.find("b-2")]
 
 
+def test_every_volume_has_an_identity_of_its_own(case: Case) -> None:
+    known = [info.identity for name in SIZES if (info := case.pool.find(name)) is not None]
+    assert all(known)
+    assert known[0] != known[1]
+    with case.paths["a"].open("r+b") as device:
+        device.write(b"other")
+    again = case.pool.find("a")
+    assert again is not None
+    assert again.identity == known[0]
+
+
+def test_a_volume_that_is_made_again_is_another(case: Case) -> None:
+    if case.pool.capacity() is None:
+        pytest.skip("volumes of this kind are made by hand")
+    try:
+        first = case.pool.create("again", BLOCK)
+        case.pool.remove("again")
+        second = case.pool.create("again", BLOCK)
+    finally:
+        case.pool.remove("again")
+    assert first.identity
+    assert second.identity
+    assert first.identity != second.identity
+
+
 def test_locate_follows_symbolic_links(case: Case, tmp_path: Path) -> None:
     link = tmp_path / "link"
     for name, path in case.paths.items():
