@@ -5,6 +5,10 @@ any answer, or come from the target at any time, and ends the channel. While an 
 outstanding, but for the greeting's, the target says what it is at with `Working`. Both sides walk
 the same table, so a message that the table does not know is the other side's mistake (or ours).
 
+Two releases that do not match, by version or capability, can still ask and answer what settles a
+doubt: `Hello`, `Inquire`, `Commit`, `Abort`, `Fate`, `Working` and `Failed` are the same in every
+release.
+
 A migration is aborted by closing its channels and saying `Abort` on a new control channel: the same
 way that a restarted daemon takes, so that there is no other.
 """
@@ -18,7 +22,6 @@ from typing import Any, Final
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
     Abort,
-    Aborted,
     Accepted,
     Begin,
     Commit,
@@ -37,8 +40,8 @@ from protocol.messages import (
     Receiving,
     Refused,
     Seal,
-    Started,
     Working,
+    releases_match,
 )
 
 
@@ -47,6 +50,7 @@ class Stage(StrEnum):
 
     GREETING = "greeting"
     IDLE = "idle"
+    SETTLING = "settling"  # of two releases that do not match: doubts can be settled all the same
     COPYING = "copying"
     RECEIVING = "receiving"
     READY = "ready"
@@ -57,16 +61,19 @@ Replies = Mapping[type[Any], Stage]
 
 TABLE: Final[Mapping[tuple[Stage, type[Any]], Replies]] = {
     (Stage.GREETING, Hello): {Hello: Stage.IDLE},
+    (Stage.SETTLING, Inquire): {Fate: Stage.SETTLING},
+    (Stage.SETTLING, Commit): {Fate: Stage.ENDED},
+    (Stage.SETTLING, Abort): {Fate: Stage.ENDED},
     (Stage.IDLE, Ping): {Pong: Stage.IDLE},
     (Stage.IDLE, Offer): {Findings: Stage.IDLE},
     (Stage.IDLE, Inquire): {Fate: Stage.IDLE},
     (Stage.IDLE, Begin): {Accepted: Stage.COPYING, Refused: Stage.IDLE},
-    (Stage.IDLE, Commit): {Started: Stage.ENDED, Aborted: Stage.ENDED},
-    (Stage.IDLE, Abort): {Started: Stage.ENDED, Aborted: Stage.ENDED},
+    (Stage.IDLE, Commit): {Fate: Stage.ENDED},
+    (Stage.IDLE, Abort): {Fate: Stage.ENDED},
     (Stage.COPYING, HandOver): {Receiving: Stage.RECEIVING},
     (Stage.COPYING, Finish): {Finished: Stage.ENDED},
     (Stage.RECEIVING, Seal): {Ready: Stage.READY},
-    (Stage.READY, Commit): {Started: Stage.ENDED, Aborted: Stage.ENDED},
+    (Stage.READY, Commit): {Fate: Stage.ENDED},
 }
 """(stage, request) -> the answers that it may have, and the stage after each."""
 
@@ -81,6 +88,7 @@ class Conversation:
     def __init__(self) -> None:
         self.stage = Stage.GREETING
         self._awaited: Replies | None = None
+        self._greeting: Hello | None = None
 
     def request(self, message: object) -> None:
         """Take note of a message from the source to the target."""
@@ -90,6 +98,8 @@ class Conversation:
         if replies is None:
             raise self._unexpected(message, f"the channel is {self.stage}")
         self._awaited = replies
+        if isinstance(message, Hello):
+            self._greeting = message
 
     def reply(self, message: object) -> None:
         """Take note of a message from the target to the source."""
@@ -101,6 +111,8 @@ class Conversation:
         if self._awaited is None or type(message) not in self._awaited:
             raise self._unexpected(message, f"the channel is {self.stage}")
         self.stage, self._awaited = self._awaited[type(message)], None
+        if isinstance(message, Hello) and not releases_match(self._greeting, message):
+            self.stage = Stage.SETTLING
 
     @staticmethod
     def _unexpected(message: object, why: str) -> ProtocolError:

@@ -7,12 +7,14 @@ from which `RESTARTED` goes on. The target decides:
 
 - The source may let its suspended guest run again only while the target cannot start its copy: that
   is before Commit was sent, or after the target's durable word that it did not and will not start.
+  A target that has no record, or one that denies what it has said before, gives no word at all.
 - The target starts its copy only from COMMITTED, which it enters on Commit and only from READY, and
   ABORTED is for ever. So from the moment COMMIT_SENT is on disk the guest belongs to whoever the
   target's journal says, and the source asks until it knows.
-- Where the other host is gone for good nobody can know, and an operator decides. The decision is a
-  state of its own: should that host come back, it is told, and if the decision was wrong both sides
-  know.
+- Where the other host is gone for good, or has forgotten, nobody can know, and an operator decides.
+  The decision is a state of its own: should that host come back, it is told, and if the decision
+  was wrong both sides know.
+- A domain that runs has been started, whatever a journal says that was set back to an older copy.
 
 Everything that affects ownership is in these two tables; docs/handover.md is drawn from them.
 """
@@ -47,6 +49,8 @@ class SourceEvent(StrEnum):
     TARGET_READY = "target-ready"
     TARGET_STARTED = "target-started"  # its durable word that the guest is its own
     TARGET_ABORTED = "target-aborted"  # its durable word that it will never start the guest
+    TARGET_FORGOT = "target-forgot"  # it has no record of what it had said: this is no word
+    GUEST_RUNS = "guest-runs"  # seen after a restart, where it was to be suspended
     FAILED = "failed"  # anything went wrong here, or the operator aborts
     LINK_LOST = "link-lost"
     RESTARTED = "restarted"  # this daemon began anew and found the migration in its journal
@@ -65,6 +69,21 @@ class SourceAction(StrEnum):
     SEND_ABORT = "send-abort"
     ASK_TARGET = "ask-target"  # connect, ask for the fate, until it is known
     TELL_TARGET = "tell-target"  # connect, tell what was decided, until its word is known
+
+
+class Word(StrEnum):
+    """What a target's journal says of a migration: this is all that two hosts must agree on.
+
+    It is the same in every release, whatever states each of them has.
+    """
+
+    RECEIVING = "receiving"  # it is not ready yet
+    READY = "ready"  # it waits for Commit or Abort
+    COMMITTED = "committed"  # it was told to start the guest, and finds out what came of that
+    STARTED = "started"  # durable: the guest was started there
+    ABORTED = "aborted"  # durable: it was ready, and will never start the guest
+    NEVER_READY = "never-ready"  # durable: it was never ready, and will never start the guest
+    UNKNOWN = "unknown"  # there is no record of it
 
 
 class TargetState(StrEnum):
@@ -145,7 +164,11 @@ SOURCE: Final[SourceTable] = {
     (_S.COPYING, _SE.SUSPENDING): Step(_S.HANDING_OVER, (_SA.HOLD_AUTOSTART,)),
     (_S.COPYING, _SE.FAILED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),
     (_S.COPYING, _SE.LINK_LOST): Step(_S.ABORTED),
-    (_S.COPYING, _SE.RESTARTED): Step(_S.ABORTED, (_SA.SEND_ABORT,)),
+    # To resume a guest that runs does nothing; it does not where this journal was set back.
+    (_S.COPYING, _SE.RESTARTED): _RESUME,
+    # Found by a restart: this journal was set back to before the commit that the target has had.
+    (_S.COPYING, _SE.TARGET_STARTED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
+    (_S.HANDING_OVER, _SE.TARGET_STARTED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
     (_S.HANDING_OVER, _SE.TARGET_READY): Step(_S.COMMIT_SENT, (_SA.SEND_COMMIT,)),
     (_S.HANDING_OVER, _SE.FAILED): _RESUME,
     (_S.HANDING_OVER, _SE.LINK_LOST): _RESUME,
@@ -156,16 +179,23 @@ SOURCE: Final[SourceTable] = {
     (_S.COMMIT_SENT, _SE.FAILED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
     (_S.COMMIT_SENT, _SE.LINK_LOST): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
     (_S.COMMIT_SENT, _SE.RESTARTED): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
+    (_S.COMMIT_SENT, _SE.TARGET_FORGOT): Step(_S.COMMIT_SENT, (_SA.ASK_TARGET,)),
+    # It was resumed by whoever saw a record fail that is on disk all the same, or by hand.
+    (_S.COMMIT_SENT, _SE.GUEST_RUNS): _KEEP,
     (_S.COMMIT_SENT, _SE.OPERATOR_KEEPS): _KEEP,
     (_S.COMMIT_SENT, _SE.OPERATOR_GIVES_UP): _DROP,
     # Both ends repeat their actions after a crash: they are idempotent.
     (_S.DONE, _SE.RESTARTED): _LET_GO,
     (_S.ABORTED, _SE.RESTARTED): _RESUME,
+    # This journal was set back to before the commit, and the target could not be asked in time.
+    (_S.ABORTED, _SE.TARGET_STARTED): Step(_S.RAN_TWICE),
     (_S.KEPT, _SE.TARGET_ABORTED): Step(_S.ABORTED),
     (_S.KEPT, _SE.TARGET_STARTED): Step(_S.RAN_TWICE),
+    (_S.KEPT, _SE.TARGET_FORGOT): Step(_S.KEPT),
     (_S.KEPT, _SE.RESTARTED): _KEEP,
     (_S.GIVEN_UP, _SE.TARGET_STARTED): Step(_S.DONE),
     (_S.GIVEN_UP, _SE.TARGET_ABORTED): Step(_S.LOST),
+    (_S.GIVEN_UP, _SE.TARGET_FORGOT): Step(_S.GIVEN_UP),
     (_S.GIVEN_UP, _SE.RESTARTED): _DROP,
     (_S.RAN_TWICE, _SE.OPERATOR_RESOLVES): Step(_S.RESOLVED),
     (_S.LOST, _SE.OPERATOR_RESOLVES): Step(_S.RESOLVED),
@@ -184,6 +214,9 @@ TARGET: Final[TargetTable] = {
     (_T.READY, _TE.READY_TIMEOUT): _GIVE_UP,
     # The toolstack's receiver dies with the daemon that held its pipe, and the domain with it.
     (_T.READY, _TE.RESTARTED): _GIVE_UP,
+    # Only Commit starts it: this journal was set back to before that.
+    (_T.RECEIVING, _TE.GUEST_RUNS): Step(_T.STARTED, (_TA.SEND_STARTED,)),
+    (_T.READY, _TE.GUEST_RUNS): Step(_T.STARTED, (_TA.SEND_STARTED,)),
     (_T.COMMITTED, _TE.GUEST_RUNS): Step(_T.STARTED, (_TA.SEND_STARTED,)),
     (_T.COMMITTED, _TE.START_FAILED): _REFUSE,
     (_T.COMMITTED, _TE.START_UNCLEAR): Step(_T.COMMITTED, (_TA.SETTLE,)),
@@ -206,13 +239,37 @@ TARGET: Final[TargetTable] = {
     (_T.RAN_TWICE, _TE.OPERATOR_RESOLVES): Step(_T.RESOLVED),
 }
 
+SOURCE_UNCOMMITTED: Final = frozenset({_S.COPYING, _S.HANDING_OVER})
+"""States in which Commit was never sent, unless the journal was set back."""
 SOURCE_UNCONFIRMED: Final = frozenset({_S.KEPT, _S.GIVEN_UP})
 """States that an operator brought about, and of which the target has not heard yet."""
 SOURCE_LEFT: Final = frozenset({_S.RAN_TWICE, _S.LOST, _S.RESOLVED})
 """States in which the program has nothing left to do, whatever happens."""
 TARGET_LEFT: Final = frozenset({_T.RAN_TWICE, _T.RESOLVED})
+TARGET_UNDECIDED: Final = frozenset({_T.RECEIVING, _T.READY})
+"""States in which nothing was started, and which a restart ends."""
 TARGET_HAS_STARTED: Final = frozenset({_T.STARTED, _T.RAN_TWICE, _T.RESOLVED})
 """States in which the target's word is that the guest was started there."""
+
+WORDS: Final[Mapping[Word, SourceEvent]] = {
+    Word.READY: _SE.TARGET_READY,
+    Word.STARTED: _SE.TARGET_STARTED,
+    Word.ABORTED: _SE.TARGET_ABORTED,
+    Word.NEVER_READY: _SE.TARGET_FORGOT,  # it was ready, or Commit would not have been sent
+    Word.UNKNOWN: _SE.TARGET_FORGOT,
+}
+"""What a word means to a source that has sent Commit; after any other it is to ask again."""
+
+
+def target_word(state: TargetState | None, *, was_ready: bool) -> Word:
+    """Return what a target may say of a migration: `state` is None where it has no record."""
+    if state is None:
+        return Word.UNKNOWN
+    if state in TARGET_HAS_STARTED:
+        return Word.STARTED
+    if state is TargetState.ABORTED and not was_ready:
+        return Word.NEVER_READY
+    return Word(state.value)
 
 
 def source_step(state: SourceState, event: SourceEvent) -> Step[SourceState, SourceAction]:

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 from protocol.codec import MessageSet
 from protocol.errors import Code, ProtocolError
-from protocol.handover import TargetState
+from protocol.handover import Word
 from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
 
 VERSION: Final = 4
@@ -65,6 +65,15 @@ class Mode(StrEnum):
     LIVE = "live"  # its memory is copied while it runs
     SAVE = "save"  # it is suspended, then its memory is copied
     COLD = "cold"  # it does not run, and is not started
+
+
+class Presence(StrEnum):
+    """Whether a domain of a guest is on the target."""
+
+    THERE = "there"  # one of its uuid, under whatever name
+    NAMESAKE = "namesake"  # none of its uuid, but one of its name
+    ABSENT = "absent"
+    UNSEEN = "unseen"  # it was not looked, or what was seen does not tell
 
 
 class ImageFormat(StrEnum):
@@ -339,15 +348,9 @@ class Ready:
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The guest is yours. Idempotent."""
+    """The guest is yours. Idempotent. The answer is `started` once it runs there."""
 
     migration: MigrationId
-
-
-@PEER.add
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Durable word: the guest is the target's and runs there."""
 
 
 @PEER.add
@@ -356,38 +359,39 @@ class Abort:
     """End this migration without the guest. Idempotent.
 
     A source whose operator has kept the guest, as nobody could tell whether the target had started
-    it, tells so in this way. `Started` is then the answer of a target that had.
+    it, tells so in this way. `started` is then the answer of a target that had.
     """
 
     migration: MigrationId
-    reason: Text
-
-
-@PEER.add
-@dataclass(frozen=True, slots=True)
-class Aborted:
-    """Durable word: this migration's guest does not and will never run on the target."""
-
     reason: Text
 
 
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Inquire:
-    """Ask what became of a migration."""
+    """Ask what became of a migration. Changes nothing.
+
+    `uuid` is the guest's, None where the source does not know it any more, and `name` what it is
+    called on the target: a target without a record looks for a domain of it.
+    """
 
     migration: MigrationId
+    uuid: Uuid | None
+    name: GuestName
 
 
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """The target's durable state.
+    """What the target's journal says of a migration: the answer to `Inquire`, `Commit` and `Abort`.
 
-    A migration that it does not know is aborted: what is not in its journal was never ready.
+    `unknown`, and `never-ready` to a source that was told `Ready`, say that its journal was lost or
+    set back. They are no word about the guest: the source stays in doubt. `domain` is then the
+    answer to `Inquire` of whether a domain of the guest is there. `reason` is for an operator.
     """
 
-    state: TargetState
+    word: Word
+    domain: Presence
     reason: Text
 
 
@@ -526,8 +530,19 @@ class StreamReceipt:
     snapshot: Guid
 
 
+def releases_match(one: Hello | None, other: Hello) -> bool:
+    """Whether two sides that have greeted each other so can do more than to settle a doubt."""
+    return one is not None and (
+        one.version == other.version
+        and intersect(one.capabilities, other.capabilities) >= REQUIRED_CAPABILITIES
+    )
+
+
 def common_capabilities(untrusted_hello: Hello) -> frozenset[str]:
-    """Return the capabilities that both sides have. Raises ProtocolError when it cannot work."""
+    """Return the capabilities that both sides have.
+
+    Raises ProtocolError where no more is possible than to settle a doubt.
+    """
     if untrusted_hello.version != VERSION:
         raise ProtocolError(
             Code.VERSION,

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL);
 """
 _LATER_COLUMNS: Final = {
+    "outbound": ("uuid TEXT NOT NULL DEFAULT ''",),
     "made": ("identity TEXT DEFAULT ''",),
     "owners": (
         *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),
@@ -53,13 +54,14 @@ _LATER_COLUMNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """A migration that leaves this host."""
+    """A migration that leaves this host. `uuid` is the guest's, "" in records of old releases."""
 
     migration: str
     state: SourceState
     guest: str
     peer: str
     job: str
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ class Journal:
     async def record_outbound(self, entry: Outbound, *, settled: bool = False) -> None:
         """Write the state of a migration that leaves."""
         await self._execute(
-            "INSERT INTO outbound VALUES (?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
+            "INSERT INTO outbound (migration, state, guest, peer, job, settled, updated, uuid) "
+            "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
             f"state=excluded.state, settled=excluded.settled, {_UPDATED}",
             entry.migration,
             entry.state.value,
@@ -173,6 +176,7 @@ class Journal:
             entry.job,
             settled,
             time.time(),
+            entry.uuid,
         )
 
     async def supersede_outbound(self, guest: str) -> list[str]:
@@ -185,7 +189,7 @@ class Journal:
     async def unsettled_outbound(self) -> list[Outbound]:
         """Migrations that left something to do here."""
         rows = await self._select(
-            "SELECT migration, state, guest, peer, job FROM outbound WHERE NOT settled"
+            "SELECT migration, state, guest, peer, job, uuid FROM outbound WHERE NOT settled"
         )
         return [Outbound(m, SourceState(state), *rest) for m, state, *rest in rows]
 

@@ -8,6 +8,12 @@ question until after those of later connections. Faults are not counted: any num
 operator may decide for a source whose target does not answer, rightly or wrongly, and for a target
 that cannot tell what became of the start.
 
+Journals may fail too. One that cannot be written does not take a state, or takes it and says that
+it did not: what is not to happen without a record is then given up, and what has to happen is done
+without. While a daemon is down its journal may be lost, or set back to an older copy of itself. Not
+explored is what nobody can see: that a target's journal is set back to the very moment at which it
+was ready, and its domain is gone; or a source's, while its target cannot be asked.
+
 The toolstack's part is the same in both modes. While the source's toolstack still sends (`SAVING`),
 it lets the guest run again by itself when its reader or, live, the process that holds its pipes
 goes away. Only when it has let go of the guest (`HELD`) is the image whole.
@@ -27,6 +33,7 @@ from handover_world import (
     OBSERVE,
     Ask,
     Copy,
+    Fault,
     Guest,
     Session,
     Told,
@@ -37,10 +44,12 @@ from handover_world import (
 from protocol.handover import (
     SOURCE,
     SOURCE_LEFT,
+    SOURCE_UNCOMMITTED,
     SOURCE_UNCONFIRMED,
     TARGET,
     TARGET_HAS_STARTED,
     TARGET_LEFT,
+    TARGET_UNDECIDED,
     SourceAction,
     SourceEvent,
     SourceState,
@@ -64,7 +73,8 @@ class HandOverModel:
     `eager` actions are carried out before the journal is written. `seals`: what the guest is when
     the source says that its image is whole. With `operators` they decide in every doubt, and the
     source's host is not reset, so that there is not too much to explore; without, a doubt that
-    nobody else can break is an end.
+    nobody else can break is an end. `journals` is what may happen to them; then questions are not
+    late, and the source's host is not reset. `habits` are mistakes of daemons, not of their tables.
     """
 
     def __init__(
@@ -75,12 +85,16 @@ class HandOverModel:
         seals: Guest = Guest.HELD,
         *,
         operators: bool = False,
+        journals: Collection[Fault] = (),
+        habits: Collection[str] = (),
     ) -> None:
         self._source = source
         self._target = target
         self._eager = eager
         self._seals = seals
         self._operators = operators
+        self._journals = frozenset(journals)
+        self._habits = frozenset(habits)
         self.used: set[tuple[object, object]] = set()
 
     def first(self) -> World:
@@ -92,23 +106,28 @@ class HandOverModel:
         if w.guest is Guest.RUNS and w.copy is Copy.RUNS and KEEP_HERE not in w.said:
             raise Wrong("the guest runs twice")
         dropped = "source" in w.resets or GIVE_UP_HERE in w.said
-        if w.guest is Guest.GONE and not dropped and w.target is not T.STARTED:
+        if w.guest is Guest.GONE and not (dropped or w.old or w.target in TARGET_HAS_STARTED):
             raise Wrong("the source's domain is gone, and the target has not started its own")
-        if w.ran and w.gave_up and GIVE_UP_THERE not in w.said:
+        if w.ran and w.gave_up and GIVE_UP_THERE not in w.said and not w.old:
             raise Wrong("a target that started the guest gave up")
+        if w.guest is Guest.RUNS and w.ran and not w.said & {KEEP_HERE, GIVE_UP_THERE}:
+            raise Wrong("the guest goes on from before it ran on the target")
         if w.copy is Copy.RUNS and w.gave_up:
             raise Wrong("a target that gave up has started the guest")
-        if w.source is S.DONE and w.target is not T.STARTED:
+        if w.source is S.DONE and w.target is not T.STARTED and not w.old:
             raise Wrong("the source is done without the target's word")
-        if w.source is S.ABORTED and w.target in (T.COMMITTED, T.STARTED):
+        theirs = w.target is T.STARTED or (w.target is T.COMMITTED and not w.gave_up)
+        if w.source is S.ABORTED and theirs and not w.old:
             raise Wrong("the guest is both hosts'")
 
     def is_end(self, w: World) -> bool:
         """Whether one host has the guest, and both know."""
         if not (w.source_up and w.target_up) or w.source_todo or w.target_todo:
             return False
+        if Fault.SOURCE_LOST in w.lost or self._stays_in_doubt(w):
+            return True
         if w.doubt and not w.account and not self._operators:
-            return w.source is S.COMMIT_SENT
+            return w.source in (S.COMMIT_SENT, S.ABORTED)
         if w.call is not None:
             return False
         settled = w.source_settled and w.target_settled
@@ -123,9 +142,20 @@ class HandOverModel:
         none = w.source in (S.LOST, S.RESOLVED) and w.target is T.ABORTED
         return settled and ((both and KEEP_HERE in w.said) or (none and GIVE_UP_HERE in w.said))
 
+    def _stays_in_doubt(self, w: World) -> bool:
+        """Whether only an operator can go on, as the target has forgotten."""
+        denies = w.target is T.ABORTED and not w.was_ready
+        return (Fault.TARGET_LOST in w.lost or denies) and (
+            w.source in (S.COMMIT_SENT, *SOURCE_UNCONFIRMED)
+            or (w.source is S.DONE and w.guest is Guest.GONE)
+            or (w.source is S.ABORTED and w.guest is Guest.RUNS)
+        )
+
     def steps(self, w: World) -> Iterator[Step]:
         """Yield everything that can happen next."""
         yield from self._link(w)
+        yield from self._journals_fail(w, Fault.SOURCE_FULL)
+        yield from self._journals_fail(w, Fault.TARGET_FULL)
         yield from self._source_steps(w) if w.source_up else self._source_restarts(w)
         yield from self._target_steps(w) if w.target_up else self._target_restarts(w)
 
@@ -138,10 +168,20 @@ class HandOverModel:
         elif travels or w.session is Session.OPEN:
             cut = _cut(w)
             yield Step("the link breaks", _lose_call(cut), fault=True)
-            if late := _late(w):
+            if late := self._late(w):
                 yield Step("the link breaks, a question is late", _lose_call(late(cut)), fault=True)
         for ask in w.delayed:
             yield Step(f"a late {ask} is lost", w._replace(delayed=w.delayed - {ask}))
+
+    def _late(self, w: World) -> Any:
+        return None if self._journals else _late(w)
+
+    def _journals_fail(self, w: World, full: Fault) -> Iterator[Step]:
+        """A journal cannot be written any more, or can be again."""
+        if full in self._journals - w.full:
+            yield Step(full, w._replace(full=w.full | {full}), fault=True)
+        elif full in w.full:
+            yield Step("it can be written again", w._replace(full=w.full - {full}))
 
     # --- the source
 
@@ -158,12 +198,50 @@ class HandOverModel:
         return (*eager, state, *(action for action in actions if action not in eager))
 
     def _source_restarts(self, w: World) -> Iterator[Step]:
-        up = w._replace(source_up=True)
-        if not w.source_settled:
-            up = self._source_happens(up, SE.RESTARTED)
-        elif w.source in SOURCE_UNCONFIRMED:
+        if w.old and (w.target_todo or not w.target_up):
+            return
+        up = w._replace(source_up=True, source=w.source_disk or w.source, source_disk=None)
+        if Fault.SOURCE_LOST in w.lost:
+            pass
+        elif not w.source_settled:
+            up = self._source_happens(up, self._source_finds(up))
+        elif up.source in SOURCE_UNCONFIRMED:
             up = up._replace(source_todo=(SA.TELL_TARGET,))
         yield Step("the source restarts", up)
+        if Fault.SOURCE_LOST in self._journals - w.lost:
+            lost = w._replace(lost=w.lost | {Fault.SOURCE_LOST}, source_settled=True)
+            yield Step(Fault.SOURCE_LOST, lost, fault=True)
+        if Fault.SOURCE_OLD in self._journals - w.old and self._fate(w) is not None:
+            for state in SOURCE_UNCOMMITTED:
+                old = w._replace(source=state, source_disk=None, source_settled=False)
+                old = old._replace(old=w.old | {Fault.SOURCE_OLD})
+                yield Step(f"{Fault.SOURCE_OLD} to {state}", old, fault=True)
+
+    def _source_finds(self, w: World) -> SE:
+        """What a source finds when it restarts."""
+        told = self._fate(w)
+        begun = told is Told.STARTED or (told is Told.UNDECIDED and w.target is T.COMMITTED)
+        if w.source in SOURCE_UNCOMMITTED and begun and "resumes unasked" not in self._habits:
+            return SE.TARGET_STARTED
+        if w.source is S.COMMIT_SENT and w.guest is Guest.RUNS and "blind" not in self._habits:
+            return SE.GUEST_RUNS
+        return SE.RESTARTED
+
+    def _source_writes(self, w: World, state: S) -> Iterator[World]:
+        """The journal takes a state or not, and a daemon does what it may without a record."""
+        if Fault.SOURCE_FULL not in w.full:
+            yield w._replace(source=state, source_disk=None)
+            return
+        disk = w.source_disk or w.source
+        for written in {disk, state}:
+            needed = state in (S.HANDING_OVER, S.COMMIT_SENT) and w.source in SOURCE_UNCOMMITTED
+            if not needed or "commits unnoted" in self._habits:
+                yield w._replace(source=state, source_disk=written)
+            else:
+                sent = w.source_todo if "resumes after it was sent" in self._habits else ()
+                failed = _cut(w)._replace(work=Work.OVER, source_disk=written, call=None)
+                failed = self._source_happens(failed, SE.FAILED)
+                yield failed._replace(source_todo=(*sent, *failed.source_todo))
 
     def _source_steps(self, w: World) -> Iterator[Step]:
         yield from self._source_crashes(w)
@@ -175,8 +253,12 @@ class HandOverModel:
                 yield Step("the save breaks", broken, fault=True)
         if w.source_todo:
             action, *rest = w.source_todo
-            done = self._source_does(w._replace(source_todo=tuple(rest)), action)
-            yield Step(f"source: {action}", done)
+            left = w._replace(source_todo=tuple(rest))
+            if isinstance(action, S):
+                for written in self._source_writes(left, action):
+                    yield Step(f"source: {action}", written)
+            else:
+                yield Step(f"source: {action}", self._source_does(left, action))
         elif w.call is not None and w.call[1] not in (Told.SENT, Told.TAKEN):
             yield Step(f"source: {w.call[0]} is {w.call[1]}", self._source_hears(w, *w.call))
         elif w.work is not Work.OVER:
@@ -184,14 +266,18 @@ class HandOverModel:
         elif w.call is not None and w.call[0] is Ask.COMMIT and w.source is S.COMMIT_SENT:
             failed = self._source_happens(w, SE.FAILED, call=None)
             yield Step("the source fails", failed, fault=True)
-            if late := _late(w):
+            if late := self._late(w):
                 yield Step("the source fails, its question is late", late(failed), fault=True)
         elif w.call is None and w.session is Session.OPEN:
             yield Step("the source closes the channel", w._replace(session=Session.CUT))
-        if not w.source_todo and not w.source_settled and w.source in ENDED:
-            yield Step("source: settled", w._replace(source_settled=True))
+        if self._settles(w, Fault.SOURCE_FULL) and not w.source_settled and w.source in ENDED:
+            yield Step("source: settled", w._replace(source_settled=True, source_disk=None))
         if self._operators:
             yield from self._source_operates(w)
+
+    def _settles(self, w: World, full: Fault) -> bool:
+        todo = w.source_todo if full is Fault.SOURCE_FULL else w.target_todo
+        return not todo and full not in w.full
 
     def _source_operates(self, w: World) -> Iterator[Step]:
         """An operator decides while the target does not answer."""
@@ -212,9 +298,9 @@ class HandOverModel:
     def _source_crashes(self, w: World) -> Iterator[Step]:
         down = _cut(w)._replace(source_up=False, source_todo=(), work=Work.OVER, call=None)
         yield Step("the source crashes", down, fault=True)
-        if late := _late(w):
+        if late := self._late(w):
             yield Step("the source crashes, its question is late", late(down), fault=True)
-        if not self._operators:
+        if not self._operators and not self._journals:
             reset = down._replace(guest=Guest.GONE, resets=w.resets | {"source"})
             yield Step("the source's host is reset", reset, fault=True)
             if w.autostart:
@@ -253,21 +339,25 @@ class HandOverModel:
                 return self._source_happens(over, SE.LINK_LOST)
             case ((Ask.HAND_OVER | Ask.SEAL), _):
                 return self._source_happens(over, SE.FAILED)
+            case Ask.ABORT, Told.STARTED if w.source is S.ABORTED:
+                return self._source_happens(heard, SE.TARGET_STARTED)
             case Ask.ABORT, _ if w.source is not S.KEPT:
                 return heard
             case _, (Told.STARTED | Told.ABORTED):
                 return self._source_happens(heard, words[told])
             case Ask.COMMIT, _ if w.source is S.COMMIT_SENT:
                 return self._source_happens(heard, SE.LINK_LOST)
+            case Ask.INQUIRE, Told.FORGOT:
+                return self._source_happens(heard, SE.TARGET_FORGOT)
+            case _, Told.FORGOT if w.source in SOURCE_UNCONFIRMED:
+                return self._source_happens(heard, SE.TARGET_FORGOT)
             case Ask.INQUIRE, Told.READY:
                 return self._source_happens(heard, SE.TARGET_READY)
             case _:
                 return w._replace(call=(ask, Told.SENT))
 
-    def _source_does(self, w: World, action: S | SA) -> World:  # noqa: PLR0911
+    def _source_does(self, w: World, action: SA) -> World:  # noqa: PLR0911
         match action:
-            case S():
-                return w._replace(source=action)
             case SA.SEND_COMMIT:
                 return w._replace(call=(Ask.COMMIT, Told.SENT))
             case SA.SEND_ABORT:
@@ -299,17 +389,70 @@ class HandOverModel:
         return w._replace(target_todo=todo, target_settled=settled, **changes)
 
     def _target_restarts(self, w: World) -> Iterator[Step]:
-        up = w._replace(target_up=True)
+        up = w._replace(target_up=True, target=w.target_disk or w.target, target_disk=None)
         if not w.target_settled:
-            up = self._target_happens(up, TE.RESTARTED)
+            up = self._target_happens(up, self._target_finds(up))
         yield Step("the target restarts", up)
+        if Fault.TARGET_LOST in self._journals - w.lost:
+            lost = w._replace(lost=w.lost | {Fault.TARGET_LOST}, target_settled=True)
+            yield Step(Fault.TARGET_LOST, lost, fault=True)
+        if Fault.TARGET_OLD in self._journals - w.old and w.target is not T.RECEIVING:
+            back = w._replace(target_disk=None, target_settled=False)
+            back = back._replace(old=w.old | {Fault.TARGET_OLD})
+            receiving = back._replace(target=T.RECEIVING, was_ready=False)
+            yield Step(f"{Fault.TARGET_OLD} to receiving", receiving, fault=True)
+            if w.was_ready and (w.copy is Copy.RUNS or not w.ran):
+                ready = back._replace(target=T.READY)
+                yield Step(f"{Fault.TARGET_OLD} to ready", ready, fault=True)
+
+    def _target_finds(self, w: World) -> TE:
+        """What a target finds when it restarts."""
+        runs = w.target in TARGET_UNDECIDED and w.copy is Copy.RUNS
+        return TE.GUEST_RUNS if runs and "does not look" not in self._habits else TE.RESTARTED
+
+    def _fate(self, w: World) -> Told | None:
+        """What a target says that is asked, None while it is down."""
+        if not w.target_up:
+            return None
+        forgot = Fault.TARGET_LOST in w.lost or (w.target is T.ABORTED and not w.was_ready)
+        if forgot:
+            return Told.ABORTED if "says aborted" in self._habits else Told.FORGOT
+        if self._undone(w):
+            return Told.UNDECIDED
+        fates = {T.READY: Told.READY, T.ABORTED: Told.ABORTED, **_HAS_STARTED}
+        return fates.get(w.target, Told.UNDECIDED)
+
+    def _undone(self, w: World) -> bool:
+        """Whether it gave up without a record, and the copy may be there yet: this is no word."""
+        unnoted = w.target is T.ABORTED and w.target_disk not in (None, T.ABORTED)
+        return unnoted and w.copy is not Copy.ABSENT and "says so too early" not in self._habits
+
+    def _target_writes(self, w: World, state: T) -> Iterator[World]:
+        """The journal takes a state or not, and a daemon does what it may without a record."""
+        was_ready = w.was_ready or state is T.READY
+        gave_up = w.gave_up or state is T.ABORTED
+        if Fault.TARGET_FULL not in w.full or state is w.target:
+            yield w._replace(target=state, target_disk=None, was_ready=was_ready, gave_up=gave_up)
+            return
+        disk = w.target_disk or w.target
+        for written in {disk, state}:
+            ready = w.was_ready or written is T.READY
+            noted = w._replace(target_disk=written, was_ready=ready)
+            if state in (T.ABORTED, T.RAN_TWICE) or "starts unnoted" in self._habits:
+                gone = state is T.ABORTED and w.copy is Copy.ABSENT
+                yield noted._replace(target=state, gave_up=w.gave_up or gone)
+            elif state is T.STARTED:
+                yield noted._replace(target_todo=(), doubt=True)
+            else:
+                call = w.call and (w.call[0], Told.FAILED)
+                failed = noted._replace(session=Session.CLOSED, sealing=False, call=call)
+                yield self._target_happens(failed, TE.FAILED)
 
     def _target_steps(self, w: World) -> Iterator[Step]:
         yield from self._target_crashes(w)
         if w.call == (Ask.INQUIRE, Told.SENT):
-            fates = {T.READY: Told.READY, T.ABORTED: Told.ABORTED, **_HAS_STARTED}
-            fate = fates.get(w.target, Told.UNDECIDED)
-            yield Step(f"target: fate {w.target}", w._replace(call=(Ask.INQUIRE, fate)))
+            fate = self._fate(w)
+            yield Step(f"target: fate {fate}", w._replace(call=(Ask.INQUIRE, fate)))
         if w.target_todo:
             action, *rest = w.target_todo
             for done in self._target_does(w._replace(target_todo=tuple(rest)), action):
@@ -343,8 +486,9 @@ class HandOverModel:
         if w.target is T.RAN_TWICE:
             resolved = self._target_happens(w, TE.OPERATOR_RESOLVES)
             yield Step("an operator: resolved at the target", resolved, fault=True)
-        if w.target in (T.STARTED, T.ABORTED) and not w.target_settled:
-            yield Step("target: settled", w._replace(target_settled=True))
+        may_settle = self._settles(w, Fault.TARGET_FULL) and not w.target_settled
+        if may_settle and w.target in (T.STARTED, T.ABORTED):
+            yield Step("target: settled", w._replace(target_settled=True, target_disk=None))
 
     def _target_operates(self, w: World) -> Iterator[Step]:
         """An operator decides where nothing that is here tells: the only way out then."""
@@ -364,6 +508,8 @@ class HandOverModel:
         yield Step("the target crashes", down, fault=True)
         if w.copy in (Copy.BUILDING, Copy.PAUSED):
             yield Step("the target and its receiver crash", down._replace(copy=Copy.ABSENT), True)
+        if Fault.TARGET_OLD in w.old and w.target in TARGET_UNDECIDED:
+            return
         reset = down._replace(copy=Copy.ABSENT, resets=w.resets | {"target"})
         yield Step("the target's host is reset", reset, fault=True)
         yield Step(
@@ -392,15 +538,17 @@ class HandOverModel:
                 taken = w._replace(call=(ask, Told.TAKEN))
                 yield Step(f"target: takes {ask}", self._target_decides(taken, ask))
             case (Ask.COMMIT | Ask.ABORT) as ask, Told.TAKEN:
-                words = {T.ABORTED: Told.ABORTED, **_HAS_STARTED}
-                if ask is Ask.ABORT:
-                    del words[T.STARTED]  # which has not been told of it
-                yield _answer(w, words.get(w.target, Told.FAILED))
+                told = self._fate(w)
+                if ask is Ask.ABORT and w.target is T.STARTED and told is Told.STARTED:
+                    told = None  # it has not been told of it
+                words = (Told.STARTED, Told.ABORTED, Told.FORGOT)
+                yield _answer(w, told if told in words else Told.FAILED)
 
     def _target_decides(self, w: World, ask: Ask) -> World:
         """Bring the source's decision to the table, unless the migration is history here."""
         event = TE.COMMIT if ask is Ask.COMMIT else TE.ABORT
         history = w.target_settled and not (w.target is T.STARTED and event is TE.ABORT)
+        history = history or Fault.TARGET_LOST in w.lost
         if history or (w.target, event) not in self._target:
             return w
         return self._target_happens(w, event)
@@ -408,7 +556,7 @@ class HandOverModel:
     def _target_does(self, w: World, action: T | TA | str) -> Iterator[World]:
         match action:
             case T():
-                yield w._replace(target=action, gave_up=w.gave_up or action is T.ABORTED)
+                yield from self._target_writes(w, action)
             case TA.START_GUEST:
                 if w.gave_up:
                     raise Wrong("a target that gave up starts the guest")
@@ -422,7 +570,7 @@ class HandOverModel:
             case TA.DESTROY_COPY:
                 if w.copy is Copy.RUNS:
                     raise Wrong("a copy that runs is destroyed")
-                yield w._replace(copy=Copy.ABSENT)
+                yield w._replace(copy=Copy.ABSENT, gave_up=w.gave_up or w.target is T.ABORTED)
             case str() if action is OBSERVE:
                 runs = w.copy is Copy.RUNS
                 yield self._target_happens(w, TE.GUEST_RUNS if runs else TE.START_FAILED)

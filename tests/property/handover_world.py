@@ -67,20 +67,39 @@ class Told(StrEnum):
     STARTED = auto()
     ABORTED = auto()
     UNDECIDED = auto()
+    FORGOT = auto()
 
 
 KEEP_HERE, GIVE_UP_HERE = "source keeps it", "source gives it up"
 KEEP_THERE, GIVE_UP_THERE = "target keeps it", "target gives it up"
+
+
+class Fault(StrEnum):
+    """What may happen to a journal."""
+
+    SOURCE_LOST = "the source's journal is lost"
+    SOURCE_OLD = "the source's journal is set back"
+    SOURCE_FULL = "the source's journal cannot be written"
+    TARGET_LOST = "the target's journal is lost"
+    TARGET_OLD = "the target's journal is set back"
+    TARGET_FULL = "the target's journal cannot be written"
+
+
 OBSERVE = "observe"
 """The target's daemon sees what came of the start."""
 
 
 class World(NamedTuple):
-    """One moment. `ran` and what is below it only an observer remembers."""
+    """One moment. `ran` and what is below it only an observer remembers.
+
+    `source_disk` and `target_disk` are what a journal says where that is not the daemon's state.
+    Of a journal that is lost the state is what it said before.
+    """
 
     source: S = S.COPYING
     source_settled: bool = False
     source_up: bool = True
+    source_disk: S | None = None
     source_todo: tuple[S | SA, ...] = ()
     work: Work = Work.ON
     guest: Guest = Guest.RUNS
@@ -91,6 +110,10 @@ class World(NamedTuple):
     target: T = T.RECEIVING
     target_settled: bool = False
     target_up: bool = True
+    target_disk: T | None = None
+    was_ready: bool = False
+    lost: frozenset[Fault] = frozenset()
+    full: frozenset[Fault] = frozenset()
     target_todo: tuple[T | TA | str, ...] = ()
     sealing: bool = False
     doubt: bool = False
@@ -100,3 +123,4 @@ class World(NamedTuple):
     gave_up: bool = False
     resets: frozenset[str] = frozenset()
     said: frozenset[str] = frozenset()  # what operators have decided
+    old: frozenset[Fault] = frozenset()  # which journals were set back

@@ -25,9 +25,10 @@ from protocol.frames import (
     split_packed,
     split_range,
 )
-from protocol.handover import TargetState
+from protocol.handover import Word
 from protocol.messages import (
     PEER,
+    Abort,
     Accepted,
     Action,
     Attach,
@@ -42,14 +43,15 @@ from protocol.messages import (
     Fate,
     Hello,
     ImageFormat,
+    Inquire,
     Mode,
     Offer,
     Ping,
     Placement,
+    Presence,
     Problem,
     Receipt,
     Seal,
-    Started,
     StreamOffer,
     StreamReceipt,
     StreamTerms,
@@ -102,8 +104,14 @@ MESSAGES = {
     "StreamReceipt": StreamReceipt(2, 1082664, "74ae7b5b0f5a3f32"),
     "Seal": Seal(5, blake3(b"image").digest()),
     "Commit": Commit(MIGRATION),
-    "Started": Started(),
-    "Fate": Fate(TargetState.ABORTED, "nothing is known of it here"),
+    "Inquire": Inquire(MIGRATION, "c7b44c14-3a0e-4f4f-9d1c-8f2b0d3a6e51", "web"),
+    "Abort": Abort(MIGRATION, "aborted"),
+    "Fate": Fate(Word.STARTED, Presence.UNSEEN, ""),
+    "Fate-unknown": Fate(
+        Word.UNKNOWN,
+        Presence.THERE,
+        "there is no record of it here; a domain of its uuid is there: web (id 7), running",
+    ),
     "Failed": Failed(
         Problem("protocol", "Ping is out of turn: the channel is greeting (unexpected)", "")
     ),

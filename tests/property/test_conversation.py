@@ -7,22 +7,26 @@ from hypothesis import strategies as st
 from protocol.conversation import TABLE, Conversation, Stage
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
+    CAPABILITIES,
     PEER,
+    REQUIRED_CAPABILITIES,
+    VERSION,
     Accepted,
     Begin,
     Commit,
     Failed,
+    Fate,
     Finish,
     Finished,
     HandOver,
     Hello,
+    Inquire,
     Ping,
     Pong,
     Ready,
     Receiving,
     Refused,
     Seal,
-    Started,
     Working,
 )
 from tests.support.protocol_strategies import objects
@@ -32,9 +36,13 @@ REQUESTS = {request for _, request in TABLE}
 REPLIES = {reply for replies in TABLE.values() for reply in replies} | {Failed}
 
 
+OURS = Hello(VERSION, "ours", "a", CAPABILITIES)
+OTHERS = (Hello(VERSION + 1, "new", "b", CAPABILITIES), Hello(VERSION, "odd", "b", ("zstd",)))
+
+
 def made(kind):
-    """Return a message of a kind; what is in its fields does not matter here."""
-    return kind.__new__(kind)
+    """Return a message of a kind; what is in its fields matters only in a greeting."""
+    return OURS if kind is Hello else kind.__new__(kind)
 
 
 def refused(call, kind):
@@ -43,8 +51,18 @@ def refused(call, kind):
     assert caught.value.code is Code.UNEXPECTED
 
 
+def greeted(source, target):
+    """Return a conversation after the greetings of two releases."""
+    conversation = Conversation()
+    conversation.request(source)
+    conversation.reply(target)
+    return conversation
+
+
 def at(stage):
     """Return a conversation that has come to a stage."""
+    if stage is Stage.SETTLING:
+        return greeted(OURS, OTHERS[0])
     ways = {Stage.GREETING: []}
     while stage not in ways:
         for (start, request), replies in TABLE.items():
@@ -103,6 +121,18 @@ def test_nothing_is_answered_unasked_but_a_failure(stage):
         refused(conversation.request, kind)
 
 
+def test_releases_that_do_not_match_can_settle_a_doubt_and_no_more():
+    assert greeted(OURS, OURS).stage is Stage.IDLE
+    for other in OTHERS:
+        for conversation in (greeted(OURS, other), greeted(other, OURS)):
+            assert conversation.stage is Stage.SETTLING
+            refused(conversation.request, Begin)
+            for request in (Inquire, Inquire, Commit):
+                conversation.request(made(request))
+                conversation.reply(made(Fate))
+            assert conversation.stage is Stage.ENDED
+
+
 def test_a_migration_and_a_sync_take_these_ways():
     for way in (
         [
@@ -112,7 +142,7 @@ def test_a_migration_and_a_sync_take_these_ways():
             (Begin, Accepted),
             (HandOver, Receiving),
             (Seal, Ready),
-            (Commit, Started),
+            (Commit, Fate),
         ],
         [(Hello, Hello), (Begin, Accepted), (Finish, Finished)],
     ):
@@ -147,4 +177,5 @@ def test_what_is_in_a_message_does_not_matter(greeting):
     conversation = Conversation()
     conversation.request(greeting)
     conversation.reply(greeting)
-    assert conversation.stage is Stage.IDLE
+    fits = set(greeting.capabilities) >= REQUIRED_CAPABILITIES
+    assert conversation.stage is (Stage.IDLE if fits else Stage.SETTLING)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from explorer import Violation, explore
 from handover_model import HandOverModel
-from handover_world import Guest
+from handover_world import Fault, Guest
 
 from protocol.handover import (
     SOURCE,
@@ -29,6 +29,15 @@ from protocol.handover import (
 S, SE, SA = SourceState, SourceEvent, SourceAction
 T, TE, TA = TargetState, TargetEvent, TargetAction
 
+FORGETS = (Fault.SOURCE_LOST, Fault.SOURCE_OLD, Fault.TARGET_LOST, Fault.TARGET_OLD)
+ELSEWHERE = {
+    (S.COMMIT_SENT, SE.GUEST_RUNS),  # where a record failed
+    (S.ABORTED, SE.TARGET_STARTED),  # a source that was set back and could not ask
+    (S.KEPT, SE.TARGET_FORGOT),
+    (S.GIVEN_UP, SE.TARGET_FORGOT),
+}
+"""What happens only in walks that have a test of their own, or in what no model can mend."""
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "handover.md"
 
 
@@ -38,8 +47,26 @@ def test_one_owner_whatever_happens():
         found = explore(model)
         assert found.moments > 10_000, "a walk this short has missed something"
         assert found.ends >= 2, "moved and stayed"
-    used = alone.used | operated.used
-    assert used == {*SOURCE, *TARGET}, "every transition is there because it can happen"
+    forgetful = [HandOverModel(journals=[fault]) for fault in FORGETS]
+    for model in forgetful:
+        assert explore(model).moments > 5_000
+    used = set().union(*(model.used for model in (alone, operated, *forgetful)))
+    assert {*SOURCE, *TARGET} - used <= ELSEWHERE
+    assert used <= {*SOURCE, *TARGET}
+
+
+@pytest.mark.parametrize("fault", [Fault.SOURCE_FULL, Fault.TARGET_FULL])
+def test_one_owner_whatever_a_journal_does_not_take(fault):
+    model = HandOverModel(journals=[fault])
+    assert explore(model).moments > 10_000
+    assert ((S.COMMIT_SENT, SE.GUEST_RUNS) in model.used) == (fault is Fault.SOURCE_FULL)
+
+
+@pytest.mark.slow
+def test_operators_decide_where_the_target_has_forgotten():
+    model = HandOverModel(operators=True, journals=[Fault.TARGET_LOST])
+    explore(model)
+    assert model.used >= {(S.KEPT, SE.TARGET_FORGOT), (S.GIVEN_UP, SE.TARGET_FORGOT)}
 
 
 def test_every_state_knows_a_restart():
@@ -59,7 +86,33 @@ def broken(
     return HandOverModel(*tables, eager, operators=operators)
 
 
+def careless(habit: str, fault: Fault) -> HandOverModel:
+    """Return a model in which a daemon does not heed that a journal may fail."""
+    return HandOverModel(journals=[fault], habits=[habit])
+
+
 BUGS = {
+    "target that forgot says aborted": careless("says aborted", Fault.TARGET_LOST),
+    "target that was set back says aborted": careless("says aborted", Fault.TARGET_OLD),
+    "target that was set back does not look": careless("does not look", Fault.TARGET_OLD),
+    "target starts without a record": careless("starts unnoted", Fault.TARGET_FULL),
+    "target that could not note it says aborted, and then removes its copy": careless(
+        "says so too early", Fault.TARGET_FULL
+    ),
+    "source commits without a record": careless("commits unnoted", Fault.SOURCE_FULL),
+    "source resumes as it could not note what it has sent": careless(
+        "resumes after it was sent", Fault.SOURCE_FULL
+    ),
+    "source commits a guest that runs": careless("blind", Fault.SOURCE_FULL),
+    "source that was set back resumes unasked": careless("resumes unasked", Fault.SOURCE_OLD),
+    "source takes forgetting for an answer": HandOverModel(
+        {**SOURCE, (S.COMMIT_SENT, SE.TARGET_FORGOT): Step(S.ABORTED, (SA.RESUME_GUEST,))},
+        journals=[Fault.TARGET_LOST],
+    ),
+    "target that was set back forgets what runs": HandOverModel(
+        target={**TARGET, (T.READY, TE.GUEST_RUNS): Step(T.ABORTED, (TA.DESTROY_COPY,))},
+        journals=[Fault.TARGET_OLD],
+    ),
     "target starts before its journal says committed": broken(eager=(TA.START_GUEST,)),
     "source commits before its journal says so": broken(eager=(SA.SEND_COMMIT,)),
     "source lets its toolstack keep the guest while it commits": HandOverModel(seals=Guest.SAVING),

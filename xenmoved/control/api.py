@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
-from protocol.messages import GuestName, ImageFormat, Mode, Problem
+from protocol.handover import Word
+from protocol.messages import GuestName, ImageFormat, Mode, Presence, Problem
 from protocol.schema import U16, U63, Length, Name, Range, Text
 from xenmoved.control.reports import CONTROL, JobId, JobReport, Moment, PathText, Seconds
 
@@ -288,11 +289,23 @@ class ListDoubts:
 
 
 @dataclass(frozen=True, slots=True)
+class DoubtWord:
+    """What the target of a guest in doubt has said last, and whether a domain of it is there.
+
+    Each is one of the words of docs/protocol.md. `unknown` and `never-ready` say that the target's
+    journal was lost or set back; only with them was it looked for a domain.
+    """
+
+    word: Word
+    domain: Presence
+
+
+@dataclass(frozen=True, slots=True)
 class DoubtRow:
     """A migration in doubt, or one that was decided without the peer's word.
 
     `state`: as in docs/handover.md. `domain`: the guest's state here now, or "absent".
-    `peer_answers` is None when it was not tried.
+    `peer_answers` is None when it was not tried, and `peer_says` when it has said nothing.
     """
 
     job: JobId
@@ -304,6 +317,7 @@ class DoubtRow:
     domain: Name
     peer_answers: bool | None
     problem: Problem
+    peer_says: DoubtWord | None = None
 
 
 @CONTROL.add

@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 
+from protocol.messages import Presence
 from xenmoved.control.api import DecideDoubt, Decision, Done, DoubtRow, Doubts, ListDoubts, Risk
 from xenmoved.ctl.confirm import confirm
 from xenmoved.ctl.daemon import Daemon
@@ -70,6 +71,7 @@ def _doubt(row: DoubtRow, now: float) -> list[Line]:
                         ("since", f"{duration(now - row.since)}"),
                         ("domain here", row.domain),
                         (row.peer, "answers" if row.peer_answers else "does not answer"),
+                        *_said(row),
                     ]
                 ),
                 line(row.problem.text),
@@ -78,6 +80,16 @@ def _doubt(row: DoubtRow, now: float) -> list[Line]:
             ]
         ),
     ]
+
+
+def _said(row: DoubtRow) -> list[tuple[str, str]]:
+    """Return what the target has said, where it is asked for that."""
+    if row.peer_says is None:
+        return []
+    says = [("it says", row.peer_says.word.value)]
+    if row.peer_says.domain is not Presence.UNSEEN:
+        says.append(("domain there", row.peer_says.domain.value))
+    return says
 
 
 def _choices(row: DoubtRow) -> list[Line]:

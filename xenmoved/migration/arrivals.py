@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.handover import InvalidTransition, TargetEvent, TargetState
+from protocol.handover import InvalidTransition, TargetEvent, TargetState, Word, target_word
 from protocol.messages import (
+    Action,
     Attach,
     Begin,
     Fate,
+    Inquire,
     Mode,
     Offer,
     Placement,
+    Presence,
     Working,
 )
 from xenmoved.control.reports import JobKind, Phase
@@ -30,6 +33,7 @@ from xenmoved.migration.checks import Assessment, assess, owner_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import Expected, InboundMigration, expect
 from xenmoved.migration.landing import Landing
+from xenmoved.migration.presence import Sighting, sight
 from xenmoved.problems import Refused, problems_of
 from xenmoved.tasks import within
 
@@ -40,6 +44,8 @@ _LOOK_EVERY: Final = 30.0
 """Seconds until it is looked again what became of a start that is in doubt."""
 _COMMITTED: Final = (TargetState.COMMITTED,)
 _LOOKS: Final = 4
+_FORGOTTEN: Final = (Word.UNKNOWN, Word.NEVER_READY)
+"""Words after which a source in doubt needs to know what is here."""
 
 _LOOKING: Final = Working(0, "looking at its guests and volumes")
 
@@ -183,16 +189,33 @@ class Arrivals:
             site.on_failure(error)
             raise
 
+    async def inquire(self, peer: str, question: Inquire) -> Fate:
+        """Answer what became of a migration; where that is forgotten, whether its guest is here.
+
+        Nothing is said of a guest with a name that the peer may not bring.
+        """
+        fate = await self.fate(peer, question.migration)
+        if fate.word not in _FORGOTTEN:
+            return fate
+        if self.host.peer(peer).may(Action.MIGRATE, question.name):
+            async with self.looking(peer):
+                seen = await sight(self.host.toolstack, question.uuid, question.name)
+        else:
+            seen = Sighting(Presence.UNSEEN, f"{peer} may not bring {question.name} here")
+        return Fate(fate.word, seen.presence, f"{fate.reason}; {seen.words}"[:4000])
+
     async def fate(self, peer: str, migration: str) -> Fate:
-        """Return the durable state of a migration from this peer."""
+        """Return what the journal says of a migration from this peer."""
         if (live := self._live(peer, migration)) is not None:
-            return Fate(live.state, live.reason[:4000])
+            word = target_word(live.state, was_ready=live.was_ready)
+            return _fate(word, live.reason)
         entry = await self.host.journal.inbound(migration)
         if entry is None:
-            return Fate(TargetState.ABORTED, "nothing is known of it here")
+            return _fate(Word.UNKNOWN, "there is no record of it here")
         if entry.peer != peer:
-            raise ProtocolError(Code.UNEXPECTED, "this migration is another peer's")
-        return Fate(entry.state, entry.reason[:4000])
+            return _fate(Word.UNKNOWN, "the record of it here is about another peer")
+        was_ready = Expected(**entry.details).was_ready
+        return _fate(target_word(entry.state, was_ready=was_ready), entry.reason)
 
     async def decide(self, peer: str, migration: str, event: TargetEvent) -> Fate:
         """Bring the source's decision, COMMIT or ABORT, to a migration; returns what came of it.
@@ -241,9 +264,7 @@ class Arrivals:
 
     def _live(self, peer: str, migration: str) -> InboundMigration | None:
         live = self._migrations.get(migration)
-        if live is not None and live.peer != peer:
-            raise ProtocolError(Code.UNEXPECTED, "this migration is another peer's")
-        return live
+        return live if live is not None and live.peer == peer else None
 
     async def _started_before(self, peer: str, migration: str) -> InboundMigration | None:
         """Return a migration that has ended, with its guest here."""
@@ -284,6 +305,10 @@ class Arrivals:
                     await migration.happen(TargetEvent.START_UNCLEAR, only_in=_COMMITTED)
         self._migrations.pop(migration.migration, None)
         self._landings.pop(migration.migration, None)
+
+
+def _fate(word: Word, reason: str) -> Fate:
+    return Fate(word, Presence.UNSEEN, reason[:4000])
 
 
 def job_of(entry: Inbound) -> Job:

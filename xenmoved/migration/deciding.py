@@ -13,11 +13,12 @@ from protocol.handover import (
     SourceState,
     TargetEvent,
     TargetState,
+    Word,
     source_step,
     target_step,
 )
-from protocol.messages import Ping, Pong, Problem
-from xenmoved.control.api import Decision, Done, DoubtRow, Doubts, Risk
+from protocol.messages import Fate, Ping, Pong, Presence, Problem
+from xenmoved.control.api import Decision, Done, DoubtRow, Doubts, DoubtWord, Risk
 from xenmoved.jobs import both_names
 from xenmoved.journal import Outbound, Standing
 from xenmoved.link.errors import LinkError
@@ -25,7 +26,7 @@ from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.migration.ownership import Ownership
-from xenmoved.migration.verdicts import risk, verdict
+from xenmoved.migration.verdicts import has_forgotten, risk, verdict
 from xenmoved.problems import JobError, Refused, problem
 from xenmoved.tasks import TookTooLong, at_most
 
@@ -59,7 +60,8 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
                 since=one.since,
                 domain=_state_of(states, one.guest),
                 peer_answers=answers[one.peer],
-                problem=_told(one),
+                problem=_told(host, one),
+                peer_says=_heard(host, one),
             )
             for one in rows
         )[:1000]
@@ -69,16 +71,16 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
 async def alarms(host: Host) -> tuple[Problem, ...]:
     """Return what decisions have turned out wrong and wait for an operator."""
     rows = await host.journal.standing()
-    return tuple(_told(one) for one in rows if one.state in _WENT_WRONG)
+    return tuple(_told(host, one) for one in rows if one.state in _WENT_WRONG)
 
 
 async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
     """Return what a decision risks. Raises Refused unless it may be taken now."""
     one = await _find(host, wanted)
-    await _check(host, one, decision)
+    heard = await _check(host, one, decision)
     at_source = isinstance(one.state, SourceState)
     guest = both_names(one.guest, one.other_name, one.peer)
-    text, look = risk(at_source, decision, guest, one.peer)
+    text, look = risk(at_source, decision, guest, one.peer, heard)
     return Risk(one.job, one.guest, one.peer, text, look)
 
 
@@ -114,7 +116,18 @@ def _needs_somebody(host: Host, one: Standing) -> bool:
     return one.state not in _IN_DOUBT or one.job in host.doubts
 
 
-def _told(one: Standing) -> Problem:
+def _heard(host: Host, one: Standing) -> DoubtWord | None:
+    """Return what the target has said last to a source in doubt."""
+    doubt = host.doubts.get(one.job)
+    if not isinstance(doubt, Ownership) or doubt.heard is None:
+        return None
+    return DoubtWord(doubt.heard.word, doubt.heard.domain)
+
+
+def _told(host: Host, one: Standing) -> Problem:
+    doubt = host.doubts.get(one.job)
+    if isinstance(doubt, Ownership) and has_forgotten(doubt.heard):
+        return doubt.doubt
     guest = both_names(one.guest, one.other_name, one.peer)
     found = verdict(one.state, guest, one.peer, one.job)
     assert found is not None, one.state
@@ -135,34 +148,51 @@ async def _find(host: Host, wanted: str) -> Standing:
     return named[-1]
 
 
-async def _check(host: Host, one: Standing, decision: Decision) -> None:
-    """Raise Refused where a decision is not an operator's to take."""
+async def _check(host: Host, one: Standing, decision: Decision) -> Fate | None:
+    """Raise Refused where a decision is not an operator's to take.
+
+    Returns what the target has said, where that is no word.
+    """
+    told = _told(host, one)
     if (decision is Decision.RESOLVED) != (one.state in _WENT_WRONG):
-        text = f"{decision} does not fit: {_told(one).text}"
-        raise Refused([problem("wrong-decision", text, _told(one).hint)])
+        raise Refused(
+            [problem("wrong-decision", f"{decision} does not fit: {told.text}", told.hint)]
+        )
     doubt = host.doubts.get(one.job)
     if isinstance(doubt, Ownership):
-        await _check_target_is_silent(doubt, one)
-    elif isinstance(doubt, InboundMigration):
+        return await _check_target_gives_no_word(doubt, one, decision)
+    if isinstance(doubt, InboundMigration):
         await _check_nothing_tells(host, doubt, one)
     elif one.state in (SourceState.KEPT, SourceState.GIVEN_UP):
-        raise Refused([problem("decided", f"it was decided: {_told(one).text}", _told(one).hint)])
+        raise Refused([problem("decided", f"it was decided: {told.text}", told.hint)])
+    return None
 
 
-async def _check_target_is_silent(doubt: Ownership, one: Standing) -> None:
+async def _check_target_gives_no_word(
+    doubt: Ownership, one: Standing, decision: Decision
+) -> Fate | None:
     try:
         async with at_most(_PEER_PATIENCE, "it did not say what it has"):
             fate = await doubt.ask_fate()
     except (TookTooLong, LinkError, ProtocolError, JobError) as error:
         log.info("%s does not answer: %s", one.peer, error)
-        return
-    if fate.state is TargetState.COMMITTED:
+        return None
+    if has_forgotten(fate):
+        if decision is Decision.KEEP_HERE and fate.domain is Presence.THERE:
+            text = f"{one.guest} cannot be kept here: {one.peer} says: {fate.reason}"
+            hint = (
+                f"if it has run there: --give-up. If it never has, and is to go on here: destroy "
+                f"that domain on {one.peer} first"
+            )
+            raise Refused([problem("domain-there", text, hint)])
+        return fate
+    if fate.word is Word.COMMITTED:
         text = (
             f"{one.peer} answers: it was told to start {one.guest}, and finds out what came of it"
         )
         hint = "if it cannot, decide there, where there is more to see: xenmovectl recover"
     else:
-        text = f"{one.peer} answers and decides: {one.guest} is {fate.state} there"
+        text = f"{one.peer} answers and decides: {one.guest} is {fate.word} there"
         hint = "the doubt ends by itself within moments"
     raise Refused([problem("peer-answers", text, hint)])
 

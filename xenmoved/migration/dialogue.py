@@ -69,11 +69,14 @@ class Dialogue:
     answer: one that is silent for `stall` seconds, or at the same step for much longer, hangs.
     """
 
-    def __init__(self, link: PeerLink, channel: Channel, greeting: Hello, stall: float) -> None:
+    def __init__(
+        self, link: PeerLink, channel: Channel, greeting: Hello, stall: float, *, settling: bool
+    ) -> None:
         self.link = link
         self.peer_hello = greeting
         self.capabilities: frozenset[str] = frozenset()
         self._greeting = greeting
+        self._settling = settling
         self._channel = channel
         self._conversation = Conversation()
         self._decoder = FrameDecoder({Kind.MESSAGE})
@@ -91,7 +94,8 @@ class Dialogue:
         self._reader = asyncio.create_task(self._read())
         try:
             self.peer_hello = await self.ask(self._greeting, Hello)
-            self.capabilities = common_capabilities(self.peer_hello)
+            if not self._settling:
+                self.capabilities = common_capabilities(self.peer_hello)
         except BaseException:
             await self._stop()
             raise
@@ -186,8 +190,12 @@ class Dialogue:
 
 
 @asynccontextmanager
-async def open_dialogue(host: Host, peer: str) -> AsyncIterator[Dialogue]:
+async def open_dialogue(
+    host: Host, peer: str, *, settling: bool = False
+) -> AsyncIterator[Dialogue]:
     """Greet a peer on a control channel of its own. Raises Refused, LinkError or ProtocolError.
+
+    With `settling`, only to settle a doubt, its release does not matter.
 
     A connection that nobody has used for a while may have ended and nobody have noticed, as when
     the peer's daemon was started again. That is no failure of what begins now: it is made anew.
@@ -195,15 +203,16 @@ async def open_dialogue(host: Host, peer: str) -> AsyncIterator[Dialogue]:
     was_there = host.links.connected(peer)
     async with AsyncExitStack() as stack:
         try:
-            dialogue = await stack.enter_async_context(await _dialogue(host, peer))
+            dialogue = await stack.enter_async_context(await _dialogue(host, peer, settling))
         except LinkLost:
             if not was_there or host.links.connected(peer):
                 raise
-            dialogue = await stack.enter_async_context(await _dialogue(host, peer))
+            dialogue = await stack.enter_async_context(await _dialogue(host, peer, settling))
         yield dialogue
 
 
-async def _dialogue(host: Host, peer: str) -> Dialogue:
+async def _dialogue(host: Host, peer: str, settling: bool) -> Dialogue:
     link = await host.link(peer)
     channel = await link.open(Purpose.CONTROL)
-    return Dialogue(link, channel, hello(host.config.node), host.config.timeouts.stall)
+    greeting, stall = hello(host.config.node), host.config.timeouts.stall
+    return Dialogue(link, channel, greeting, stall, settling=settling)

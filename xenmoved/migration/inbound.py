@@ -14,6 +14,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.frames import FrameDecoder, Kind
 from protocol.handover import (
     TARGET_LEFT,
+    TARGET_UNDECIDED,
     TargetAction,
     TargetEvent,
     TargetState,
@@ -29,6 +30,7 @@ from xenmoved.logs import log_context
 from xenmoved.migration.holdings import retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
+from xenmoved.migration.presence import runs_here
 from xenmoved.migration.verdicts import ended_with_host, verdict
 from xenmoved.problems import JobError, problem
 from xenmoved.tasks import wait_through, within
@@ -68,6 +70,8 @@ class Expected:
     """Of disks that are not raw."""
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the source's configuration says of each disk: fields of a `SourceDisk`."""
+    was_ready: bool = True
+    """It was ready once, as nothing else is known in records of old releases."""
 
     @property
     def arrival(self) -> Arrival:
@@ -130,6 +134,11 @@ class InboundMigration:
         return list(filter(None, self._expected.disks.values()))
 
     @property
+    def was_ready(self) -> bool:
+        """Whether the source may have been told that it is ready."""
+        return self._expected.was_ready
+
+    @property
     def job(self) -> Job:
         """The job that shows it."""
         return self._job
@@ -141,9 +150,16 @@ class InboundMigration:
         await self._record(self.state)
 
     async def restore(self, state: TargetState, reason: str) -> None:
-        """Go on from what an earlier process wrote down."""
+        """Go on from what an earlier process wrote down, in a journal that may have been set back.
+
+        Raises ToolstackError where it cannot be seen whether the guest runs here.
+        """
         self.state, self.reason = state, reason
-        await self.happen(TargetEvent.RESTARTED)
+        event = TargetEvent.RESTARTED
+        if state in TARGET_UNDECIDED and await runs_here(self._host.toolstack, self._expected.uuid):
+            log.error("%s runs here and is %s in the journal: this was set back", self.guest, state)
+            event = TargetEvent.GUEST_RUNS
+        await self.happen(event)
 
     async def receive(self) -> None:
         """Get ready for the memory. Raises ToolstackError."""
@@ -360,8 +376,9 @@ class InboundMigration:
             log.warning("the configuration of %s was not written: %s", expected.name, error)
 
     async def _record(self, state: TargetState, *, settled: bool = False) -> None:
-        expected = self._expected
-        details = asdict(expected)
+        if state is TargetState.READY:
+            self._expected = replace(self._expected, was_ready=True)
+        details = asdict(self._expected)
         entry = Inbound(self.migration, state, self.peer, self.reason, self._job.job, details)
         await self._host.journal.record_inbound(entry, settled=settled)
 
@@ -412,4 +429,5 @@ def expect(
         read_only=[disk.vdev for disk in guest.shared if disk.cdrom or not disk.writable],
         formats=formats,
         sources={vdev: asdict(source) for vdev, source in sources.items()},
+        was_ready=False,
     )

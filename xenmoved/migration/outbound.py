@@ -118,7 +118,8 @@ class OutboundMigration:
         self._migration = secrets.token_hex(16)
         self._live = job.mode is Mode.LIVE
         self._image = _image(host, job, self._migration)
-        self._ownership = Ownership(host, job, self._migration, self._image)
+        uuid = sending.offer.guest.uuid if sending.offer.guest is not None else ""
+        self._ownership = Ownership(host, job, self._migration, self._image, uuid)
         self._transfer = Transfer(host, job, sending, options)
         self._remove_source = options.remove_source
         self._verified = False

@@ -17,21 +17,21 @@ from protocol.errors import ProtocolError
 from protocol.handover import (
     SOURCE_LEFT,
     SOURCE_UNCONFIRMED,
-    TARGET_HAS_STARTED,
+    WORDS,
     SourceAction,
     SourceEvent,
     SourceState,
-    TargetState,
+    Word,
     source_step,
 )
-from protocol.messages import Abort, Aborted, Commit, Fate, Inquire, Problem, Started
+from protocol.messages import Abort, Commit, Fate, Inquire, Problem
 from xenmoved.control.reports import JobState
 from xenmoved.jobs import Job
 from xenmoved.journal import Outbound
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
-from xenmoved.migration.verdicts import verdict
+from xenmoved.migration.verdicts import doubt, verdict
 from xenmoved.problems import JobError, problem
 from xenmoved.tasks import TookTooLong, at_most, result_within
 from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
@@ -39,33 +39,38 @@ from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 log = logging.getLogger(__name__)
 
 _ABORT_PATIENCE: Final = 30.0
+_GLIMPSE: Final = 3.0
+"""Seconds that a guest which may be resumed waits for a target that might contradict."""
 _ASK_AFTER: Final = (0.0, 0.2, 1.0, 2.0, 5.0, 10.0)
 """Seconds before each attempt to learn the target's word, the last for all further ones."""
 _TELL_AFTER: Final = (0.0, 1.0, 5.0, 15.0, 60.0)
 """Seconds before each attempt to tell the target what was decided without it."""
-
-_WORDS: Final = {
-    TargetState.READY: SourceEvent.TARGET_READY,
-    **dict.fromkeys(TARGET_HAS_STARTED, SourceEvent.TARGET_STARTED),
-    TargetState.ABORTED: SourceEvent.TARGET_ABORTED,
-}
-"""What the target's state means to the source; in every other it is to be asked again."""
+_CONFIRMING: Final = (
+    SourceEvent.TARGET_STARTED,
+    SourceEvent.TARGET_ABORTED,
+    SourceEvent.TARGET_FORGOT,
+)
 
 
 class Ownership:
     """Who owns one guest that is being sent, as the source knows it."""
 
-    def __init__(self, host: Host, job: Job, migration: str, image: OutgoingImage) -> None:
+    def __init__(
+        self, host: Host, job: Job, migration: str, image: OutgoingImage, uuid: str
+    ) -> None:
         self._host = host
         self._job = job
         self._migration = migration
         self._image = image
+        self._uuid = uuid
         self.state = SourceState.COPYING
         self.dialogue: Dialogue | None = None
         self._asked = 0
+        self._silence = ""
         self._settled = False
         self._decisions: asyncio.Queue[SourceEvent] = asyncio.Queue()
-        self.target_reason = ""
+        self.heard: Fate | None = None
+        """What the target has said last. While in doubt, None if it was not reached last time."""
         self.unfinished: Problem | None = None
         self.started_at: float | None = None
         """Moment (monotonic) of the target's word that the guest runs there."""
@@ -76,6 +81,11 @@ class Ownership:
     def migration(self) -> str:
         """Id of the migration."""
         return self._migration
+
+    @property
+    def target_reason(self) -> str:
+        """Why the target does not take the guest, in its words."""
+        return self.heard.reason if self.heard is not None else ""
 
     @property
     def settled(self) -> bool:
@@ -113,37 +123,45 @@ class Ownership:
         await self._record(self.state, settled=True)
 
     async def _record(self, state: SourceState, *, settled: bool = False) -> None:
-        entry = Outbound(self._migration, state, self._job.guest, self._job.peer, self._job.job)
+        job = self._job
+        entry = Outbound(self._migration, state, job.guest, job.peer, job.job, self._uuid)
         await self._host.journal.record_outbound(entry, settled=settled)
         self._settled = settled
 
     async def _send_commit(self) -> SourceEvent | None:
         try:
             async with self._any_dialogue() as dialogue:
-                answer = await dialogue.ask(Commit(self._migration), Started, Aborted)
+                self.heard = await dialogue.ask(Commit(self._migration), Fate)
         except (LinkError, ProtocolError, JobError) as error:
             log.warning("no answer to the commit: %s", error)
             return SourceEvent.LINK_LOST
-        return self._word(answer)
+        if self.heard.word in (Word.STARTED, Word.ABORTED):
+            return WORDS[self.heard.word]
+        log.warning("no word to the commit: it is %s, %s", self.heard.word, self.heard.reason)
+        return SourceEvent.LINK_LOST  # ask, by which more is learned
 
     async def _ask_target(self) -> SourceEvent | None:
         """Ask until the target's durable word is known, or an operator decides."""
         self.dialogue = None
-        self._job.state = JobState.IN_DOUBT
-        self._job.problem = problem(
-            "in-doubt",
-            f"{self._job.peer} was told to take {self._job.both_names}, and its answer is not "
-            "known: the guest stays suspended here until it is",
-            f"bring {self._job.peer} and the network to it back; nothing is lost meanwhile. Only "
-            "if it is gone for good: xenmovectl recover",
-        )
-        await self._host.jobs.save(self._job)
+        await self._show_doubt()
         self._host.doubts[self._job.job] = self
         while (event := await self._decision() or await self._inquire()) is None:
             pass
-        del self._host.doubts[self._job.job]
-        self._job.state, self._job.problem = JobState.RUNNING, None
+        if event is not SourceEvent.TARGET_FORGOT:
+            del self._host.doubts[self._job.job]
+            self._job.state, self._job.problem = JobState.RUNNING, None
         return event
+
+    @property
+    def doubt(self) -> Problem:
+        """What is known of a guest in doubt, and why no more."""
+        return doubt(self._job.both_names, self._job.peer, self.heard, self._silence)
+
+    async def _show_doubt(self) -> None:
+        if self._job.problem != self.doubt:
+            log.error("in doubt: %s", self.doubt.text)
+        self._job.state, self._job.problem = JobState.IN_DOUBT, self.doubt
+        await self._host.jobs.save(self._job)
 
     async def _decision(self) -> SourceEvent | None:
         """Wait until the next question is due; return what was decided meanwhile."""
@@ -152,18 +170,33 @@ class Ownership:
         return await result_within(self._decisions.get(), patience)
 
     async def _inquire(self) -> SourceEvent | None:
+        before = self.heard, self._silence
         try:
-            fate = await self.ask_fate()
+            self.heard, self._silence = await self.ask_fate(), ""
         except (LinkError, ProtocolError, JobError) as error:
-            log.warning("in doubt: %s", error)
+            self.heard, self._silence = None, str(error)
+        if (self.heard, self._silence) == before:
             return None
-        self.target_reason = fate.reason
-        return _WORDS.get(fate.state)
+        event = WORDS.get(self.heard.word) if self.heard is not None else None
+        if event is None:
+            await self._show_doubt()
+        return event
 
     async def ask_fate(self) -> Fate:
         """Ask the target what became of the guest. Raises LinkError, ProtocolError, JobError."""
         async with self._any_dialogue() as dialogue:
-            return await dialogue.ask(Inquire(self._migration), Fate)
+            name = self._job.other_name or self._job.guest
+            return await dialogue.ask(Inquire(self._migration, self._uuid or None, name), Fate)
+
+    async def was_committed(self) -> bool:
+        """Whether the target says that it was told to start the guest; not if it is silent."""
+        try:
+            async with at_most(_GLIMPSE, f"{self._job.peer} did not answer"):
+                fate = await self.ask_fate()
+        except (TookTooLong, LinkError, ProtocolError, JobError) as error:
+            log.info("could not ask %s: %s", self._job.peer, error)
+            return False
+        return fate.word in (Word.COMMITTED, Word.STARTED)
 
     async def keep(self) -> None:
         """Have a guest in doubt run here, by an operator's decision. Returns when the job ended."""
@@ -188,11 +221,12 @@ class Ownership:
             attempt += 1
             try:
                 async with self._any_dialogue() as dialogue:
-                    answer = await dialogue.ask(self._decided(), Started, Aborted)
+                    self.heard = await dialogue.ask(self._decided(), Fate)
             except (LinkError, ProtocolError, JobError) as error:
                 log.debug("%s has not heard of the decision yet: %s", self._job.peer, error)
             else:
-                await self.happen(self._word(answer))
+                if (event := WORDS.get(self.heard.word)) in _CONFIRMING:
+                    await self.happen(event)
         await self._report_word()
 
     async def _report_word(self) -> None:
@@ -223,14 +257,8 @@ class Ownership:
         if self.dialogue is not None:
             yield self.dialogue
             return
-        async with open_dialogue(self._host, self._job.peer) as dialogue:
+        async with open_dialogue(self._host, self._job.peer, settling=True) as dialogue:
             yield dialogue
-
-    def _word(self, answer: Started | Aborted) -> SourceEvent:
-        if isinstance(answer, Started):
-            return SourceEvent.TARGET_STARTED
-        self.target_reason = answer.reason
-        return SourceEvent.TARGET_ABORTED
 
     async def _resume_guest(self) -> SourceEvent | None:
         guest = self._job.guest
@@ -269,9 +297,12 @@ class Ownership:
         reason = self._job.problem.text if self._job.problem is not None else "aborted"
         try:
             limit = at_most(_ABORT_PATIENCE, f"{self._job.peer} did not answer to it")
-            async with limit, open_dialogue(self._host, self._job.peer) as dialogue:
-                await dialogue.ask(Abort(self._migration, reason), Aborted)
-            self._job.confirmed = True
+            target = open_dialogue(self._host, self._job.peer, settling=True)
+            async with limit, target as dialogue:
+                self.heard = await dialogue.ask(Abort(self._migration, reason), Fate)
+            self._job.confirmed = self.heard.word in (Word.ABORTED, Word.NEVER_READY)
+            if self.heard.word is Word.STARTED:
+                return SourceEvent.TARGET_STARTED
         except (TookTooLong, LinkError, ProtocolError, JobError) as error:
             log.warning("could not tell %s of the abort: %s", self._job.peer, error)
         return None

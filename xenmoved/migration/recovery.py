@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
-from protocol.handover import SOURCE_UNCONFIRMED, SourceEvent, SourceState
+from protocol.handover import SOURCE_UNCOMMITTED, SOURCE_UNCONFIRMED, SourceEvent, SourceState
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound, Outbound, Standing
@@ -14,7 +15,9 @@ from xenmoved.migration.arrivals import Arrivals, job_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.outbound import conclude
 from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.presence import runs_here
 from xenmoved.problems import is_expected, problem
+from xenmoved.toolstack.interface import ToolstackError
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +68,25 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         job.problem = _RESTARTED
         job.enter(Phase.COMMIT)
         await host.jobs.add(job)
-        ownership = _ownership(host, job, entry.migration)
+        ownership = _ownership(host, job, entry.migration, entry.uuid)
         ownership.restore(entry.state)
-        await ownership.happen(SourceEvent.RESTARTED)
+        await ownership.happen(await _event(host, entry, ownership))
         await conclude(host, job, ownership)
+
+
+async def _event(host: Host, entry: Outbound, ownership: Ownership) -> SourceEvent:
+    """Return what has happened: a restart, if nothing contradicts what the journal says.
+
+    What cannot be seen, or the target does not tell at once, contradicts nothing.
+    """
+    if entry.state in SOURCE_UNCOMMITTED and await ownership.was_committed():
+        log.error("%s was told to start %s: this journal was set back", entry.peer, entry.guest)
+        return SourceEvent.TARGET_STARTED
+    with suppress(ToolstackError, OSError):
+        if entry.state is SourceState.COMMIT_SENT and await runs_here(host.toolstack, entry.uuid):
+            log.error("%s runs here, and was to be suspended: it is kept", entry.guest)
+            return SourceEvent.GUEST_RUNS
+    return SourceEvent.RESTARTED
 
 
 def _waits_for_word(one: Standing) -> bool:
@@ -79,11 +97,11 @@ async def _confirm(host: Host, one: Standing) -> None:
     """Go on telling the target what an operator decided."""
     job = Job(JobKind.MIGRATE, one.guest, one.peer, job=one.job, other_name=one.other_name)
     with log_context(job=one.job, domain=one.guest, peer=one.peer):
-        ownership = _ownership(host, job, one.migration)
+        ownership = _ownership(host, job, one.migration, "")
         ownership.restore(SourceState(one.state), settled=True)
         await ownership.confirm()
 
 
-def _ownership(host: Host, job: Job, migration: str) -> Ownership:
+def _ownership(host: Host, job: Job, migration: str, uuid: str) -> Ownership:
     image = host.toolstack.outgoing(migration, job.guest, host.spool_of(migration))
-    return Ownership(host, job, migration, image)
+    return Ownership(host, job, migration, image, uuid)

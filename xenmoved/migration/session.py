@@ -10,17 +10,15 @@ from contextlib import suppress
 from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
 from protocol.frames import FrameDecoder, Kind
-from protocol.handover import TARGET_HAS_STARTED, TargetEvent, TargetState
+from protocol.handover import TargetEvent
 from protocol.messages import (
     PEER,
     Abort,
-    Aborted,
     Accepted,
     Action,
     Begin,
     Commit,
     Failed,
-    Fate,
     Findings,
     Finish,
     Finished,
@@ -35,8 +33,6 @@ from protocol.messages import (
     Receiving,
     Room,
     Seal,
-    Started,
-    common_capabilities,
 )
 from protocol.messages import Refused as RefusedByUs
 from storage.errors import StorageError
@@ -156,7 +152,6 @@ class ControlSession:
         peer = self._visitor.peer
         match message:
             case Hello():
-                common_capabilities(message)
                 return hello(self._arrivals.host.config.node)
             case Ping():
                 async with self._arrivals.looking(peer):
@@ -168,12 +163,13 @@ class ControlSession:
             case Begin():
                 # Whatever it makes must be known here, to be undone, even if this is cancelled.
                 return await wait_through(self._begin(message))
-            case Inquire(migration):
-                return await self._arrivals.fate(peer, migration)
+            case Inquire():
+                return await self._arrivals.inquire(peer, message)
             case Commit(migration):
-                return await self._commit(migration)
-            case Abort(migration, reason):
-                return await self._abort(migration, reason)
+                return await self._arrivals.decide(peer, migration, TargetEvent.COMMIT)
+            case Abort(migration, untrusted_reason):
+                log.info("%s aborts: %s", peer, untrusted_reason)
+                return await self._arrivals.decide(peer, migration, TargetEvent.ABORT)
             case HandOver() | Seal():
                 return await self._receive_memory(message)
             case Finish() if self._sync is not None:
@@ -216,15 +212,6 @@ class ControlSession:
         await self._guest.seal(message)
         return Ready()
 
-    async def _commit(self, migration: str) -> Started | Aborted:
-        fate = await self._arrivals.decide(self._visitor.peer, migration, TargetEvent.COMMIT)
-        return _word(fate)
-
-    async def _abort(self, migration: str, untrusted_reason: str) -> Started | Aborted:
-        log.info("%s aborts: %s", self._visitor.peer, untrusted_reason)
-        fate = await self._arrivals.decide(self._visitor.peer, migration, TargetEvent.ABORT)
-        return _word(fate)
-
     async def _pong(self) -> Pong:
         host = self._arrivals.host
         allow = host.peer(self._visitor.peer).allow
@@ -254,12 +241,3 @@ def _room(host: Host, pools: Iterable[str]) -> tuple[Room, ...]:
             if (capacity := host.pools[name].capacity()) is not None:
                 found.append(Room(name, None if capacity.overcommit else capacity.free))
     return tuple(found)
-
-
-def _word(fate: Fate) -> Started | Aborted:
-    """Say started or aborted, and only if that is what the journal says."""
-    if fate.state in TARGET_HAS_STARTED:
-        return Started()
-    if fate.state is not TargetState.ABORTED:
-        raise ProtocolError(Code.UNEXPECTED, f"the migration is {fate.state}")
-    return Aborted(fate.reason)

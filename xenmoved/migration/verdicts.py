@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from protocol.handover import SourceState, TargetState
-from protocol.messages import Problem
+from protocol.handover import WORDS, SourceEvent, SourceState, TargetState
+from protocol.messages import Fate, Presence, Problem
 from xenmoved.control.api import Decision
 from xenmoved.problems import problem
 
@@ -19,15 +19,15 @@ def verdict(state: SourceState | TargetState, guest: str, peer: str, job: str) -
             text = f"{guest} was to start here, and whether it did is not known"
             hint = "look at its disks here and at /var/log/xen, then decide"
         case SourceState.KEPT:
-            text = f"{guest} is here by an operator's decision, which {peer} has not confirmed"
+            text = f"{guest} was kept here without the word of {peer}, which has not confirmed it"
             hint = f"if {peer} comes back it is told, and both hosts say so if it had started it"
         case SourceState.GIVEN_UP:
             text = f"{guest} was given up by an operator's decision: {peer} has not confirmed it"
             hint = f"if {peer} comes back it is asked, and this host says so if it runs nowhere"
         case SourceState.RAN_TWICE | TargetState.RAN_TWICE:
             text = (
-                f"{guest} ran on both hosts: an operator kept it at the source, and it was started "
-                "on the target too. Its disks on the two hosts have gone different ways"
+                f"{guest} ran on both hosts: it was kept at the source, and it was started on the "
+                "target too. Its disks on the two hosts have gone different ways"
             )
             hint = (
                 f"decide now which one is to go on, shut down the other, here or on {peer}, and "
@@ -46,6 +46,34 @@ def verdict(state: SourceState | TargetState, guest: str, peer: str, job: str) -
     return problem(str(state), text, hint)
 
 
+def has_forgotten(heard: Fate | None) -> bool:
+    """Whether what a target has said to a source in doubt is no word."""
+    return heard is not None and WORDS.get(heard.word) is SourceEvent.TARGET_FORGOT
+
+
+def doubt(guest: str, peer: str, heard: Fate | None, silence: str) -> Problem:
+    """Return what a source in doubt knows: what its target has said last, or why it did not."""
+    told = f"{peer} was told to start {guest}"
+    if heard is not None and has_forgotten(heard):
+        text = (
+            f"{told}, and its journal does not know whether it did: it was lost, or set back to an "
+            f"older copy. {peer} says: {heard.reason}. The guest stays suspended here"
+        )
+        hint = (
+            f"look on {peer} whether {guest} runs there, or has run: its domains, /var/log/xen, "
+            "newer writes on its disks. Then decide: xenmovectl recover"
+        )
+        return problem("peer-forgot", text, hint)
+    why = f" ({peer} says: {heard.word})" if heard is not None else ""
+    why = why or (f" ({silence})" if silence else "")
+    text = f"{told}, and its answer is not known: the guest stays suspended here until it is{why}"
+    hint = (
+        f"bring {peer} and the network to it back; nothing is lost meanwhile. Only if it is gone "
+        "for good: xenmovectl recover"
+    )
+    return problem("in-doubt", text, hint)
+
+
 def ended_with_host(guest: str) -> Problem:
     """Return what is told of a guest that was cleared to start on a host that then went down."""
     text = f"{guest} is this host's, and ended when it was restarted, while the guest started"
@@ -53,8 +81,26 @@ def ended_with_host(guest: str) -> Problem:
     return problem("ended-with-host", text, hint)
 
 
-def risk(at_source: bool, decision: Decision, guest: str, peer: str) -> tuple[str, tuple[str, ...]]:
-    """Return what a decision risks, and what to look at first."""
+def risk(
+    at_source: bool, decision: Decision, guest: str, peer: str, heard: Fate | None
+) -> tuple[str, tuple[str, ...]]:
+    """Return what a decision risks, and what to look at first.
+
+    `heard` is what a target has said that has forgotten: no word, but what is there now.
+    """
+    text, look = _risk(at_source, decision, guest, peer)
+    if heard is None:
+        return text, look
+    text = f"{peer} does not know whether it started {guest}: {heard.reason}. {text}"
+    if heard.domain is Presence.THERE:
+        return text, (f"that the domain on {peer} is {guest} as it went there, and runs", *look)
+    nowhere = f"that nobody on {peer} started it and shut it down again, or moved it on"
+    return text, (nowhere, *look)
+
+
+def _risk(
+    at_source: bool, decision: Decision, guest: str, peer: str
+) -> tuple[str, tuple[str, ...]]:
     match at_source, decision:
         case True, Decision.KEEP_HERE:
             return (

@@ -1,0 +1,64 @@
+"""Whether a domain of a guest is on this host, by its uuid, and by its name where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.messages import Presence
+from xenmoved.toolstack.interface import (
+    Domain,
+    DomainState,
+    DomainStatus,
+    Toolstack,
+    ToolstackError,
+)
+
+_SUFFIXES: Final = ("", "--incoming", "--migratedaway")
+"""What the toolstacks put behind the name of a guest that is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was seen, and in words for an operator."""
+
+    presence: Presence
+    words: str
+
+
+async def sight(toolstack: Toolstack, uuid: str | None, name: str) -> Sighting:
+    """Look for a domain of a guest. Raises nothing that a toolstack does: it is then unseen."""
+    try:
+        found = await toolstack.describe_all()
+    except (ToolstackError, OSError) as error:
+        return Sighting(Presence.UNSEEN, f"its domains cannot be listed: {error}")
+    alive = [(status, known) for status, known in found if status.state is not DomainState.DYING]
+    names = [name + suffix for suffix in _SUFFIXES]
+    for status, known in alive:
+        if isinstance(known, Domain) and uuid is not None and known.uuid == uuid:
+            return Sighting(Presence.THERE, f"a domain of its uuid is there: {_shown(status)}")
+    for status, known in alive:
+        if status.name in names:
+            sure = isinstance(known, Domain) and uuid is not None
+            presence = Presence.NAMESAKE if sure else Presence.UNSEEN
+            other = "with another uuid" if sure else "and its uuid is not known"
+            return Sighting(presence, f"a domain of its name is there {other}: {_shown(status)}")
+    unknown = [status for status, known in alive if not isinstance(known, Domain)]
+    if unknown:
+        words = f"a domain is there that cannot be told from it: {_shown(unknown[0])}"
+        return Sighting(Presence.UNSEEN, words)
+    if uuid is None:
+        return Sighting(Presence.UNSEEN, f"no domain {name} is there, under another name it may be")
+    return Sighting(Presence.ABSENT, "no domain of it is there now")
+
+
+async def runs_here(toolstack: Toolstack, uuid: str) -> bool:
+    """Whether a domain of this uuid executes here. Raises ToolstackError, OSError."""
+    return any(
+        status.state is DomainState.RUNNING and isinstance(known, Domain) and known.uuid == uuid
+        for status, known in await toolstack.describe_all()
+    )
+
+
+def _shown(status: DomainStatus) -> str:
+    return f"{status.name} (id {status.domid}), {status.state}"
