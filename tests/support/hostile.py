@@ -153,7 +153,7 @@ class Stranger:
         began = loop.time()
         async with asyncio.timeout(timeout), self.linked() as link:
             control = await greeted(link)
-            fate = await control.ask(Inquire("0" * 32))
+            fate = await control.ask(Inquire("0" * 32, None, "web"))
         assert isinstance(fate, Fate), fate
         return loop.time() - began
 
