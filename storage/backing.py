@@ -89,17 +89,18 @@ def backing_of_device(number: int) -> Backing:
 def check_backing(path: str | os.PathLike[str], opened: Backing) -> None:
     """See that a path still leads to what was opened by it, and that this has its size.
 
-    Raises `VolumeReplaced` or `VolumeResized`.
+    Raises `VolumeReplaced`, `VolumeResized`, or `VolumeNotFound` when nothing is there any more.
     """
+    compare_backings(path, opened, backing_of(path))
+
+
+def compare_backings(path: str | os.PathLike[str], opened: Backing, now: Backing) -> None:
+    """See that what is found now is what was opened. Raises `VolumeReplaced` or `VolumeResized`."""
     name = os.fspath(path)
-    try:
-        there = backing_of(path)
-    except VolumeNotFound as error:
-        raise VolumeReplaced(f"{error}: it was removed or renamed while it was in use") from error
-    if there.what != opened.what:
-        raise VolumeReplaced(f"{name} leads to {there.what} now, and led to {opened.what}")
-    if there.size != opened.size:
-        raise VolumeResized(f"{name} has {there.size} bytes now, and had {opened.size}")
+    if now.what != opened.what:
+        raise VolumeReplaced(f"{name} leads to {now.what} now, and led to {opened.what}")
+    if now.size != opened.size:
+        raise VolumeResized(f"{name} has {now.size} bytes now, and had {opened.size}")
 
 
 def _file(device: int, inode: int) -> str:

@@ -281,7 +281,7 @@ class TestGuest:
             a.boot(name, [image(tmp_path / file, 1)], extra=QUIET)
             found = refused(a, b, "volume-name", name)
             assert str(tmp_path / file) in found.text
-            assert "rename" in found.hint
+            assert "--volume" in found.hint
 
     @pytest.mark.parametrize("name", ["", "no body", "../etc/passwd", "-rf", "a" * 200, "täg"])
     def test_odd_guest_names(self, hosts: Hosts, name: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from integration_support import MIB, QUIET, Dom0, Guest, image, run, the_problem, unique
 
 from protocol.messages import Mode
-from xenmoved.control.reports import JobReport, Phase
+from xenmoved.control.reports import JobReport, JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 Backing = Callable[[Dom0, str], Path]
@@ -85,7 +85,6 @@ def test_a_disk_that_grows_while_memory_is_sent_does_not_move(hosts: Hosts, back
 
 REPLACED = {
     "another moved over it": lambda path, other: other.replace(path),
-    "renamed": lambda path, other: path.rename(path.with_name(f"{path.name}-old")),
     "another link": lambda path, other: (path.unlink(), path.symlink_to(other)),
 }
 
@@ -99,6 +98,25 @@ def test_a_disk_that_is_replaced_meanwhile_does_not_move(hosts: Hosts, backing, 
     problem = the_problem(a.finish(job.job), "disk-replaced")
     assert disk.name in problem.text
     assert a.emulator.flags(a.domain(guest.name).domid) == (False, "-")
+
+
+def test_a_disk_that_is_renamed_meanwhile_moves_as_the_guest_has_it(hosts: Hosts, backing):
+    a, b = hosts
+    disk = backing(a, unique("disk"))
+    guest, job = held(a, disk, Mode.LIVE)
+    disk.rename(disk.with_name(f"{disk.name}-old"))
+    a.ctl("cutover", guest.name)
+    assert a.finish(job.job).state is JobState.DONE
+    b.assert_runs(guest.name)
+
+
+def test_a_disk_that_is_renamed_and_grows_does_not_move(hosts: Hosts):
+    a, _ = hosts
+    disk = image(a.images / unique("disk"), 8, data=2)
+    guest, job = held(a, disk, Mode.LIVE)
+    renamed = disk.rename(disk.with_name(f"{disk.name}-old"))
+    os.truncate(renamed, 16 * MIB)
+    stays(hosts, guest, job, "disk-resized")
 
 
 def test_a_disk_that_was_replaced_before_is_a_problem_of_the_plan(hosts: Hosts, backing):

@@ -51,8 +51,6 @@ def test_what_is_not_there_is_said_so(tmp_path: Path):
 
 CHANGES = {
     "moved over": lambda path, other: other.replace(path),
-    "renamed": lambda path, other: path.rename(path.with_name("away")),
-    "removed": lambda path, other: path.unlink(),
     "linked elsewhere": lambda path, other: (path.unlink(), path.symlink_to(other)),
 }
 
@@ -68,6 +66,13 @@ def test_another_file_behind_the_path_is_noticed(image: Path, tmp_path: Path, ch
     with pytest.raises(VolumeReplaced, match="image"):
         check_backing(image, opened)
     volume.close()
+
+
+def test_what_was_removed_is_told_from_what_was_replaced(image: Path):
+    opened = backing_of(image)
+    image.unlink()
+    with pytest.raises(VolumeNotFound):
+        check_backing(image, opened)
 
 
 @pytest.mark.parametrize("size", [SIZE // 2, SIZE + 1])

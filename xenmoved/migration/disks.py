@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from protocol.frames import MAX_PAYLOAD
 from protocol.messages import MigrationId, Placement
-from storage.backing import Backing, check_backing
+from storage.backing import Backing, check_backing, compare_backings
 from storage.commands import TIMEOUT
 from storage.contracts import EVERYTHING, Everything, Extent, Tracker, Volume
-from storage.errors import VolumeReplaced
+from storage.errors import VolumeNotFound, VolumeReplaced
 from storage.extents import merge
 from storage.tracking import choose_tracker
 from storage.zfs_history import History
@@ -42,10 +42,12 @@ _WORTH_A_STREAM: Final = 4 << 20
 class _Disk:
     """A volume on its channel; `pending` is what was written to it and not sent yet.
 
-    `path` led to `opened` when the volume was opened, and has to as long as it is copied.
+    `path` led to `opened` when the volume was opened, and must not lead to anything else as long as
+    it is copied. One that was removed or renamed meanwhile is what the guest has nevertheless.
     """
 
     path: str
+    volume: Volume
     opened: Backing
     source: VolumeSource
     tracker: Tracker
@@ -62,7 +64,13 @@ class _Disk:
 
     async def check(self) -> None:
         """See that it is what was opened. Raises VolumeReplaced or VolumeResized."""
-        await self.threads.run(check_backing, self.path, self.opened)
+        await self.threads.run(self._check)
+
+    def _check(self) -> None:
+        try:
+            check_backing(self.path, self.opened)
+        except VolumeNotFound:
+            compare_backings(self.path, self.opened, self.volume.backing())
 
     async def drain(self) -> None:
         """Take what was written since the last time. Raises what `check` does."""
@@ -280,7 +288,7 @@ async def attached_disks(
                 progress=shown,
             )
             stack.callback(source.close)
-            disk = (path, opened, source, tracker, threads, channel, placement.zeroed)
+            disk = (path, volume, opened, source, tracker, threads, channel, placement.zeroed)
             disks.append(_StreamedDisk(*disk, streams=streams) if streams else _Disk(*disk))
         yield Disks(disks, tools.limiter, stalls)
 

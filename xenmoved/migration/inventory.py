@@ -48,9 +48,14 @@ class GuestFacts:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was found of a guest. `warnings` say what cannot be told."""
+    """What was found of a guest: `missing` is of disks at whose paths nothing is.
+
+    `warnings` say what cannot be told.
+    """
 
     facts: GuestFacts
+    opened: Opened | None
+    missing: tuple[Problem, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
 
@@ -66,6 +71,7 @@ async def take(host: Host, domain: Domain) -> Look:
 
 
 def _take(domain: Domain, opened: Opened | None) -> Look:
+    missing: list[Problem] = []
     problems: list[Problem] = []
     warnings: list[Problem] = []
     disks: dict[str, DiskFacts] = {}
@@ -74,7 +80,7 @@ def _take(domain: Domain, opened: Opened | None) -> Look:
         try:
             backing = backing_of(disk.path) if disk.path.startswith("/") else None
         except StorageError as error:
-            problems += problems_of(error)
+            missing += problems_of(error)
         disks[disk.vdev] = DiskFacts(disk, backing)
         if opened is None or backing is None:
             continue
@@ -86,13 +92,13 @@ def _take(domain: Domain, opened: Opened | None) -> Look:
         elif not has:
             problems.append(_replaced(domain.name, disk, backing, opened.shown(disk.vdev)))
     facts = GuestFacts(domain.name, domain.uuid, domain.domid, disks)
-    return Look(facts, tuple(problems), tuple(warnings))
+    return Look(facts, opened, tuple(missing), tuple(problems), tuple(warnings))
 
 
 def _replaced(guest: str, disk: Disk, there: Backing, had: str) -> Problem:
     text = (
-        f"disk {disk.vdev} of {guest} is not what {disk.path} leads to now: the guest has {had}, "
-        f"and {there.what} is there"
+        f"disk {disk.vdev} of {guest} is not what {disk.path} leads to, {there.what}: the guest "
+        f"has {had}"
     )
     hint = (
         "put back what was renamed or replaced, or shut the guest down and start it again with the "
@@ -111,8 +117,18 @@ async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus
 
 
 def require_same(before: GuestFacts, now: Look) -> None:
-    """See that a guest has what it had. Raises Refused with everything that differs."""
-    if found := [*now.problems, *differences(before, now.facts)]:
+    """See that a guest has what it had. Raises Refused with everything that differs.
+
+    A disk at whose path nothing is any more was removed or renamed: the guest goes on with it.
+    """
+    found = [*now.problems, *differences(before, now.facts)]
+    for vdev, facts in now.facts.disks.items():
+        had = before.disks[vdev].backing if vdev in before.disks else None
+        if now.opened is None or had is None or facts.backing is not None:
+            continue
+        if now.opened.has(vdev, had) is False:
+            found.append(_replaced(before.name, facts.disk, had, now.opened.shown(vdev)))
+    if found:
         raise Refused(found)
 
 

@@ -173,7 +173,7 @@ async def make_offer(
     disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
     problems += disks.problems
     look = await take(host, domain)
-    problems += look.problems
+    problems += [*look.missing, *look.problems]
     volumes: list[VolumeOffer] = []
     paths: list[str] = []
     backings: list[Backing] = []
