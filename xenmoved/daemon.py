@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import functools
 import logging
 import os
 import signal
-import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from time import monotonic
 from typing import Final, Self
 
 import asyncssh
@@ -27,7 +28,7 @@ from xenmoved.config.pools import make_pool
 from xenmoved.control.reports import JobState
 from xenmoved.control.server import ControlServer
 from xenmoved.jobs import JobBoard
-from xenmoved.journal import Journal
+from xenmoved.journal import Journal, JournalFailed
 from xenmoved.link.identity import fingerprint, load_identity, parse_public
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.arrivals import Arrivals
@@ -37,7 +38,7 @@ from xenmoved.migration.reception import Reception
 from xenmoved.migration.recovery import recover
 from xenmoved.requests import Requests
 from xenmoved.sync.devices import Buffers
-from xenmoved.tasks import all_done
+from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.vetting import BOOT_FOLDERS
@@ -48,6 +49,9 @@ _BUFFERS: Final = 24
 """Buffers of 2 MiB for each direction: what all volumes together may have in memory."""
 _STOP_PATIENCE: Final = 60.0
 _STATUS_EVERY: Final = 2.0
+_LOOK_EVERY: Final = 0.2
+_MEND_EVERY: Final = 2.0
+"""Seconds until it is tried again to write the journal."""
 
 
 class CannotStart(Exception):
@@ -95,10 +99,18 @@ class Daemon:
         host = self._host
         with _exclusive(host.config.state_dir):
             try:
-                host.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
                 await host.journal.open()
-            except (OSError, sqlite3.Error) as error:
+            except JournalFailed as error:
                 raise CannotStart(f"cannot use {host.config.state_dir}: {error}") from None
+            if host.journal.trouble is not None:
+                log.error(
+                    "%s: nothing new can begin; what was handed over is taken back",
+                    host.journal.alarm,
+                )
+            try:
+                host.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                log.error("no image can be kept in %s: %s", host.spool, error)
             await self._serve()
 
     async def _serve(self) -> None:
@@ -110,7 +122,7 @@ class Daemon:
         for name in await asyncio.to_thread(release_leftovers):
             log.info("released the metadata of %s, reserved by a daemon that was killed", name)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with Guarded() as tasks:
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
@@ -133,9 +145,15 @@ class Daemon:
                     fingerprint(self._identity),
                 )
                 notify.ready()
-                beat = tasks.create_task(self._beat())
-                observer = tasks.create_task(host.jobs.observe())
-                keeper = tasks.create_task(expire_copies(host))
+                for_ever = [
+                    tasks.create_task(keep_doing(work))
+                    for work in (
+                        self._beat,
+                        self._keep_journal,
+                        host.jobs.observe,
+                        functools.partial(expire_copies, host),
+                    )
+                ]
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
                 requests.evacuations.end()
@@ -144,15 +162,17 @@ class Daemon:
                 await control.stop()
                 await self._server.stop()
                 await host.links.close()
-                beat.cancel()
-                observer.cancel()
-                keeper.cancel()
+                for task in for_ever:
+                    task.cancel()
                 # What is left is in doubt or waits for a peer: the journal has it.
                 raise _Stop
         except* _Stop:
             log.info("stopped")
         finally:
-            await host.journal.close()
+            try:
+                await host.journal.close()
+            except JournalFailed as error:
+                log.error("%s", error)
 
     async def _listen(self, reception: Reception) -> int:
         listen = self._host.config.listen
@@ -235,13 +255,31 @@ class Daemon:
         jobs = [job for job in self._host.jobs.live if job.state is JobState.RUNNING]
         for job in jobs:
             job.request_abort("aborted: the daemon was stopped")
-        tasks = [job.task for job in jobs if job.task is not None]
-        if not await all_done(tasks, _STOP_PATIENCE):
+        deadline = monotonic() + _STOP_PATIENCE
+        while tasks := [job.task for job in jobs if job.task is not None and not job.persisting]:
+            if await all_done(tasks, _LOOK_EVERY):
+                break
+            if monotonic() > deadline:
+                break
+        if self._host.jobs.live:
             left = ", ".join(f"{job.guest or 'sync'} ({job.phase})" for job in self._host.jobs.live)
             log.error(
-                "stopping, though these have not ended within %g s: %s; the next start goes on",
-                *(_STOP_PATIENCE, left),
+                "stopping, though these have not ended: %s; the next start goes on",
+                left,
             )
+
+    async def _keep_journal(self) -> None:
+        """Come back to a journal that could not be written, and keep space for it."""
+        journal, told = self._host.journal, self._host.journal.alarm
+        while True:
+            await asyncio.sleep(_MEND_EVERY)
+            if journal.alarm is not None:
+                await journal.mend()
+            if journal.alarm is None:
+                await self._host.jobs.save_rest()
+            if journal.alarm != told:
+                told = journal.alarm
+                log.error("%s", told or "the journal can be written again")
 
     async def _beat(self) -> None:
         """Keep systemd's watchdog content and its status line true."""
@@ -264,7 +302,7 @@ def _exclusive(state_dir: Path) -> Iterator[None]:
     Raises CannotStart.
     """
     try:
-        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_lock(state_dir)
     except OSError as error:
         raise CannotStart(f"cannot use {state_dir}: {error.strerror}") from None
     try:
@@ -275,6 +313,15 @@ def _exclusive(state_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(state_dir: Path) -> int:
+    """Open what is locked: a file, or the folder itself where that can only be read."""
+    try:
+        return os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        lock = state_dir / "lock"
+        return os.open(lock if lock.exists() else state_dir, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _provide_tracing() -> None:

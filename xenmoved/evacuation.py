@@ -189,13 +189,14 @@ class Evacuations:
         guest.job = job = await self._starter.migrate(request)
         doubtful_since: float | None = None
         while not await within(job.finished, _LOOK_EVERY):
-            if job.state is not JobState.IN_DOUBT:
+            if job.state is not JobState.IN_DOUBT and not job.persisting:
                 doubtful_since = None
             elif doubtful_since is None:
                 doubtful_since = time.monotonic()
             elif time.monotonic() - doubtful_since > _DOUBT_PATIENCE:
                 break
-        guest.problems = (job.problem,) if job.problem is not None else ()
+        alarm = self._host.alarms.get(job.job) or job.problem
+        guest.problems = (alarm,) if alarm is not None else ()
         fates = {JobState.DONE: Fate.MOVED, JobState.IN_DOUBT: Fate.IN_DOUBT}
         guest.fate = fates.get(job.state, Fate.FAILED)
 

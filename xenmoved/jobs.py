@@ -22,13 +22,15 @@ from xenmoved.control.reports import (
     Sample,
     VolumeReport,
 )
-from xenmoved.journal import Journal
+from xenmoved.journal import Journal, JournalFailed
 from xenmoved.steering import Steering
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
+from xenmoved.tasks import within
 from xenmoved.timeline import FIRST_INTERVAL, Samples, blackout_parts, round_reports, sample
 
 log = logging.getLogger(__name__)
 
+_LOOK_EVERY: Final = 0.2
 _ROUND_FIELDS: Final = {field.name for field in fields(RoundProgress)} - {"started", "latest"}
 
 
@@ -42,6 +44,7 @@ class Job:
     """One piece of work. Its owner updates the fields; `report` is a picture of the moment.
 
     `began` is by the monotonic clock, as is `suspended_at`: when the guest stood still.
+    `persisting` while it only waits to try again what must be done in the end.
     """
 
     kind: JobKind
@@ -67,6 +70,7 @@ class Job:
     doing: str = ""
     keep_partial: bool = False
     confirmed: bool = False
+    persisting: bool = False
     steering: Steering = field(default_factory=Steering)
     task: asyncio.Task[None] | None = None
     abort_reason: str = ""
@@ -81,6 +85,13 @@ class Job:
         """Have the job end before its commit, if it still can; `why` is told to the operator."""
         self.abort_reason = why
         self.abort_requested.set()
+
+    async def over(self) -> bool:
+        """Wait for its end; return False when it only tries again what must be done in the end."""
+        while not await within(self.finished, _LOOK_EVERY):
+            if self.persisting:
+                return False
+        return True
 
     @property
     def both_names(self) -> str:
@@ -208,6 +219,7 @@ class JobBoard:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._live: dict[str, Job] = {}
+        self._unsaved: dict[str, Job] = {}
         self._busy = asyncio.Event()
 
     @property
@@ -222,10 +234,21 @@ class JobBoard:
         await self.save(job)
 
     async def save(self, job: Job) -> None:
-        """Write down how a job stands, and what it had sent by when."""
+        """Write down how a job stands, and what it had sent by when; later, if it cannot be now."""
         report = plain(job.report())
-        await self._journal.record_job(job.job, job.started, job.state in ENDED, report)
-        await self._journal.record_samples(job.job, plain(job.samples.kept))
+        try:
+            await self._journal.record_job(job.job, job.started, job.state in ENDED, report)
+            await self._journal.record_samples(job.job, plain(job.samples.kept))
+        except JournalFailed as error:
+            log.warning("the report of job %s is not written down now: %s", job.job, error)
+            self._unsaved[job.job] = job
+        else:
+            self._unsaved.pop(job.job, None)
+
+    async def save_rest(self) -> None:
+        """Write down what could not be when it was to be."""
+        for job in list(self._unsaved.values()):
+            await self.save(job)
 
     async def observe(self) -> None:
         """Sample all live jobs, for ever."""
@@ -244,19 +267,24 @@ class JobBoard:
 
     async def end(self, job: Job, state: JobState, problem: Problem | None = None) -> None:
         """Note how a job ended, and wake who waits for it."""
-        job.take_sample()
         job.state, job.problem, job.ended = state, problem, job.started + job.elapsed()
         job.phase = Phase.ENDED if state is JobState.DONE else job.phase
-        await self.save(job)
-        self._live.pop(job.job, None)
-        job.finished.set()
+        try:
+            job.take_sample()
+            await self.save(job)
+        finally:
+            self._live.pop(job.job, None)
+            job.finished.set()
 
     async def amend(self, job: str, state: JobState, problem: Problem) -> None:
         """Change what became of a job that has ended, when more is known of it."""
         reports = {report.job: report for report in await self.reports()}
         if (report := reports.get(job)) is not None:
             amended = replace(report, state=state, problem=problem)
-            await self._journal.record_job(job, report.started, True, plain(amended))
+            try:
+                await self._journal.record_job(job, report.started, True, plain(amended))
+            except JournalFailed as error:
+                log.warning("what became of job %s is not written down: %s", job, error)
 
     def busy_with(self, guest: str) -> Job | None:
         """Return the live job that moves a guest away from or to this host."""
@@ -271,9 +299,11 @@ class JobBoard:
 
     async def reports(self) -> list[JobReport]:
         """Every job that is known, newest first."""
-        live = {job.job: job.report() for job in self._live.values()}
+        known = {job.job: job.report() for job in (self._unsaved | self._live).values()}
         kept = [build(JobReport, data) for data in await self._journal.jobs()]
-        return [live.get(report.job, report) for report in kept]
+        there = {report.job for report in kept}
+        unknown = [report for job, report in known.items() if job not in there]
+        return [*reversed(unknown), *(known.get(report.job, report) for report in kept)]
 
     async def find(self, wanted: str) -> JobReport | None:
         """Return a job by its id, the start of its id, or its guest (the newest)."""
@@ -292,4 +322,6 @@ class JobBoard:
         return replace(report, samples=kept)
 
     async def _samples(self, job: str) -> tuple[Sample, ...]:
+        if (unsaved := self._unsaved.get(job)) is not None:
+            return unsaved.samples.kept
         return tuple(build(Sample, data) for data in await self._journal.samples(job))

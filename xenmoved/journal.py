@@ -2,12 +2,17 @@
 
 A sqlite database in WAL mode with synchronous=FULL: when a method returns, what it wrote survives
 the loss of power. All work is done in one thread of its own, in the order of the calls.
+
+Where the database cannot be written, every method that would raises JournalFailed, within a limit
+also when the disk hangs; what it says can still be read, from a copy if need be. `mend` tries to
+come back. Some space is kept for what decides over guests; reports of jobs get none of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -18,38 +23,19 @@ from typing import Any, Final, TypeVar
 
 from protocol.handover import SourceState, TargetState
 from storage.identity import UNKNOWN, Identity
+from xenmoved.journalfile import copied, is_about_space, prepared
+from xenmoved.reserve import Reserve
+from xenmoved.tasks import all_done, retrieve
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_PATIENCE: Final = 30.0
+"""Seconds that the disk may take for one record before it counts as failed."""
+
 KEPT_JOBS: Final = 500
 """Ended jobs that are remembered."""
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS outbound (
-    migration TEXT PRIMARY KEY, state TEXT NOT NULL, guest TEXT NOT NULL, peer TEXT NOT NULL,
-    job TEXT NOT NULL, settled INTEGER NOT NULL, updated REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS inbound (
-    migration TEXT PRIMARY KEY, state TEXT NOT NULL, peer TEXT NOT NULL, reason TEXT NOT NULL,
-    job TEXT NOT NULL, details TEXT NOT NULL, settled INTEGER NOT NULL, updated REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS made (
-    migration TEXT NOT NULL, pool TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
-    peer TEXT NOT NULL, PRIMARY KEY (pool, name));
-CREATE TABLE IF NOT EXISTS owners (
-    pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (pool, name));
-CREATE TABLE IF NOT EXISTS jobs (
-    job TEXT PRIMARY KEY, started REAL NOT NULL, ended INTEGER NOT NULL, report TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL);
-"""
-_LATER_COLUMNS: Final = {
-    "outbound": ("uuid TEXT NOT NULL DEFAULT ''",),
-    "made": ("identity TEXT DEFAULT ''",),
-    "owners": (
-        *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),
-        *("since REAL", "place TEXT NOT NULL DEFAULT ''", "written INTEGER"),
-        *("kept REAL NOT NULL DEFAULT 0", "moved_by TEXT NOT NULL DEFAULT ''"),
-    ),
-}
-"""What journals of earlier releases do not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +119,10 @@ class Holding:
     moved_by: str = ""
 
 
+class JournalFailed(Exception):
+    """The journal could not be read or written. The message says why."""
+
+
 class Journal:
     """The database. Construct, `open`, and `close` at the end."""
 
@@ -140,28 +130,78 @@ class Journal:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._database: sqlite3.Connection | None = None
+        self._reserve = Reserve(path.with_name(f"{path.name}.reserve"))
+        self._under_way: asyncio.Future[Any] | None = None
+        self.trouble: str | None = None
+        """Why it cannot be written, None while it can."""
 
     async def open(self) -> None:
-        """Open the database, making it when it is not there. Raises sqlite3.Error, OSError."""
+        """Open the database, making it when it is not there.
+
+        One that can only be read is read. Raises JournalFailed when that cannot be done either.
+        """
 
         def work() -> None:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            database = sqlite3.connect(self._path, isolation_level=None)
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=FULL")
-            database.executescript(_SCHEMA)
-            for table, columns in _LATER_COLUMNS.items():
-                _add_columns(database, table, columns)
-            self._database = database
+            try:
+                self._database = self._connect()
+            except (sqlite3.Error, OSError) as error:
+                self.trouble = str(error)
+                self._database = copied(self._path)
+                return
+            self._reserve.make()
 
-        await self._run(work)
+        await self._run(work, "opened")
+
+    async def mend(self) -> bool:
+        """Try to write again where that failed, and keep space again; return whether it works."""
+
+        def work() -> None:
+            if self.trouble is not None:
+                fresh, old = self._connect(), self._database
+                self._database, self.trouble = fresh, None
+                if old is not None:
+                    old.close()
+            self._reserve.make()
+
+        try:
+            await self._run(work, "written")
+        except JournalFailed as error:
+            log.debug("%s", error)
+        return self.trouble is None
+
+    @property
+    def alarm(self) -> str | None:
+        """What an operator must know of it, None when all is well."""
+        if self.trouble is not None:
+            return f"the journal {self._path} cannot be written: {self.trouble}"
+        if not self._reserve.there:
+            folder = self._path.parent
+            return f"the file system of {folder} is full: only what decides over guests is recorded"
+        return None
+
+    async def require(self) -> None:
+        """See that something new may begin. Raises JournalFailed unless there is space for it."""
+        if self.alarm is not None:
+            await self.mend()
+        if (alarm := self.alarm) is not None:
+            raise JournalFailed(alarm)
 
     async def close(self) -> None:
-        """Close the database. Idempotent."""
+        """Close the database. Idempotent. Raises JournalFailed."""
         if self._database is not None:
-            await self._run(self._database.close)
+            await self._run(self._database.close, "closed")
             self._database = None
-        self._thread.shutdown()
+        self._thread.shutdown(wait=self._under_way is None or self._under_way.done())
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open the database and see that it can be written. Raises sqlite3.Error, OSError."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            return prepared(self._path)
+        except (sqlite3.Error, OSError) as error:
+            if not (is_about_space(error) and self._reserve.give()):
+                raise
+            return prepared(self._path)
 
     async def record_outbound(self, entry: Outbound, *, settled: bool = False) -> None:
         """Write the state of a migration that leaves."""
@@ -314,6 +354,7 @@ class Journal:
     async def record_job(self, job: str, started: float, ended: bool, report: object) -> None:
         """Keep a job's report (plain data), dropping the oldest ended ones."""
         text = json.dumps(report)
+        self._require_plenty()
         await self._execute(
             "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?)", job, started, ended, text
         )
@@ -326,6 +367,7 @@ class Journal:
     async def record_samples(self, job: str, samples: object) -> None:
         """Keep what a job that is kept had sent by when (plain data), apart from its report."""
         text = json.dumps(samples)
+        self._require_plenty()
         await self._execute("INSERT OR REPLACE INTO samples VALUES (?,?)", job, text)
         await self._execute("DELETE FROM samples WHERE job NOT IN (SELECT job FROM jobs)")
 
@@ -345,19 +387,51 @@ class Journal:
         await self._execute(f"UPDATE {table} SET settled=1 {where}", value)
         return [migration for (migration,) in rows]
 
+    def _require_plenty(self) -> None:
+        """Keep what is left of the space for what decides over guests. Raises JournalFailed."""
+        if self.trouble is None and not self._reserve.there:
+            raise JournalFailed(f"the journal {self._path} has no space to spare for reports")
+
     async def _execute(self, statement: str, *values: object) -> None:
-        await self._run(lambda: self._connection().execute(statement, values).close())
+        def work() -> None:
+            try:
+                self._connection().execute(statement, values).close()
+            except sqlite3.Error as error:
+                if not (is_about_space(error) and self._reserve.give()):
+                    raise
+                self._connection().execute(statement, values).close()
+
+        if self.trouble is not None and not await self.mend():
+            raise JournalFailed(f"the journal {self._path} cannot be written: {self.trouble}")
+        await self._run(work, "written")
 
     async def _select(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        return await self._run(lambda: self._connection().execute(statement, values).fetchall())
+        return await self._run(
+            lambda: self._connection().execute(statement, values).fetchall(), "read"
+        )
 
     def _connection(self) -> sqlite3.Connection:
         if self._database is None:
             raise sqlite3.ProgrammingError("the journal is not open")
         return self._database
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _run(self, work: Callable[[], T], done: str) -> T:
+        """Do something in the thread of the journal, after all that came before it."""
+        what = f"the journal {self._path} cannot be {done}"
+        if self._under_way is not None and not self._under_way.done():
+            raise JournalFailed(f"{what}: its disk has not answered yet to what was written before")
+        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        future.add_done_callback(retrieve)
+        if not await all_done([future], _PATIENCE):
+            self._under_way = future
+            self.trouble = f"its disk did not answer within {_PATIENCE:g} s"
+            raise JournalFailed(f"{what}: {self.trouble}")
+        try:
+            return future.result()
+        except (sqlite3.Error, OSError) as error:
+            if done == "written":
+                self.trouble = str(error)
+            raise JournalFailed(f"{what}: {error}") from error
 
 
 _UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
@@ -366,13 +440,6 @@ _HOLDING_COLUMNS: Final = (
 )
 _HOLDING: Final = f"SELECT {_HOLDING_COLUMNS} FROM owners"
 _INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
-
-
-def _add_columns(database: sqlite3.Connection, table: str, columns: Iterable[str]) -> None:
-    there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
-    for column in columns:
-        if column.split()[0] not in there:
-            database.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
 
 def _standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:

@@ -29,6 +29,7 @@ from storage.errors import (
     VolumeResized,
     VolumeWritten,
 )
+from xenmoved.journal import JournalFailed
 from xenmoved.link.errors import (
     LinkError,
     LinkLost,
@@ -92,6 +93,11 @@ _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
     ),
     (ToolstackError, "toolstack", _LOGS),
     (TookTooLong, "timeout", "look what keeps it, and at the logs of xenmoved on both hosts"),
+    (
+        JournalFailed,
+        "journal",
+        "make space there, or mend its disk: xenmoved goes on by itself when it can write again",
+    ),
     (OSError, "system", "look at the log of xenmoved"),
 )
 """Kinds of errors, the most special first, with their codes and what to do."""

@@ -196,6 +196,7 @@ class Requests:
 
     async def _sync(self, request: StartSync) -> JobReport:
         peer, options = request.peer, request.options
+        await self._host.journal.require()
         sending = await make_sync_offer(self._host, request.volume, request.target, options)
         await check_sync(self._host, sending, peer)
         steering = Steering.of(options, self._host.config.transfer)
@@ -243,7 +244,8 @@ class Requests:
             hint = "it is decided as soon as the peer can be reached; see: xenmovectl recover"
             raise Refused([problem("in-doubt", text, hint)])
         live.request_abort("aborted by the operator")
-        await live.finished.wait()
+        if not await live.over():
+            return Done(f"job {live.job} is given up; not finished yet: {live.doing}"[:4000])
         if live.state is JobState.DONE:
             text = f"job {live.job} could not be aborted any more: it is done"
             raise Refused([problem("too-late", text)])

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from contextvars import Context
+from typing import Any, Final, TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_AGAIN_AFTER: Final = 10.0
+"""Seconds until what is done for ever is begun again after it failed."""
 
 
 class TookTooLong(Exception):
@@ -49,7 +56,7 @@ async def within(event: asyncio.Event, seconds: float) -> bool:
     return await result_within(event.wait(), seconds) is not None
 
 
-async def all_done(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> bool:
+async def all_done(tasks: Iterable[asyncio.Future[Any]], seconds: float) -> bool:
     """Wait for tasks, at most so long, whatever comes of them; return whether all have ended."""
     waiting = list(tasks)
     return not waiting or not (await asyncio.wait(waiting, timeout=seconds))[1]
@@ -78,6 +85,40 @@ async def _alongside(
         for task in tasks:
             task.cancel()
     return result
+
+
+class Guarded(asyncio.TaskGroup):
+    """A group of tasks that end alone: what one of them raises is logged, and disturbs no other.
+
+    Everything that the daemon does at the same time as something else is run in one.
+    """
+
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T]:
+        """Run something in a task, which gives None when it fails."""
+        return super().create_task(_guarded(coro), name=name, context=context)  # type: ignore[arg-type]
+
+
+async def _guarded(work: Generator[Any, None, T] | Coroutine[Any, Any, T]) -> T | None:
+    assert isinstance(work, Coroutine)
+    try:
+        return await work
+    except Exception:
+        name = getattr(work, "__qualname__", work)
+        log.exception("internal error in %s; everything else goes on", name)
+        return None
+
+
+async def keep_doing(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do something that has no end, again some seconds after it failed, whatever it raised."""
+    while True:
+        await _guarded(work())
+        await asyncio.sleep(_AGAIN_AFTER)
 
 
 def retrieve(future: asyncio.Future[T]) -> None:

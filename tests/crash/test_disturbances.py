@@ -172,11 +172,13 @@ def test_unfinished_work_of_an_earlier_migration_is_dropped(worlds):
         target = world.other(source)
         source.xen.faults(unpause={"fail": "out of luck"})
         target.xen.faults(migrate_receive={"fail": "no room"})
-        report = source.finish(source.migrate(target).job)
-        assert report.problem.code == "unfinished"
-        source.xen.faults()
+        job = source.migrate(target).job
+        wait_until(lambda: source.alarms() == ["unfinished"], "the alarm", PATIENCE)
         target.xen.faults()
+        source.xen.faults()
         source.xen.xl("unpause", GUEST)
+        assert source.finish(job).state is JobState.FAILED
+        assert source.alarms() == []
         # The target starts the guest, and the source does not learn of it before its own end.
         source.arm("kill@ask:Commit:after")
         source.migrate(target)
@@ -185,7 +187,8 @@ def test_unfinished_work_of_an_earlier_migration_is_dropped(worlds):
         assert settle(world) is target
 
 
-def test_copy_that_could_not_be_removed_is_removed_at_the_next_start(worlds):
+@pytest.mark.parametrize("restart", [False, True])
+def test_copy_that_cannot_be_removed_is_removed_as_soon_as_it_can(worlds, restart):
     with worlds.use("xm") as world:
         source = world.source
         target = world.other(source)
@@ -193,13 +196,17 @@ def test_copy_that_could_not_be_removed_is_removed_at_the_next_start(worlds):
         target.arm("cut@inbound:ready:after")
         source.migrate(target)
         wait_until(lambda: target.fired, "the fault", PATIENCE)
-        wait_until(lambda: not source.jobs() and not target.jobs(), "the end of the jobs", PATIENCE)
-        assert target.last_job().problem.code == "unfinished"
+        wait_until(lambda: target.alarms() == ["unfinished"], "the alarm", PATIENCE)
+        wait_until(lambda: not source.jobs(), "the end of the source's job", PATIENCE)
         assert target.unsettled()
         assert target.domains()[GUEST] not in EXECUTES
+        if restart:
+            target.stop()
+            world.restart_dead()
+            wait_until(lambda: target.alarms() == ["unfinished"], "the alarm again", PATIENCE)
         target.xen.faults()
-        target.stop()
-        world.restart_dead()
+        wait_until(lambda: not target.jobs(), "the end of the target's job", PATIENCE)
+        assert target.alarms() == []
         assert settle(world) is source
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from protocol.messages import Mode
 from tests.support import preloaded
 from tests.support.faulty_daemon import VARIABLE
-from xenmoved.control.api import ListJobs, StartMigration, TransferOptions
+from xenmoved.control.api import GetStatus, ListJobs, StartMigration, TransferOptions
 from xenmoved.control.client import DaemonUnavailable
 from xenmoved.control.reports import JobReport, JobState
 from xenmoved.sandbox import xl
@@ -99,6 +99,10 @@ class CrashHost(SandboxHost):
         """Return the newest job."""
         report: JobReport = self.ask(ListJobs(True)).jobs[0]
         return report
+
+    def alarms(self) -> list[str]:
+        """Return the codes of what `status` raises an alarm about."""
+        return [alarm.code for alarm in self.ask(GetStatus()).alarms]
 
     def migrate(self, to: SandboxHost, mode: Mode = Mode.SAVE, **options: Any) -> Any:
         """Ask for a migration; None when the daemon ended before it answered."""

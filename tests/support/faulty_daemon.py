@@ -12,10 +12,14 @@ Actions:
     cut         every SSH connection of this process, without a word
     freeze=SECONDS    nothing happens in this process for a while
     hang=SECONDS      what is at this point takes so long; everything else goes on
+    raise=KIND        this step fails with a built-in exception, such as RecursionError
+    unwritable=SECONDS    nothing can be written to the journal for a while, from here on
+    await=NUMBER      after so many more awaits of the job's own coroutine, one of them raises
 
 Points, each with `:before` and `:after` unless said otherwise:
     outbound:STATE, inbound:STATE        the journal's write of a state of the hand-over
     outbound:settled, inbound:settled    its write that nothing is left to do
+    job                                  a migration's coroutine begins (no suffix)
     outbound:phase-PHASE, inbound:phase-PHASE    a job enters a phase (no suffix)
     ask:MESSAGE                          a question of the source and its answer
     answer:MESSAGE                       the target's work for an answer; `:sent` when it was sent
@@ -32,6 +36,7 @@ XENMOVED_LIMITS has other values for constants, as in ``xenmoved.migration.recep
 from __future__ import annotations
 
 import asyncio
+import builtins
 import functools
 import importlib
 import os
@@ -45,12 +50,13 @@ from typing import Any
 
 from xenmoved.control.reports import JobKind
 from xenmoved.jobs import Job
-from xenmoved.journal import Journal, MadeVolume
+from xenmoved.journal import Journal, JournalFailed, MadeVolume
 from xenmoved.link.client import PeerLink
 from xenmoved.link.server import LinkServer
 from xenmoved.main import main
 from xenmoved.migration.dialogue import Dialogue
 from xenmoved.migration.landing import Landing
+from xenmoved.migration.outbound import OutboundMigration
 from xenmoved.migration.session import ControlSession
 from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.xl_incoming import XlIncoming
@@ -71,6 +77,8 @@ class Faults:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self.unwritable_until = 0.0
+        self.awaits = 0
         self._links: list[PeerLink] = []
         self._servers: list[LinkServer] = []
 
@@ -102,6 +110,12 @@ class Faults:
             return float(number)
         elif name == "cut":
             self._cut()
+        elif name == "raise":
+            raise getattr(builtins, number)(f"raised at {point}")
+        elif name == "unwritable":
+            self.unwritable_until = time.monotonic() + float(number)
+        elif name == "await":
+            self.awaits = int(number)
         else:
             raise ValueError(f"unknown action {action}")
         return 0
@@ -200,6 +214,55 @@ def _before_phases(faults: Faults) -> None:
     Job.enter = enter  # type: ignore[method-assign]
 
 
+def _before_writes(faults: Faults) -> None:
+    real = Journal._run
+
+    async def run(self: Journal, work: Callable[[], Any], done: str) -> Any:
+        if done == "written" and time.monotonic() < faults.unwritable_until:
+            raise JournalFailed("the journal cannot be written: disk I/O error")
+        return await real(self, work, done)
+
+    Journal._run = run  # type: ignore[method-assign,assignment]
+
+
+class _Walk:
+    """A coroutine of which one await raises, when its turn has come."""
+
+    def __init__(self, faults: Faults, work: Any) -> None:
+        self._faults = faults
+        self._work = work
+
+    def __await__(self) -> Any:
+        steps, error = self._work.__await__(), None
+        while True:
+            try:
+                waited = steps.send(None) if error is None else steps.throw(error)
+            except StopIteration as end:
+                return end.value
+            error = None
+            if self._faults.awaits > 0:
+                self._faults.awaits -= 1
+                if self._faults.awaits == 0:
+                    if waited is not None:
+                        waited._asyncio_future_blocking = False
+                    error = RecursionError("an await that raises")
+                    continue
+            try:
+                yield waited
+            except BaseException as raised:
+                error = raised
+
+
+def _along_awaits(faults: Faults) -> None:
+    real = OutboundMigration.run
+
+    async def run(self: OutboundMigration) -> None:
+        faults.at("job")
+        await _Walk(faults, real(self))
+
+    OutboundMigration.run = run  # type: ignore[method-assign]
+
+
 def install(faults: Faults) -> None:
     """Lead everything that matters past its points."""
 
@@ -220,6 +283,8 @@ def install(faults: Faults) -> None:
 
     faults.watch_connections()
     _before_phases(faults)
+    _before_writes(faults)
+    _along_awaits(faults)
     _around(faults, Journal, "record_outbound", state("outbound"))
     _around(faults, Journal, "record_inbound", state("inbound"))
     _around(faults, Dialogue, "ask", message("ask"))

@@ -7,7 +7,7 @@ import pytest
 
 from protocol.handover import SourceState, TargetState
 from storage.identity import UNKNOWN, Identity
-from xenmoved.journal import Holding, Inbound, Journal, MadeVolume, Outbound
+from xenmoved.journal import Holding, Inbound, Journal, JournalFailed, MadeVolume, Outbound
 
 HOLDING = Holding("images", "web", "uuid", "web", Identity("inode 7"), "m2")
 
@@ -129,7 +129,7 @@ async def test_samples_go_with_their_job(journal, tmp_path, monkeypatch):
 
 async def test_closing_twice_is_no_error_and_using_it_unopened_is(tmp_path):
     journal = Journal(tmp_path / "journal.db")
-    with pytest.raises(sqlite3.ProgrammingError):
+    with pytest.raises(JournalFailed, match="not open"):
         await journal.unsettled_inbound()
     await journal.open()
     await journal.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ from protocol.messages import (
 )
 from xenmoved.control.reports import JobKind, Phase
 from xenmoved.jobs import Job
-from xenmoved.journal import Inbound
+from xenmoved.journal import Inbound, JournalFailed
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.server import Visitor
 from xenmoved.logs import log_context
@@ -33,16 +34,16 @@ from xenmoved.migration.checks import Assessment, assess, owner_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import Expected, InboundMigration, expect
 from xenmoved.migration.landing import Landing
+from xenmoved.migration.persisting import until_done
 from xenmoved.migration.presence import Sighting, sight
-from xenmoved.problems import Refused, problems_of
+from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.tasks import within
 
 log = logging.getLogger(__name__)
 
 
-_LOOK_EVERY: Final = 30.0
-"""Seconds until it is looked again what became of a start that is in doubt."""
-_COMMITTED: Final = (TargetState.COMMITTED,)
+_TICK: Final = 0.5
+"""Seconds between looks whether anything of a migration is due."""
 _LOOKS: Final = 4
 _FORGOTTEN: Final = (Word.UNKNOWN, Word.NEVER_READY)
 """Words after which a source in doubt needs to know what is here."""
@@ -90,6 +91,11 @@ class Arrivals:
 
     async def assess(self, peer: str, offer: Offer) -> Assessment:
         """Look at what an offer needs; changes nothing."""
+        try:
+            await self.host.journal.require()
+        except JournalFailed as error:
+            text = f"{self.host.config.node} can take nothing in: {problems_of(error)[0].text}"
+            return Assessment((problem("journal", text, problems_of(error)[0].hint),))
         arriving: dict[str, Sequence[str]] = {
             migration.guest: migration.disks for migration in self._migrations.values()
         }
@@ -249,12 +255,11 @@ class Arrivals:
         """Go on from what an earlier daemon wrote down about a migration."""
         migration = self._of(entry, job)
         self._migrations[entry.migration] = migration
-        try:
-            await migration.restore(entry.state, entry.reason or "the daemon was restarted")
-        except BaseException:
-            self._migrations.pop(entry.migration, None)
-            raise
         self._tasks.create_task(self._keep(migration))
+        reason = entry.reason or "the daemon was restarted"
+        what = f"{migration.guest}, which was {entry.state}, is not taken up again"
+        restore = functools.partial(migration.restore, entry.state, reason)
+        await until_done(self.host, job, what, restore)
 
     def _site(self, visitor: Visitor, migration: str) -> _Site:
         site = self._landings.get(migration)
@@ -300,9 +305,11 @@ class Arrivals:
     async def _keep(self, migration: InboundMigration) -> None:
         """Keep a migration until it has ended, and see to it that a doubt has an end."""
         with log_context(job=migration.job.job, domain=migration.guest, peer=migration.peer):
-            while not await within(migration.ended, _LOOK_EVERY):
-                if migration.in_doubt:
-                    await migration.happen(TargetEvent.START_UNCLEAR, only_in=_COMMITTED)
+            while not await within(migration.ended, _TICK):
+                try:
+                    await migration.go_on()
+                except Exception:
+                    log.exception("%s is looked at again later", migration.guest)
         self._migrations.pop(migration.migration, None)
         self._landings.pop(migration.migration, None)
 

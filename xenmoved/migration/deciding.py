@@ -20,14 +20,14 @@ from protocol.handover import (
 from protocol.messages import Fate, Ping, Pong, Presence, Problem
 from xenmoved.control.api import Decision, Done, DoubtRow, Doubts, DoubtWord, Risk
 from xenmoved.jobs import both_names
-from xenmoved.journal import Outbound, Standing
+from xenmoved.journal import JournalFailed, Outbound, Standing
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.migration.ownership import Ownership
 from xenmoved.migration.verdicts import has_forgotten, risk, verdict
-from xenmoved.problems import JobError, Refused, problem
+from xenmoved.problems import JobError, Refused, problem, problems_of
 from xenmoved.tasks import TookTooLong, at_most
 
 log = logging.getLogger(__name__)
@@ -69,9 +69,16 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
 
 
 async def alarms(host: Host) -> tuple[Problem, ...]:
-    """Return what decisions have turned out wrong and wait for an operator."""
-    rows = await host.journal.standing()
-    return tuple(_told(host, one) for one in rows if one.state in _WENT_WRONG)
+    """Return what an operator must know of: what is tried again and again, what went wrong."""
+    found = list(host.alarms.values())
+    try:
+        rows = await host.journal.standing()
+        found += [_told(host, one) for one in rows if one.state in _WENT_WRONG]
+    except JournalFailed as error:
+        found += problems_of(error)
+    if (alarm := host.journal.alarm) is not None:
+        found.insert(0, problems_of(JournalFailed(alarm))[0])
+    return tuple(found)
 
 
 async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
@@ -149,10 +156,11 @@ async def _find(host: Host, wanted: str) -> Standing:
 
 
 async def _check(host: Host, one: Standing, decision: Decision) -> Fate | None:
-    """Raise Refused where a decision is not an operator's to take.
+    """Raise Refused where a decision is not an operator's to take, or cannot be recorded.
 
     Returns what the target has said, where that is no word.
     """
+    await host.journal.require()
     told = _told(host, one)
     if (decision is Decision.RESOLVED) != (one.state in _WENT_WRONG):
         raise Refused(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import Final
 
 from storage.errors import StorageError
 from xenmoved.config.units import format_duration
+from xenmoved.journal import JournalFailed
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import drop, listed, needs, obstacles
 from xenmoved.toolstack.interface import ToolstackError
@@ -68,7 +68,7 @@ async def expire_copies(host: Host) -> None:
             await host.journal.count_kept(watch.look(2 * pause))
             if (age := host.config.retain.age) is not None:  # as it is configured by now
                 await _expire(host, age, told)
-        except (ToolstackError, OSError, sqlite3.Error) as error:
+        except (ToolstackError, OSError, JournalFailed) as error:
             log.warning("copies of guests that went away are not dropped now: %s", error)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import asyncssh
 
+from protocol.messages import Problem
 from storage.contracts import Pool, Volume
 from storage.opening import open_source
 from xenmoved.config.model import Config, Peer
@@ -94,6 +95,8 @@ class Host:
     incoming_buffers: Buffers
     doubts: dict[str, Doubt] = field(default_factory=dict)
     """Migrations of which nobody here can tell whose the guest is, by their jobs."""
+    alarms: dict[str, Problem] = field(default_factory=dict)
+    """What is tried again and again because it fails, by the jobs whose it is."""
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Has one at a time look whether a volume is there, and make or remove it.
 

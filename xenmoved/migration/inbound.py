@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
+from time import monotonic
 from typing import Any, Final
 
 from blake3 import blake3
@@ -21,7 +22,6 @@ from protocol.handover import (
     target_step,
 )
 from protocol.messages import ImageFormat, Mode, Offer, Problem, Seal
-from storage.errors import StorageError
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -30,9 +30,10 @@ from xenmoved.logs import log_context
 from xenmoved.migration.holdings import retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
+from xenmoved.migration.persisting import end_alarm, pause_after, raise_alarm
 from xenmoved.migration.presence import runs_here
 from xenmoved.migration.verdicts import ended_with_host, verdict
-from xenmoved.problems import JobError, problem
+from xenmoved.problems import JobError, problem, problems_of
 from xenmoved.tasks import wait_through, within
 from xenmoved.toolstack.interface import (
     Arrival,
@@ -46,6 +47,11 @@ from xenmoved.toolstack.interface import (
 log = logging.getLogger(__name__)
 
 _MEMORY_PATIENCE: Final = 60.0
+LOOK_EVERY: Final = 30.0
+"""Seconds until it is looked again what became of a start that is in doubt."""
+_SOME_ATTEMPTS: Final = 3
+_UNDECIDED: Final = (TargetState.RECEIVING, TargetState.READY)
+"""States in which nothing has been promised to the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,9 @@ class InboundMigration:
         self.state = TargetState.RECEIVING
         self.reason = ""
         self.in_doubt = False
-        self._unfinished: Problem | None = None
+        self._copy_left = False
+        self._attempts = 0
+        self._again_at = 0.0
         self._remark: Problem | None = None
         self.landing = Landing(host, peer, migration)
         self.ended = asyncio.Event()
@@ -246,7 +254,14 @@ class InboundMigration:
                 if step.state is not self.state or step.actions:
                     log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
                 if step.state is not self.state:
-                    await self._record(step.state, settled=step.state in TARGET_LEFT)
+                    try:
+                        await self._record(step.state, settled=step.state in TARGET_LEFT)
+                    except Exception as error:
+                        if step.state is not TargetState.ABORTED or self.state not in _UNDECIDED:
+                            following = await self._not_recorded(error)
+                            continue
+                        # A restart gives it up as well: it is true without a record.
+                        log.error("given up, to be written down later: %s", error)
                 self.state, following = step.state, None
                 for action in step.actions:
                     following = await self._actions[action](self) or following
@@ -255,6 +270,34 @@ class InboundMigration:
             elif self.state is TargetState.RAN_TWICE:
                 await self._raise_alarm()
 
+    async def _not_recorded(self, error: Exception) -> TargetEvent | None:
+        """Go on from a state that could not be left, as it could not be written down.
+
+        Before the commit the migration is given up. After it, neither the guest's start nor its
+        end is told to anybody before it is on disk: the migration is in doubt, and looked at again.
+        """
+        found = problems_of(error)[0].text
+        if self.state in _UNDECIDED:
+            self.reason = found[:4000]
+            return TargetEvent.FAILED
+        if self.state is not TargetState.COMMITTED:
+            raise error
+        await self._enter_doubt(found)
+        self._again_at = monotonic() + pause_after(_SOME_ATTEMPTS)
+        return None
+
+    async def go_on(self) -> None:
+        """Try again what failed, or look at a start that is in doubt, if that is due."""
+        if self.ended.is_set() or monotonic() < self._again_at:
+            return
+        if self.in_doubt:
+            self._again_at = monotonic() + LOOK_EVERY
+            only_in = (TargetState.COMMITTED,)
+            await self.happen(TargetEvent.START_UNCLEAR, only_in=only_in)
+        elif self._attempts:
+            async with self._lock:
+                await self._conclude()
+
     async def _start_guest(self) -> TargetEvent | None:
         self._job.enter(Phase.COMMIT)
         try:
@@ -262,9 +305,9 @@ class InboundMigration:
         except StartFailed as error:
             self.reason = str(error)
             return TargetEvent.START_FAILED
-        except ToolstackError as error:
-            log.warning("the start of %s is unclear: %s", self.guest, error)
-            self.reason = str(error)
+        except Exception as error:
+            self.reason = problems_of(error)[0].text
+            log.warning("the start of %s is unclear: %s", self.guest, self.reason)
             return TargetEvent.START_UNCLEAR
         return TargetEvent.GUEST_RUNS
 
@@ -272,8 +315,8 @@ class InboundMigration:
         """Find out, or enter the doubt; whoever keeps the migration looks again later."""
         try:
             settled = await self._image.settle()
-        except (ToolstackError, OSError) as error:
-            await self._enter_doubt(str(error))
+        except Exception as error:
+            await self._enter_doubt(problems_of(error)[0].text)
             return None
         self._leave_doubt()
         if settled is Settled.ENDED:
@@ -287,6 +330,7 @@ class InboundMigration:
         if not self.in_doubt or why != self.reason:
             log.error("in doubt: %s", why)
         self.in_doubt, self.reason = True, why
+        self._again_at = monotonic() + LOOK_EVERY
         self._host.doubts[self._job.job] = self
         self._job.state = JobState.IN_DOUBT
         text = f"nobody knows whether {self.guest} was started here: {why}"
@@ -311,39 +355,43 @@ class InboundMigration:
         await self.happen(TargetEvent.OPERATOR_GIVES_UP, only_in=(TargetState.COMMITTED,))
 
     async def _destroy_copy(self) -> TargetEvent | None:
+        """Leave it to the end, where it is tried until it is done."""
+        self._copy_left = True
+        return None
+
+    async def _remove_copy(self) -> None:
         if self._memory.task is not None and not self._memory.task.done():
             self._memory.task.cancel()
             await asyncio.wait([self._memory.task])
         await self.landing.stop()
         if self._expected.given_up:  # what the toolstack wrote down says that it may have started
             self._host.clear_spool(self.migration)
-        try:
-            await self._image.abort()
-            if not self._expected.keep_partial:
-                await self.landing.remove_made()
-        except (ToolstackError, StorageError, OSError) as error:
-            text = f"what arrived of {self.guest} is still on this host"
-            log.error("%s: %s", text, error)
-            hint = "xenmoved tries again when it is restarted"
-            self._unfinished = problem("unfinished", f"{text}: {error}", hint)
-        return None
+        await self._image.abort()
+        if not self._expected.keep_partial:
+            await self.landing.remove_made()
+        self._copy_left = False
 
     async def _nothing(self) -> TargetEvent | None:
         """Answers are sent by whoever brought the event; waiting is the arrivals' work."""
         return None
 
     async def _conclude(self) -> None:
+        """Tidy up and end the job; what fails is left to `go_on`, with an alarm meanwhile."""
         if self.ended.is_set():
             return
-        if self.state is TargetState.STARTED:
-            self._job.enter(Phase.TIDY)
-            await self._install_config()
-            await self._host.journal.put_to_use(self.migration)
-        else:  # copies that were there before, and what `keep_partial` leaves
-            await retain(self._host, self.migration, self.peer, moved=False)
-        if self._unfinished is None:
-            self._host.clear_spool(self.migration)
-            await self._record(self.state, settled=True)
+        try:
+            await self._tidy()
+        except Exception as error:
+            self._attempts += 1
+            what = (
+                f"what arrived of {self.guest} is still on this host"
+                if self._copy_left
+                else f"what became of {self.guest} is not written down"
+            )
+            raise_alarm(self._host, self._job, what, error, self._attempts)
+            self._again_at = monotonic() + pause_after(self._attempts)
+            return
+        end_alarm(self._host, self._job)
         self.ended.set()
         if self.state is TargetState.STARTED:
             log.info("%s is here now", self._job.both_names)
@@ -353,8 +401,19 @@ class InboundMigration:
         else:
             text = self.reason or "the source went away"
             log.warning("%s does not come: %s", self.guest, text)
-            found = self._unfinished or problem("aborted", text)
-            await self._host.jobs.end(self._job, JobState.FAILED, found)
+            await self._host.jobs.end(self._job, JobState.FAILED, problem("aborted", text))
+
+    async def _tidy(self) -> None:
+        if self._copy_left:
+            await self._remove_copy()
+        if self.state is TargetState.STARTED:
+            self._job.enter(Phase.TIDY)
+            await self._install_config()
+            await self._host.journal.put_to_use(self.migration)
+        else:  # copies that were there before, and what `keep_partial` leaves
+            await retain(self._host, self.migration, self.peer, moved=False)
+        self._host.clear_spool(self.migration)
+        await self._record(self.state, settled=True)
 
     async def _raise_alarm(self) -> None:
         found = verdict(self.state, self._job.both_names, self.peer, self._job.job)

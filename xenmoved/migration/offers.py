@@ -38,6 +38,7 @@ from xenmoved.toolstack.interface import (
     DomainState,
     DomainStatus,
     ToolstackError,
+    guests_among,
     named,
 )
 
@@ -145,7 +146,7 @@ async def guest_state(host: Host, name: str) -> DomainState | None:
 
 async def guest_rows(host: Host) -> list[GuestRow]:
     """Describe every guest of this host, with why it cannot move."""
-    described = await host.toolstack.describe_all()
+    described = guests_among(await host.toolstack.describe_all())
     return [await asyncio.to_thread(_guest_row, host, *one) for one in described]
 
 
@@ -267,7 +268,7 @@ async def _find_stopped(
         return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
     problems = guest_obstacles(domain, None)
     moving = {disk.path for disk in moving_disks(domain)}
-    for status, other in await host.toolstack.describe_all():
+    for status, other in guests_among(await host.toolstack.describe_all()):
         if isinstance(other, ToolstackError):
             raise other
         for disk in other.disks:

@@ -41,6 +41,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import require_same, require_unchanged, take
 from xenmoved.migration.offers import Sending, make_offer
 from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.persisting import until_done
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.transfer import Transfer, is_link_loss
 from xenmoved.migration.verdicts import verdict
@@ -64,6 +65,7 @@ log = logging.getLogger(__name__)
 _WATCH_EVERY: Final = 10.0
 """Seconds between looks at a guest whose disks are copied: two commands of the toolstack each."""
 
+_DOUBT: Final = SourceState.COMMIT_SENT
 _ABOUT_DOUBT: Final = ("restarted", "target-aborted", SourceState.KEPT.value)
 """Codes of problems after which a guest may turn out to be gone."""
 
@@ -135,10 +137,8 @@ class OutboundMigration:
                     log.exception("internal error")
                 job.problem = job.problem or problems_of(error)[0]
                 job.note(f"giving up: {job.problem.text}"[:4000])
-                await take_back(self._ownership, error)
-            runs_since = self._ownership.started_at or self._ownership.resumed_at
-            if job.suspended_at is not None and runs_since is not None:
-                job.blackout = runs_since - job.suspended_at
+                lost = is_link_loss(error)
+                await decide(self._host, job, self._ownership, link_lost=lost)
             remove = self._sending if self._remove_source and self._verified else None
             await conclude(self._host, job, self._ownership, remove=remove)
 
@@ -293,11 +293,23 @@ def _image(host: Host, job: Job, migration: str) -> OutgoingImage:
     return host.toolstack.outgoing(migration, job.guest, spool, live=job.mode is Mode.LIVE)
 
 
-async def take_back(ownership: Ownership, error: BaseException) -> None:
-    """After a failure: the guest runs here again, the target is told. Or the doubt is resolved."""
+async def decide(host: Host, job: Job, ownership: Ownership, *, link_lost: bool) -> None:
+    """After a failure: the guest runs here again, the target is told. Or the doubt is resolved.
+
+    Whatever fails in that, and however often: it is begun again.
+    """
+    event = SourceEvent.LINK_LOST if link_lost else SourceEvent.FAILED
+
+    async def work() -> None:
+        nonlocal event
+        if ownership.state in (SourceState.COPYING, SourceState.HANDING_OVER, _DOUBT):
+            await ownership.happen(event)
+        elif not ownership.settled:
+            # What was decided is carried out anew, as after a restart.
+            await ownership.happen(SourceEvent.RESTARTED)
+
     if ownership.state not in (SourceState.DONE, SourceState.ABORTED):
-        lost = is_link_loss(error)
-        await ownership.happen(SourceEvent.LINK_LOST if lost else SourceEvent.FAILED)
+        await until_done(host, job, f"it is not decided whose {job.guest} is", work)
 
 
 async def conclude(
@@ -307,12 +319,16 @@ async def conclude(
 
     When a guest has moved whose volumes are to be removed, they are dropped if all is clear.
     """
-    await _end(host, job, ownership, remove)
+
+    async def work() -> None:
+        if not job.finished.is_set():
+            await _end(host, job, ownership, remove)
+
+    await until_done(host, job, f"the job of {job.guest} has not come to its end", work)
     await ownership.confirm()
 
 
 async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | None) -> None:
-    unfinished = ownership.unfinished
     decided = verdict(ownership.state, job.both_names, job.peer, job.job)
     if ownership.state in (SourceState.DONE, SourceState.GIVEN_UP):
         job.enter(Phase.TIDY)
@@ -321,14 +337,16 @@ async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | Non
         except (ToolstackError, OSError) as error:
             log.warning("the configuration of %s stays as it is: %s", job.guest, error)
         await retain(host, ownership.migration, job.peer, moved=True)
-        if unfinished is None:
-            await ownership.settle()
+        await ownership.finish()
+        _note_blackout(job, ownership)
         log.info("%s is on %s now", job.both_names, job.peer)
-        remark = unfinished or decided
+        remark = decided
         if remove is not None and remark is None:
             remark = await _remove_source(host, job, ownership.migration, remove)
         await host.jobs.end(job, JobState.DONE, remark)
         return
+    await ownership.finish()
+    _note_blackout(job, ownership)
     found = (
         decided
         or job.problem
@@ -341,11 +359,15 @@ async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | Non
     if found.code in _ABOUT_DOUBT and not await _is_where_it_was(host, job):
         hint = "start it from its configuration; its disks are as they were when it ended"
         found = problem("guest-gone", f"{found.text}; no domain of it is left here", hint)
-    if unfinished is None:
-        await ownership.settle()
-        log.error("%s stays here: %s", job.guest, found.text)
+    log.error("%s stays here: %s", job.guest, found.text)
     state = JobState.ABORTED if found.code == "aborted" else JobState.FAILED
-    await host.jobs.end(job, state, unfinished or found)
+    await host.jobs.end(job, state, found)
+
+
+def _note_blackout(job: Job, ownership: Ownership) -> None:
+    runs_since = ownership.started_at or ownership.resumed_at
+    if job.suspended_at is not None and runs_since is not None:
+        job.blackout = runs_since - job.suspended_at
 
 
 async def _remove_source(host: Host, job: Job, migration: str, sent: Sending) -> Problem | None:

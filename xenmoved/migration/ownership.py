@@ -2,11 +2,18 @@
 
 Every state is in the journal before its actions are carried out. Until the record is settled, a
 restart of the daemon goes on from it; every action may be carried out twice.
+
+Where the journal cannot be written, the way back needs it not. What begins the hand-over or sends
+the commit is not done without its record: it raises, and the guest stays here. That the guest is
+the source's, or the target's by its own durable word, is true without a record too: a restart from
+the state before finds it again. So it is carried out, and written down as soon as that is possible;
+until then the job lives. An operator's decision waits for its record.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,12 +34,13 @@ from protocol.handover import (
 from protocol.messages import Abort, Commit, Fate, Inquire, Problem
 from xenmoved.control.reports import JobState
 from xenmoved.jobs import Job
-from xenmoved.journal import Outbound
+from xenmoved.journal import JournalFailed, Outbound
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
+from xenmoved.migration.persisting import pause_after, raise_alarm, until_done
 from xenmoved.migration.verdicts import doubt, verdict
-from xenmoved.problems import JobError, problem
+from xenmoved.problems import JobError, problem, problems_of
 from xenmoved.tasks import TookTooLong, at_most, result_within
 from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 
@@ -50,6 +58,8 @@ _CONFIRMING: Final = (
     SourceEvent.TARGET_ABORTED,
     SourceEvent.TARGET_FORGOT,
 )
+
+_MUST_BE_DONE: Final = (SourceAction.RESUME_GUEST, SourceAction.DISCARD_GUEST)
 
 
 class Ownership:
@@ -71,7 +81,7 @@ class Ownership:
         self._decisions: asyncio.Queue[SourceEvent] = asyncio.Queue()
         self.heard: Fate | None = None
         """What the target has said last. While in doubt, None if it was not reached last time."""
-        self.unfinished: Problem | None = None
+        self._left: dict[SourceAction, int] = {}
         self.started_at: float | None = None
         """Moment (monotonic) of the target's word that the guest runs there."""
         self.resumed_at: float | None = None
@@ -112,15 +122,70 @@ class Ownership:
                 self.started_at = monotonic()
             # Where nothing is to be done, nothing is left to do that was not before.
             settled = (self._settled and not step.actions) or step.state in SOURCE_LEFT
-            await self._record(step.state, settled=settled)
+            if step.state is not self.state or settled is not self._settled:
+                await self._note(step.state, settled=settled)
+            if step.state in (SourceState.DONE, SourceState.RAN_TWICE):
+                self._left.pop(SourceAction.RESUME_GUEST, None)  # it has been started there
             self.state, following = step.state, None
             for action in step.actions:
-                following = await self._actions[action](self) or following
+                following = await self._carry_out(action) or following
 
-    async def settle(self) -> None:
-        """Write down that nothing is left to do."""
+    async def _carry_out(self, action: SourceAction) -> SourceEvent | None:
+        """Do what a state asks for; what must be done in the end and fails is left for `finish`.
+
+        Raises whatever it is where the hand-over can still be called off.
+        """
+        try:
+            return await self._actions[action](self)
+        except Exception as error:
+            if self.state is SourceState.HANDING_OVER:
+                raise
+            if action in _MUST_BE_DONE:
+                self._left[action] = 1
+                raise_alarm(self._host, self._job, self._missing(action), error, 1)
+            else:
+                log.exception("%s failed", action)
+            if self.state is not SourceState.COMMIT_SENT:
+                return None
+            await asyncio.sleep(pause_after(1))
+            return SourceEvent.LINK_LOST
+
+    async def finish(self) -> None:
+        """Try what failed again until it is done, as long as that takes; then note that all is."""
+        host, job = self._host, self._job
+        for action, attempts in list(self._left.items()):
+
+            async def work(action: SourceAction = action) -> None:
+                await self._actions[action](self)
+
+            await until_done(host, job, self._missing(action), work, attempts=attempts)
+            del self._left[action]
+        noted = f"what became of {job.guest} is not written down"
+        await until_done(host, job, noted, self._settle)
+
+    async def _settle(self) -> None:
         self._host.clear_spool(self._migration)
         await self._record(self.state, settled=True)
+
+    def _missing(self, action: SourceAction) -> str:
+        guest = self._job.guest
+        if action is SourceAction.DISCARD_GUEST:
+            return f"the suspended copy of {guest} is still on this host"
+        return f"{guest} is not running again, or not started at boot any more"
+
+    async def _note(self, state: SourceState, *, settled: bool) -> None:
+        """Write down a state that is entered, as far as it must be; see the top of this module."""
+        if state in SOURCE_UNCONFIRMED or state in SOURCE_LEFT:
+            what = f"what was decided for {self._job.guest} cannot be written down"
+            work = functools.partial(self._record, state, settled=settled)
+            await until_done(self._host, self._job, what, work)
+            return
+        try:
+            await self._record(state, settled=settled)
+        except JournalFailed as error:
+            if state not in (SourceState.ABORTED, SourceState.DONE):
+                raise
+            log.error("%s is %s, to be written down later: %s", self._job.guest, state, error)
 
     async def _record(self, state: SourceState, *, settled: bool = False) -> None:
         job = self._job
@@ -173,8 +238,8 @@ class Ownership:
         before = self.heard, self._silence
         try:
             self.heard, self._silence = await self.ask_fate(), ""
-        except (LinkError, ProtocolError, JobError) as error:
-            self.heard, self._silence = None, str(error)
+        except Exception as error:
+            self.heard, self._silence = None, problems_of(error)[0].text
         if (self.heard, self._silence) == before:
             return None
         event = WORDS.get(self.heard.word) if self.heard is not None else None
@@ -201,12 +266,12 @@ class Ownership:
     async def keep(self) -> None:
         """Have a guest in doubt run here, by an operator's decision. Returns when the job ended."""
         self._decisions.put_nowait(SourceEvent.OPERATOR_KEEPS)
-        await self._job.finished.wait()
+        await self._job.over()
 
     async def give_up(self) -> None:
         """Drop the copy of a guest in doubt, likewise."""
         self._decisions.put_nowait(SourceEvent.OPERATOR_GIVES_UP)
-        await self._job.finished.wait()
+        await self._job.over()
 
     async def confirm(self) -> None:
         """Tell the target what an operator decided, until its word is known; say if it was wrong.
@@ -222,12 +287,13 @@ class Ownership:
             try:
                 async with self._any_dialogue() as dialogue:
                     self.heard = await dialogue.ask(self._decided(), Fate)
-            except (LinkError, ProtocolError, JobError) as error:
+            except Exception as error:
                 log.debug("%s has not heard of the decision yet: %s", self._job.peer, error)
             else:
                 if (event := WORDS.get(self.heard.word)) in _CONFIRMING:
                     await self.happen(event)
-        await self._report_word()
+        what = f"what {self._job.peer} says of {self._job.guest} is not written down"
+        await until_done(self._host, self._job, what, self._report_word)
 
     async def _report_word(self) -> None:
         """Say whether the operator was right."""
@@ -243,8 +309,10 @@ class Ownership:
         await self._host.jobs.amend(job.job, JobState.FAILED, found)
         if self.state is SourceState.LOST:
             await self._host.journal.put_to_use(self._migration)
-            text = f"the configuration of {job.guest} was not put back"
-            await self._tidy(self._host.toolstack.restore_config(job.guest), text)
+            try:
+                await self._host.toolstack.restore_config(job.guest)
+            except (ToolstackError, OSError) as error:
+                log.error("the configuration of %s was not put back: %s", job.guest, error)
 
     def _decided(self) -> Abort | Commit:
         if self.state is SourceState.GIVEN_UP:
@@ -261,13 +329,9 @@ class Ownership:
             yield dialogue
 
     async def _resume_guest(self) -> SourceEvent | None:
-        guest = self._job.guest
-        await self._tidy(self._image.rollback(), f"{guest} is not running again")
-        self.resumed_at = monotonic() if self.unfinished is None else None
-        await self._tidy(
-            self._host.toolstack.release_autostart(guest),
-            f"{guest} is not started at boot any more",
-        )
+        await self._image.rollback()
+        self.resumed_at = self.resumed_at or monotonic()
+        await self._host.toolstack.release_autostart(self._job.guest)
         return None
 
     async def _hold_autostart(self) -> SourceEvent | None:
@@ -275,22 +339,12 @@ class Ownership:
         return None
 
     async def _discard_guest(self) -> SourceEvent | None:
-        text = f"the suspended copy of {self._job.guest} is still on this host"
-        await self._tidy(self._image.discard(), text)
+        await self._image.discard()
         return None
 
     async def _nothing(self) -> SourceEvent | None:
         """Leave it to `confirm`, when the job has ended."""
         return None
-
-    async def _tidy(self, work: Awaitable[None], otherwise: str) -> None:
-        """Do what the decided owner asks for. If it fails, it is tried again after a restart."""
-        try:
-            await work
-        except (ToolstackError, OSError) as error:
-            log.exception("%s", otherwise)
-            hint = "xenmoved tries again when it is restarted"
-            self.unfinished = problem("unfinished", f"{otherwise}: {error}", hint)
 
     async def _send_abort(self) -> SourceEvent | None:
         """Tell the target, for a while; if it cannot be told, it finds out by itself."""
@@ -303,8 +357,9 @@ class Ownership:
             self._job.confirmed = self.heard.word in (Word.ABORTED, Word.NEVER_READY)
             if self.heard.word is Word.STARTED:
                 return SourceEvent.TARGET_STARTED
-        except (TookTooLong, LinkError, ProtocolError, JobError) as error:
-            log.warning("could not tell %s of the abort: %s", self._job.peer, error)
+        except Exception as error:
+            text = problems_of(error)[0].text
+            log.warning("could not tell %s of the abort: %s", self._job.peer, text)
         return None
 
     _actions: Final[dict[SourceAction, Callable[[Ownership], Awaitable[SourceEvent | None]]]] = {

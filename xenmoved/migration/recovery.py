@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from typing import Final
 
 from protocol.handover import SOURCE_UNCOMMITTED, SOURCE_UNCONFIRMED, SourceEvent, SourceState
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState, Phase
@@ -15,12 +16,16 @@ from xenmoved.migration.arrivals import Arrivals, job_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.outbound import conclude
 from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.persisting import until_done
 from xenmoved.migration.presence import runs_here
-from xenmoved.problems import is_expected, problem
+from xenmoved.problems import problem
+from xenmoved.tasks import all_done
 from xenmoved.toolstack.interface import ToolstackError
 
 log = logging.getLogger(__name__)
 
+_RECOVER_PATIENCE: Final = 30.0
+"""Seconds that what came to this host may take to be settled before others are heard."""
 _RESTARTED = problem("restarted", "the daemon was restarted meanwhile", "start it again")
 
 
@@ -37,8 +42,12 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
     for report in reports.values():
         if report.state not in ENDED and report.job not in taken_up:
             await host.jobs.end(await host.jobs.restored(report), JobState.FAILED, _RESTARTED)
-    for entry in inbound:
-        await _recover_inbound(host, arrivals, entry, reports.get(entry.job))
+    coming = [
+        tasks.create_task(_recover_inbound(host, arrivals, entry, reports.get(entry.job)))
+        for entry in inbound
+    ]
+    if not await all_done(coming, _RECOVER_PATIENCE):
+        log.error("what an earlier daemon left is not settled yet; it is gone on with")
     for leaving in outbound:
         tasks.create_task(_recover_outbound(host, leaving, reports.get(leaving.job)))
     for decided in unconfirmed:
@@ -52,12 +61,7 @@ async def _recover_inbound(
     with log_context(job=job.job, domain=job.guest, peer=entry.peer):
         log.warning("found %s on its way here, %s", job.guest, entry.state)
         await host.jobs.add(job)
-        try:
-            await arrivals.recover(entry, job)
-        except Exception as error:
-            log.exception("could not settle %s; it is tried again at the next start", job.guest)
-            if not is_expected(error):
-                raise
+        await arrivals.recover(entry, job)
 
 
 async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | None) -> None:
@@ -70,7 +74,14 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         await host.jobs.add(job)
         ownership = _ownership(host, job, entry.migration, entry.uuid)
         ownership.restore(entry.state)
-        await ownership.happen(await _event(host, entry, ownership))
+
+        async def again() -> None:
+            begun = ownership.state is not entry.state
+            event = SourceEvent.RESTARTED if begun else await _event(host, entry, ownership)
+            await ownership.happen(event)
+
+        what = f"{entry.guest}, which was {entry.state}, is not taken up again"
+        await until_done(host, job, what, again)
         await conclude(host, job, ownership)
 
 

@@ -27,7 +27,7 @@ from xenmoved.journal import Holding
 from xenmoved.migration.holdings import is_held, known_holding, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
-from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.toolstack.interface import ToolstackError, guests_among
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +51,21 @@ class Needs:
     """Names and uuids of the guests that are here."""
     undecided: set[str]
     """Names and uuids of guests with a migration that is not settled."""
+    unknown: tuple[Problem, ...] = ()
+    """Guests that run here and cannot be described: each may need any volume."""
 
 
 async def needs(host: Host, *, besides: str = "") -> Needs:
     """Look who needs which volumes; the job `besides` does not count. Raises ToolstackError."""
+    unknown: list[Problem] = []
     guests: set[str] = set()
     paths: list[tuple[str, str]] = []
-    for _, domain in await host.toolstack.describe_all():
+    for status, domain in guests_among(await host.toolstack.describe_all()):
         if isinstance(domain, ToolstackError):
-            raise domain
+            text = f"{status.name} runs here, and what it needs cannot be found out: {domain}"
+            unknown.append(problem("guest-unclear", text, "nothing is dropped while it is so"))
+            guests.add(status.name)
+            continue
         guests |= {domain.name, domain.uuid}
         paths += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
     texts = await host.toolstack.configurations()
@@ -71,7 +77,7 @@ async def needs(host: Host, *, besides: str = "") -> Needs:
         undecided |= {arriving.details["name"], arriving.details["uuid"]}
     undecided |= {one.guest for one in await host.journal.standing()}
     undecided |= {job.guest for job in host.jobs.live if job.job != besides}
-    return Needs(users, guests, undecided)
+    return Needs(users, guests, undecided, tuple(unknown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ async def listed(host: Host, found: Needs) -> Volumes:
     """Describe the volumes of every pool, of whose users `found` tells."""
     holdings = {(one.pool, one.name): one for one in await host.journal.retained()}
     rows: list[VolumeRow] = []
-    problems: list[Problem] = []
+    problems = list(found.unknown)
     for pool in host.pools.values():
         try:
             infos = await asyncio.to_thread(pool.volumes)
@@ -161,6 +167,7 @@ def obstacles(row: VolumeRow, found: Needs) -> list[Problem]:
         text = f"{shown} is not known to be a copy that is kept of a guest that went away"
         hint = "xenmovectl volumes shows those that are; remove others by hand"
         return [problem("not-retained", text, hint), *problems]
+    problems += found.unknown
     guest = row.retained.guest
     if found.guests & {guest, row.retained.uuid}:
         text = f"{shown} is a copy of {guest}, which is here"

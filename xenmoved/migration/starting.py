@@ -43,6 +43,7 @@ class Starter:
 
     async def migrate(self, request: StartMigration) -> Job:
         """Begin a migration. Raises Refused with every problem, or what else went wrong."""
+        await self._host.journal.require()
         job = await self.new_job(request)
         if job.mode is Mode.COLD and (request.options.hold or request.options.max_downtime):
             text = f"{job.guest} does not run: there is nothing to hold, and no downtime to limit"

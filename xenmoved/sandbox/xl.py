@@ -86,9 +86,17 @@ def cpu_seconds(host: Host, domain: Domain) -> float:
 
 
 def list_domains(host: Host, args: list[str]) -> int:
-    """`list [-l] [DOMAIN]`."""
+    """`list [-l] [DOMAIN]`.
+
+    Domains without a configuration, `bare_domains` in the settings of the host, are in the table
+    only: libxl leaves them out of `-l`.
+    """
     options, rest = split_options(args, "lvZcn")
+    bare = host.settings().get("bare_domains", [])
     if "l" in options:
+        if rest and any(rest[0] in (str(one["domid"]), one["name"]) for one in bare):
+            print("[]")
+            return 0
         domains = [find(host, rest[0])] if rest else host.domains()
         entries: list[dict[str, Any]] = [] if rest else [_dom0_entry()]
         entries += [{"domid": domain.domid, "config": domain.config} for domain in domains]
@@ -106,6 +114,8 @@ def list_domains(host: Host, args: list[str]) -> int:
         state, seconds = state_letters(host, domain), cpu_seconds(host, domain)
         row = (domain.name, domain.domid, domain.memory, domain.vcpus, state, seconds)
         print(format_row(row))
+    for one in () if rest else bare:
+        print(format_row((one["name"], one["domid"], 0, 1, one.get("state", "------"), 0.0)))
     return 0
 
 

@@ -31,6 +31,10 @@ class ToolstackError(Exception):
     """A toolstack command failed or answered what it must not. The message is complete."""
 
 
+class NoConfiguration(ToolstackError):
+    """A domain that is none of the guests: being destroyed, or of another kind (a stub domain)."""
+
+
 class DomainNotFound(ToolstackError):
     """There is no domain of that name."""
 
@@ -62,6 +66,16 @@ class DomainStatus:
     domid: int
     memory: int
     state: DomainState
+
+
+def guests_among(
+    described: Iterable[tuple[DomainStatus, Domain | ToolstackError]],
+) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
+    """Leave out the domains that are none of the guests.
+
+    What one of them may still have open is told by whoever opens or removes a volume.
+    """
+    return [one for one in described if not isinstance(one[1], NoConfiguration)]
 
 
 def named(name: str, domains: Iterable[DomainStatus]) -> DomainStatus | None:

@@ -14,6 +14,7 @@ from xenmoved.toolstack.interface import (
     DomainNotFound,
     DomainState,
     DomainStatus,
+    NoConfiguration,
     ToolstackError,
     named,
 )
@@ -23,6 +24,8 @@ STOPPED: Final = (DomainState.PAUSED, DomainState.SUSPENDED)
 _DESTROY_TIMEOUT: Final = 120.0
 _GONE_TIMEOUT: Final = 60.0
 _POLL: Final = 0.1
+_NAMELESS: Final = "(null)"
+"""What `xl list` prints for a domain that xenstore knows no name of."""
 
 Known = Callable[[DomainStatus], Domain | None]
 """Tells what a list of all domains says of one, None when it is not in it."""
@@ -65,6 +68,7 @@ class Lookup:
     ) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         """Describe every domain but dom0: by what is `listed` of all, else by asking for it alone.
 
+        What is being destroyed, has no name or no configuration comes with NoConfiguration.
         Most hosts that a guest comes to have none: nothing more is asked then.
         """
         if not (statuses := await self.all()):
@@ -77,7 +81,8 @@ class Lookup:
             except DomainNotFound:
                 continue  # it has gone away meanwhile
             except ToolstackError as error:
-                found.append((status, error))
+                gone = status.state is DomainState.DYING or status.name == _NAMELESS
+                found.append((status, NoConfiguration(str(error)) if gone else error))
         return found
 
     async def unpause(self, domain: DomainStatus) -> None:

@@ -27,6 +27,7 @@ from xenmoved.toolstack.interface import (
     Domain,
     DomainStatus,
     HostInfo,
+    NoConfiguration,
     OutgoingImage,
     ToolstackError,
 )
@@ -134,6 +135,8 @@ class XlToolstack:
         entries = [
             entry for entry in load_list(result.stdout) if entry.get("domid") == domain.domid
         ]
+        if not entries:
+            raise NoConfiguration(f"domain {domain.name} (id {domain.domid}) has no configuration.")
         if len(entries) != 1:
             raise ToolstackError(f"expected one domain with id {domain.domid} from `xl list -l`.")
         return entries[0]

@@ -19,6 +19,7 @@ from xenmoved.toolstack.interface import (
     Domain,
     DomainStatus,
     HostInfo,
+    NoConfiguration,
     OutgoingImage,
     ToolstackError,
 )
@@ -76,6 +77,8 @@ class XmToolstack:
             for expression in parse_all(result.stdout)
             if name_of(expression) == "domain" and child_value(expression, "name") == name
         ]
+        if not found:
+            raise NoConfiguration(f"domain {name} (id {domain.domid}) has no configuration.")
         if len(found) != 1:
             raise ToolstackError(f"expected one domain {name} from `xm list -l`.")
         return self._described(domain, found[0])

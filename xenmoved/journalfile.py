@@ -1,0 +1,102 @@
+"""The file of the journal: its tables, how it is opened, and read where it cannot be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_LOCK_PATIENCE: Final = 2.0
+"""Seconds that another process may hold the database."""
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS outbound (
+    migration TEXT PRIMARY KEY, state TEXT NOT NULL, guest TEXT NOT NULL, peer TEXT NOT NULL,
+    job TEXT NOT NULL, settled INTEGER NOT NULL, updated REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS inbound (
+    migration TEXT PRIMARY KEY, state TEXT NOT NULL, peer TEXT NOT NULL, reason TEXT NOT NULL,
+    job TEXT NOT NULL, details TEXT NOT NULL, settled INTEGER NOT NULL, updated REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS made (
+    migration TEXT NOT NULL, pool TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
+    peer TEXT NOT NULL, PRIMARY KEY (pool, name));
+CREATE TABLE IF NOT EXISTS owners (
+    pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (pool, name));
+CREATE TABLE IF NOT EXISTS jobs (
+    job TEXT PRIMARY KEY, started REAL NOT NULL, ended INTEGER NOT NULL, report TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL);
+"""
+_LATER_COLUMNS: Final = {
+    "outbound": ("uuid TEXT NOT NULL DEFAULT ''",),
+    "made": ("identity TEXT DEFAULT ''",),
+    "owners": (
+        *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),
+        *("since REAL", "place TEXT NOT NULL DEFAULT ''", "written INTEGER"),
+        *("kept REAL NOT NULL DEFAULT 0", "moved_by TEXT NOT NULL DEFAULT ''"),
+    ),
+}
+"""What journals of earlier releases do not have."""
+
+
+def prepared(path: Path) -> sqlite3.Connection:
+    """Open a journal and see that it can be written. Raises sqlite3.Error, OSError."""
+    database = sqlite3.connect(path, isolation_level=None, timeout=_LOCK_PATIENCE)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        _lay_out(database)
+        # Writes, whatever was there: a database that can only be read is found out now.
+        database.execute("PRAGMA user_version=1")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _lay_out(database: sqlite3.Connection) -> None:
+    database.executescript(_SCHEMA)
+    for table, columns in _LATER_COLUMNS.items():
+        _add_columns(database, table, columns)
+
+
+def copied(path: Path) -> sqlite3.Connection:
+    """Return what a database holds that cannot be opened where it is, in memory.
+
+    With its log, which has what was written last. Raises sqlite3.Error, OSError.
+    """
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    with tempfile.TemporaryDirectory(prefix="xenmoved-", dir=_writable_folder()) as folder:
+        for name in (path.name, f"{path.name}-wal"):
+            if (file := path.with_name(name)).exists():
+                shutil.copyfile(file, Path(folder) / name)
+        copy = sqlite3.connect(Path(folder) / path.name)
+        try:
+            copy.backup(memory)
+        finally:
+            copy.close()
+    _lay_out(memory)
+    return memory
+
+
+def _writable_folder() -> str | None:
+    """Return a folder in memory, as the disks of this host may be what fails."""
+    return next((name for name in ("/dev/shm", "/run") if os.access(name, os.W_OK)), None)
+
+
+def is_about_space(error: BaseException) -> bool:
+    """Whether an error may be one of too little space."""
+    if isinstance(error, sqlite3.Error):
+        # Where a quota or a shared memory file is at its limit, it is an I/O error to sqlite.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _add_columns(database: sqlite3.Connection, table: str, columns: Iterable[str]) -> None:
+    there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+    for column in columns:
+        if column.split()[0] not in there:
+            database.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
