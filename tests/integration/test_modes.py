@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,19 @@ def test_a_guest_without_a_uuid_is_known_again(hosts: Hosts) -> None:
     a.migrate(name, mode=Mode.COLD)
     assert not b.migrate(name, "host-a", mode=Mode.COLD).volumes[0].fresh
     a.migrate(name, mode=Mode.COLD)
+
+
+def test_disks_that_an_ended_guest_still_has_for_a_moment_are_waited_for(hosts: Hosts) -> None:
+    """On real hosts scripts detach them only after the domain is gone."""
+    a, b = hosts
+    name = unique("web")
+    disk = image(a.images / f"{name}-root", 4, data=1)
+    stopped(a, name, [disk])
+    with disk.open("rb") as backend:
+        fcntl.flock(backend, fcntl.LOCK_EX)
+        threading.Timer(2, fcntl.flock, (backend, fcntl.LOCK_UN)).start()
+        a.migrate(name, mode=Mode.COLD)
+    assert digest(b.images / disk.name) == digest(disk)
 
 
 @pytest.mark.parametrize("end", ["abort", "kill"])

@@ -23,6 +23,7 @@ from integration_support import (
 from protocol.messages import Mode
 from tests.support import preloaded
 from tests.support.faulty_daemon import LIMITS, VARIABLE
+from xenmoved.control.api import ListJobs
 from xenmoved.control.reports import ENDED, JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
 
@@ -132,6 +133,24 @@ def test_toolstacks_that_take_long_for_everything_are_waited_for(hosts: Hosts, m
     b.xen.faults(migrate_receive=slow)
     a.migrate(name, mode=mode)
     b.assert_runs(name)
+
+
+def test_an_offer_whose_source_has_gone_is_not_taken_any_more(hosts: Hosts) -> None:
+    """A source that lost its link says that it failed: nothing may be made for it after that."""
+    a, b = hosts
+    name = unique("gone")
+    a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    b.xen.faults(list={"delay": 1})
+    job = a.begin(name)
+    a.until(job.job, lambda report: report.phase is Phase.PROVISION)
+    time.sleep(0.5)
+    read = len(b.log())
+    a.stop(signal.SIGKILL)
+    a.start()
+    wait_until(lambda: "went away before anything was made" in b.log()[read:], "the end of a look")
+    assert a.last_of(name).state is JobState.FAILED
+    assert not [one for one in b.ask(ListJobs(True)).jobs if one.guest == name]
+    assert not list(b.images.iterdir())
 
 
 def begun(a: SlowHost, name: str, mode: Mode, ready: Callable[[JobReport], bool]) -> JobReport:

@@ -44,6 +44,8 @@ class Visitor:
     peer: str
     connection: asyncssh.SSHServerConnection
     channels: set[Channel] = field(default_factory=set)
+    gone: bool = False
+    """Whether the connection has ended."""
 
 
 Serve = Callable[[Visitor, Purpose, Channel], None]
@@ -188,6 +190,7 @@ class _Gatekeeper(asyncssh.SSHServer):
             self._server.proven(self._connection)
         if self._visitor is None:
             return
+        self._visitor.gone = True
         self._server.visitors.remove(self._visitor)
         log.info("connection from %s ended%s", self._visitor.peer, f": {exc}" if exc else "")
 

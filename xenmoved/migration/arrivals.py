@@ -28,6 +28,7 @@ from xenmoved.control.reports import JobKind, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound, JournalFailed
 from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.errors import LinkLost
 from xenmoved.link.server import Visitor
 from xenmoved.logs import log_context
 from xenmoved.migration.checks import Assessment, assess, owner_of
@@ -109,7 +110,10 @@ class Arrivals:
     async def begin_guest(
         self, visitor: Visitor, begin: Begin, on_failure: OnFailure
     ) -> tuple[InboundMigration, tuple[Placement, ...]]:
-        """Take in a guest: provision its volumes. Raises Refused, or what went wrong."""
+        """Take in a guest: provision its volumes. Raises Refused, or what went wrong.
+
+        From when anything is made until it is here or undone, it is a job of this host.
+        """
         offer, guest = begin.offer, begin.offer.guest
         assert guest is not None
         async with self._placing:
@@ -291,6 +295,11 @@ class Arrivals:
         assessment = await self.assess(visitor.peer, begin.offer)
         if assessment.problems:
             raise Refused(assessment.problems)
+        if visitor.gone:
+            # Its source has failed and says so: whoever looks here then must find nothing made.
+            text = f"{visitor.peer} went away before anything was made for it"
+            log.info("%s", text)
+            raise LinkLost(text)
         return assessment
 
     async def _await_source(self, migration: InboundMigration) -> None:

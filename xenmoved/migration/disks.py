@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final
@@ -22,6 +23,7 @@ from storage.zfs_history import History
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.migration.attaching import open_attached
+from xenmoved.migration.holdings import when_let_go
 from xenmoved.migration.offers import Sending
 from xenmoved.migration.rounds import Outlook, outlook, send_rate
 from xenmoved.migration.stalls import Stalls
@@ -250,7 +252,7 @@ async def attached_disks(
     async with AsyncExitStack() as channels, AsyncExitStack() as stack:
         disks = []
         for number, (path, placement) in enumerate(zip(sending.paths, placements, strict=True)):
-            volume = await asyncio.to_thread(opener, path)
+            volume = await when_let_go(partial(asyncio.to_thread, opener, path))
             stack.callback(volume.close)
             opened = sending.backings[number]
             await asyncio.to_thread(check_backing, path, opened)

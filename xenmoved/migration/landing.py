@@ -84,7 +84,7 @@ class Landing:
             )
             await self._make(made)
         opening = partial(FilledVolume.open, pool, placement, offer, guest=guest != "")
-        volume = await asyncio.to_thread(opening)
+        volume = await when_let_go(partial(asyncio.to_thread, opening))
         self._volumes.append(volume)
         self._histories.append(pool.history(placement.name))
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)

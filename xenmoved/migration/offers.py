@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePath
 from uuid import UUID, uuid4
 
@@ -26,7 +27,7 @@ from storage.backing import Backing
 from storage.errors import StorageError
 from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
 from xenmoved.migration.drives import IMAGES, SortedDisks, measure, sort_disks
-from xenmoved.migration.holdings import known_holding, moved_by
+from xenmoved.migration.holdings import known_holding, moved_by, when_let_go
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import GuestFacts, take
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
@@ -182,7 +183,8 @@ async def make_offer(
         try:
             cold = mode is Mode.COLD
             kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
-            there = await asyncio.to_thread(measure, disk.path, exclusive=cold, image_format=kind)
+            attempt = partial(measure, disk.path, exclusive=cold, image_format=kind)
+            there = await when_let_go(partial(asyncio.to_thread, attempt))
             offered = volume_offer(host, disk.path, there, disk, options)
             came = await moved_by(host, disk.path)
             volumes.append(replace(offered, format=kind, moved_by=came))
