@@ -65,7 +65,7 @@ suite: $(STAMP)
 test-slow: $(STAMP) ## Run the rest of the crash matrix too: some minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST_ARGS)
 
-soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour (SOAK_ARGS=...)
+soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour; as root, journals too (SOAK_ARGS=...)
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)

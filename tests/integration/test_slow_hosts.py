@@ -148,7 +148,7 @@ def test_an_offer_whose_source_has_gone_is_not_taken_any_more(hosts: Hosts) -> N
     a.stop(signal.SIGKILL)
     a.start()
     wait_until(lambda: "went away before anything was made" in b.log()[read:], "the end of a look")
-    assert a.last_of(name).state is JobState.FAILED
+    assert a.finish(job.job).state is JobState.FAILED
     assert not [one for one in b.ask(ListJobs(True)).jobs if one.guest == name]
     assert not list(b.images.iterdir())
 

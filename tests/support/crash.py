@@ -95,10 +95,14 @@ class CrashHost(SandboxHost):
         jobs: tuple[JobReport, ...] = self.ask(ListJobs(False)).jobs
         return jobs
 
+    def all_jobs(self) -> tuple[JobReport, ...]:
+        """Every job, the newest first."""
+        jobs: tuple[JobReport, ...] = self.ask(ListJobs(True)).jobs
+        return jobs
+
     def last_job(self) -> JobReport:
         """Return the newest job."""
-        report: JobReport = self.ask(ListJobs(True)).jobs[0]
-        return report
+        return self.all_jobs()[0]
 
     def alarms(self) -> list[str]:
         """Return the codes of what `status` raises an alarm about."""
@@ -118,10 +122,14 @@ class CrashHost(SandboxHost):
 
 
 class World:
-    """Two hosts that trust each other, and a guest with two disks on one of them."""
+    """Two hosts that trust each other, and a guest with two disks on one of them.
 
-    def __init__(self, root: Path, tool: str = "xl", **settings: Any) -> None:
+    `lines` are more of the guest's configuration, with xl.
+    """
+
+    def __init__(self, root: Path, tool: str = "xl", *, lines: str = "", **settings: Any) -> None:
         self.tool = tool
+        self._lines = lines
         merged = {**SETTINGS, **settings}
         self.hosts = [CrashHost(root, name, tool, merged) for name in ("host-a", "host-b")]
 
@@ -143,7 +151,7 @@ class World:
     def _create(self, host: CrashHost, disks: list[Path]) -> None:
         extra = "sandbox.rate=1 sandbox.dirty=1"
         if self.tool == "xl":
-            host.xen.create(GUEST, disks, memory=2, extra=extra)
+            host.xen.create(GUEST, disks, memory=2, extra=extra, lines=self._lines)
             return
         text = f"name = {GUEST!r}\nmemory = 2\nextra = {extra!r}\n"
         specs = [f"file:{disk},xvd{'ab'[i]},w" for i, disk in enumerate(disks)]
@@ -175,7 +183,7 @@ class World:
         for host in dead:
             host.wait_ready()
 
-    def wait_quiet(self) -> None:
+    def wait_quiet(self, patience: float = PATIENCE) -> None:
         """Wait until no host has anything to do any more."""
 
         def quiet() -> bool:
@@ -183,7 +191,7 @@ class World:
 
         what = "every job to end and every migration to be settled"
         try:
-            wait_until(quiet, what, PATIENCE)
+            wait_until(quiet, what, patience)
         except AssertionError as error:
             left = {host.name: (host.jobs(), host.unsettled()) for host in self.hosts}
             raise AssertionError(f"{error}: {left}") from None
@@ -216,7 +224,7 @@ class World:
         having = [host for host in self.hosts if (host.config_dir / f"{GUEST}.cfg").exists()]
         assert len(having) == 1, "the guest can be started on two hosts, or on none"
         assert [host.domains() for host in self.hosts] == [{}, {}]
-        having[0].xen.xl("create", str(having[0].config_dir / f"{GUEST}.cfg"))
+        having[0].xen.run(self.tool, "create", str(having[0].config_dir / f"{GUEST}.cfg"))
         wait_until(lambda: having[0].check()["blocks"] > 0, "the guest to write something")
         return having[0]
 
