@@ -299,3 +299,19 @@ def test_an_abort_says_what_becomes_of_the_copy(hosts: Hosts, keep: bool) -> Non
         return
     assert f"host-b has removed images:{name}-root: another try sends all of it again" in said
     assert not (b.images / f"{name}-root").exists()
+
+
+@pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
+def test_a_disk_that_hangs_under_suspension_does_not_keep_the_guest(
+    hosts: Hosts, mode: Mode
+) -> None:
+    """Nothing tracks it, so that it is read in full then; threads hang in it for long."""
+    a, _ = hosts
+    name = unique("hanging")
+    a.boot(name, [image(a.images / f"{name}-root", 8)], extra=QUIET)
+    a.arm("hang=0@outbound:phase-final-delta", *[f"hang={10 * STALL}@disk:read"] * 4)
+    report = a.finish(a.begin(name, mode=mode).job)
+    the_problem(report, "stalled")
+    assert report.blackout is not None
+    assert report.blackout < 6 * STALL, "it stood still for as long as the disk hung"
+    a.assert_runs(name)

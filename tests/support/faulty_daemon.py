@@ -26,6 +26,7 @@ Points, each with `:before` and `:after` unless said otherwise:
     landing:make                         a volume is made
     landing:noted, landing:in-place      the journal's note of it before and after that
     outgoing:start, suspended, stream, rollback, discard    as in `OutgoingImage`; `stream:middle`
+    disk:read                            a thread reads a piece of a disk (no suffix)
     holder:start, ready, done, back      a word to the process that holds the pipes of `xl migrate`
     incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
 
@@ -48,6 +49,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+from storage.blockdev import BlockDevice
+from storage.rawfile import RawFile
 from xenmoved.control.reports import JobKind
 from xenmoved.jobs import Job
 from xenmoved.journal import Journal, JournalFailed, MadeVolume
@@ -263,6 +266,19 @@ def _along_awaits(faults: Faults) -> None:
     OutboundMigration.run = run  # type: ignore[method-assign]
 
 
+def _around_reading(faults: Faults) -> None:
+    for owner in (RawFile, BlockDevice):
+        real = owner.read_into
+
+        def read_into(
+            self: Any, offset: int, buffer: memoryview, real: Callable[..., None] = real
+        ) -> None:
+            time.sleep(faults.at("disk:read"))
+            real(self, offset, buffer)
+
+        owner.read_into = read_into  # type: ignore[assignment,method-assign]
+
+
 def install(faults: Faults) -> None:
     """Lead everything that matters past its points."""
 
@@ -285,6 +301,7 @@ def install(faults: Faults) -> None:
     _before_phases(faults)
     _before_writes(faults)
     _along_awaits(faults)
+    _around_reading(faults)
     _around(faults, Journal, "record_outbound", state("outbound"))
     _around(faults, Journal, "record_inbound", state("inbound"))
     _around(faults, Dialogue, "ask", message("ask"))

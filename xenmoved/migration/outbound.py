@@ -51,7 +51,7 @@ from xenmoved.problems import (
     problem,
     problems_of,
 )
-from xenmoved.tasks import alongside
+from xenmoved.tasks import alongside, wait_through
 from xenmoved.toolstack.interface import (
     DomainNotFound,
     DomainState,
@@ -135,8 +135,7 @@ class OutboundMigration:
             except Exception as error:
                 if not is_expected(error):
                     log.exception("internal error")
-                job.problem = job.problem or problems_of(error)[0]
-                job.note(f"giving up: {job.problem.text}"[:4000])
+                self._failed(error)
                 lost = is_link_loss(error)
                 await decide(self._host, job, self._ownership, link_lost=lost)
             remove = self._sending if self._remove_source and self._verified else None
@@ -148,7 +147,7 @@ class OutboundMigration:
         await self._claim_volumes()
         async with open_dialogue(self._host, job.peer) as dialogue:
             self._ownership.dialogue = dialogue
-            await self._transfer.attend(dialogue, self._send_all(dialogue))
+            await self._transfer.attend(dialogue, self._send_all(dialogue), self._failed)
             job.enter(Phase.COMMIT)
             await self._ownership.happen(SourceEvent.TARGET_READY)
 
@@ -163,15 +162,43 @@ class OutboundMigration:
         """Copy, suspend and send everything, until the target waits for the commit."""
         self._job.enter(Phase.PROVISION)
         async with self._transfer.disks(dialogue, self._migration) as disks:
-            self._job.enter(Phase.PRE_COPY)
-            if self._job.mode is Mode.COLD:
-                await self._hand_over_cold(dialogue, disks)
-                return
-            memory = 0 if self._live else self._job.memory_total
-            convergence = Convergence(disks, self._job, memory=memory)
-            approach = convergence.approach(self._host.config.transfer.max_rounds)
-            await alongside(approach, self._watch_guest())
-            await self._hand_over(dialogue, disks, convergence)
+            try:
+                await self._copy(dialogue, disks)
+            except BaseException as error:
+                await self._call_off(error)
+                raise
+
+    async def _copy(self, dialogue: Dialogue, disks: Disks) -> None:
+        self._job.enter(Phase.PRE_COPY)
+        if self._job.mode is Mode.COLD:
+            await self._hand_over_cold(dialogue, disks)
+            return
+        memory = 0 if self._live else self._job.memory_total
+        convergence = Convergence(disks, self._job, memory=memory)
+        approach = convergence.approach(self._host.config.transfer.max_rounds)
+        await alongside(approach, self._watch_guest())
+        await self._hand_over(dialogue, disks, convergence)
+
+    async def _call_off(self, error: BaseException) -> None:
+        """Have a guest that was to be handed over run again, before all else is tidied up.
+
+        To close the disks takes as long as threads hang in one that is dead. Nothing is done when
+        the daemon ends: the next one does it.
+        """
+        if isinstance(error, Exception):
+            if is_link_loss(error) and self._ownership.dialogue is not None:
+                error = await self._ownership.dialogue.explanation() or error
+            self._failed(error)
+        if self._ownership.state is SourceState.HANDING_OVER and self._job.problem is not None:
+            lost = self._job.problem.code == "link-lost"
+            deciding = decide(self._host, self._job, self._ownership, link_lost=lost)
+            await wait_through(deciding)
+
+    def _failed(self, error: Exception) -> None:
+        """Note what ended the job, the first time."""
+        if self._job.problem is None:
+            self._job.problem = problems_of(error)[0]
+            self._job.note(f"giving up: {self._job.problem.text}"[:4000])
 
     async def _watch_guest(self) -> None:
         """End a copy that may take hours when the guest is no more what is copied.

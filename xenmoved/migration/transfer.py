@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
@@ -79,13 +79,22 @@ class Transfer:
         ]
         return [place[0].history(place[1]) if place is not None else None for place in located]
 
-    async def attend(self, dialogue: Dialogue, work: Coroutine[Any, Any, None]) -> None:
-        """Await the work; end it when the operator or the target says so."""
+    async def attend(
+        self,
+        dialogue: Dialogue,
+        work: Coroutine[Any, Any, None],
+        failed: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        """Await the work; end it when the operator or the target says so.
+
+        `failed` is told why, before the work is cancelled for it.
+        """
         job = self._job
         dialogue.on_working = job.note
         try:
             tolerance = self._host.config.transfer.downtime_tolerance
-            await alongside(work, _obey_abort(job), _heed(dialogue), _mind_downtime(job, tolerance))
+            watchers = (_obey_abort(job), _heed(dialogue), _mind_downtime(job, tolerance))
+            await alongside(work, *(_telling(one, failed) for one in watchers))
         except Exception as error:
             # A volume channel may have told of the end before the reason for it came.
             if is_link_loss(error):
@@ -96,6 +105,14 @@ class Transfer:
 def is_link_loss(error: BaseException) -> bool:
     """Whether nothing else went wrong than that the connection ended."""
     return all(item.code == "link-lost" for item in problems_of(error))
+
+
+async def _telling(watcher: Coroutine[Any, Any, None], failed: Callable[[Exception], None]) -> None:
+    try:
+        await watcher
+    except Exception as error:
+        failed(error)
+        raise
 
 
 async def _obey_abort(job: Job) -> None:

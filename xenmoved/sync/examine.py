@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -14,7 +15,6 @@ from storage.buffers import AlignedBuffer
 from storage.contracts import Volume
 from xenmoved.sync.devices import SEGMENT_SIZE, Buffers, DeviceThreads
 from xenmoved.sync.segments import Segment
-from xenmoved.tasks import retrieve, wait_through
 
 _DEPTH: Final = 4
 _BATCH: Final = 256
@@ -63,16 +63,14 @@ async def examine(
             yield ahead[0].found.result()
             buffers.release(ahead.popleft().buffer)
     finally:
-        if ahead:
-            await wait_through(_give_back(ahead, buffers))
+        # Each is given back when its thread is done with it. That is not waited for: a disk that
+        # hangs must not keep others from learning what went wrong.
+        for left in ahead:
+            left.found.add_done_callback(partial(_give_back, buffers, left.buffer))
 
 
-async def _give_back(ahead: deque[_Reading], buffers: Buffers) -> None:
-    """Release the buffers of what is left, each when its thread is done with it."""
-    for left in ahead:
-        await asyncio.wait([left.found])
-        retrieve(left.found)  # it was another one that ended the work
-        buffers.release(left.buffer)
+def _give_back(buffers: Buffers, buffer: AlignedBuffer, _: asyncio.Future[list[Examined]]) -> None:
+    buffers.release(buffer)
 
 
 def _read(volume: Volume, segments: list[Segment], view: memoryview) -> list[Examined]:
