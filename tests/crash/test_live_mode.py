@@ -8,6 +8,8 @@ import pytest
 from test_save_mode import Step, crash, matrix
 
 from protocol.messages import Mode
+from tests.support.crash import PATIENCE
+from xenmoved.sandbox.harness import wait_until
 
 STEPS = (
     Step("outbound:handing-over:after", stays=True),
@@ -52,3 +54,17 @@ def test_one_owner_after_a_crash(worlds, step, victim):
         source.xen.faults(resume={"fail": "command not implemented"})
         crash(world, step, victim, Mode.LIVE)
         source.xen.faults()
+
+
+def test_a_guest_is_taken_back_when_what_the_toolstack_noted_is_lost(worlds):
+    """A file system that had an error may have lost files: the journal says enough."""
+    with worlds.use() as world:
+        source = world.source
+        source.arm("kill@holder:ready:after")
+        source.migrate(world.other(source), Mode.LIVE)
+        wait_until(lambda: source.dead, "the end of the daemon", PATIENCE)
+        for left in source.spool.rglob("*.log"):
+            left.unlink()
+        world.restart_dead()
+        world.wait_quiet()
+        assert world.owner() is source

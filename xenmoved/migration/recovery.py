@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from protocol.handover import SOURCE_UNCOMMITTED, SOURCE_UNCONFIRMED, SourceEvent, SourceState
+from protocol.messages import Mode
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound, Outbound, Standing
@@ -114,5 +115,8 @@ async def _confirm(host: Host, one: Standing) -> None:
 
 
 def _ownership(host: Host, job: Job, migration: str, uuid: str) -> Ownership:
-    image = host.toolstack.outgoing(migration, job.guest, host.spool_of(migration))
+    # The journal knows the mode, where a file system that failed may have lost what the toolstack
+    # left in the spool.
+    live = job.mode is Mode.LIVE
+    image = host.toolstack.outgoing(migration, job.guest, host.spool_of(migration), live=live)
     return Ownership(host, job, migration, image, uuid)
