@@ -29,7 +29,7 @@ class Cable:
 
     def close(self) -> None:
         """End all of it."""
-        self.cut()
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
@@ -45,6 +45,12 @@ class Cable:
         if not passes:
             for writer in self._writers:
                 writer.transport.abort()
+
+    async def _end(self) -> None:
+        await self._set(False)
+        self._server.close()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = {writer}

@@ -65,11 +65,11 @@ class Course:
         """Make one trip; returns how it ended. Raises AssertionError."""
         source = self.world.source
         target = self.world.other(source)
-        choose = random.Random(trip.seed)
-        scene = Scene(self.world, source, target, self._cables, self._filesystems, choose)
+        choose, cold = random.Random(trip.seed), trip.mode is Mode.COLD
+        scene = Scene(self.world, source, target, self._cables, self._filesystems, choose, cold)
         disturb = VICTIMS[trip.victim].script(scene)
         next(disturb)
-        if trip.mode is Mode.COLD:
+        if cold:
             source.xen.run(self.world.tool, "destroy", GUEST)
         began = time.monotonic()
         job = _begin(source, target, trip.mode)
@@ -85,9 +85,11 @@ class Course:
         next(disturb, None)
         self._remove_what_is_told_of()
         self._learn(trip.mode, source, job)
-        if trip.mode is Mode.COLD:
+        if cold:
             self.world.start_stopped()
         owner = self.world.owner()
+        if trip.victim == "nobody":
+            assert owner is target, f"it did not move: {source.last_job().problem}"
         if scene.spoilt:
             self.world.forget_volumes()
         return "moved" if owner is target else "stayed"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xenmoved.sandbox.harness import wait_until
 
-_SIZE = 24 << 20
+_SIZE = 128 << 20  # `xm` saves a guest to a file, and wants 64 MiB more than that takes
 _PATIENCE = 20.0
 
 

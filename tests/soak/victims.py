@@ -20,7 +20,7 @@ from pathlib import Path
 from protocol.messages import Mode
 from tests.soak.cable import Cable
 from tests.soak.statefs import StateFilesystem
-from tests.support.crash import DISKS, EXECUTES, GUEST, CrashHost, World
+from tests.support.crash import DISKS, EXECUTES, GUEST, PATIENCE, CrashHost, World
 from xenmoved.control.peer_api import ListPeers
 from xenmoved.control.reports import Phase
 from xenmoved.sandbox.harness import wait_until
@@ -48,6 +48,7 @@ class Scene:
     cables: list[Cable]
     filesystems: dict[str, StateFilesystem]
     choose: random.Random
+    cold: bool
     killed: list[CrashHost] = field(default_factory=list)
     spoilt: bool = False
     """Whether somebody else had to do with what may have become a copy that is kept."""
@@ -350,6 +351,14 @@ def read_only(of_source: bool) -> Script:
         scene.filesystems[host.name].fail()
         yield
         assert not host.dead, f"{host.name} ended when its journal became read-only"
+        # It needs no journal to have the guest run; only then may what it keeps there be lost.
+        wait_until(
+            lambda: (
+                scene.cold or any(h.domains().get(GUEST) in EXECUTES for h in scene.world.hosts)
+            ),
+            "the guest to run while a journal is read-only",
+            PATIENCE,
+        )
         scene.kill(host)
         scene.filesystems[host.name].repair()
         yield
