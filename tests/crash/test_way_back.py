@@ -6,10 +6,14 @@ job raises once. Each time the guest is owned once, the job ends, and both daemo
 
 from __future__ import annotations
 
+import signal
+import time
+from contextlib import closing
+
 import pytest
 
 from protocol.messages import Mode
-from tests.support.crash import PATIENCE, World
+from tests.support.crash import EXECUTES, GUEST, PATIENCE, SETTINGS, World
 from xenmoved.control.reports import ENDED
 from xenmoved.sandbox.harness import wait_until
 
@@ -50,6 +54,50 @@ def test_record_that_cannot_be_written(worlds, at_source, point):
         source.migrate(world.other(source))
         wait_until(lambda: failing.fired, "the fault", PATIENCE)
         ends_well(world)
+
+
+@pytest.mark.parametrize("point", ["inbound:committed:after", "inbound:ready:after"])
+def test_target_that_gave_up_without_a_record_says_so_when_its_copy_is_gone(worlds, point):
+    """The record that failed is on the disk all the same: a restart goes on from it."""
+    with worlds.use("xm") as world:
+        source, target = world.source, world.other(world.source)
+        target.xen.faults(destroy={"fail": "busy"})
+        target.arm(f"unanswered=600@{point}")
+        source.migrate(target)
+        wait_until(lambda: target.alarms() == ["unfinished"], "the alarm", PATIENCE)
+        if "committed" in point:
+            said = f"({target.name} says: receiving)"
+            wait_until(
+                lambda: any(job.problem and said in job.problem.text for job in source.jobs()),
+                "the doubt",
+                PATIENCE,
+            )
+            assert source.domains().get(GUEST) not in EXECUTES
+        target.stop(signal.SIGKILL)
+        target.xen.faults()
+        target.start()
+        ends_well(world)
+
+
+def test_source_whose_commit_is_on_the_disk_though_its_record_failed_sends_none(tmp_path):
+    """The target waits for Commit all the while, and the source cannot see at first what runs."""
+    with closing(World(tmp_path, timeouts={**SETTINGS["timeouts"], "ready": "60s"})) as world:
+        world.start()
+        source, target = world.source, world.other(world.source)
+        source.arm("unanswered=600@outbound:commit-sent:after", "kill@outgoing:rollback:after")
+        source.migrate(target)
+        wait_until(lambda: source.dead, "the fault", PATIENCE)
+        assert source.domains()[GUEST] in EXECUTES
+        assert source.query("SELECT state FROM outbound") == [("commit-sent",)]
+        source.xen.faults(list={"fail": "busy"})
+        source.start()
+        time.sleep(1)
+        assert target.domains()[f"{GUEST}--incoming"] not in EXECUTES
+        source.xen.faults()
+        wait_until(lambda: "it is kept" in source.log(), "the guest to be seen", PATIENCE)
+        wait_until(lambda: target.domains() == {}, "the end of the copy", PATIENCE)
+        ends_well(world)
+        assert world.owner() is source
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ Actions:
     hang=SECONDS      what is at this point takes so long; everything else goes on
     raise=KIND        this step fails with a built-in exception, such as RecursionError
     unwritable=SECONDS    nothing can be written to the journal for a while, from here on
+    unanswered=SECONDS    likewise, and what was written just now is said to have failed
     await=NUMBER      after so many more awaits of the job's own coroutine, one of them raises
 
 Points, each with `:before` and `:after` unless said otherwise:
@@ -117,6 +118,9 @@ class Faults:
             raise getattr(builtins, number)(f"raised at {point}")
         elif name == "unwritable":
             self.unwritable_until = time.monotonic() + float(number)
+        elif name == "unanswered":
+            self.unwritable_until = time.monotonic() + float(number)
+            raise JournalFailed("the journal cannot be written: disk I/O error")
         elif name == "await":
             self.awaits = int(number)
         else:

@@ -215,10 +215,9 @@ class Arrivals:
         return Fate(fate.word, seen.presence, f"{fate.reason}; {seen.words}"[:4000])
 
     async def fate(self, peer: str, migration: str) -> Fate:
-        """Return what the journal says of a migration from this peer."""
+        """Return what may be said of a migration from this peer: it is true after a crash, too."""
         if (live := self._live(peer, migration)) is not None:
-            word = target_word(live.state, was_ready=live.was_ready)
-            return _fate(word, live.reason)
+            return _fate(live.word, live.reason)
         entry = await self.host.journal.inbound(migration)
         if entry is None:
             return _fate(Word.UNKNOWN, "there is no record of it here")

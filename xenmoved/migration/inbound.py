@@ -19,7 +19,9 @@ from protocol.handover import (
     TargetAction,
     TargetEvent,
     TargetState,
+    Word,
     target_step,
+    target_word,
 )
 from protocol.messages import ImageFormat, Mode, Offer, Problem, Seal
 from xenmoved.control.reports import JobState, Phase
@@ -125,6 +127,7 @@ class InboundMigration:
         self.reason = ""
         self.in_doubt = False
         self._copy_left = False
+        self._unrecorded = False
         self._attempts = 0
         self._again_at = 0.0
         self._remark: Problem | None = None
@@ -142,9 +145,15 @@ class InboundMigration:
         return list(filter(None, self._expected.disks.values()))
 
     @property
-    def was_ready(self) -> bool:
-        """Whether the source may have been told that it is ready."""
-        return self._expected.was_ready
+    def word(self) -> Word:
+        """What the source may be told now.
+
+        Given up without a record is no word while the copy is here: a state whose record failed may
+        be on disk all the same, and a restart would go on from it.
+        """
+        if self._unrecorded and self._copy_left:
+            return Word.RECEIVING
+        return target_word(self.state, was_ready=self._expected.was_ready)
 
     @property
     def job(self) -> Job:
@@ -162,11 +171,11 @@ class InboundMigration:
 
         Raises ToolstackError where it cannot be seen whether the guest runs here.
         """
-        self.state, self.reason = state, reason
         event = TargetEvent.RESTARTED
         if state in TARGET_UNDECIDED and await runs_here(self._host.toolstack, self._expected.uuid):
             log.error("%s runs here and is %s in the journal: this was set back", self.guest, state)
             event = TargetEvent.GUEST_RUNS
+        self.state, self.reason = state, reason
         await self.happen(event)
 
     async def receive(self) -> None:
@@ -260,7 +269,8 @@ class InboundMigration:
                         if step.state is not TargetState.ABORTED or self.state not in _UNDECIDED:
                             following = await self._not_recorded(error)
                             continue
-                        # A restart gives it up as well: it is true without a record.
+                        # True without a record, and a word to others when the copy is gone.
+                        self._unrecorded = True
                         log.error("given up, to be written down later: %s", error)
                 self.state, following = step.state, None
                 for action in step.actions:
@@ -440,6 +450,7 @@ class InboundMigration:
         details = asdict(self._expected)
         entry = Inbound(self.migration, state, self.peer, self.reason, self._job.job, details)
         await self._host.journal.record_inbound(entry, settled=settled)
+        self._unrecorded = False
 
     _actions: Final[
         dict[TargetAction, Callable[[InboundMigration], Awaitable[TargetEvent | None]]]

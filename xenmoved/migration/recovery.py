@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Final
 
 from protocol.handover import SOURCE_UNCOMMITTED, SOURCE_UNCONFIRMED, SourceEvent, SourceState
@@ -21,7 +20,6 @@ from xenmoved.migration.persisting import until_done
 from xenmoved.migration.presence import runs_here
 from xenmoved.problems import problem
 from xenmoved.tasks import all_done
-from xenmoved.toolstack.interface import ToolstackError
 
 log = logging.getLogger(__name__)
 
@@ -89,15 +87,15 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
 async def _event(host: Host, entry: Outbound, ownership: Ownership) -> SourceEvent:
     """Return what has happened: a restart, if nothing contradicts what the journal says.
 
-    What cannot be seen, or the target does not tell at once, contradicts nothing.
+    What the target does not tell at once contradicts nothing. Raises ToolstackError where it cannot
+    be seen whether a guest in doubt runs here: to a target that is ready, Commit would be sent.
     """
     if entry.state in SOURCE_UNCOMMITTED and await ownership.was_committed():
         log.error("%s was told to start %s: this journal was set back", entry.peer, entry.guest)
         return SourceEvent.TARGET_STARTED
-    with suppress(ToolstackError, OSError):
-        if entry.state is SourceState.COMMIT_SENT and await runs_here(host.toolstack, entry.uuid):
-            log.error("%s runs here, and was to be suspended: it is kept", entry.guest)
-            return SourceEvent.GUEST_RUNS
+    if entry.state is SourceState.COMMIT_SENT and await runs_here(host.toolstack, entry.uuid):
+        log.error("%s runs here, and was to be suspended: it is kept", entry.guest)
+        return SourceEvent.GUEST_RUNS
     return SourceEvent.RESTARTED
 
 
