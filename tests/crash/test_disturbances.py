@@ -200,6 +200,7 @@ def test_copy_that_cannot_be_removed_is_removed_as_soon_as_it_can(worlds, restar
         wait_until(lambda: not source.jobs(), "the end of the source's job", PATIENCE)
         assert target.unsettled()
         assert target.domains()[GUEST] not in EXECUTES
+        assert "what arrived of web is still on this host" in target.ctl("recover").stdout
         if restart:
             target.stop()
             world.restart_dead()

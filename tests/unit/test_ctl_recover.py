@@ -46,6 +46,17 @@ def test_nothing_in_doubt(daemon):
     assert run(daemon.path, "recover").stdout == "nothing is in doubt\n"
 
 
+@pytest.mark.parametrize("doubts", [(), (ROW,)])
+def test_what_is_tried_again_is_shown_too(daemon, doubts):
+    alarm = Problem("unfinished", "web is not running again: busy", "remove the cause")
+    daemon.answers[ListDoubts] = Doubts(doubts, (alarm,))
+    shown = run(daemon.path, "recover").stdout
+    assert shown.startswith("web is not running again: busy\n  remove the cause\n\n")
+    assert ("whether it did" in shown) == bool(doubts)
+    said = json.loads(run(daemon.path, "recover", "--json").stdout)
+    assert said["alarms"][0]["code"] == "unfinished"
+
+
 def test_without_a_terminal_it_wants_to_be_told(daemon):
     shown = run(daemon.path, "recover", "web", "--keep-here")
     assert shown.returncode == 2

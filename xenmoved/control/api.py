@@ -323,9 +323,10 @@ class DoubtRow:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class Doubts:
-    """Everything that is in doubt on this host."""
+    """Everything that is in doubt on this host, and what is tried again until it is done."""
 
     doubts: Annotated[tuple[DoubtRow, ...], Length(0, 1000)]
+    alarms: Annotated[tuple[Problem, ...], Length(0, 1000)] = ()
 
 
 @CONTROL.add

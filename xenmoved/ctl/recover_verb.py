@@ -13,10 +13,11 @@ from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import Line, Span, Style, duration, facts, indent, line
+from xenmoved.ctl.views import alarm_lines
 
 
 def run_recover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
-    """Show what is in doubt; or say what a decision risks, and carry it out if that is meant."""
+    """Show alarms and doubts; or say what a decision risks, and carry it out if that is meant."""
     if args.decision is None:
         if args.yes:
             text = "--yes goes with a decision"
@@ -45,7 +46,9 @@ def _show(daemon: Daemon, output: Output, wanted: str | None) -> Exit:
     if wanted is not None and not rows:
         text = f"nothing called {wanted} is in doubt"
         raise CommandError(Exit.FAILED, ("not-in-doubt", text, "xenmovectl recover lists them"))
-    output.result(Doubts(tuple(rows)), _doubts(rows, time.time()))
+    alarms = answer.alarms if wanted is None else ()
+    lines = [each for alarm in alarms for each in (*alarm_lines(alarm), line())]
+    output.result(Doubts(tuple(rows), alarms), [*lines, *_doubts(rows, time.time())])
     return Exit.OK
 
 

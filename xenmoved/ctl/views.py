@@ -50,10 +50,15 @@ def status(answer: Status, now: float) -> list[Line]:
         ),
     ]
     for alarm in answer.alarms:
-        head += [line(), line(Span(alarm.text, Style.BAD)), *indent([line(alarm.hint)])]
+        head += [line(), *alarm_lines(alarm)]
     if not answer.jobs:
         return [*head, line(), line("no jobs")]
     return [*head, line(), *job_views.jobs(answer.jobs, now)]
+
+
+def alarm_lines(alarm: Problem) -> list[Line]:
+    """Return what an operator must know of, with what to do."""
+    return [line(Span(alarm.text, Style.BAD)), *indent([line(alarm.hint)])]
 
 
 def guests(answer: Guests) -> list[Line]:

@@ -41,9 +41,13 @@ _ABSENT: Final = "absent"
 async def list_doubts(host: Host, *, reach: bool) -> Doubts:
     """Return everything that is in doubt here, or was decided without the peer's word.
 
-    With `reach` it is tried whether the peers answer.
+    With `reach` it is tried whether the peers answer. A journal that cannot be read is an alarm.
     """
-    rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
+    told = _unfinished(host)
+    try:
+        rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
+    except JournalFailed as error:
+        rows, told = [], [*told, *problems_of(error)]
     answers = dict.fromkeys({one.peer for one in rows})
     if reach:
         reached = await asyncio.gather(*(_reaches(host, peer) for peer in answers))
@@ -64,21 +68,27 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
                 peer_says=_heard(host, one),
             )
             for one in rows
-        )[:1000]
+        )[:1000],
+        tuple(told)[:1000],
     )
 
 
 async def alarms(host: Host) -> tuple[Problem, ...]:
     """Return what an operator must know of: what is tried again and again, what went wrong."""
-    found = list(host.alarms.values())
+    found = _unfinished(host)
     try:
         rows = await host.journal.standing()
         found += [_told(host, one) for one in rows if one.state in _WENT_WRONG]
     except JournalFailed as error:
         found += problems_of(error)
-    if (alarm := host.journal.alarm) is not None:
-        found.insert(0, problems_of(JournalFailed(alarm))[0])
     return tuple(found)
+
+
+def _unfinished(host: Host) -> list[Problem]:
+    """Return what nobody has to decide: it is tried again until it is done."""
+    alarm = host.journal.alarm
+    journal = problems_of(JournalFailed(alarm)) if alarm is not None else []
+    return [*journal, *host.alarms.values()]
 
 
 async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
