@@ -124,7 +124,7 @@ def _in_doubt(host: Dom0, guest: Guest) -> Iterator[str]:
             database.execute(statement, values)
             database.commit()
 
-    row = "INSERT INTO outbound VALUES ('f', 'kept', ?, 'host-b', '0000000f', 1, 0)"
+    row = "INSERT INTO outbound VALUES ('f', 'kept', ?, 'host-b', '0000000f', 1, 0, '')"
     write(row, guest.name)
     yield "unsettled"
     write("DELETE FROM outbound WHERE migration='f'")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from protocol.messages import ImageFormat, Placement, VolumeOffer
 from storage.backing import Backing, check_backing
 from storage.contracts import Pool, PoolVolume
-from storage.errors import StorageError
+from storage.errors import StorageError, VolumeNotFound, VolumeReplaced
 from storage.images import require_standalone
 from storage.watching import Watch
 from xenmoved.migration.geometry import misfits
@@ -69,7 +69,12 @@ class FilledVolume:
 
     def require_there(self) -> None:
         """See that it is what is found under its name, at its size. Raises StorageError."""
-        check_backing(self.pool.path(self.name), replace(self._opened, size=self.size))
+        try:
+            check_backing(self.pool.path(self.name), replace(self._opened, size=self.size))
+        except VolumeNotFound as error:
+            # A guest would be started from what is found under the name.
+            text = f"{error}: it was removed or renamed while it was filled"
+            raise VolumeReplaced(text) from error
 
     def unlock(self) -> None:
         """Let a toolstack open it, and its backends lock it, where they lock what they open."""

@@ -240,9 +240,11 @@ class Ownership:
             self.heard, self._silence = await self.ask_fate(), ""
         except Exception as error:
             self.heard, self._silence = None, problems_of(error)[0].text
+        event = WORDS.get(self.heard.word) if self.heard is not None else None
+        if event not in (None, SourceEvent.TARGET_FORGOT):
+            return event  # also if it was heard before, and could not be followed then
         if (self.heard, self._silence) == before:
             return None
-        event = WORDS.get(self.heard.word) if self.heard is not None else None
         if event is None:
             await self._show_doubt()
         return event
