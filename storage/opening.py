@@ -7,12 +7,12 @@ import stat
 from pathlib import Path
 
 from storage.blockdev import BlockDevice
-from storage.contracts import Volume
+from storage.contracts import PoolVolume
 from storage.errors import UnsupportedVolume, VolumeError, VolumeNotFound, reason
 from storage.rawfile import RawFile
 
 
-def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> Volume:
+def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> PoolVolume:
     """Open a file or block device for reading, whoever else has it open.
 
     With `exclusive` nobody may: raises `VolumeInUse`.

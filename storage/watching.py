@@ -1,4 +1,4 @@
-"""Whether anybody else opens a file or block device while it is filled, and may have written to it.
+"""Whether anybody else opens a file or block device while it is copied, and may have written to it.
 
 The kernel tells (inotify) of every opening and closing of the inode by a program, by whatever name.
 It does not tell of backends that open a device within the kernel: `storage.usage` sees those.
@@ -48,13 +48,13 @@ class Watch:
         happened = inotify_events(self._inotify) if self._inotify >= 0 else INOTIFY_OPEN
         if happened & INOTIFY_CLOSE_WRITE:
             raise VolumeWritten(
-                f"volume {self.name} was open for writing in another program while it was filled"
+                f"volume {self.name} was open for writing in another program while it was copied"
             )
         who = usage.held(self._path)
         if who is None and (self._opened or happened):
             who = self._writer()
         if who is not None:
-            raise VolumeInUse(f"volume {self.name} is in use, since it was to be filled: {who}")
+            raise VolumeInUse(f"volume {self.name} is in use, since it was to be copied: {who}")
         self._opened = False
 
     def _writer(self) -> str | None:

@@ -202,6 +202,57 @@ def test_a_stopped_guest_whose_image_is_replaced_does_not_move(hosts: Hosts):
     assert not (b.images / disk.name).exists()
 
 
+def stopped_in(a: Dom0, phase: Phase, disk: Path, **options: bool) -> tuple[Guest, JobReport]:
+    """Begin to move a guest that does not run; returns when the job is in a phase, which lasts."""
+    guest = a.boot(unique("web"), [disk], extra=QUIET)
+    a.xen.xl("destroy", guest.name)
+    job = a.begin(guest.name, mode=Mode.COLD, rate_limit=16 * MIB, **options)
+    return guest, a.until(job.job, lambda r: r.phase is phase and any(v.rounds for v in r.volumes))
+
+
+def write(path: Path) -> None:
+    with path.open("r+b", buffering=0) as file:
+        file.write(b"written in mid-copy")
+        os.fsync(file.fileno())
+
+
+def write_by_loop(path: Path) -> None:
+    device = Path(run("losetup", "--find", "--show", path))
+    try:
+        write(device)
+    finally:
+        run("losetup", "-d", device)
+
+
+@pytest.mark.parametrize("how", [write, pytest.param(write_by_loop, marks=pytest.mark.root)])
+@pytest.mark.parametrize("phase", [Phase.PRE_COPY, Phase.VERIFY])
+def test_a_stopped_guest_whose_disk_is_written_does_not_move(
+    hosts: Hosts, how: Callable[[Path], None], phase: Phase
+):
+    a, b = hosts
+    disk = image(a.images / unique("disk"), 24)
+    guest, job = stopped_in(a, phase, disk, verify=True, remove_source=True)
+    how(disk)
+    report = a.finish(job.job)
+    assert report.problem is not None
+    assert report.problem.code in ("volume-written", "verification-failed")
+    assert disk.read_bytes().startswith(b"written in mid-copy")
+    assert guest.config.exists()
+    assert not (b.images / disk.name).exists()
+
+
+def test_a_stopped_guest_whose_disk_another_one_has_does_not_move(hosts: Hosts):
+    a, _ = hosts
+    disk = image(a.images / unique("disk"), 24)
+    guest, job = stopped_in(a, Phase.PRE_COPY, disk)
+    rescue = a.boot(unique("rescue"), [disk], extra="sandbox.rate=1")
+    report = a.finish(job.job)
+    assert report.problem is not None
+    assert report.problem.code in ("volume-in-use", "volume-written")
+    assert guest.config.exists()
+    a.assert_runs(rescue.name)
+
+
 def test_a_volume_that_grows_while_it_is_sent_is_no_success(hosts: Hosts):
     a, _ = hosts
     disk = image(a.images / unique("disk"), 32)

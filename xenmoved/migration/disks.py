@@ -15,10 +15,11 @@ from protocol.frames import MAX_PAYLOAD
 from protocol.messages import MigrationId, Placement
 from storage.backing import Backing, check_backing, compare_backings
 from storage.commands import TIMEOUT
-from storage.contracts import EVERYTHING, Everything, Extent, Tracker, Volume
-from storage.errors import VolumeNotFound, VolumeReplaced
+from storage.contracts import EVERYTHING, Everything, Extent, PoolVolume, Tracker, Volume
+from storage.errors import VolumeNotFound, VolumeReplaced, VolumeWritten
 from storage.extents import merge
 from storage.tracking import choose_tracker
+from storage.watching import Watch
 from storage.zfs_history import History
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
@@ -45,12 +46,14 @@ class _Disk:
     """A volume on its channel; `pending` is what was written to it and not sent yet.
 
     `path` led to `opened` when the volume was opened, and must not lead to anything else as long as
-    it is copied. One that was removed or renamed meanwhile is what the guest has nevertheless.
+    it is copied. One that was removed or renamed meanwhile is what the guest has nevertheless. With
+    a `watch` nobody may write to it: it is no running guest's.
     """
 
     path: str
     volume: Volume
     opened: Backing
+    watch: Watch | None
     source: VolumeSource
     tracker: Tracker
     threads: DeviceThreads
@@ -65,14 +68,28 @@ class _Disk:
         await self.source.run_round(EVERYTHING, compare=not self.zeroed)
 
     async def check(self) -> None:
-        """See that it is what was opened. Raises VolumeReplaced or VolumeResized."""
+        """See that it is what was opened, and nobody else's if that is wanted.
+
+        Raises VolumeReplaced, VolumeResized, VolumeInUse or VolumeWritten.
+        """
         await self.threads.run(self._check)
 
     def _check(self) -> None:
+        if self.watch is not None:
+            self.watch.require_alone()
         try:
             check_backing(self.path, self.opened)
         except VolumeNotFound:
             compare_backings(self.path, self.opened, self.volume.backing())
+
+    async def require_unwritten(self) -> None:
+        """See that nothing was written since the first round began. Raises what `check` does.
+
+        Where nothing tracks writes, the watch alone tells: of all but backends within the kernel.
+        """
+        await self.drain()
+        if self.pending and not isinstance(self.pending, Everything):
+            raise VolumeWritten(f"{self.path} was written to while it was copied")
 
     async def drain(self) -> None:
         """Take what was written since the last time. Raises what `check` does."""
@@ -173,6 +190,10 @@ class Disks:
         """See that every volume is what was opened. Raises VolumeReplaced or VolumeResized."""
         await self._on_all(lambda disk: disk.check(), "what is known of")
 
+    async def require_unwritten(self) -> None:
+        """See that nobody wrote to any volume since the first round began. Raises StorageError."""
+        await self._on_all(lambda disk: disk.require_unwritten(), "what is known of")
+
     async def verify(self) -> None:
         """Compare all volumes in full. Raises VerificationFailed."""
         await self._on_all(lambda disk: disk.source.verify(), "the comparison of")
@@ -232,13 +253,14 @@ async def attached_disks(
     sending: Sending,
     placements: Sequence[Placement],
     *,
-    opener: Callable[[str], Volume],
+    opener: Callable[[str], PoolVolume],
     histories: Sequence[History | None],
     tools: SyncTools,
     compression: Compression,
     readers: int,
     progress: list[VolumeProgress],
     keep_made: bool,
+    alone: bool,
     stalls: Stalls,
 ) -> AsyncIterator[Disks]:
     """Open every volume with `opener`, and a channel for it. `progress` gets an entry for each.
@@ -246,14 +268,19 @@ async def attached_disks(
     A volume with a history goes as streams if the target takes them. Raises StorageError or
     LinkError. Leaving the context closes everything; snapshots are left that a later job can start
     from, which after a failure includes those of volumes made for this one only with `keep_made`.
+    With `alone` nobody may write to the volumes meanwhile.
     """
     # The target ends everything when a channel goes. So these go last, when it is known what went
     # wrong here: what is awaited after that may be cancelled, and then nobody would hear of it.
     async with AsyncExitStack() as channels, AsyncExitStack() as stack:
         disks = []
         for number, (path, placement) in enumerate(zip(sending.paths, placements, strict=True)):
-            volume = await when_let_go(partial(asyncio.to_thread, opener, path))
-            stack.callback(volume.close)
+            whole = await when_let_go(partial(asyncio.to_thread, opener, path))
+            stack.callback(whole.close)
+            watch = whole.watch() if alone else None
+            if watch is not None:
+                stack.callback(watch.close)
+            volume: Volume = whole
             opened = sending.backings[number]
             await asyncio.to_thread(check_backing, path, opened)
             if volume.backing() != opened:
@@ -290,7 +317,17 @@ async def attached_disks(
                 progress=shown,
             )
             stack.callback(source.close)
-            disk = (path, volume, opened, source, tracker, threads, channel, placement.zeroed)
+            disk = (
+                path,
+                volume,
+                opened,
+                watch,
+                source,
+                tracker,
+                threads,
+                channel,
+                placement.zeroed,
+            )
             disks.append(_StreamedDisk(*disk, streams=streams) if streams else _Disk(*disk))
         yield Disks(disks, tools.limiter, stalls)
 

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from storage.contracts import VolumeInfo
+from storage.descriptor import last_written
 from storage.errors import StorageError, VolumeInUse
 from storage.identity import UNKNOWN
 from xenmoved.journal import Holding, MadeVolume
@@ -124,11 +125,21 @@ async def _record(host: Host, holding: Holding) -> None:
     await host.journal.record_holding(replace(holding, identity=identity))
 
 
+async def note_written(host: Host, path: str, migration: str) -> None:
+    """Note when a volume that a migration has claimed was written to last. Raises StorageError."""
+    located = await asyncio.to_thread(host.pool_of, path)
+    if located is None or (written := await asyncio.to_thread(last_written, path)) is None:
+        return
+    holding = await host.journal.holding(located[0].name, located[1])
+    if holding is not None and holding.migration == migration:
+        await host.journal.record_holding(replace(holding, written=written))
+
+
 async def retain(host: Host, migration: str, place: str, *, moved: bool) -> None:
     """Call retained, from now on, the volumes of a migration whose guest is at a peer.
 
     With `moved` it went there with that migration. When they were written to is noted, if it can
-    be: whatever is written to them later is not known to be a copy.
+    be and was not before (`note_written`): whatever is written to them later is no copy.
     """
     await host.journal.retain(migration, place, moved=moved)
     for one in await host.journal.retained():

@@ -12,7 +12,7 @@ from typing import Protocol
 import asyncssh
 
 from protocol.messages import Problem
-from storage.contracts import Pool, Volume
+from storage.contracts import Pool, PoolVolume
 from storage.opening import open_source
 from xenmoved.config.model import Config, Peer
 from xenmoved.jobs import JobBoard
@@ -140,7 +140,7 @@ class Host:
                 return pool, name
         return None
 
-    def open_source(self, path: str, *, exclusive: bool = False) -> Volume:
+    def open_source(self, path: str, *, exclusive: bool = False) -> PoolVolume:
         """Open a guest's disk for reading, as its pool does if one has it; else by its path.
 
         See `storage.open_source` for `exclusive` and errors. Blocks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -270,14 +271,25 @@ async def _find_stopped(
         return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
     problems = guest_obstacles(domain, None)
     moving = {disk.path for disk in moving_disks(domain)}
+    problems += await users_of(host, guest, moving)
+    return replace(domain, uuid=domain.uuid or await _known_uuid(host, moving)), problems
+
+
+async def users_of(host: Host, guest: str, paths: Collection[str]) -> list[Problem]:
+    """Find the domains that have disks of a guest that does not run, by whatever path they do.
+
+    Raises ToolstackError.
+    """
+    wanted = {os.path.realpath(path) for path in paths}
+    found = []
     for status, other in guests_among(await host.toolstack.describe_all()):
         if isinstance(other, ToolstackError):
             raise other
         for disk in other.disks:
-            if disk.path in moving:
+            if disk.path and os.path.realpath(disk.path) in wanted:
                 text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
-                problems.append(problem("volume-in-use", text, f"shut {status.name} down first"))
-    return replace(domain, uuid=domain.uuid or await _known_uuid(host, moving)), problems
+                found.append(problem("volume-in-use", text, f"shut {status.name} down first"))
+    return found
 
 
 async def _known_uuid(host: Host, disks: Collection[str]) -> str:

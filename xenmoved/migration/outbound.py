@@ -36,10 +36,10 @@ from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.disks import Disks
 from xenmoved.migration.drives import flush_shared
-from xenmoved.migration.holdings import claim, retain
+from xenmoved.migration.holdings import claim, note_written, retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import require_same, require_unchanged, take
-from xenmoved.migration.offers import Sending, make_offer
+from xenmoved.migration.offers import Sending, make_offer, users_of
 from xenmoved.migration.ownership import Ownership
 from xenmoved.migration.persisting import until_done
 from xenmoved.migration.retained import drop_source
@@ -220,8 +220,10 @@ class OutboundMigration:
         await disks.first_round()
         await self._verify(disks)
         await self._image.suspended()
+        await self._require_free_disks()
         await flush_shared(self._sending.offer.guest)
-        await disks.check()
+        await self._note_written()
+        await disks.require_unwritten()
         disks.finish()
         self._job.enter(Phase.READY)
         await dialogue.ask(HandOver(), Receiving)
@@ -252,11 +254,25 @@ class OutboundMigration:
                 await close
                 await disks.final_round()
                 await flush_shared(self._sending.offer.guest)
+                await self._note_written()
                 await self._verify(disks)
             await disks.check()
             disks.finish()
             job.enter(Phase.READY)
             await dialogue.ask(memory.result(), Ready)
+
+    async def _require_free_disks(self) -> None:
+        """See that no domain has a disk of a guest that does not run. Raises Refused."""
+        if found := await users_of(self._host, self._job.guest, self._sending.paths):
+            raise Refused(found)
+
+    async def _note_written(self) -> None:
+        """Note when the volumes were written to last: what comes later is in no copy of them.
+
+        Before they are compared, which takes long: they are known then as what was compared.
+        """
+        for path in self._sending.paths:
+            await note_written(self._host, path, self._migration)
 
     async def _verify(self, disks: Disks) -> None:
         """Compare all volumes in full, if that is wanted, now that nobody writes to them."""

@@ -66,6 +66,7 @@ class Transfer:
             readers=self._host.config.transfer.readers,
             progress=self._job.volumes,
             stalls=self.stalls,
+            alone=self._job.mode is Mode.COLD,
             keep_made=self._keep_partial or self._sending.offer.guest is None,
         ) as disks:
             yield disks
