@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -124,3 +125,26 @@ def test_source_in_doubt_whose_guest_runs_does_not_commit(world: World) -> None:
     world.wait_quiet()
     assert world.owner() is source
     assert "it is kept" in source.log()
+
+
+def test_guest_that_could_not_be_resumed_is_left_alone_when_the_target_has_started_it(
+    world: World,
+) -> None:
+    source, target = doubtful(world, STARTED, at_source=False)
+    stopped = source.domains()[GUEST]
+    source.stop()
+    set_back(source, "UPDATE outbound SET state='handing-over', settled=0")
+    source.xen.faults(unpause={"fail": "busy"})
+    target.arm("hang=6@answer:Inquire:before")  # it is too slow to say so before the attempt
+    target.start()
+    source.start()
+    wait_until(lambda: "ran-twice" in source.alarms(), "the target's word", PATIENCE)
+    assert "is not running again" in source.log()
+    source.xen.faults()
+    time.sleep(2)  # longer than the pause before another attempt
+    # The emulated guest would find out that it ran on, on the other host, and stop itself.
+    assert source.domains()[GUEST] == stopped
+    assert "done after" not in source.log()
+    assert source.alarms() == ["ran-twice"]
+    assert not source.jobs()
+    assert target.domains()[GUEST] in EXECUTES

@@ -114,12 +114,18 @@ def list_domains(host: Host, args: list[str]) -> int:
         state, seconds = state_letters(host, domain), cpu_seconds(host, domain)
         row = (domain.name, domain.domid, domain.memory, domain.vcpus, state, seconds)
         print(format_row(row))
-    for one in () if rest else bare:
-        print(format_row((one["name"], one["domid"], 0, 1, one.get("state", "------"), 0.0)))
+    for row in () if rest else bare_rows(host):
+        print(format_row(row))
     return 0
 
 
 Row = tuple[str, int, int, int, str, float]
+
+
+def bare_rows(host: Host) -> list[Row]:
+    """Return the rows of domains without a configuration."""
+    bare = host.settings().get("bare_domains", [])
+    return [(one["name"], one["domid"], 0, 1, one.get("state", "------"), 0.0) for one in bare]
 
 
 def format_row(row: Row) -> str:

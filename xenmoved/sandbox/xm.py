@@ -153,7 +153,7 @@ def _keep_taps(config: dict[str, Any], disks: list[str]) -> None:
 
 
 def list_domains(host: Host, args: list[str]) -> int:
-    """`list [-l] [DOMAIN…]`."""
+    """`list [-l] [DOMAIN…]`. Domains without a configuration are in the table only."""
     options, rest = xl.split_options(args, "l")
     domains = [find(host, name) for name in rest] if rest else host.domains()
     if "l" in options:
@@ -169,6 +169,8 @@ def list_domains(host: Host, args: list[str]) -> int:
     for domain in domains:
         state, seconds = xl.state_letters(host, domain), xl.cpu_seconds(host, domain)
         rows.append((domain.name, domain.domid, domain.memory, domain.vcpus, state, seconds))
+    if not rest:
+        rows += xl.bare_rows(host)
     for name, domid, memory, vcpus, state, seconds in rows:
         print(f"{name:<40s} {domid:5d} {memory:5d} {vcpus:5d} {state:>10s} {seconds:8.1f}")
     return 0
