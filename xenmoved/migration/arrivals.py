@@ -32,8 +32,9 @@ from xenmoved.link.errors import LinkLost
 from xenmoved.link.server import Visitor
 from xenmoved.logs import log_context
 from xenmoved.migration.checks import Assessment, assess, owner_of
+from xenmoved.migration.expected import Expected, expect
 from xenmoved.migration.host import Host
-from xenmoved.migration.inbound import Expected, InboundMigration, expect
+from xenmoved.migration.inbound import InboundMigration
 from xenmoved.migration.landing import Landing
 from xenmoved.migration.persisting import until_done
 from xenmoved.migration.presence import Sighting, sight

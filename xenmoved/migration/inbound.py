@@ -23,12 +23,13 @@ from protocol.handover import (
     target_step,
     target_word,
 )
-from protocol.messages import ImageFormat, Mode, Offer, Problem, Seal
+from protocol.messages import Problem, Seal
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
 from xenmoved.link.channel import Channel
 from xenmoved.logs import log_context
+from xenmoved.migration.expected import Expected
 from xenmoved.migration.holdings import retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.landing import Landing
@@ -38,10 +39,8 @@ from xenmoved.migration.verdicts import ended_with_host, verdict
 from xenmoved.problems import JobError, problem, problems_of
 from xenmoved.tasks import wait_through, within
 from xenmoved.toolstack.interface import (
-    Arrival,
     IncomingImage,
     Settled,
-    SourceDisk,
     StartFailed,
     ToolstackError,
 )
@@ -54,46 +53,6 @@ LOOK_EVERY: Final = 30.0
 _SOME_ATTEMPTS: Final = 3
 _UNDECIDED: Final = (TargetState.RECEIVING, TargetState.READY)
 """States in which nothing has been promised to the source."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the journal keeps of an arriving guest, so that a later process can go on."""
-
-    name: str
-    uuid: str
-    disks: dict[str, str]
-    keep_partial: bool
-    config: str | None
-    autostart: bool
-    cold: bool
-    bridges: dict[str, str] = field(default_factory=dict)
-    given_up: bool = False
-    """An operator has declared that it was never started here."""
-    source_name: str = ""
-    """What it is called at the source, where that is something else."""
-    read_only: list[str] = field(default_factory=list)
-    """Disks that are not this guest's alone, and that it may only read."""
-    formats: dict[str, str] = field(default_factory=dict)
-    """Of disks that are not raw."""
-    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the source's configuration says of each disk: fields of a `SourceDisk`."""
-    was_ready: bool = True
-    """It was ready once, as nothing else is known in records of old releases."""
-
-    @property
-    def arrival(self) -> Arrival:
-        """How the guest is to look here."""
-        return Arrival(
-            self.name,
-            self.uuid,
-            self.disks,
-            self.bridges,
-            self.source_name or self.name,
-            frozenset(self.read_only),
-            self.formats,
-            {vdev: SourceDisk(**said) for vdev, said in self.sources.items()},
-        )
 
 
 @dataclass(slots=True)
@@ -463,41 +422,3 @@ class InboundMigration:
         TargetAction.SEND_ABORTED: _nothing,
         TargetAction.AWAIT_SOURCE: _nothing,
     }
-
-
-def expect(
-    offer: Offer,
-    disks: dict[str, str],
-    bridges: dict[str, str],
-    *,
-    keep_partial: bool,
-) -> Expected:
-    """Return what is to be kept of an offer of a guest.
-
-    `disks` maps each vdev to its path here, `bridges` the source's to those here.
-    """
-    guest = offer.guest
-    assert guest is not None
-    sources = {disk.vdev: SourceDisk(disk.path, disk.writable, disk.cdrom) for disk in guest.shared}
-    formats: dict[str, str] = {}
-    for volume in offer.volumes:
-        if volume.vdev is None or volume.path is None:
-            raise ProtocolError(Code.OUT_OF_RANGE, "a disk of a guest without its place there")
-        sources[volume.vdev] = SourceDisk(volume.path, volume.writable, cdrom=False)
-        if volume.format is not ImageFormat.RAW:
-            formats[volume.vdev] = volume.format.value
-    return Expected(
-        name=guest.target_name,
-        uuid=guest.uuid,
-        disks=disks | dict.fromkeys(guest.ejected, ""),
-        keep_partial=keep_partial,
-        config=guest.config,
-        autostart=guest.autostart,
-        cold=offer.mode is Mode.COLD,
-        bridges=bridges,
-        source_name=guest.name if guest.wish is not None else "",
-        read_only=[disk.vdev for disk in guest.shared if disk.cdrom or not disk.writable],
-        formats=formats,
-        sources={vdev: asdict(source) for vdev, source in sources.items()},
-        was_ready=False,
-    )
