@@ -24,12 +24,15 @@ QUICK_AWAITS = (2, 9, 17, 26, 36)
 def ends_well(world: World) -> None:
     pids = [host.pid for host in world.hosts]
     world.wait_quiet()
+    # A target may yet begin what its source has called off a moment ago, and undo it.
+    time.sleep(0.5)
+    world.wait_quiet()
     assert [host.pid for host in world.hosts] == pids
     assert not any(host.dead for host in world.hosts)
     world.owner()
     for host in world.hosts:
         # What ended before it was offered to the target is no job there.
-        assert all(report.state in ENDED for report in host.all_jobs())
+        assert [report for report in host.all_jobs() if report.state not in ENDED] == []
         assert host.alarms() == []
 
 
