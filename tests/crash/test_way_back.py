@@ -132,6 +132,7 @@ def test_await_that_raises(worlds, number):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])
 def test_every_await_that_raises(worlds, mode):
     for number in AWAITS:
