@@ -24,6 +24,7 @@ from integration_support import (
     unique,
 )
 
+from xenmoved.control.reports import Phase
 from xenmoved.control.volume_api import DropVolumes, ListVolumes, Volumes
 from xenmoved.sandbox.harness import wait_until
 
@@ -221,3 +222,59 @@ def test_a_migration_that_the_host_does_not_know_of_opens_nothing(hosts: Hosts) 
     b.xen.xl("create", str(b.guest_configs / f"{guest.name}.cfg"))
     found = the_problem(b.try_migrate(guest.name, "host-a"), "volume-exists")
     assert "a copy of another guest's" in found.text
+
+
+def shut_down(host: Dom0, guest: Guest) -> None:
+    """End a guest, whose file and disk are at home here; it had written something."""
+    host.xen.xl("destroy", guest.name)
+    overwrite(host.images / guest.disks[0].name, [3])
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}])
+def test_a_stale_copy_is_not_moved_over_what_a_stopped_guest_has(hosts: Hosts, options) -> None:
+    """The guest is at home on host-b; somebody starts what it left behind on host-a."""
+    a, b = hosts
+    guest = quiet_guest(a)
+    a.migrate(guest.name)
+    shut_down(b, guest)
+    before = digest(b.images / guest.disks[0].name)
+    a.xen.xl("create", str(guest.config.with_name(f"{guest.config.name}.moved")))
+    found = problems(a.try_migrate(guest.name, **options))
+    assert {one.code for one in found} == {"guest-here"}
+    assert digest(b.images / guest.disks[0].name) == before
+
+
+def test_an_attempt_that_was_given_up_makes_no_current_disk_a_copy(hosts: Hosts) -> None:
+    """host-b is gone for a week, in which the guest runs from the copy on host-a."""
+    a, b = hosts
+    guest = quiet_guest(a)
+    a.migrate(guest.name)
+    b.xen.xl("destroy", guest.name)
+    a.xen.xl("create", str(guest.config.with_name(f"{guest.config.name}.moved")))
+    overwrite(guest.disks[0], [5])
+    job = a.begin(guest.name, hold=True, volumes={guest.disks[0].name: unique("elsewhere")})
+    a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    a.ctl("abort", guest.name)
+    a.finish(job.job)
+    shut_down(a, guest)
+    before = digest(guest.disks[0])
+    b.xen.xl("create", str(b.guest_configs / guest.config.name))
+    found = problems(b.try_migrate(guest.name, "host-a"))
+    assert "guest-here" in {one.code for one in found}
+    assert digest(guest.disks[0]) == before
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_sync_does_not_write_over_the_disk_of_a_stopped_guest(hosts: Hosts, named: bool) -> None:
+    a, b = hosts
+    golden = image(a.images / unique("golden"), 2)
+    a.sync(golden)
+    disk = b.images / golden.name
+    guest = b.boot(unique("db"), [disk], extra=QUIET)
+    shut_down(b, guest)
+    before = digest(disk)
+    target = f"images:{disk.name}" if named else None
+    found = problems(a.try_sync(golden, target=target))
+    assert {one.code for one in found} == {"guest-here"}
+    assert str(guest.config) in found[0].text
+    assert digest(disk) == before

@@ -29,9 +29,9 @@ from xenmoved.config.units import format_size
 from xenmoved.journal import Holding
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.geometry import misfits
-from xenmoved.migration.holdings import is_of, may_be_made, why_not_held
+from xenmoved.migration.holdings import is_held, is_of, may_be_made, why_not_held
 from xenmoved.migration.host import Host
-from xenmoved.migration.retained import Imagery, imagery
+from xenmoved.migration.retained import Imagery, imagery, named_in_files
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Domain, HostInfo
@@ -239,6 +239,7 @@ class _VolumeChecks:
         self._disks = in_use
         self._new_bytes: Counter[str] = Counter()
         self._imagery: list[Imagery] | None = None
+        self._named: dict[tuple[str, str], list[str]] | None = None
         # What is shared is not a place for a copy of something else.
         self._taken = {
             (shared_pool(peer, disk), disk.name)
@@ -273,7 +274,7 @@ class _VolumeChecks:
             hint = f"make one of {volume.size} bytes there and list it in the configuration"
             self._note("volume-missing", text, hint)
             return None
-        await self._check_images(volume, shown, there.path)
+        may_be_image = await self._check_images(volume, shown, there.path)
         self.problems += misfits(
             volume,
             f"{shown} on {self._node}",
@@ -286,6 +287,13 @@ class _VolumeChecks:
             self._check_promised(shown, there.path)
             self._new_bytes[pool.name] += there.size
             return Placement(pool.name, name, True, pool.makes_zeros, there.size)
+        return await self._reuse(volume, pool, info, may_be_image=may_be_image)
+
+    async def _reuse(
+        self, volume: VolumeOffer, pool: Pool, info: VolumeInfo, *, may_be_image: bool
+    ) -> Placement | None:
+        """Note what stands against writing to a volume that is there."""
+        name, shown = info.name, f"{info.pool}:{info.name}"
         if pool.name in self._peer.shared or self._peer.shares_path(info.path):
             text = (
                 f"{shown} on {self._node} is shared with {self._peer.name}: it may be the very one"
@@ -301,9 +309,34 @@ class _VolumeChecks:
         if users:
             text = f"{shown} on {self._node} is in use: {', '.join(users)}"
             self._note("volume-in-use", text, "only a volume that nobody uses can be written")
+            return None
+        holding = await self._host.journal.holding(pool.name, name)
+        if may_be_image or await self._is_needed(holding, info):
+            return None
         if not self._offer.overwrite:
-            self._check_owner(await self._host.journal.holding(pool.name, name), info, volume)
+            self._check_owner(holding, info, volume)
         return Placement(pool.name, name, fresh=False, zeroed=False, size=info.size)
+
+    async def _is_needed(self, holding: Holding | None, info: VolumeInfo) -> bool:
+        """Note it, and tell, when a guest that is at home here needs a volume, running or not.
+
+        What may not be dropped may not be written: `--overwrite` is no word about another guest's
+        disk, nor about what this guest has written here since it left a copy there.
+        """
+        shown = f"{info.pool}:{info.name} on {self._node}"
+        hint = (
+            "if nobody needs it, rename or remove it there; or have this one called otherwise: "
+            "--volume OLD=NEW"
+        )
+        if self._named is None:
+            self._named = await named_in_files(self._host)
+        found = [f"it is {one}" for one in self._named.get((info.pool, info.name), ())]
+        at_home = holding is not None and holding.guest != "" and holding.since is None
+        if holding is not None and at_home and is_held(holding, info):
+            found.append(f"it is the disk of {holding.guest}, which is at home there")
+        for why in found:
+            self._note("guest-here", f"{shown} is needed: {why}", hint)
+        return bool(found)
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
         """Note it when a volume that is an image would be none here, or is in use at the source."""
@@ -317,8 +350,8 @@ class _VolumeChecks:
             text = f"{what}, and pool {pool.name} on {self._node} has no files"
             self._note("pool", text, "choose a pool of kind dir with --pool")
 
-    async def _check_images(self, volume: VolumeOffer, shown: str, path: str) -> None:
-        """Note it when a configuration here may take what is written for an image.
+    async def _check_images(self, volume: VolumeOffer, shown: str, path: str) -> bool:
+        """Note it, and tell, when a configuration here may take what is written for an image.
 
         Whoever writes an image can have the one who starts its guest open any file: its bytes are
         looked at only when it comes as one, of the format that it is taken for.
@@ -326,10 +359,15 @@ class _VolumeChecks:
         if self._imagery is None:
             self._imagery = await imagery(self._host)
         real = await asyncio.to_thread(os.path.realpath, path)
-        for one in self._imagery:
-            if one.formats != {volume.format.value} and (path in one.text or real in one.paths):
-                text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
-                self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
+        found = [
+            one
+            for one in self._imagery
+            if one.formats != {volume.format.value} and (path in one.text or real in one.paths)
+        ]
+        for one in found:
+            text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
+            self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
+        return bool(found)
 
     def _check_owner(self, holding: Holding | None, info: VolumeInfo, volume: VolumeOffer) -> None:
         """Note it when a volume that is there is not known to be a copy of the offered one."""

@@ -68,8 +68,7 @@ async def needs(host: Host, *, besides: str = "") -> Needs:
             continue
         guests |= {domain.name, domain.uuid}
         paths += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
-    texts = await host.toolstack.configurations()
-    paths += [(f"named in {file}", path) for file, text in texts.items() for path in _paths(text)]
+    paths += _named(await host.toolstack.configurations())
     users = await asyncio.to_thread(_by_place, host, paths)
     undecided = {one.guest for one in await host.journal.unsettled_outbound()}
     for arriving in await host.journal.unsettled_inbound():
@@ -78,6 +77,20 @@ async def needs(host: Host, *, besides: str = "") -> Needs:
     undecided |= {one.guest for one in await host.journal.standing()}
     undecided |= {job.guest for job in host.jobs.live if job.job != besides}
     return Needs(users, guests, undecided, tuple(unknown))
+
+
+async def named_in_files(host: Host) -> dict[Place, list[str]]:
+    """Return the volumes that files of guests name which are at home here, running or not.
+
+    A file that came and waits for its operator is nobody's yet. Raises ToolstackError.
+    """
+    texts = await host.toolstack.configurations()
+    used = {file: text for file, text in texts.items() if not file.endswith(".received")}
+    return await asyncio.to_thread(_by_place, host, _named(used))
+
+
+def _named(texts: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(f"named in {file}", path) for file, text in texts.items() for path in _paths(text)]
 
 
 @dataclass(frozen=True, slots=True)
