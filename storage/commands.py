@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Generator, Sequence
@@ -127,8 +128,12 @@ def start(
             env={**os.environ, "PATH": path, "LC_ALL": "C"},
             bufsize=0,
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError) as error:
         tool = command[0]
+        # A folder of PATH that may not be entered hides that the tool is in none.
+        there = "/" in tool or shutil.which(tool, path=path) is not None
+        if isinstance(error, PermissionError) and there:
+            raise VolumeError(f"{tool} cannot be run: {reason(error)}") from error
         package = next((name for start, name in _PACKAGES.items() if tool.startswith(start)), tool)
         raise VolumeError(f"{tool} is not installed: install {package}") from None
     except OSError as error:

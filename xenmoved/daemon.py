@@ -325,7 +325,9 @@ def _open_lock(state_dir: Path) -> int:
 
 
 def _provide_tracing() -> None:
-    """Have the kernel able to tell what guests write; see `storage.tracefs`."""
+    """Have the kernel able to tell what guests write; see `storage.tracefs`. Only root can."""
+    if os.geteuid() != 0:
+        return
     try:
         if (place := mount_tracefs()) is not None:
             log.info("mounted tracefs at %s, to follow what guests write", place)

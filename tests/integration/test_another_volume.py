@@ -24,6 +24,7 @@ from integration_support import (
     unique,
 )
 
+from xenmoved.control.api import ListJobs
 from xenmoved.control.reports import Phase
 from xenmoved.control.volume_api import DropVolumes, ListVolumes, Volumes
 from xenmoved.sandbox.harness import wait_until
@@ -193,6 +194,7 @@ def test_a_guest_without_a_uuid_comes_home_after_it_was_started_anew(hosts: Host
         b.settle()
         a.settle()
         b.finish(job.job)
+        wait_until(lambda: not a.ask(ListJobs(ended=False)).jobs, "the end of it on host-a")
     b.xen.xl("destroy", guest.name)
     b.xen.xl("create", str(b.guest_configs / f"{guest.name}.cfg"))
     back = b.migrate(guest.name, "host-a")

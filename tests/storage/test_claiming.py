@@ -45,11 +45,13 @@ def path(tmp_path: Path, attach: Callable[..., Path]) -> Path:
     return attach(file)
 
 
+@pytest.mark.root
 def test_a_probe_by_udev_is_waited_for_however_slow_the_device(path: Path) -> None:
     with locked(path, "(udev-worker)", 4 * PASSING_USE_SECONDS):
         BlockDevice.open(str(path), name="volume", writable=True).close()
 
 
+@pytest.mark.root
 def test_others_are_not_waited_for_so_long(path: Path) -> None:
     with (
         locked(path, "backup", 60),
