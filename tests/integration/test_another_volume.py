@@ -191,6 +191,7 @@ def test_a_guest_without_a_uuid_comes_home_after_it_was_started_anew(hosts: Host
         b.xen.xl("create", str(b.guest_configs / f"{guest.name}.cfg"))
         # What failed before does not make the copy another guest's.
         job = b.begin(guest.name, "host-a", hold=True)
+        b.until(job.job, lambda report: report.phase is Phase.HOLD)
         b.settle()
         a.settle()
         b.finish(job.job)
