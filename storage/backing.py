@@ -11,13 +11,11 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from storage.devices import SYSFS, device_folder, read_attribute
 from storage.errors import VolumeError, VolumeNotFound, VolumeReplaced, VolumeResized, reason
 from storage.syscalls import device_size, loop_backing, sector_size
-
-SYS: Final = Path("/sys")
 
 FILE_SECTOR: Final = 512
 """Bytes of the sectors in which backends show a file to a guest: the default of losetup and QEMU,
@@ -80,7 +78,7 @@ def backing_of_device(number: int) -> Backing:
     """Tell what the block device of a number is. Raises `VolumeError`."""
     shown = f"block device {os.major(number)}:{os.minor(number)}"
     try:
-        folder = _sysfs(number).resolve(strict=True)
+        folder = device_folder(number)
     except OSError as error:
         raise VolumeError(f"{shown} is not there: {reason(error)}") from error
     return backing_of(f"/dev/{folder.name.replace('!', '/')}")
@@ -109,17 +107,12 @@ def _file(device: int, inode: int) -> str:
 
 def _device(number: int) -> str:
     """Name a device: numbers are given again, sequence numbers and uuids are not."""
-    folder = _sysfs(number)
+    shown = f"{os.major(number)}:{os.minor(number)}"
+    folder = SYSFS / shown
     disk = folder.resolve().parent if (folder / "partition").exists() else folder
-    told = [f"device {os.major(number)}:{os.minor(number)}"]
-    for label, file in (("sequence", disk / "diskseq"), ("uuid", disk / "dm" / "uuid")):
-        try:
-            text = file.read_text(errors="replace").strip()
-        except OSError:  # Linux before 5.15; not of the device mapper
-            continue
-        told += [f"{label} {text}"] if text else []
+    told = [f"device {shown}"]
+    # Linux before 5.15 has no sequence numbers, and only the device mapper's have uuids.
+    for label, file in (("sequence", "diskseq"), ("uuid", "dm/uuid")):
+        if text := read_attribute(disk / file):
+            told.append(f"{label} {text}")
     return " ".join(told)
-
-
-def _sysfs(number: int) -> Path:
-    return SYS / "dev" / "block" / f"{os.major(number)}:{os.minor(number)}"
