@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 
 from protocol.messages import Mode
-from tests.support.crash import EXECUTES, GUEST, PATIENCE, SETTINGS, World
+from tests.support.crash import EXECUTES, GUEST, PATIENCE, SETTINGS, World, Worlds
 from xenmoved.control.reports import ENDED
 from xenmoved.sandbox.harness import wait_until
 
@@ -36,6 +36,17 @@ def ends_well(world: World) -> None:
         assert host.alarms() == []
 
 
+def ends_well_despite(worlds: Worlds, at_source: bool, fault: str) -> None:
+    """Migrate with a fault armed at one of the hosts, and check the end of it."""
+    with worlds.use() as world:
+        source = world.source
+        failing = source if at_source else world.other(source)
+        failing.arm(fault)
+        source.migrate(world.other(source))
+        wait_until(lambda: failing.fired, "the fault", PATIENCE)
+        ends_well(world)
+
+
 @pytest.mark.parametrize(
     ("at_source", "point"),
     [
@@ -50,13 +61,7 @@ def ends_well(world: World) -> None:
     ],
 )
 def test_record_that_cannot_be_written(worlds, at_source, point):
-    with worlds.use() as world:
-        source = world.source
-        failing = source if at_source else world.other(source)
-        failing.arm(f"unwritable=3@{point}")
-        source.migrate(world.other(source))
-        wait_until(lambda: failing.fired, "the fault", PATIENCE)
-        ends_well(world)
+    ends_well_despite(worlds, at_source, f"unwritable=3@{point}")
 
 
 @pytest.mark.parametrize("point", ["inbound:committed:after", "inbound:ready:after"])
@@ -117,13 +122,7 @@ def test_source_whose_commit_is_on_the_disk_though_its_record_failed_sends_none(
     ],
 )
 def test_step_that_raises_what_nobody_foresaw(worlds, at_source, point):
-    with worlds.use() as world:
-        source = world.source
-        failing = source if at_source else world.other(source)
-        failing.arm(f"raise=UnicodeError@{point}")
-        source.migrate(world.other(source))
-        wait_until(lambda: failing.fired, "the fault", PATIENCE)
-        ends_well(world)
+    ends_well_despite(worlds, at_source, f"raise=UnicodeError@{point}")
 
 
 @pytest.mark.parametrize("number", QUICK_AWAITS)
