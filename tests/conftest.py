@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
+import signal
 from collections import Counter
 from contextlib import ExitStack
 
@@ -14,13 +16,25 @@ from storage.tracefs import TracingUnavailable, borrowed_tracefs, find_tracefs
 _ROOT = "needs root"
 _TRACING = "needs the kernel's tracing"
 
+_DESCRIPTORS = 4096
+"""How many files a worker may have open; the thousand connections of a test are among them."""
+
 _borrowed = ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Mount what the tests need, once for all workers."""
+    """Mount what the tests need, once for all workers, and undo what the caller's shell left.
+
+    A shell's background job ignores Ctrl-C, and so would all that a test starts. An ordinary user's
+    shell allows fewer open files than the system does.
+    """
     if not hasattr(config, "workerinput"):
         _borrowed.enter_context(borrowed_tracefs())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
+        enough = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def pytest_unconfigure() -> None:

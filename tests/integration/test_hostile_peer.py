@@ -268,15 +268,17 @@ async def test_a_thousand_connections_keep_nobody_out(target):
             )
 
     descriptors = len(os.listdir(f"/proc/{target.pid}/fd"))  # noqa: PTH208
-    async with target.serving_others() as took:
-        for _ in range(20):
-            await asyncio.gather(*(connect() for _ in range(50)))
-        await asyncio.sleep(0.3)
-    assert len(held) > 900
-    assert len(took) >= 2
-    assert len(os.listdir(f"/proc/{target.pid}/fd")) < descriptors + 40  # noqa: PTH208
-    for _, writer in held:
-        writer.close()
+    try:
+        async with target.serving_others() as took:
+            for _ in range(20):
+                await asyncio.gather(*(connect() for _ in range(50)))
+            await asyncio.sleep(0.3)
+        assert len(held) > 900
+        assert len(took) >= 2
+        assert len(os.listdir(f"/proc/{target.pid}/fd")) < descriptors + 40  # noqa: PTH208
+    finally:
+        for _, writer in held:
+            writer.close()
 
 
 async def test_a_stranger_learns_and_opens_nothing(target):
