@@ -41,7 +41,7 @@ from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.detect import detect
-from xenmoved.toolstack.vetting import BOOT_FOLDERS
+from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 log = logging.getLogger(__name__)
 

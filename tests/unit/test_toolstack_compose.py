@@ -8,7 +8,7 @@ from xenmoved.toolstack.cfgtext import adapt, describe, named
 from xenmoved.toolstack.compose import compose
 from xenmoved.toolstack.domains import parse_domain
 from xenmoved.toolstack.interface import ToolstackError
-from xenmoved.toolstack.vetting import BOOT_FOLDERS
+from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 SAMPLES = pytest.mark.parametrize("sample", [PV, PVH, HVM], ids=["pv", "pvh", "hvm"])
 

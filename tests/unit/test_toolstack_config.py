@@ -5,7 +5,7 @@ import pytest
 from xenmoved.toolstack.cfgtext import adapt, adapt_disk, adapt_vif, describe, describe_disk
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.vetting import BOOT_FOLDERS
+from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 DISKS = {"xvda": "/dev/here/root", "xvdb": "/srv/here/data.img", "hda": "/dev/here/hda"}
 ARRIVAL = Arrival("web", "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11", DISKS, {"xenbr0": "br-lan"})
@@ -204,15 +204,65 @@ def test_a_path_that_cannot_be_written_in_a_specification():
         adapt_disk("phy:/x,xvda,w", Arrival("web", "", {"xvda": "/dev/a,b"}), block)
 
 
+def vif(spec):
+    return adapt_vif(spec, Arrival("web", "", {}, bridges={"xenbr0": "b"}))
+
+
 def test_vif():
-    assert adapt_vif("mac=x, bridge = xenbr0 ,ip=10.0.0.1", {"xenbr0": "b"}) == (
-        "mac=x, bridge =b,ip=10.0.0.1"
+    assert vif("mac=x, bridge = xenbr0 ,ip=10.0.0.1,script=vif-bridge") == (
+        "mac=x, bridge =b,ip=10.0.0.1,script=vif-bridge"
     )
-    assert adapt_vif("", {}) == ""
-    assert adapt_vif("script=vif-route", {}) == "script=vif-route"
-    for bad in ("script=/tmp/x", "backend=net", "bridge=$(reboot)"):
+    assert vif("") == ""
+    assert vif("vifname=vif-web.0,rate=10Mb/s@50ms") == "vifname=vif-web.0,rate=10Mb/s@50ms"
+    assert vif("bridge=xenbr0,vifname=eth0,ip=10.0.0.1,gatewaydev=eth0") == "bridge=b"
+    assert vif("bridge=xenbr0,ip=0.0.0.0/0,script=vif-bridge") == "bridge=b,script=vif-bridge"
+    for bad in (
+        "script=/tmp/x",
+        "script=vif-route",
+        "script=vif-bridge,script=vif-bridge",
+        "backend=net",
+        "BACKEND=net",
+        "bridge=$(reboot)",
+        "forwarddev=eth0",
+        "colo_sock_mirror_id=x",
+        "something",
+    ):
         with pytest.raises(ToolstackError):
-            adapt_vif(bad, {})
+            vif(bad)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "something_new = 'x'",
+        "something_new = [1, ['/x']]",
+        "seclabel = 'system_u:system_r:dom0_t'",
+        "device_model_user = 'root'",
+    ],
+)
+def test_what_is_left_out(line):
+    assert adapted(f"memory = 1\n{line} # x\nvcpus = 1\n") == "memory = 1\n # x\nvcpus = 1\n"
+
+
+def test_keys_of_other_tools_and_comments_stay():
+    text = "# vim: set fileencoding=utf-8 :\n\ndhcp = 'dhcp'\nxen_shell = 'a,b'\n# encoding: de\n"
+    assert adapted(text) == text
+
+
+def test_a_crash_leaves_no_copy_of_memory_here():
+    assert adapted("on_crash = 'coredump-destroy'\n") == "on_crash = 'destroy'\n"
+
+
+@pytest.mark.parametrize("line", ["vncpasswd = 'hun\\ter2'", "vfb = ['vnc=1,vncpasswd=hunter2\"']"])
+def test_a_password_is_not_shown(line):
+    with pytest.raises(ToolstackError) as caught:
+        adapted(f"{line}\n")
+    assert "vncpasswd" in str(caught.value) or "password" in str(caught.value)
+    assert "hun" not in str(caught.value)
+
+
+def test_a_password_may_have_any_letters():
+    assert adapted("vncpasswd = 's3cr3t!@#'\n") == "vncpasswd = 's3cr3t!@#'\n"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +298,7 @@ def test_programs_are_not_understood(line):
         "p9 = [ 'tag=x,path=/' ]",
         "vfb = [ 'vnc=1,vnclisten=unix:/x' ]",
         "channel = [ 'connection=socket,path=/x' ]",
-        "something_new = 'x'",
+        "kernel = '0'",
         "keymap = '../x'",
         "ioports = [0x64]",
         "irqs = [9]",
@@ -265,7 +315,6 @@ def test_programs_are_not_understood(line):
         "spicehost = '0,unix=on'",
         "boot = 'c,splash=f'",
         "vnclisten = '0:1,reverse=on'",
-        "seclabel = 'system_u:system_r:dom0_t'",
         "name += 'g'",
         "# c\rimport os",
         "# coding: utf-7",

@@ -105,6 +105,8 @@ def test_scripts_and_driver_domains():
 
 BUILD = [
     ("device_model", "/bin/sh"),
+    ("device_model", "0"),
+    ("kernel", "False"),
     ("device_model_stubdomain", "True"),
     ("stubdomain_kernel", "/boot/x"),
     ("stubdomain_cmdline", "x"),
@@ -148,7 +150,9 @@ HVM_ONLY = [
     ("vnc", {"listen": "unix:/run/x"}),
     ("vnc", {"listen": "127.0.0.1,password"}),
     ("spice", {"host": "a b"}),
-    ("sdl", {"xauthority": "/root/.Xauthority"}),
+    ("sdl", {"display": "unix:/run/x"}),
+    ("system_firmware", "0"),
+    ("acpi_firmware", "False"),
     ("firmware", "/etc/shadow"),
     ("system_firmware", "/etc/shadow"),
     ("acpi_firmware", "/etc/shadow"),
@@ -217,14 +221,59 @@ def test_disks(change):
         {"script": "qemu-ifup"},
         {"model": "e1000,file=/x"},
         {"bridge": "x;y"},
-        {"ifname": "$(reboot)"},
         {"backend_domid": 2},
         {"coloft_forwarddev": "eth0"},
-        {"ip": "$(reboot)"},
+        {"script": "vif-route"},
+        {"colo_sock_mirror_id": "x"},
+        {"colo_filter_redirector0_indev": "x"},
     ],
 )
 def test_network_interfaces(change):
     assert "network interface 0" in refused(PV, lambda c: c["nics"][0].update(change))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ifname", "eth0"),
+        ("ifname", "vif1.0"),
+        ("ifname", "$(reboot)"),
+        ("ip", "0.0.0.0/0"),
+        ("ip", "$(reboot)"),
+        ("gatewaydev", "eth0"),
+    ],
+)
+def test_what_is_left_out_of_network_interfaces(key, value):
+    config = entry(PV)["config"]
+    config["nics"][0][key] = value
+    assert rewrite_config(config, arrival(PV)) == []
+    assert config["nics"][0][key] is None
+
+
+def test_an_interface_with_the_name_of_its_guest_keeps_it():
+    config = entry(PV)["config"]
+    config["nics"][0]["ifname"] = f"vif-{arrival(PV).name}.0"
+    assert rewrite_config(config, arrival(PV)) == []
+    assert config["nics"][0]["ifname"] == f"vif-{arrival(PV).name}.0"
+
+
+def test_labels_are_left_out_and_memory_is_not_dumped():
+    config = entry(PV)["config"]
+    config["on_crash"] = "coredump_restart"
+    config["c_info"] |= {"ssidref": 7, "ssid_label": "system_u:system_r:dom0_t"}
+    config["b_info"]["device_model_user"] = "root"
+    assert rewrite_config(config, arrival(PV)) == []
+    assert config["on_crash"] == "restart"
+    assert "ssidref" not in config["c_info"] and config["c_info"]["ssid_label"] is None
+    assert config["b_info"]["device_model_user"] is None
+
+
+def test_a_password_is_not_shown():
+    def change(config):
+        config["b_info"]["type.hvm"]["vnc"] = {"passwd": "hunter2,x"}
+
+    said = refused(HVM, change)
+    assert "vnc.passwd" in said and "hunter2" not in said
 
 
 @pytest.mark.parametrize(

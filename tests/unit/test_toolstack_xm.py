@@ -7,8 +7,8 @@ import pytest
 from toolstack_samples import UUID, XM_LIST
 
 from xenmoved.toolstack.interface import Arrival, Disk, Nic, SourceDisk, ToolstackError
+from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.sexpr import child_value, children, name_of, parse_all, to_string
-from xenmoved.toolstack.vetting import BOOT_FOLDERS
 from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm_savefile import CONFIG_LIMIT, XmImageFilter
 

@@ -14,66 +14,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from xenmoved.toolstack.domains import normal_uuid, under
+from xenmoved.toolstack import policy
+from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
-from xenmoved.toolstack.vetting import LISTEN, NIC_SCRIPT, PYGRUB_ARGUMENT, words
+from xenmoved.toolstack.policy import Rule, words
 
 TEXT_LIMIT: Final = 1 << 20
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n;]|#[^\n]*|\\\n)*")
 _SPACE: Final = re.compile(r"(?:[ \t\r]|\\\n)*")
 _ASSIGN: Final = re.compile(r"([A-Za-z_]\w*)[ \t]*(?:=|\+=(?=[ \t]*\[))")
-# xm runs the file as a program: Python 2 takes these for the end of a comment, or of a line, and
-# reads the rest in another coding if a comment says so.
-_ODD: Final = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]|\r(?!\n)|#[^\n]*coding[:=]")
+# xm runs the file as a program: Python 2 takes these for the end of a comment, or of a line.
+_ODD: Final = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+# It also reads the rest in another coding if a comment in one of the first two lines says so.
+_CODING: Final = re.compile(
+    r"(?:[^\n]*\n)?[^\n]*#[^\n]*coding[:=][ \t]*"
+    r"(?!(?:utf-?8|latin-?1|iso-?8859-?1?\d|(?:us-)?ascii)\b)[-\w.]",
+    re.IGNORECASE,
+)
 _STRING: Final = re.compile(r"'([^'\n\\]|\\.)*'|\"([^\"\n\\]|\\.)*\"")
 _NUMBER: Final = re.compile(r"-?(?:0[xX][0-9A-Fa-f]+|\d+)\b")
 _END: Final = re.compile(r"[ \t\r]*(?:[\n;#]|$)")
 
+_SCREEN: Final = words(
+    "type vnc vncdisplay vncunused vncpasswd vnclisten keymap sdl opengl display xauthority"
+)
+
 _TEXT: Final = frozenset(("extra", "root", "cmdline", "description"))
-_BOOT: Final = frozenset(("kernel", "ramdisk", "loader", "firmware_override", "pvshim_path"))
-_PLAIN: Final = words(
-    "name uuid builder type vcpu_avail cpus cpus_soft cpuid memory maxmem pool on_poweroff "
-    "on_reboot on_watchdog on_crash on_soft_reset on_xend_start on_xend_stop localtime tsc_mode "
-    "timer_mode bios firmware hdtype vga stdvga acpi_firmware_mode viridian sched "
-    "device_model_version features nestedhvm hap altp2m passthrough max_grant_version platform "
-    "xen_platform_pci vendor_device iomem_policy vnuma cpu_weight cap vcpus maxvcpus"
-)
-_NUMBERS: Final = words(
-    "memory maxmem vcpus maxvcpus cpus cpu_weight cap shadow_memory videoram vnc vncdisplay "
-    "vncunused vncconsole sdl opengl usb usbversion acpi acpi_s3 acpi_s4 acpi_laptop_slate apic "
-    "pae hpet nx viridian stdvga localtime rtc_timeoffset tsc_mode timer_mode nomigrate nestedhvm "
-    "altp2m hap oos xen_platform_pci xen_platform_pci_bar_uc vpt_align mmio_hole "
-    "max_event_channels max_grant_frames max_maptrack_frames max_grant_version nographic pvh "
-    "pvshim e820_host spice spiceport spicetls_port spicedisable_ticketing spiceagent_mouse "
-    "spicevdagent spice_clipboard_sharing spiceusbredirection claim_mode dm_restrict "
-    "vmtrace_buf_kb vpmu vcpu_avail blkdev_start latency extratime period slice budget superpages "
-    "memory_sharing xen_extended_power_mgmt suppress_spurious_page_faults trap_unmapped_accesses "
-    "nodes"
-)
-_OFF: Final = words("gfx_passthru driver_domain device_model_stubdomain_override")
-"""Keys that pass with 0, which says that there is no such thing."""
-_PLAIN_VALUE: Final = re.compile(r"[\w.,:+\-=()<>@*^!% ]*", re.ASCII)
-_VFB: Final = re.compile(
-    r"[ \t]*(?:type|vnc|vncdisplay|vncunused|vncpasswd|vnclisten|keymap|sdl|opengl|display)"
-    r"[ \t]*=[ \t]*[\w.:+-]*[ \t]*",
-    re.ASCII,
-)
-_PASSWORD: Final = re.compile(r"[\w.+-]*", re.ASCII)
-_RULES: Final[Mapping[str, re.Pattern[str]]] = {
-    "bootloader": re.compile(r"(?:/usr/(?!.*\.\.)[\w./+-]*/)?pygrub", re.ASCII),
-    "bootloader_args": PYGRUB_ARGUMENT,
-    "boot": re.compile(r"[a-z]{0,8}"),
-    "keymap": re.compile(r"[A-Za-z0-9-]*"),
-    "soundhw": re.compile(r"[a-z0-9,]*"),
-    "vnclisten": LISTEN,
-    "spicehost": LISTEN,
-    "vncpasswd": _PASSWORD,
-    "spicepasswd": _PASSWORD,
-    "serial": re.compile(r"pty|null|none"),
-    "usbdevice": re.compile(r"tablet|mouse|keyboard"),
-    "device_model": re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm"),
-}
+_SPECS: Final = frozenset(("disk", "vif", "vfb", "name"))
+_KEYS: Final[Mapping[str, Rule]] = {**policy.DOMAIN, **policy.SPECIFICATIONS}
 
 _NAME_LINE: Final = re.compile(r"^[ \t]*name[ \t]*=[ \t]*(['\"])(.*?)\1", re.MULTILINE)
 
@@ -99,6 +68,8 @@ _UNQUOTABLE: Final = re.compile(r"[,'\"\\\x00-\x1f]")
 class _Statement:
     key: str
     line: int
+    start: int
+    end: int = 0
     strings: list[tuple[int, int]] = field(default_factory=list)  # spans without the quotes
     numbers: list[str] = field(default_factory=list)
     listed: bool = False
@@ -110,16 +81,19 @@ def _statements(text: str) -> list[_Statement]:
         raise ToolstackError(f"it is longer than {TEXT_LIMIT} characters")
     if odd := _ODD.search(text):
         raise _unreadable(text, odd.start())
+    if odd := _CODING.match(text):
+        raise _unreadable(text, odd.end() - 1)
     found: list[_Statement] = []
     position = _skip(_BLANK, text, 0)
     while position < len(text):
         match = _ASSIGN.match(text, position)
         if match is None:
             raise _unreadable(text, position)
-        statement = _Statement(match[1], text.count("\n", 0, position) + 1)
+        statement = _Statement(match[1], text.count("\n", 0, position) + 1, position)
         position = _value(text, _skip(_SPACE, text, match.end()), statement, 0)
         if _END.match(text, position) is None:
             raise _unreadable(text, position)
+        statement.end = position
         found.append(statement)
         position = _skip(_BLANK, text, position)
     return found
@@ -269,20 +243,30 @@ def describe_disk(spec: str) -> Disk:
     return Disk(disk.vdev, path, "unknown", disk.format, writable, disk.cdrom, None, 0)
 
 
-def adapt_vif(spec: str, bridges: Mapping[str, str]) -> str:
-    """Replace the bridge in a network interface specification. Raises ToolstackError."""
-    parts = spec.split(",")
-    for number, part in enumerate(parts):
-        key, _, value = (piece.strip() for piece in part.partition("="))
-        if key == "bridge":
-            parts[number] = f"{part.partition('=')[0]}={bridges.get(value, value)}"
-        elif (key == "script" and not NIC_SCRIPT.fullmatch(value)) or key == "backend":
+def adapt_vif(spec: str, arrival: Arrival) -> str:
+    """Replace the bridge in a network interface specification, and leave out what must be.
+
+    Raises ToolstackError.
+    """
+    pairs = [(part, *(x.strip() for x in part.partition("=")[::2])) for part in spec.split(",")]
+    script = next((value for _, key, value in reversed(pairs) if key == "script"), "")
+    adapted: list[str] = []
+    said: set[str] = set()
+    for part, key, value in pairs:
+        if key in said:
+            raise ToolstackError(f"network interface {spec!r} has {key}= twice")
+        said.add(key)
+        rule = policy.nic_rule(key, arrival.name, script)
+        if key == "backend" or (rule is None and (key or value)):
             raise ToolstackError(f"network interface {spec!r} has {key}={value}")
-    adapted = ",".join(parts)
-    without_script = ",".join(part for part in parts if not part.strip().startswith("script"))
-    if not re.fullmatch(r"[\w.,:+\-=@/ ]*", without_script, re.ASCII):
-        raise ToolstackError(f"network interface {spec!r} has unexpected characters")
-    return adapted
+        if rule is not None and not rule.allows(value):
+            if not rule.left_out:
+                raise ToolstackError(f"network interface {spec!r} has {key}={value}")
+        elif key == "bridge":
+            adapted.append(f"{part.partition('=')[0]}={arrival.bridges.get(value, value)}")
+        else:
+            adapted.append(part)
+    return ",".join(adapted)
 
 
 def adapt(
@@ -296,23 +280,20 @@ def adapt(
     edits: list[tuple[int, int, str]] = []
     problems: list[str] = []
     for statement in _statements(text):
-        off = statement.key in _OFF and statement.numbers == ["0"]
-        if statement.numbers and statement.key not in _NUMBERS and not off:
+        rule = _KEYS.get(statement.key)
+        if statement.key not in _SPECS and _dropped(statement, rule, text):
+            edits.append((statement.start, statement.end, ""))
+            continue
+        if statement.numbers and not _numbers(statement):
             what = f"{statement.key} = {', '.join(statement.numbers)[:200]}"
             problems.append(f"line {statement.line}: {what} may not come from another host unseen")
         for start, end in statement.strings:
             value = text[start:end]
             try:
-                if "\\" in value and statement.key not in _TEXT:
-                    raise ToolstackError(f"{statement.key} has a backslash in {value[:200]!r}")
-                if statement.key == "disk":
-                    edits.append((start, end, adapt_disk(value, arrival, is_block)))
-                elif statement.key == "vif":
-                    edits.append((start, end, adapt_vif(value, arrival.bridges)))
-                elif statement.key == "name":
-                    edits.append((start, end, _renamed(value, arrival)))
-                else:
-                    _check(statement, value, boot_folders)
+                adapted = _adapt_value(statement.key, value, arrival, is_block)
+                if statement.key not in ("disk", "vif"):
+                    _check(statement, adapted, boot_folders)
+                edits.append((start, end, adapted))
             except ToolstackError as error:
                 problems.append(f"line {statement.line}: {error}")
     if problems:
@@ -382,16 +363,53 @@ def _renamed(name: str, arrival: Arrival) -> str:
     return arrival.name
 
 
+def _numbers(statement: _Statement) -> bool:
+    """Whether numbers may stand where they do."""
+    rule = _KEYS[statement.key]
+    return statement.key not in _SPECS and (
+        rule.number or all(rule.allows(number) for number in statement.numbers)
+    )
+
+
+def _adapt_value(key: str, value: str, arrival: Arrival, is_block: Callable[[str], bool]) -> str:
+    """Return a text as it is to stand here. Raises ToolstackError."""
+    if "\\" in value and key not in _TEXT:
+        shown = "(a screen)" if key == "vfb" else _KEYS[key].shown(value)
+        raise ToolstackError(f"{key} has a backslash in {shown}")
+    if key == "disk":
+        return adapt_disk(value, arrival, is_block)
+    if key == "vif":
+        return adapt_vif(value, arrival)
+    if key == "name":
+        return _renamed(value, arrival)
+    return policy.without_core_dump(value) if key in policy.SHUTDOWN_ACTIONS else value
+
+
+def _dropped(statement: _Statement, rule: Rule | None, text: str) -> bool:
+    """Whether a statement is left out: its key is none of a known toolstack, or its rule says so.
+
+    A key that no xl is known to read does nothing; one of an xl to come might.
+    """
+    if rule is None:
+        return True
+    values = [text[start:end] for start, end in statement.strings]
+    return rule.left_out and (bool(statement.numbers) or not all(map(rule.allows, values)))
+
+
 def _check(statement: _Statement, value: str, boot_folders: tuple[str, ...]) -> None:
     key = statement.key
-    if key in _BOOT and (under(value, boot_folders) or value == "hvmloader"):
+    if key == "vfb":
+        for part in value.split(",") if value.strip() else []:
+            name, _, said = (piece.strip() for piece in part.partition("="))
+            rule = policy.DOMAIN[name] if name in _SCREEN else policy.NOTHING
+            if name not in _SCREEN or not rule.allows(said):
+                shown = rule.shown(said)
+                raise ToolstackError(f"{key} has {name[:40]} = {shown}, which may not come over")
         return
-    if key == "vfb" and all(map(_VFB.fullmatch, value.split(","))):
-        return
-    if key in _TEXT or not value:
+    rule = _KEYS[key]
+    if not value or key == "name":
         return
     if key == "bootloader_args" and not statement.listed and re.search(r"\s", value):
         raise ToolstackError(f"{key} = {value[:200]!r} has blanks: xl would take it apart")
-    rule = _RULES.get(key, _PLAIN_VALUE if key in _PLAIN else None)
-    if rule is None or not rule.fullmatch(value):
-        raise ToolstackError(f"{key} = {value[:200]!r} may not come from another host unseen")
+    if not rule.allows(value, boot_folders):
+        raise ToolstackError(f"{key} = {rule.shown(value)} may not come from another host unseen")

@@ -12,7 +12,7 @@ from typing import Final
 
 from xenmoved.toolstack.domains import integer, items, parse_disk, truth
 from xenmoved.toolstack.interface import ToolstackError
-from xenmoved.toolstack.vetting import words
+from xenmoved.toolstack.policy import words
 
 _HEAD: Final = """\
 # Written by xenmoved from how the domain ran, as no configuration file of it was found.

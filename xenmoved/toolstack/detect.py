@@ -10,7 +10,7 @@ from typing import Final, Literal
 from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.commands import printable
 from xenmoved.toolstack.interface import Toolstack, ToolstackError
-from xenmoved.toolstack.vetting import BOOT_FOLDERS
+from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.xl import XlToolstack
 from xenmoved.toolstack.xm import XmToolstack
 

@@ -22,7 +22,8 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.vetting import BOOT_FOLDERS, rewrite_config
+from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.vetting import rewrite_config
 
 MAGIC: Final = b"Xen saved domain, xl format\n \0 \r"
 BYTEORDER: Final = 0x01020304

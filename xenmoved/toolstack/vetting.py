@@ -7,8 +7,8 @@ create_domain; libxl_bootloader.c). The sender may do what its operator granted,
 a guest on granted volumes: not to run a program here, nor to read or write other files of this
 host, nor to take its hardware.
 
-So this is a list of what is let through, after libxl_types.idl of Xen 4.5 to 4.21; a key that is
-not on it passes only with an empty value. In particular:
+What is let through is listed in `policy`, after libxl_types.idl of Xen 4.5 to 4.21; a key that is
+not there passes only with an empty value. In particular:
 
 - disks: only the given local paths, no script, no driver domain, format raw, as a running guest can
   have its backend open any file of this host by the header of a qcow2 or vhd image. They are those
@@ -18,98 +18,27 @@ not on it passes only with an empty value. In particular:
 - kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders
   that hold nothing secret (`BOOT_FOLDERS`). bootloader: only pygrub, from this host's own folder,
   with arguments that choose an entry.
-- vif scripts: only by name from this host's folder of scripts.
+- interfaces: only the scripts of bridges, from this host's own folder; no name, address or gateway
+  device that could be one of the host.
 - pcidevs, usbdevs, dtdevs, rdms, ioports, irqs, iomem, vtpms, p9s, pvcallsifs, virtios, vdispls,
   vsnds, sockets of channels, xsdata, platformdata, driver_domain, device_tree: refused.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
-from xenmoved.toolstack.domains import items, normal_uuid, parse_disk, under
+from xenmoved.toolstack import policy
+from xenmoved.toolstack.domains import items, normal_uuid, parse_disk
 from xenmoved.toolstack.interface import Arrival, Disk, ToolstackError
+from xenmoved.toolstack.policy import BOOT_FOLDERS, Rule
 
-BOOT_FOLDERS: Final = (
-    "/boot",
-    "/usr/lib/xen*",
-    "/usr/lib64/xen*",
-    "/usr/libexec/xen*",
-    "/usr/local/lib/xen*",
-    "/usr/local/libexec/xen*",
-    "/usr/lib/debug/usr/lib/xen*",
-)
-
-_EMPTY: Final[tuple[object, ...]] = (None, False, 0, "", "0", "False", "<default>", [], {})
-_PLAIN: Final = re.compile(r"[\w.,:+\-=<>() ]*", re.ASCII)
-_LINE: Final = re.compile(r"[^\x00-\x1f\x7f]*")
-LISTEN: Final = re.compile(r"[0-9A-Fa-f.:\[\]]*|localhost")
-NIC_SCRIPT: Final = re.compile(r"(?:/etc/xen/scripts/)?(?P<name>(?:vif|colo-proxy)[\w-]*)")
-PYGRUB: Final = re.compile(r"(?:/[\w./+-]*/)?pygrub")
-PYGRUB_ARGUMENT: Final = re.compile(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q")
-
-
-def words(text: str) -> frozenset[str]:
-    """Split a list of words into a set."""
-    return frozenset(text.split())
-
-
-# Keys whose values are numbers, switches, words, or lists and objects of those.
-_DOMAIN: Final = words(
-    "c_info b_info disks nics vfbs vkbs channels usbctrls on_poweroff on_reboot on_watchdog "
-    "on_crash on_soft_reset"
-)
-_CREATE: Final = words(
-    "type hap oos ssidref ssid_label name uuid poolid pool_name run_hotplug_scripts passthrough "
-    "xend_suspend_evtchn_compat"
-)
-_BUILD: Final = words(
-    "max_vcpus avail_vcpus cpumap nodemap vcpu_hard_affinity vcpu_soft_affinity numa_placement "
-    "tsc_mode max_memkb target_memkb video_memkb shadow_memkb iommu_memkb rtc_timeoffset "
-    "exec_ssidref exec_ssid_label localtime disable_migrate cpuid blkdev_start vnuma_nodes "
-    "max_grant_frames max_maptrack_frames max_grant_version device_model_version "
-    "device_model_ssidref device_model_ssid_label sched_params llc_colors claim_mode "
-    "event_channels acpi bootloader_restrict timer_mode nested_hvm apic dm_restrict tee arch_arm "
-    "arch_x86 altp2m altp2m_count vmtrace_buf_kb vpmu trap_unmapped_accesses type "
-    "xenstore_feature_mask xenstore_quota stubdomain_memkb type.invalid type.pv type.pvh "
-    "type.hvm"
-)
-_HVM: Final = words(
-    "firmware bios pae apic acpi acpi_s3 acpi_s4 acpi_laptop_slate nx viridian viridian_enable "
-    "viridian_disable timeoffset hpet vpt_align mmio_hole_memkb timer_mode nested_hvm altp2m "
-    "hdtype nographic vga usb usbversion vkb_device xen_platform_pci xen_platform_pci_bar_uc "
-    "vendor_device ms_vm_genid rdm_mem_boundary_memkb mca_caps pirq gfx_passthru_kind"
-)
-_PV: Final = frozenset(("slack_memkb", "e820_host"))
-_PVH: Final = frozenset(("pvshim",))
-_DISK: Final = words(
-    "backend_domid backend_domname pdev_path vdev backend format script removable readwrite "
-    "is_cdrom direct_io_safe discard_enable specification transport irq base trusted "
-    "grant_usage"
-)
-_NIC: Final = words(
-    "backend_domid backend_domname devid mtu vlan model mac bridge ifname nictype "
-    "rate_bytes_per_interval rate_interval_usecs gatewaydev trusted"
-)
-_VKB: Final = words(
-    "backend_domid backend_domname devid backend_type unique_id feature_disable_keyboard "
-    "feature_disable_pointer feature_abs_pointer feature_raw_pointer feature_multi_touch width "
-    "height multi_touch_width multi_touch_height multi_touch_num_contacts"
-)
-_VFB: Final = frozenset(("backend_domid", "backend_domname", "devid"))
-_CHANNEL: Final = frozenset(
-    ("backend_domid", "backend_domname", "devid", "name", "connection.pty", "connection.unknown")
-)
-_USBCTRL: Final = words("type devid version ports backend_domid backend_domname")
-_VNC: Final = frozenset(("enable", "display", "findunused"))
-_SPICE: Final = words(
-    "enable port tls_port disable_ticketing agent_mouse vdagent clipboard_sharing usbredirection "
-    "image_compression streaming_video"
-)
+_EMPTY: Final[tuple[object, ...]] = (None, False, 0, "", "<default>", [], {})
+_SCREENS: Final = ("vnc", "spice", "sdl")
 
 
 @dataclass(slots=True)
@@ -125,65 +54,43 @@ class _Vetter:
     def keys(
         self,
         where: str,
-        value: Mapping[str, object],
-        plain: frozenset[str],
+        value: dict[str, object],
+        find: Callable[[str], Rule | None],
         rules: Mapping[str, Callable[[str, object], None]] | None = None,
     ) -> None:
-        """Check every member: by its rule, as a plain value, or as one that must be empty."""
-        for key, item in value.items():
-            rule = (rules or {}).get(key)
-            if rule is not None:
-                rule(f"{where}.{key}", item)
-            elif key in plain:
-                self.plain(f"{where}.{key}", item)
+        """Check every member: by a function of its own, by its rule, or as one without a rule.
+
+        What is to be left out is taken out of `value`.
+        """
+        for key, item in list(value.items()):
+            check, rule = (rules or {}).get(key), find(key)
+            if check is not None:
+                check(f"{where}.{key}", item)
+            elif rule is not None:
+                if (why := objection(rule, item, self.boot_folders)) and rule.left_out:
+                    value[key] = None  # as libxl writes a text that is not set
+                    if not isinstance(item, str):
+                        del value[key]
+                elif why:
+                    self.refuse(f"{where}.{key}", why)
             elif item not in _EMPTY:
                 self.refuse(f"{where}.{key}", "is not something that may come from another host")
-
-    def plain(self, where: str, value: object) -> None:
-        for item in _leaves(value):
-            if isinstance(item, str) and not _PLAIN.fullmatch(item):
-                self.refuse(where, f"has an unexpected value {item[:80]!r}")
-
-    def matching(self, pattern: re.Pattern[str] | str) -> Callable[[str, object], None]:
-        compiled = re.compile(pattern, re.ASCII) if isinstance(pattern, str) else pattern
-
-        def check(where: str, value: object) -> None:
-            if value in _EMPTY:
-                return
-            for item in value if isinstance(value, list) else [value]:
-                if not isinstance(item, str) or not compiled.fullmatch(item):
-                    self.refuse(where, f"may not come from another host as {str(item)[:80]!r}")
-
-        return check
 
     def pygrub_arguments(self, where: str, value: object) -> None:
         """Accept a list of arguments; what is no list might be taken apart at its blanks."""
         if isinstance(value, str) and value:
             self.refuse(where, "must be a list")
-        self.matching(PYGRUB_ARGUMENT)(where, value)
-
-    def lines(self, where: str, value: object) -> None:
-        """Accept numbers and any text without control characters."""
-        for item in _leaves(value):
-            if isinstance(item, str) and not _LINE.fullmatch(item):
-                self.refuse(where, f"has an unexpected value {item[:80]!r}")
-
-    def boot_file(self, where: str, value: object) -> None:
-        if value in _EMPTY:
-            return
-        if not isinstance(value, str) or not under(value, self.boot_folders):
-            self.refuse(
-                where,
-                f"{str(value)[:200]!r} is in none of the folders from which a guest may be booted "
-                f"({', '.join(self.boot_folders)})",
-            )
+        if why := objection(policy.DOMAIN["bootloader_args"], value, ()):
+            self.refuse(where, why)
 
     def nested(
-        self, plain: frozenset[str], rules: Mapping[str, Callable[[str, object], None]]
+        self,
+        find: Callable[[str], Rule | None],
+        rules: Mapping[str, Callable[[str, object], None]],
     ) -> Callable[[str, object], None]:
         def check(where: str, value: object) -> None:
             if isinstance(value, dict):
-                self.keys(where, value, plain, rules)
+                self.keys(where, value, find, rules)
             elif value not in _EMPTY:
                 self.refuse(where, "must be an object")
 
@@ -192,7 +99,8 @@ class _Vetter:
     def rdm(self, where: str, value: object) -> None:
         if isinstance(value, dict) and value.get("strategy", "ignore") != "ignore":
             self.refuse(where, "reserves memory of this host's devices")
-        self.plain(where, value)
+        if why := objection(policy.PLAIN, value, ()):
+            self.refuse(where, why)
 
     def backend(self, where: str, device: Mapping[str, object]) -> None:
         named = device.get("backend_domname")
@@ -224,63 +132,40 @@ def _section(config: dict[str, object], key: str) -> dict[str, object]:
     return value
 
 
-def _display_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
-    text = vetter.matching(_LINE)
-    return {
-        "vnc": vetter.nested(_VNC, {"listen": vetter.matching(LISTEN), "passwd": text}),
-        "sdl": vetter.nested(
-            frozenset(("enable", "opengl")), {"display": vetter.matching(r"[\w.:]*")}
-        ),
-        "keymap": vetter.matching(r"[A-Za-z0-9-]*"),
-    }
+def objection(rule: Rule, value: object, boot_folders: tuple[str, ...]) -> str | None:
+    """Return why a value of libxl's JSON may not come from another host, None when it may."""
+    if rule.path and not isinstance(value, str) and value not in _EMPTY:
+        return "must be a path"
+    if rule is policy.NOTHING and value not in _EMPTY:
+        return "is not something that may come from another host"
+    for item in _leaves(value):
+        if isinstance(item, str):
+            allowed = item in ("", "<default>") or rule.allows(item, boot_folders)
+        else:
+            allowed = rule.number or item in _EMPTY
+        if not allowed:
+            folders = f", in none of {', '.join(boot_folders)}" if rule.path else ""
+            return f"may not come from another host as {rule.shown(item)}{folders}"
+    return None
+
+
+def _screens(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
+    """Return checks of the objects that are a screen: xl.cfg has their keys with a prefix."""
+
+    def screen(prefix: str) -> Callable[[str, object], None]:
+        return vetter.nested(lambda key: policy.of_libxl(prefix + key), {})
+
+    return {prefix: screen(prefix) for prefix in _SCREENS}
 
 
 def _build_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
-    text = vetter.matching(_LINE)
-    hvm: dict[str, Callable[[str, object], None]] = {
-        **_display_rules(vetter),
-        "system_firmware": vetter.boot_file,
-        "smbios_firmware": vetter.boot_file,
-        "acpi_firmware": vetter.boot_file,
-        "smbios": vetter.lines,
-        "spice": vetter.nested(
-            _SPICE,
-            {
-                "host": vetter.matching(LISTEN),
-                "passwd": vetter.matching(r"[\w.+-]*"),
-                "image_compression": vetter.matching(r"[a-z0-9_-]*"),
-                "streaming_video": vetter.matching(r"[a-z0-9_-]*"),
-            },
-        ),
-        "serial": vetter.matching(r"pty|null|none"),
-        "serial_list": vetter.matching(r"pty|null|none"),
-        "boot": vetter.matching(r"[a-z]{0,8}"),
-        "usbdevice": vetter.matching(r"tablet|mouse|keyboard"),
-        "usbdevice_list": vetter.matching(r"tablet|mouse|keyboard"),
-        "soundhw": vetter.matching(r"[a-z0-9,]*"),
-        "rdm": vetter.rdm,
-    }
-    direct: dict[str, Callable[[str, object], None]] = {
-        "kernel": vetter.boot_file,
-        "ramdisk": vetter.boot_file,
-        "cmdline": text,
-        "bootloader": vetter.matching(PYGRUB),
-        "bootloader_args": vetter.pygrub_arguments,
-    }
+    direct: dict[str, Callable[[str, object], None]] = {"bootloader_args": vetter.pygrub_arguments}
+    hvm = {**_screens(vetter), "rdm": vetter.rdm}
     return {
         **direct,
-        "bootloader_user": vetter.matching(r"[a-z_][\w-]*"),
-        "device_model_user": vetter.matching(r"[a-z_][\w-]*"),
-        "type.hvm": vetter.nested(_HVM, hvm),
-        "type.pv": vetter.nested(_PV, direct),
-        "type.pvh": vetter.nested(
-            _PVH,
-            {
-                "pvshim_path": vetter.boot_file,
-                "pvshim_cmdline": text,
-                "pvshim_extra": text,
-            },
-        ),
+        "type.hvm": vetter.nested(policy.of_libxl, hvm),
+        "type.pv": vetter.nested(policy.of_libxl, direct),
+        "type.pvh": vetter.nested(policy.of_libxl, {}),
     }
 
 
@@ -313,7 +198,7 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival)
     for item in items(config, "disks"):
         disk = parse_disk(item)
         where = f"disk {disk.vdev[:40]!r}"
-        vetter.keys(where, item, _DISK, dict.fromkeys(("pdev_path", "script"), _anything))
+        vetter.keys(where, item, policy.DISK.get, dict.fromkeys(("pdev_path", "script"), _anything))
         vetter.backend(where, item)
         if disk.vdev in seen:
             vetter.refuse(where, "appears twice")
@@ -347,23 +232,18 @@ def _anything(_where: str, _value: object) -> None:
     """Accept a value that the caller replaces or has checked."""
 
 
-def _rewrite_nics(vetter: _Vetter, config: dict[str, object], bridges: Mapping[str, str]) -> None:
+def _rewrite_nics(vetter: _Vetter, config: dict[str, object], arrival: Arrival) -> None:
     for number, item in enumerate(items(config, "nics")):
         where = f"network interface {number}"
-        rules = {
-            # These become parts of arguments of the device model.
-            **dict.fromkeys(("model", "bridge", "ifname"), vetter.matching(r"[\w.:@-]*")),
-            "ip": vetter.matching(r"[0-9A-Fa-f.:/, ]*"),
-            "script": vetter.matching(NIC_SCRIPT),
-        }
-        vetter.keys(where, item, _NIC, rules)
+        script = str(item.get("script") or "")
+        find = partial(policy.nic_rule, guest=arrival.name, script=script)
+        vetter.keys(where, item, find)
         vetter.backend(where, item)
-        script = item.get("script")
-        if isinstance(script, str) and (match := NIC_SCRIPT.fullmatch(script)):
+        if match := policy.NIC_SCRIPT.fullmatch(script):
             item["script"] = match["name"]
         bridge = item.get("bridge")
-        if isinstance(bridge, str) and bridge in bridges:
-            item["bridge"] = bridges[bridge]
+        if isinstance(bridge, str) and bridge in arrival.bridges:
+            item["bridge"] = arrival.bridges[bridge]
 
 
 def rewrite_config(
@@ -387,24 +267,27 @@ def rewrite_config(
     if not arrival.uuid or normal_uuid(create.get("uuid")) != normal_uuid(arrival.uuid):
         vetter.refuse("c_info.uuid", f"is not the announced {arrival.uuid}")
     create.pop("domid", None)  # ids belong to a host
-    vetter.keys("domain", config, _DOMAIN - {"c_info", "b_info"}, _device_rules(vetter))
-    vetter.keys("c_info", create, _CREATE, {"name": _anything})
-    vetter.keys("b_info", build, _BUILD, _build_rules(vetter))
+    for action in policy.SHUTDOWN_ACTIONS & config.keys():
+        config[action] = policy.without_core_dump(str(config[action]))
+    vetter.keys("domain", config, policy.of_libxl, _device_rules(vetter))
+    vetter.keys("c_info", create, policy.of_libxl, {"name": _anything})
+    vetter.keys("b_info", build, policy.of_libxl, _build_rules(vetter))
     for section in (build, build.get("type.pv")):
         if isinstance(section, dict) and section.get("bootloader"):
             section["bootloader"] = PurePosixPath(str(section["bootloader"])).name
     _rewrite_disks(vetter, config, arrival)
-    _rewrite_nics(vetter, config, arrival.bridges)
+    _rewrite_nics(vetter, config, arrival)
     return vetter.problems
 
 
 def _device_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
     def devices(
-        plain: frozenset[str], rules: Mapping[str, Callable[[str, object], None]]
+        find: Callable[[str], Rule | None],
+        rules: Mapping[str, Callable[[str, object], None]] | None = None,
     ) -> Callable[[str, object], None]:
         def check(where: str, value: object) -> None:
             for item in items({"devices": value}, "devices"):
-                vetter.keys(where, item, plain, rules)
+                vetter.keys(where, item, find, rules)
                 vetter.backend(where, item)
 
         return check
@@ -414,8 +297,8 @@ def _device_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
         "b_info": _anything,
         "disks": _anything,
         "nics": _anything,
-        "vfbs": devices(_VFB, _display_rules(vetter)),
-        "vkbs": devices(_VKB, {}),
-        "channels": devices(_CHANNEL, {"connection": vetter.matching(r"(?i:pty|unknown)")}),
-        "usbctrls": devices(_USBCTRL, {}),
+        "vfbs": devices(policy.VFB.get, _screens(vetter)),
+        "vkbs": devices(policy.VKB.get),
+        "channels": devices(policy.CHANNEL.get),
+        "usbctrls": devices(policy.USBCTRL.get),
     }

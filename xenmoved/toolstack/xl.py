@@ -32,7 +32,8 @@ from xenmoved.toolstack.interface import (
     ToolstackError,
 )
 from xenmoved.toolstack.lookup import Known, Lookup
-from xenmoved.toolstack.vetting import BOOT_FOLDERS, rewrite_config
+from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.vetting import rewrite_config
 from xenmoved.toolstack.xl_incoming import XlIncoming
 from xenmoved.toolstack.xl_live import XlLive, stale_copy
 from xenmoved.toolstack.xl_outgoing import XlOutgoing

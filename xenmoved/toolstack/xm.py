@@ -24,8 +24,8 @@ from xenmoved.toolstack.interface import (
     ToolstackError,
 )
 from xenmoved.toolstack.lookup import Known, Lookup
+from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.sexpr import Sexpr, child_value, name_of, parse_all
-from xenmoved.toolstack.vetting import BOOT_FOLDERS
 from xenmoved.toolstack.xl import find_bridges, host_info
 from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm_incoming import XmIncoming

@@ -7,21 +7,16 @@ XendDomainInfo.py, XendCheckpoint.py, server/*if.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from xenmoved.toolstack import policy
 from xenmoved.toolstack.domains import normal_uuid, under
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
+from xenmoved.toolstack.policy import PYGRUB, Rule, words
 from xenmoved.toolstack.sexpr import Sexpr, child_value, children, name_of
-from xenmoved.toolstack.vetting import (
-    NIC_SCRIPT,
-    PYGRUB,
-    PYGRUB_ARGUMENT,
-    missing,
-    unannounced,
-    words,
-)
+from xenmoved.toolstack.vetting import missing, unannounced
 
 _MIB: Final = 1 << 20
 _DISKS: Final = ("vbd", "tap", "tap2")
@@ -30,36 +25,26 @@ _HARMLESS: Final = ("vfb", "vkbd", "console")
 # xend unpacks a paravirtual guest's kernel here before it boots it.
 _BOOT: Final = ("/var/run/xend/boot", "/var/lib/xend/boot", "/var/run/libxl")
 _UNPACKED: Final = re.compile(r"/var/lib/xen/boot_(?:kernel|ramdisk)\.[\w-]+")
-_DEVICE_MODEL: Final = re.compile(r"(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm")
 _PLAIN: Final = re.compile(r"[\w.,:+\-=<>()@*^%!| ]*", re.ASCII)
-_LINE: Final = re.compile(r"[^\x00-\x1f\x7f]*")
 _WORD: Final = re.compile(r"[\w.:+\-@ ]*", re.ASCII)
 _SCREEN: Final = words(
     "type uuid devid backend location protocol vnc vncunused vncdisplay vnclisten vncpasswd "
     "vncconsole keymap sdl opengl display"
 )
 
-_TOP: Final = words(
-    "domid cpu_weight cpu_cap on_crash on_poweroff on_reboot on_xend_start on_xend_stop uuid vcpus "
-    "name cpus memory maxmem shadow_memory features start_time cpu_time online_vcpus status state "
-    "store_mfn console_mfn node pool_name vcpu_avail localtime cpu rtc/timeoffset security_label"
+_XEND: Final = words(
+    "domid start_time cpu_time online_vcpus status state store_mfn console_mfn node cpu "
+    "rtc/timeoffset isa guest_os_type notes use_tmp_kernel use_tmp_ramdisk "
+    "vhpt expose_host_uuid s3_integrity machine_address_size extid actmem snapshotname watchdog "
+    "watchdog_action cpuid_check"
 )
-_IMAGE: Final = words(
-    "acpi apic boot display isa keymap localtime nographic nomigrate pae rtc_timeoffset sdl opengl "
-    "soundhw stdvga videoram usb hpet vnc vncconsole vncdisplay vnclisten timer_mode tsc_mode "
-    "vpt_align viridian vncunused guest_os_type hap nestedhvm xen_platform_pci oos notes vcpus "
-    "use_tmp_kernel use_tmp_ramdisk superpages memory_sharing features vhpt root "
-    "xen_extended_power_mgmt pci_msitranslate pci_power_mgmt"
-)
-_RULES: Final[Mapping[str, re.Pattern[str]]] = {
-    "serial": re.compile(r"pty|null|none"),
-    "parallel": re.compile(r"null|none"),
-    "monitor": re.compile(r"0"),
-    "usbdevice": re.compile(r"tablet|mouse|keyboard"),
-    "device_model": _DEVICE_MODEL,
-    "args": _LINE,
-    "vncpasswd": _LINE,
-}
+"""What only xend has: its own notes of a running domain."""
+
+
+def _of_xend(key: str) -> Rule | None:
+    if key == "monitor":
+        return policy.DOMAIN["driver_domain"]  # only off
+    return policy.PLAIN if key in _XEND else policy.DOMAIN.get(key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +192,31 @@ class _Vetter:
                     self.problems.append(f"bootloader: {path!r} may not come from another host")
         elif key == "bootloader_args":
             for argument in " ".join(str(part) for part in item[1:]).split():
-                self.atoms(key, argument, PYGRUB_ARGUMENT)
-        elif key == "description":
-            self.atoms(key, item[1:], _LINE)
-        elif key in _TOP:
-            self.atoms(key, item[1:])
-        elif key != "device" and any(part not in ("", "0", []) for part in item[1:]):
-            self.problems.append(f"{key}: is not something that may come from another host")
+                self.judge(key, argument, policy.DOMAIN["bootloader_args"])
+        elif key != "device":
+            self.judged(key, item)
+
+    def judged(self, key: str, item: list[Sexpr]) -> None:
+        """Judge (key value ...) by the rule of its key; what is to be left out is emptied."""
+        rule = _of_xend(key)
+        if rule is None:
+            if any(part not in ("", "0", []) for part in item[1:]):
+                self.problems.append(f"{key}: is not something that may come from another host")
+            return
+        if rule.left_out:
+            item[1:] = [""]
+        if key in policy.SHUTDOWN_ACTIONS:
+            item[1:] = [policy.without_core_dump(str(part)) for part in item[1:]]
+        self.judge(key, item[1:], rule)
+
+    def judge(self, where: str, value: Sexpr, rule: Rule) -> None:
+        if isinstance(value, list):
+            for child in value:
+                self.judge(where, child, rule)
+        elif value and not (
+            rule.allows(value) or (rule is policy.PLAIN and _PLAIN.fullmatch(value))
+        ):
+            self.problems.append(f"{where}: {rule.shown(value)} may not come from another host")
 
     def image(self, image: Sexpr) -> None:
         if not isinstance(image, list) or name_of(image) not in ("linux", "hvm"):
@@ -227,12 +230,10 @@ class _Vetter:
                 for path in item[1:]:
                     if path and not (isinstance(path, str) and self.boots(path)):
                         self.problems.append(f"{key}: {path!r} is in no folder to boot from")
-            elif key in _RULES:
-                self.atoms(key, [part for part in item[1:] if part], _RULES[key])
-            elif key in _IMAGE:
-                self.atoms(key, item[1:])
-            elif key not in ("xauthority",) and any(p not in ("", "0", []) for p in item[1:]):
-                self.problems.append(f"image {key}: may not come from another host")
+            elif key == "args":
+                self.judge(key, item[1:], policy.TEXT)
+            else:
+                self.judged(key, item)
         image[:] = [item for item in image if name_of(item) != "xauthority"]
 
     def boots(self, path: str) -> bool:
@@ -277,19 +278,24 @@ class _Vetter:
 
     def nic(self, body: list[Sexpr]) -> None:
         self.backend("vif", body)
+        script = child_value(body, "script") or ""
+        left_out: list[Sexpr] = []
         for item in body[1:]:
             key = name_of(item)
             if not isinstance(item, list) or len(item) != 2 or not isinstance(item[1], str):
                 self.atoms("vif", item)
-            elif key == "script":
-                self.atoms("vif script", item[1], NIC_SCRIPT)
-            elif key == "ip":
-                self.atoms("vif ip", item[1], re.compile(r"[0-9A-Fa-f.:/, ]*"))
             elif key == "bridge":
                 item[1] = self.arrival.bridges.get(item[1], item[1])
                 self.atoms("vif bridge", item[1], _WORD)
-            else:
-                self.atoms(f"vif {key}", item[1], _WORD)
+            elif (rule := policy.nic_rule(key, self.arrival.name, script)) is None:
+                self.atoms(f"vif {key}", item[1], re.compile("0?"))
+            elif rule.allows(item[1]):
+                continue
+            elif rule.left_out:
+                left_out.append(item)
+            elif item[1]:
+                self.problems.append(f"vif {key}: {item[1][:80]!r} may not come from another host")
+        body[:] = [item for item in body if item not in left_out]
 
     def device(self, body: list[Sexpr], seen: set[str]) -> None:
         kind = name_of(body)
@@ -307,7 +313,10 @@ class _Vetter:
             for item in body[1:]:
                 if (key := name_of(item)) not in _SCREEN:
                     self.problems.append(f"device {kind}: {key!r} may not come from another host")
-                self.atoms(kind, item, _LINE if key == "vncpasswd" else _WORD)
+                if key == "vncpasswd" and isinstance(item, list):
+                    self.judge(kind, item[1:], policy.DOMAIN[key])
+                else:
+                    self.atoms(kind, item, _WORD)
         else:
             self.problems.append(f"device {kind}: belongs to the other host")
 

@@ -1,0 +1,275 @@
+"""What a key of a domain's configuration may say when it comes from another host.
+
+One table for all three forms: libxl's JSON, the text of xl.cfg and xend's S-expressions. A key is
+found under the name that xl.cfg has for it, and under libxl's where that is another one; both
+names lead to the same rule. Readers find the keys and their values; what a value may be is decided
+here alone.
+
+A value that a rule does not allow is refused, or left out where the guest runs as well without it
+and another host's word must not count (`LEFT_OUT`, names of interfaces, addresses, labels).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from xenmoved.toolstack.domains import under
+
+BOOT_FOLDERS: Final = (
+    "/boot",
+    "/usr/lib/xen*",
+    "/usr/lib64/xen*",
+    "/usr/libexec/xen*",
+    "/usr/local/lib/xen*",
+    "/usr/local/libexec/xen*",
+    "/usr/lib/debug/usr/lib/xen*",
+    "/usr/lib/grub-xen",
+    "/usr/lib/grub2",
+    "/usr/share/grub2",
+    "/usr/share/OVMF",
+    "/usr/share/ovmf",
+    "/usr/share/qemu",
+)
+
+
+def words(text: str) -> frozenset[str]:
+    """Split a list of words into a set."""
+    return frozenset(text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a value may be: text that `pattern` matches, or a path in a folder to boot from.
+
+    `number`: a number may stand there. `left_out`: what is not allowed is dropped, not refused.
+    `secret`: the value is never shown.
+    """
+
+    pattern: re.Pattern[str]
+    path: bool = False
+    number: bool = False
+    left_out: bool = False
+    secret: bool = False
+
+    def allows(self, value: str, boot_folders: tuple[str, ...] = ()) -> bool:
+        """Whether a text may come from another host."""
+        if self.pattern.fullmatch(value):
+            return True
+        return self.path and under(value, boot_folders)
+
+    def shown(self, value: object) -> str:
+        """Return the value as a message may have it."""
+        return "(a password)" if self.secret else repr(str(value)[:80])
+
+
+def _rule(
+    pattern: str,
+    *,
+    path: bool = False,
+    number: bool = False,
+    left_out: bool = False,
+    secret: bool = False,
+) -> Rule:
+    return Rule(re.compile(pattern, re.ASCII), path, number, left_out, secret)
+
+
+NIC_SCRIPT: Final = re.compile(r"(?:/etc/xen/scripts/)?(?P<name>vif-(?:bridge|openvswitch))")
+"""Scripts that put an interface on a bridge, and do nothing else on the host."""
+PYGRUB: Final = re.compile(r"(?:/usr/(?!.*\.\.)[\w./+-]*/)?pygrub", re.ASCII)
+_LINE: Final = r"[^\x00-\x1f\x7f]*"
+_NUMBER: Final = _rule(r"-?(?:0[xX][0-9A-Fa-f]+|\d*)", number=True)
+PLAIN: Final = _rule(r"[\w.,:+\-=()<>@*^!%| ]*", number=True)
+TEXT: Final = _rule(_LINE)
+_SECRET: Final = _rule(r"[^\x00-\x1f\x7f,'\"\\]*", secret=True)
+"""QEMU's options end at a comma; a password goes through xenstore or QMP."""
+_SPICE_SECRET: Final = _rule(r"[\w.+-]*", secret=True)  # is a part of an argument of QEMU
+_PATH: Final = _rule(r"(?:hvmloader)?", path=True)
+_FIRMWARE: Final = _rule(r"[a-z0-9]*", path=True)
+_LISTEN: Final = _rule(r"[0-9A-Fa-f.:\[\]]*|localhost")
+_USER: Final = _rule(r"(?!root$)(?:[a-z_][\w-]*)?")
+_WORDS: Final = _rule(r"[A-Za-z0-9,_-]*")
+_OFF: Final = _rule(r"0?|[Ff]alse|<default>")
+NOTHING: Final = _rule("")
+LEFT_OUT: Final = _rule("", left_out=True)
+_IGNORED: Final = _rule(r"[^\x00\x7f]*", number=True)
+"""No toolstack does anything with it."""
+
+_EACH: Final[tuple[tuple[str, Rule], ...]] = (
+    (
+        "vcpu_avail cpus cpus_soft cpuid memory maxmem pool on_poweroff "
+        "on_reboot on_watchdog on_crash on_soft_reset localtime tsc_mode timer_mode "
+        "hdtype vga stdvga viridian viridian_enable viridian_disable sched device_model_version "
+        "features nestedhvm nested_hvm hap altp2m altp2m_count altp2mhvm passthrough "
+        "max_grant_version xen_platform_pci vendor_device vnuma vnuma_nodes cpu_weight cap vcpus "
+        "maxvcpus ms_vm_genid tee arch_arm arch_x86 llc_colors mca_caps "
+        "sched_params claim_mode bios hap oos poolid pool_name run_hotplug_scripts "
+        "xend_suspend_evtchn_compat max_vcpus avail_vcpus cpumap nodemap vcpu_hard_affinity "
+        "vcpu_soft_affinity numa_placement max_memkb target_memkb video_memkb shadow_memkb "
+        "iommu_memkb rtc_timeoffset disable_migrate blkdev_start max_grant_frames "
+        "max_maptrack_frames event_channels acpi bootloader_restrict apic dm_restrict "
+        "vmtrace_buf_kb vpmu trap_unmapped_accesses xenstore_feature_mask xenstore_quota "
+        "stubdomain_memkb stubdomain_memory type.invalid pae acpi_s3 acpi_s4 acpi_laptop_slate nx "
+        "timeoffset hpet vpt_align mmio_hole_memkb nographic usb usbversion vkb_device "
+        "xen_platform_pci_bar_uc rdm_mem_boundary_memkb rdm_mem_boundary pirq hvm_pirq "
+        "gfx_passthru_kind slack_memkb e820_host gic_version vuart sve nr_spis msr_relaxed",
+        PLAIN,
+    ),
+    ("name uuid builder type", Rule(PLAIN.pattern)),
+    (
+        "shadow_memory videoram vnc vncdisplay vncunused vncconsole vncfindunused vncenable sdl "
+        "opengl sdlenable sdlopengl nomigrate mmio_hole max_event_channels pvh pvshim spice "
+        "spiceenable spiceport spicetls_port spicedisable_ticketing spice_disable_ticketing "
+        "spiceagent_mouse "
+        "spicevdagent spice_clipboard_sharing spiceusbredirection latency extratime period slice "
+        "budget superpages memory_sharing xen_extended_power_mgmt suppress_spurious_page_faults "
+        "nodes",
+        _rule(r"-?(?:0[xX][0-9A-Fa-f]+|\d*)|[Tt]rue|[Ff]alse|<default>", number=True),
+    ),
+    ("extra root cmdline description pvshim_cmdline pvshim_extra smbios", TEXT),
+    (
+        "kernel ramdisk loader firmware_override pvshim_path system_firmware bios_path_override "
+        "smbios_firmware acpi_firmware",
+        _PATH,
+    ),
+    ("firmware", _FIRMWARE),
+    ("bootloader", Rule(PYGRUB)),
+    ("bootloader_args", _rule(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q")),
+    ("bootloader_user", _USER),
+    ("device_model_user", LEFT_OUT),
+    ("boot", _rule(r"[a-z]{0,8}")),
+    ("keymap", _rule(r"[A-Za-z0-9-]*")),
+    ("soundhw", _rule(r"[a-z0-9,]*")),
+    ("vnclisten spicehost", _LISTEN),
+    ("vncpasswd", _SECRET),
+    ("spicepasswd", _SPICE_SECRET),
+    ("spice_image_compression spice_streaming_video", _WORDS),
+    ("display sdldisplay", _rule(r"[\w.:]*")),
+    ("serial serial_list", _rule(r"pty|null|none|")),
+    ("parallel", _rule(r"null|none|")),
+    ("usbdevice usbdevice_list", _rule(r"tablet|mouse|keyboard|")),
+    ("device_model", _rule(r"(?:(?:/usr/lib(?:64)?/xen[\w.-]*/bin/)?qemu-dm)?")),
+    (
+        "seclabel init_seclabel device_model_stubdomain_seclabel ssidref ssid_label exec_ssidref "
+        "exec_ssid_label device_model_ssidref device_model_ssid_label security "
+        "security_label xauthority",
+        LEFT_OUT,
+    ),
+    (
+        "gfx_passthru driver_domain device_model_stubdomain_override device_model_stubdomain "
+        "pci_permissive pci_seize",
+        _OFF,
+    ),
+    (
+        "device_model_override device_model_args device_model_args_pv device_model_args_hvm "
+        "stubdomain_kernel stubdomain_cmdline stubdomain_ramdisk extra_pv extra_hvm "
+        "device_tree pci pcidevs usbdev usbdevs dtdev dtdevs rdms ioports irqs iomem vtpm vtpms "
+        "p9 p9s pvcalls pvcallsifs virtio virtios vdispl vdispls vsnd vsnds xsdata "
+        "platform platformdata arm_sci",
+        NOTHING,
+    ),
+    (
+        # Of xend, of tools that make guests, or for `xl create` on the terminal only.
+        "dhcp xen_shell hostname ip netmask gateway nics vncviewer nfs_root nfs_server bootargs "
+        "on_xend_start on_xend_stop iomem_policy acpi_firmware_mode pci_msitranslate "
+        "pci_power_mgmt",
+        _IGNORED,
+    ),
+)
+
+DOMAIN: Final[Mapping[str, Rule]] = {key: rule for keys, rule in _EACH for key in keys.split()}
+"""Keys of the domain itself, in all forms."""
+
+_LIBXL: Final[Mapping[str, str]] = {
+    "extra": "device_model_args",
+    "spiceclipboard_sharing": "spice_clipboard_sharing",
+    "spiceimage_compression": "spice_image_compression",
+    "spicestreaming_video": "spice_streaming_video",
+    "sdlxauthority": "xauthority",
+}
+"""Keys of libxl that have another name in xl.cfg, or mean something else there."""
+
+
+def of_libxl(key: str) -> Rule | None:
+    """Return the rule for a key of libxl's JSON, None for one that no Xen is known to have."""
+    return DOMAIN.get(_LIBXL.get(key, key))
+
+
+_BACKEND: Final = words("backend_domid backend_domname devid")
+DISK: Final[Mapping[str, Rule]] = dict.fromkeys(
+    _BACKEND
+    | words(
+        "vdev backend format removable readwrite is_cdrom direct_io_safe discard_enable "
+        "specification transport irq base trusted grant_usage"
+    ),
+    PLAIN,
+) | dict.fromkeys(
+    words(
+        "colo_enable colo_restore_enable colo_host colo_port colo_export active_disk hidden_disk"
+    ),
+    _OFF,
+)
+VKB: Final[Mapping[str, Rule]] = dict.fromkeys(
+    _BACKEND
+    | words(
+        "backend_type unique_id feature_disable_keyboard feature_disable_pointer "
+        "feature_abs_pointer feature_raw_pointer feature_multi_touch width height "
+        "multi_touch_width multi_touch_height multi_touch_num_contacts"
+    ),
+    PLAIN,
+)
+VFB: Final[Mapping[str, Rule]] = dict.fromkeys(_BACKEND, PLAIN) | {"keymap": DOMAIN["keymap"]}
+CHANNEL: Final[Mapping[str, Rule]] = dict.fromkeys(
+    _BACKEND | words("name connection.pty connection.unknown"), PLAIN
+) | {"connection": _rule(r"(?i:pty|unknown)?"), "connection.socket": NOTHING}
+USBCTRL: Final[Mapping[str, Rule]] = dict.fromkeys(
+    _BACKEND | words("type devid version ports"), PLAIN
+)
+
+_COLO: Final = re.compile(r"colo(?:ft)?_\w+|forwarddev")
+_NIC_PLAIN: Final = words(
+    "backend_domid backend_domname devid mtu vlan model mac bridge nictype type rate "
+    "rate_bytes_per_interval rate_interval_usecs trusted uuid"
+)
+_NIC: Final[Mapping[str, Rule]] = {
+    **dict.fromkeys(_NIC_PLAIN, _rule(r"[\w.:@/ <>-]*", number=True)),
+    "mtu": PLAIN,
+    "vlan": PLAIN,
+    "script": Rule(NIC_SCRIPT),
+    "ip": _rule(r"[0-9A-Fa-f.:, ]*", left_out=True),
+    "gatewaydev": LEFT_OUT,
+    "accel": LEFT_OUT,
+}
+
+
+def nic_rule(key: str, guest: str, script: str) -> Rule | None:
+    """Return the rule for a key of a network interface of a guest, None for an unknown one.
+
+    The scripts of a bridge take an interface of the host that has the given name for the guest's:
+    only a name passes that has the guest's own in it. An address becomes a route of this host
+    unless the script is one of a bridge.
+    """
+    if key in ("ifname", "vifname"):
+        return _rule(rf"vif-{re.escape(guest)}\.\d+" if len(guest) < 9 else "", left_out=True)
+    if key == "ip" and not NIC_SCRIPT.fullmatch(script):
+        return LEFT_OUT
+    return NOTHING if _COLO.fullmatch(key) else _NIC.get(key)
+
+
+def without_core_dump(action: str) -> str:
+    """Return what to do when a guest ends, without a copy of its memory on this host's disk."""
+    return re.sub(r"\Acoredump[-_]", "", action)
+
+
+SHUTDOWN_ACTIONS: Final = words("on_poweroff on_reboot on_watchdog on_crash on_soft_reset")
+
+SPECIFICATIONS: Final[Mapping[str, Rule]] = {
+    **dict.fromkeys(("disk", "vif", "vif2", "vfb"), NOTHING),  # have readers of their own
+    "channel": _rule(r"connection=(?i:pty),name=[\w.-]+|name=[\w.-]+,connection=(?i:pty)|"),
+    "usbctrl": _rule(r"(?:(?:type|version|ports)=\w+(?:,(?!$)|$))*"),
+    "vkb": _rule(r"(?:(?!backend=)[\w-]+=[\w.-]*(?:,(?!$)|$))*"),
+    "rdm": _rule(r"(?:strategy=ignore)?"),
+}
+"""Keys of xl.cfg whose values have parts."""
