@@ -204,6 +204,11 @@ def test_a_path_that_cannot_be_written_in_a_specification():
         adapt_disk("phy:/x,xvda,w", Arrival("web", "", {"xvda": "/dev/a,b"}), block)
 
 
+def test_an_empty_drive_runs_no_script():
+    with pytest.raises(ToolstackError, match="empty, and not raw"):
+        adapt_disk("drbd:,hdc:cdrom,r", ARRIVAL, block)
+
+
 def vif(spec):
     return adapt_vif(spec, Arrival("web", "", {}, bridges={"xenbr0": "b"}))
 

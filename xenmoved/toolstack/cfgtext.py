@@ -208,6 +208,8 @@ def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> 
     disk = _parse_disk(spec)
     lead, scheme = _target(disk, spec)
     if disk.cdrom and not scheme[2]:
+        if any(_NOT_RAW.fullmatch(prefix) for prefix in scheme[1].split(":")):
+            raise ToolstackError(f"disk {spec!r} is empty, and not raw")  # xl runs block-drbd
         return spec
     local = arrival.disks.get(disk.vdev)
     if disk.vdev in arrival.read_only and not (disk.cdrom or disk.readonly):

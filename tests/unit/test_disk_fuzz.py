@@ -1,0 +1,94 @@
+"""Disk specifications from pieces: what is adapted opens nothing in xl but what was agreed upon.
+
+FUZZ_SECONDS sets how long it runs.
+"""
+
+import os
+import random
+import time
+
+import pytest
+import xl_disk
+
+from xenmoved.toolstack import cfgtext
+from xenmoved.toolstack.interface import Arrival, ToolstackError
+
+HERE = "/dev/here/xvda"
+ARRIVAL = Arrival("web", "", {"xvda": HERE}, read_only=frozenset(("xvda",)))
+PIECES = (
+    *("phy:", "file:", "tap:", "aio:", "qcow2:", "vhd:", "raw:", "drbd:", "ioemu:", " ", "\t"),
+    *("target=", "format=", "vdev=", "access=", "script=", "backend=", "backendtype=", "devtype="),
+    *("raw", "qcow2", "xvda", "hdc:cdrom", "xvda:disk", "cdrom", "disk", "r", "ro", "w", "rw"),
+    *("/etc/shadow", "/dev/vg/web", "", "empty", "phy", "qdisk", "\\x2c", "block-x"),
+)
+
+
+def widened(random_of, count):
+    """Return a specification that our reader takes and that xl reads as more, None for none."""
+    parts = ("".join(random_of.choices(PIECES, k=random_of.randint(1, 3))) for _ in range(count))
+    spec = ",".join(parts)
+    try:
+        ours = cfgtext.adapt_disk(spec, ARRIVAL, lambda _: True)
+        theirs = xl_disk.read(ours)
+    except (ToolstackError, xl_disk.XlRefusesError):
+        return None
+    opens = theirs.get("path", "").strip()
+    wrong = (
+        opens not in ("", HERE)
+        or (opens and theirs.get("vdev") != "xvda")
+        or (opens and theirs["writable"] and not theirs["cdrom"])
+        or (opens and theirs.get("format", "raw") not in ("raw", "empty"))
+        or "script" in theirs
+        or "backend" in theirs
+    )
+    return f"{spec!r} -> {ours!r}: {theirs}" if wrong else None
+
+
+def search(seconds):
+    random_of = random.Random(int(os.environ.get("FUZZ_SEED", "7")))
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := widened(random_of, random_of.randint(2, 5)):
+            return found
+    return None
+
+
+def test_nothing_is_widened():
+    assert search(float(os.environ.get("FUZZ_SECONDS", "2"))) is None
+
+
+def _last_wins(monkeypatch):
+    take = cfgtext._take_part
+
+    def forgetting(disk, *rest):
+        disk.said.clear()
+        take(disk, *rest)
+
+    monkeypatch.setattr(cfgtext, "_take_part", forgetting)
+
+
+def _any_script(monkeypatch):
+    monkeypatch.setattr(cfgtext, "_DISK_KEYS", cfgtext._DISK_KEYS | {"backend "})
+    take = cfgtext._take_part
+    monkeypatch.setattr(
+        cfgtext,
+        "_take_part",
+        lambda disk, spec, key, value: key == "format" or take(disk, spec, key, value),
+    )
+
+
+def _writable(monkeypatch):
+    parse = cfgtext._parse_disk
+
+    def seeing_read_only(spec):
+        disk = parse(spec)
+        disk.readonly = True
+        return disk
+
+    monkeypatch.setattr(cfgtext, "_parse_disk", seeing_read_only)
+
+
+@pytest.mark.parametrize("hole", [_last_wins, _any_script, _writable])
+def test_a_hole_is_found(hole, monkeypatch):
+    hole(monkeypatch)
+    assert search(20) is not None
