@@ -104,7 +104,7 @@ class Working:
     a slow target from one that hangs: `steps` grows within the limits that the target has for each.
     """
 
-    steps: U8
+    steps: U32
     doing: Text
 
 
@@ -244,7 +244,8 @@ class Problem:
 class Offer:
     """Ask what would stand in the way of this migration or sync. Changes nothing.
 
-    `overwrite`: volumes that are there already and not known to be this guest's may be used.
+    `overwrite`: volumes that are there already and not known to be this guest's may be emptied and
+    used, as far as the target lets this peer do so.
     """
 
     action: Action

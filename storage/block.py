@@ -31,6 +31,7 @@ class BlockPool:
 
     kind = "block"
     makes_zeros = False
+    reserves = True
 
     def __init__(self, name: str, options: BlockOptions) -> None:
         """Raise `InvalidVolumeName` for a name that no volume may have."""

@@ -140,6 +140,8 @@ class Pool(Protocol):
     kind: str
     makes_zeros: bool
     """Whether what `create` makes reads as zeros. If not, it holds what was there before."""
+    reserves: bool
+    """Whether a volume has all of its space when it is made, rather than as it is written."""
 
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the volume, or None when there is none of that name."""

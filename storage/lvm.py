@@ -83,6 +83,7 @@ class _GroupPool:
 
     kind: str
     makes_zeros: bool
+    reserves: bool
 
     def __init__(self, name: str, group: str) -> None:
         self.name = name
@@ -316,6 +317,7 @@ class LvmPool(_GroupPool):
 
     kind = "lvm"
     makes_zeros = False
+    reserves = True
 
     def __init__(self, name: str, options: LvmOptions) -> None:
         """Raise `ValueError` for a name that no group has."""
@@ -371,6 +373,7 @@ class LvmThinPool(_GroupPool):
 
     kind = "lvm-thin"
     makes_zeros = True
+    reserves = False
 
     def __init__(self, name: str, options: LvmThinOptions) -> None:
         """Raise `ValueError` for names that no group or thin pool has."""

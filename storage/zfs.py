@@ -68,6 +68,7 @@ class ZfsPool:
                 f"pool {name}: volblocksize is {block}, must be a power of 2 from 512 to 128 KiB"
             )
         self.name = name
+        self.reserves = not options.sparse
         self._options = options
 
     def find(self, volume: str) -> VolumeInfo | None:

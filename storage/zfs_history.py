@@ -17,7 +17,7 @@ from typing import Final
 
 from storage.commands import lines, run
 from storage.descriptor import make_durable
-from storage.errors import VolumeError
+from storage.errors import VolumeError, VolumeInUse
 from storage.pipes import Inflow, Outflow, end_others
 
 COMPRESSION_FEATURES: Final = ("lz4_compress", "zstd_compress")
@@ -158,6 +158,22 @@ class History:
     def forget_partial(self) -> None:
         """Drop what arrived of an interrupted stream. There must be some."""
         run(["zfs", "receive", "-A", self.dataset])
+
+    def clear(self) -> None:
+        """Drop what could bring back what the zvol held before: snapshots, half of a stream.
+
+        Raises `VolumeInUse` for snapshots that others made: those are theirs to destroy.
+        """
+        self.end_receiving()
+        known = self.snapshots()
+        if foreign := [snapshot.name for snapshot in known if not snapshot.ours]:
+            raise VolumeInUse(
+                f"{self.dataset} has snapshots that others made ({', '.join(foreign[:5])}): "
+                "what it holds cannot be lost while they are there; destroy them if it may be"
+            )
+        self.destroy(known)
+        if self._get("receive_resume_token") != "-":
+            self.forget_partial()
 
     def stream_size(self, snapshot: Snapshot, base: Snapshot | None) -> int:
         """Bytes that `send` would give, about."""

@@ -34,6 +34,9 @@ T = TypeVar("T")
 _PATIENCE: Final = 30.0
 """Seconds that the disk may take for one record before it counts as failed."""
 
+NOBODY: Final = ""
+"""Owner of what is being emptied for the peer `place` of the holding."""
+
 KEPT_JOBS: Final = 500
 """Ended jobs that are remembered."""
 
@@ -97,7 +100,7 @@ class MadeVolume:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """Whose data a volume holds: `owner` is a guest's uuid, or a sync's source.
+    """Whose data a volume holds: `owner` is a guest's uuid, a sync's source, or `NOBODY`.
 
     `identity` is the volume's. `migration` is the last one that read or wrote it, `moved_by` the
     last one with which its guest came or went. A copy that is retained is so `since` that moment

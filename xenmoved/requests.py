@@ -185,7 +185,7 @@ class Requests:
             log.info("no estimate of a migration to %s: %s", job.peer, error)
             return None
         disks = [
-            Content(size, placement.fresh, tracking_method(path).kind is TrackingKind.TRACEFS)
+            Content(size, placement.zeroed, tracking_method(path).kind is TrackingKind.TRACEFS)
             for size, placement, path in zip(data, placements, sending.paths, strict=False)
         ]
         rates = Rates(min(sent, limit or sent), read)
@@ -320,6 +320,7 @@ class Requests:
             pools=peer.allow.pools,
             guests=peer.allow.guests,
             quota=peer.allow.quota,
+            overwrite=peer.allow.overwrite,
             connected_from=connected_from,
             connected_to=self._host.links.connected(peer.name),
         )
@@ -338,6 +339,7 @@ class Requests:
                 "actions": [action.value for action in request.actions],
                 "pools": list(request.pools),
                 "guests": list(request.guests),
+                "overwrite": request.overwrite,
                 **({"quota": request.quota} if request.quota is not None else {}),
             }
         if (known := self._host.config.peers.get(request.name)) is not None:
@@ -432,6 +434,7 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
                     target=f"{placement.pool}:{placement.name}",
                     size=offered.size,
                     fresh=placement.fresh,
+                    zeroed=placement.zeroed,
                     format=offered.format,
                 )
             )

@@ -127,8 +127,11 @@ def retrieve(future: asyncio.Future[T]) -> None:
         future.exception()
 
 
-async def wait_through(awaitable: Awaitable[T]) -> T:
-    """Await something that must not be left behind: a cancellation shows only when it is over."""
+async def wait_through(awaitable: Awaitable[T], hurry: Callable[[], None] = lambda: None) -> T:
+    """Await something that must not be left behind: a cancellation shows only when it is over.
+
+    `hurry` is called then, for what is awaited to come to an end.
+    """
     future = asyncio.ensure_future(awaitable)
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
@@ -136,6 +139,7 @@ async def wait_through(awaitable: Awaitable[T]) -> T:
             await asyncio.wait([future])
         except asyncio.CancelledError as error:
             cancelled = error
+            hurry()
     if cancelled is not None:
         retrieve(future)
         raise cancelled

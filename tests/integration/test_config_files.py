@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
-from integration_support import QUIET, Dom0, Guest, image, unique
+from integration_support import QUIET, Dom0, Guest, image, problems, unique
 
 from protocol.messages import Mode
 
@@ -129,6 +130,45 @@ def test_a_file_of_its_name_that_is_anothers(hosts: Hosts) -> None:
     received = b.guest_configs / f"{name}.cfg.received"
     assert f"name = '{name}'" in received.read_text()
     assert f"is there, of domain {other}" in b.log()
+
+
+@pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE, Mode.COLD])
+def test_another_guest_that_is_off_has_the_name(hosts: Hosts, mode: Mode) -> None:
+    """The next boot of host-b would start that one under the name of the one that came."""
+    a, b = hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    if mode is Mode.COLD:
+        a.xen.xl("destroy", name)
+    other = f"name = '{name}'\nuuid = '{uuid4()}'\ndisk = ['phy:/dev/null,xvda,w']\n"
+    file = b.guest_configs / f"{name}.cfg"
+    file.write_text(other)
+    (found,) = a.plan(name, mode=mode).problems
+    assert found.code == "guest-exists"
+    assert "a configuration of another guest" in found.text
+    assert "--rename" in found.hint
+    assert problems(a.try_migrate(name, mode=mode)) == (found,)
+    a.migrate(name, mode=mode, rename=f"{name}-too")
+    assert file.read_text() == other
+    assert guest.uuid in (b.guest_configs / f"{name}-too.cfg").read_text()
+
+
+def test_a_missing_disk_of_another_guest_is_not_made_for_this_one(hosts: Hosts) -> None:
+    """Its own file may be here before it; another guest's would start it from this one's disk."""
+    a, b = hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    there = b.images / f"{name}-root"
+    other = b.guest_configs / "other.cfg"
+    other.write_text(f"name = 'other'\ndisk = ['file:{there},xvda,w']\n")
+    (found,) = a.plan(name).problems
+    assert (found.code, str(other) in found.text) == ("guest-here", True)
+    other.unlink()
+    own = f"name = '{name}'\nuuid = '{guest.uuid}'\ndisk = ['file:{there},xvda,w']\n"
+    (b.guest_configs / f"{name}.cfg").write_text(own)
+    assert a.plan(name).problems == ()
+    a.migrate(name)
+    b.assert_runs(name)
 
 
 def test_a_copy_of_a_file_among_those_to_start(hosts: Hosts) -> None:

@@ -15,6 +15,7 @@ from blake3 import blake3
 from protocol.blocksync import RoundDigest
 from protocol.frames import (
     MAX_PAYLOAD,
+    FrameDecoder,
     Kind,
     encode_data,
     encode_memory,
@@ -798,6 +799,129 @@ async def test_a_disk_of_a_guest_on_its_way_is_written_by_nobody_else(target, gu
             said = await second.begin()
         assert isinstance(said, Refused)
         assert any("is in use: disk of on-its-way" in one.text for one in said.problems)
+    await target.clean()
+
+
+async def test_nobody_learns_what_a_volume_held_that_is_not_its_own(target):
+    """Where a peer may overwrite, it gets the place, and not one fingerprint of what was there."""
+    theirs = target.host.images / "theirs"
+    theirs.write_bytes(os.urandom(SIZE))
+    before = theirs.read_bytes()
+    offer = replace(sync_offer(volume_offer("theirs", SIZE)), overwrite=True)
+    async with transferring(target.evil, offer) as transfer:
+        said = await transfer.begin()
+        assert [one.code for one in said.problems] == ["permission"]
+        assert "`overwrite: true` in `allow` of peer evil" in said.problems[0].hint
+    assert theirs.read_bytes() == before
+    target.evil.introduce(overwrite=True)
+    try:
+        async with transferring(target.evil, offer) as transfer:
+            said = await transfer.begin()
+            assert [place.zeroed for place in said.volumes] == [True]
+            assert theirs.read_bytes() == bytes(SIZE)
+            bulk = await transfer.attached()
+            await bulk.say(BeginRound(1, True), Credit(100))
+            decoder, kinds = FrameDecoder(list(Kind)), []
+            while not kinds:
+                decoder.feed(await bulk.channel.receive())
+                while (frame := decoder.next_frame()) is not None:
+                    kinds.append(frame.kind)
+            assert kinds == [Kind.ZERO]
+    finally:
+        target.evil.introduce()
+        theirs.unlink()
+    await target.clean()
+
+
+async def test_a_uuid_alone_opens_no_copy(target, guest):
+    """What a guest left here when it went to one peer is not compared for another one."""
+    named = guest.named("went-away")
+    volume = f"{named.name}-xvda"
+    async with transferring(target.good, named.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(keep_partial=True), Accepted)
+        await transfer.copy()
+    copy = target.host.images / volume
+    await until_idle(target)
+    async with transferring(target.evil, named.offer(SIZE)) as transfer:
+        said = await transfer.begin()
+    assert [one.code for one in said.problems] == ["volume-exists"]
+    assert "when the guest went to good, not to evil" in said.problems[0].text
+    async with transferring(target.good, named.offer(SIZE)) as transfer:
+        assert [place.zeroed for place in (await transfer.begin()).volumes] == [False]
+    await until_idle(target)
+    copy.unlink()
+    await target.clean()
+
+
+async def until_idle(target):
+    deadline = time.monotonic() + 20
+    while await asyncio.to_thread(lambda: target.host.ask(ListJobs(ended=False)).jobs):
+        assert time.monotonic() < deadline, target.host.log()[-4000:]
+        await asyncio.sleep(0.05)
+
+
+async def at_once(target, offers):
+    """Say Begin for all offers at the same time; return the transfers that were taken."""
+    async with contextlib.AsyncExitStack() as stack:
+        link = await stack.enter_async_context(target.evil.linked())
+        transfers = [Transfer(link, await greeted(link), offer) for offer in offers]
+        said = await asyncio.gather(*(one.begin() for one in transfers))
+        yield (
+            [one for one in said if isinstance(one, Accepted)],
+            [problem for one in said if isinstance(one, Refused) for problem in one.problems],
+        )
+
+
+async def test_offers_at_the_same_time_never_exceed_a_quota(target):
+    target.evil.introduce(quota=10 * MIB)
+    offers = [
+        sync_offer(*(volume_offer(f"v{number}-{part}", MIB) for part in range(4)))
+        for number in range(6)
+    ]
+    try:
+        async for taken, refused in at_once(target, offers):
+            assert len(taken) == 2
+            assert {one.code for one in refused} == {"quota"}
+            made = [file for file in target.host.images.iterdir() if file.name.startswith("v")]
+            assert len(made) == 8
+        # What is there counts, what was only promised is free again.
+        async for taken, _ in at_once(target, [sync_offer(volume_offer("v9", 2 * MIB))]):
+            assert len(taken) == 1
+    finally:
+        target.evil.introduce()
+    for file in target.host.images.glob("v*"):
+        file.unlink()
+    await target.clean()
+
+
+async def test_offers_at_the_same_time_never_exceed_the_space_of_a_pool(target):
+    status = os.statvfs(target.host.images)
+    much = status.f_bavail * status.f_frsize * 3 // 5 // MIB * MIB
+    offers = [sync_offer(volume_offer(f"v{number}", much)) for number in range(4)]
+    async for taken, refused in at_once(target, offers):
+        assert len(taken) == 1  # and it is a sparse file, which takes nothing yet
+        assert {one.code for one in refused} == {"pool-full"}
+    for file in target.host.images.glob("v*"):
+        file.unlink()
+    await target.clean()
+
+
+async def test_offers_at_the_same_time_never_exceed_the_memory(target, guest):
+    async with target.evil.linked() as link:
+        pong = await (await greeted(link)).ask(Ping())
+    much = pong.free_memory * 2 // 5
+    offers = []
+    for number in range(5):
+        offer = guest.named(f"large-{number}").offer(SIZE)
+        offers.append(replace(offer, guest=replace(offer.guest, memory=much)))
+    for _ in range(2):  # given up, it is free again
+        async for taken, refused in at_once(target, offers):
+            assert len(taken) == 2
+            assert {one.code for one in refused} == {"memory"}
+            async with target.good.linked() as link:
+                told = await (await greeted(link)).ask(Ping())
+            assert told.free_memory == pong.free_memory - 2 * much
+        await until_idle(target)
     await target.clean()
 
 

@@ -54,7 +54,7 @@ def test_a_peer_whose_daemon_is_not_running(hosts: Hosts) -> None:
 
 def test_another_key_than_the_configured_one(hosts: Hosts) -> None:
     a, b = hosts
-    a.ask(AddPeer("impostor", "127.0.0.1", b.port, stranger(), (), (), (), None, False))
+    a.ask(AddPeer("impostor", "127.0.0.1", b.port, stranger(), (), (), (), None, False, False))
     found = the_problem(a.try_migrate(RESIDENT, "impostor"), "wrong-host-key")
     assert b.identity().fingerprint in found.text
     assert "somebody may be in between" in found.hint
@@ -82,11 +82,11 @@ def test_peers_are_added_shown_and_removed(hosts: Hosts) -> None:
     assert (row.address, row.port, row.actions) == ("192.0.2.7", 7000, ())
     assert "host-c" in a.ctl("peer", "list").stdout
 
-    again = a.ask(AddPeer("host-c", "192.0.2.8", 7000, key, (), (), (), None, False))
+    again = a.ask(AddPeer("host-c", "192.0.2.8", 7000, key, (), (), (), None, False, False))
     assert "host-c" in the_problem(again, "configuration").text
-    mine = AddPeer("myself", "127.0.0.1", a.port, a.identity().key, (), (), (), None, False)
+    mine = AddPeer("myself", "127.0.0.1", a.port, a.identity().key, (), (), (), None, False, False)
     the_problem(a.ask(mine), "own-key")
-    twice = AddPeer("host-d", "192.0.2.9", 7000, b.identity().key, (), (), (), None, False)
+    twice = AddPeer("host-d", "192.0.2.9", 7000, b.identity().key, (), (), (), None, False, False)
     assert "host-b" in the_problem(a.ask(twice), "configuration").text
 
     assert a.ctl("peer", "remove", "host-c").returncode == 0

@@ -180,24 +180,29 @@ def test_a_guest_that_writes_moves_live_and_back(pair: tuple[ZfsHost, ZfsHost]) 
     a.sandbox.xen.stop()
 
 
-def test_a_volume_goes_back_as_an_increment(pair: tuple[ZfsHost, ZfsHost]) -> None:
+def test_a_volume_goes_again_as_an_increment(pair: tuple[ZfsHost, ZfsHost]) -> None:
     a, b = pair
     content = make(a, "quiet")
     there = a.do(StartSync("zvols:quiet", "host-b", None, TransferOptions(verify=True)))
     assert (there.state, there.volumes[0].streamed) == (JobState.DONE, True), there.problem
     assert b.content("quiet") == content
-    overwrite(b, "quiet", b"x" * 65536, 3 * MIB)
-    back = b.do(StartSync("zvols:quiet", "host-a", None, TransferOptions(overwrite=True)))
-    assert (back.state, back.volumes[0].streamed) == (JobState.DONE, True), back.problem
+    overwrite(a, "quiet", b"x" * 65536, 3 * MIB)
+    more = a.do(StartSync("zvols:quiet", "host-b", None, TransferOptions()))
+    assert (more.state, more.volumes[0].streamed) == (JobState.DONE, True), more.problem
     assert a.content("quiet") == b.content("quiet") != content
-    assert sum(sent(back)) < 2 * 65536
+    assert sum(sent(more)) < 2 * 65536
     # A snapshot that somebody else made is in the way, and stays: only differing blocks are sent.
     run("zfs", "snapshot", f"{b.pool.history('quiet').dataset}@daily")
     overwrite(a, "quiet", b"y" * 65536, 5 * MIB)
-    again = a.do(StartSync("zvols:quiet", "host-b", None, TransferOptions(overwrite=True)))
+    again = a.do(StartSync("zvols:quiet", "host-b", None, TransferOptions()))
     assert (again.state, again.volumes[0].streamed) == (JobState.DONE, False), again.problem
     assert a.content("quiet") == b.content("quiet")
     assert [one.name for one in b.pool.history("quiet").snapshots()][-1] == "daily"
+    # What nobody knows as a copy is emptied, with what its snapshots could bring back.
+    back = b.do(StartSync("zvols:quiet", "host-a", None, TransferOptions(overwrite=True)))
+    assert (back.state, back.volumes[0].streamed) == (JobState.DONE, False), back.problem
+    assert a.content("quiet") == b.content("quiet")
+    assert a.snapshots("quiet") == []
 
 
 def test_what_breaks_off_is_gone_on_with(pair: tuple[ZfsHost, ZfsHost]) -> None:
@@ -212,7 +217,7 @@ def test_what_breaks_off_is_gone_on_with(pair: tuple[ZfsHost, ZfsHost]) -> None:
     wait_until(lambda: arrived.resume_point() is not None, "what had arrived", 60)
     b.sandbox.launch()
     b.sandbox.wait_ready(PATIENCE)
-    rest = a.do(StartSync("zvols:broken", "host-b", None, TransferOptions(overwrite=True)))
+    rest = a.do(StartSync("zvols:broken", "host-b", None, TransferOptions()))
     assert (rest.state, rest.volumes[0].streamed) == (JobState.DONE, True), rest.problem
     assert b.content("broken") == content
     assert sum(sent(rest)) < WRITTEN * 3 // 4

@@ -18,7 +18,7 @@ import pytest
 from lvm_support import EXTENT, THIN_POOL
 from storage_support import only_where_possible
 
-from protocol.messages import ImageFormat, Placement, VolumeOffer
+from protocol.messages import Action, ImageFormat, Mode, Offer, Placement, VolumeOffer
 from storage import open_pool
 from storage.contracts import VolumeInfo
 from storage.errors import PoolFull
@@ -74,12 +74,10 @@ async def provision(pool: Any, journal_path: Path, sizes: dict[str, int]) -> Non
             VolumeOffer(name, size, None, None, None, None, ImageFormat.RAW, 512, None, True, None)
             for name, size in sizes.items()
         ]
-        places = [
-            Placement("p", name, fresh=True, zeroed=pool.makes_zeros, size=sizes[name])
-            for name in sizes
-        ]
+        places = [Placement("p", name, fresh=True, zeroed=True, size=sizes[name]) for name in sizes]
         try:
-            await landing.provision(offers, places, "a uuid", "web")
+            offer = Offer(Action.SYNC, Mode.SAVE, False, None, tuple(offers))
+            await landing.provision(offer, places)
         finally:
             await landing.stop()
             await remove_made(host, MIGRATION)

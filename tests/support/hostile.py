@@ -115,6 +115,7 @@ class Stranger:
             "pools": ("images",),
             "guests": ("*",),
             "quota": None,
+            "overwrite": False,
             "replace": True,
             **allow,
         }

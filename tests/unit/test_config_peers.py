@@ -25,6 +25,7 @@ GENEROUS = Allow(
     pools=("images",),
     guests=("web-*", "no"),
     quota=500 * 2**30 + 1,
+    overwrite=True,
 )
 
 

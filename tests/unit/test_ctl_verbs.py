@@ -81,12 +81,16 @@ PROBLEMS = (
 )
 PLAN = Plan(
     *("web", "host-b", Mode.SAVE, (), (Problem("slow", "a slow link", ""),)),
-    (PlannedVolume("xvda", "images:web-root", "fast:web-root", 10 * GIB, True, ImageFormat.RAW),),
+    (
+        PlannedVolume(
+            "xvda", "images:web-root", "fast:web-root", 10 * GIB, True, True, ImageFormat.RAW
+        ),
+    ),
     *(512 * MIB, 252.0, 6.1),
 )
 PEER = PeerRow(
     *("host-b", "192.0.2.7", 7222, FINGERPRINT, (Action.MIGRATE,)),
-    *(("images",), ("web*",), 500 * GIB, True, False),
+    *(("images",), ("web*",), 500 * GIB, False, True, False),
 )
 PING = PeerPing(
     *("host-b", "b", "xenmoved 0.1.0", 1, "xl", "4.17", ("zstd",), 0.0004, 8.5e8),
@@ -422,14 +426,16 @@ sys.exit(main())
 
 def test_a_peer_is_added_with_its_key(daemon):
     daemon.answers |= {AddPeer: Done("peer host-b was added"), GetIdentity: IDENTITY}
-    options = "--allow migrate,sync --pools a,b --guests web*,db1 --quota 500GiB --replace"
+    options = (
+        "--allow migrate,sync --pools a,b --guests web*,db1 --quota 500GiB --overwrite --replace"
+    )
     shown = run(
         daemon, "peer", "add", "host-b", "[::1]:7333", "--key", f"{KEY} me", *options.split()
     )
     assert (shown.returncode, shown.stderr) == (0, "")
     assert daemon.asked(AddPeer) == AddPeer(
         *("host-b", "::1", 7333, KEY, (Action.MIGRATE, Action.SYNC)),
-        *(("a", "b"), ("web*", "db1"), 500 * GIB, True),
+        *(("a", "b"), ("web*", "db1"), 500 * GIB, True, True),
     )
     assert f"xenmovectl peer add host-a [::1] --key '{KEY}'" in shown.stdout
     assert "xenmovectl peer ping host-b" in shown.stdout

@@ -202,13 +202,14 @@ def test_volumes_that_wait_are_counted():
 
 
 def test_peers_and_what_they_may_do():
-    row = PeerRow("b", "::1", 7222, FINGERPRINT, (), (), (), None, False, False)
+    row = PeerRow("b", "::1", 7222, FINGERPRINT, (), (), (), None, False, False, False)
     may = replace(
         row, actions=tuple(Action), pools=("p",), quota=GIB, connected_to=True, connected_from=True
     )
+    may = replace(may, overwrite=True)
     text = _text(views.peers(Peers((row, may))))
     assert "[::1]    no           nothing" in text
-    assert "to and from  migrate sync; pools p; guests none; quota 1GiB" in text
+    assert "to and from  migrate sync; pools p; guests none; quota 1GiB; overwrite" in text
     assert "peer add" in _text(views.peers(Peers(())))
 
 
@@ -221,7 +222,7 @@ def test_nothing_to_show_is_said():
 def test_a_plan_shows_everything_from_here_to_there():
     plan = Plan(
         *("web", "host-b", Mode.LIVE, (), ()),
-        (PlannedVolume("xvda", "/dev/vg/web", "images:shop", GIB, True, ImageFormat.RAW),),
+        (PlannedVolume("xvda", "/dev/vg/web", "images:shop", GIB, True, True, ImageFormat.RAW),),
         *(MIB, 1.0, 1.0),
         target_name="shop",
         drives=(
@@ -262,9 +263,11 @@ def _hostile_views():
     report = _hostile_job()
     disk = DiskRow(HOSTILE, HOSTILE, HOSTILE, 1, True, HOSTILE)
     guest = GuestRow(HOSTILE, 1, HOSTILE, MIB, HOSTILE, (disk,), (HOSTILE,))
-    planned = PlannedVolume(HOSTILE, HOSTILE, HOSTILE, 1, True, ImageFormat.QCOW2)
+    planned = PlannedVolume(HOSTILE, HOSTILE, HOSTILE, 1, True, True, ImageFormat.QCOW2)
     names = (HOSTILE,)
-    peer = PeerRow(HOSTILE, HOSTILE, 1, HOSTILE, tuple(Action), names, names, None, True, True)
+    peer = PeerRow(
+        HOSTILE, HOSTILE, 1, HOSTILE, tuple(Action), names, names, None, True, True, True
+    )
     identity = Identity(HOSTILE, HOSTILE, HOSTILE, 1)
     ping = PeerPing(
         *(HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE),

@@ -123,13 +123,15 @@ class PoolConfig:
 class Allow:
     """What a peer may do on this host. The default allows nothing.
 
-    `quota` limits the bytes that volumes made for this peer take in all, None for no limit.
+    `quota` limits the bytes that volumes made for this peer take in all, None for no limit. With
+    `overwrite` it may have volumes emptied for it that are not known as copies of what it brings.
     """
 
     actions: tuple[Action, ...] = ()
     pools: tuple[ConfigName, ...] = ()
     guests: tuple[GuestPattern, ...] = ()
     quota: Limit = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Peer:
         )
 
     def may_use(self, pool: str) -> bool:
-        """Whether the peer may see, make and overwrite volumes of the pool."""
+        """Whether the peer may see and make volumes of the pool, and write to its own."""
         return pool in self.allow.pools
 
     def shares_path(self, path: str) -> bool:

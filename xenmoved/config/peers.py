@@ -36,6 +36,8 @@ allow:
   pools: {pools}
   guests: {guests}
   quota: {quota}
+  # Whether it may have volumes of these pools emptied and used that are not known as its own.
+  overwrite: {overwrite}
 
 # Names here of network bridges that are called otherwise there, for guests that come from there.
 bridges: {bridges}
@@ -133,6 +135,7 @@ def _text(peer: Peer) -> str:
         "volumes": dict(peer.volumes),
         "shared": peer.shared,
         "cdrom": peer.cdrom,
+        "overwrite": peer.allow.overwrite,
         "quota": UNLIMITED if quota is None else format_size(quota, exact=True),
     }
     # JSON is YAML, and quotes whatever YAML might take for something else.

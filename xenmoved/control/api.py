@@ -146,13 +146,17 @@ class PlanMigration:
 
 @dataclass(frozen=True, slots=True)
 class PlannedVolume:
-    """What would be done with a disk that is copied. `size` is that of the volume or image."""
+    """What would be done with a disk that is copied. `size` is that of the volume or image.
+
+    A `fresh` volume is made there. Of one that is there all is lost if it is `zeroed`.
+    """
 
     vdev: Text
     source: Text
     target: Text
     size: U63
     fresh: bool
+    zeroed: bool
     format: ImageFormat
 
 

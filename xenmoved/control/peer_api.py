@@ -57,6 +57,7 @@ class PeerRow:
     pools: Annotated[tuple[Name, ...], Length(0, 256)]
     guests: Annotated[tuple[Name, ...], Length(0, 256)]
     quota: U63 | None
+    overwrite: bool
     connected_from: bool
     connected_to: bool
 
@@ -88,6 +89,7 @@ class AddPeer:
     pools: Annotated[tuple[Name, ...], Length(0, 256)]
     guests: Annotated[tuple[Name, ...], Length(0, 256)]
     quota: U63 | None
+    overwrite: bool
     replace: bool
 
 

@@ -425,6 +425,11 @@ def _add_peer_add(verbs: Any) -> None:
         type=arguments.quota,
         help="space here for volumes that are made for it (default: unlimited)",
     )
+    add.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="let it have volumes of these pools that are not known as its own: they are emptied",
+    )
     add.add_argument("--replace", action="store_true", help="if it is a peer already, change it")
     add.add_argument("--yes", action="store_true", help="take the key that it shows unasked")
 

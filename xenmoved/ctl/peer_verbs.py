@@ -55,6 +55,7 @@ def run_add(daemon: Daemon, output: Output, args: Namespace) -> Exit:
         pools=args.pools,
         guests=args.guests,
         quota=args.quota,
+        overwrite=args.overwrite,
         replace=args.replace,
     )
     answer = daemon.ask(request, Done)

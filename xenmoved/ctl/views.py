@@ -128,7 +128,7 @@ def peers(answer: Peers) -> list[Line]:
             Span(peer.name, Style.BOLD),
             str(Address(peer.address, peer.port)),
             _connected(peer),
-            permissions(peer.actions, peer.pools, peer.guests, peer.quota),
+            permissions(peer.actions, peer.pools, peer.guests, _more(peer)),
             Span(peer.fingerprint, Style.DIM),
         )
         for peer in answer.peers
@@ -136,8 +136,13 @@ def peers(answer: Peers) -> list[Line]:
     return table(header, rows)
 
 
+def _more(peer: PeerRow) -> list[str]:
+    more = [] if peer.quota is None else [f"quota {size(peer.quota)}"]
+    return [*more, "overwrite"] if peer.overwrite else more
+
+
 def permissions(
-    actions: Sequence[str], pools: Sequence[str], guests: Sequence[str], quota: int | None
+    actions: Sequence[str], pools: Sequence[str], guests: Sequence[str], more: Sequence[str] = ()
 ) -> str:
     """Return what a host may do on another."""
     if not actions:
@@ -147,13 +152,13 @@ def permissions(
         f"pools {','.join(pools) or 'none'}",
         f"guests {','.join(guests) or 'none'}",
     ]
-    return "; ".join(parts if quota is None else [*parts, f"quota {size(quota)}"])
+    return "; ".join([*parts, *more])
 
 
 def ping(answer: PeerPing) -> list[Line]:
     """Return what a peer answers."""
     milliseconds = f"{answer.round_trip * 1000:.3g}ms"
-    may = permissions(answer.actions, answer.pools, answer.guests, None)
+    may = permissions(answer.actions, answer.pools, answer.guests)
     used = size(answer.quota_used)
     quota = "unlimited" if answer.quota is None else size(answer.quota)
     capabilities = " ".join(answer.capabilities)
@@ -248,7 +253,8 @@ def _disks(disks: Sequence[DiskRow]) -> list[Line]:
 
 
 def _planned(volume: PlannedVolume) -> tuple[Cell, ...]:
-    copy = "new there" if volume.fresh else "exists there: differences only"
+    how = "emptied first, and sent in full" if volume.zeroed else "differences only"
+    copy = "new there" if volume.fresh else f"exists there: {how}"
     if volume.format is not ImageFormat.RAW:
         copy = f"{volume.format} image, {copy}"
     return volume.vdev, size(volume.size), volume.source, volume.target or UNKNOWN, copy

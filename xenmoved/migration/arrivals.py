@@ -24,6 +24,7 @@ from protocol.messages import (
     Presence,
     Working,
 )
+from storage.errors import StorageError
 from xenmoved.control.reports import JobKind, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound, JournalFailed
@@ -31,13 +32,14 @@ from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.server import Visitor
 from xenmoved.logs import log_context
-from xenmoved.migration.checks import Assessment, assess, owner_of
+from xenmoved.migration.checks import Assessment, assess
 from xenmoved.migration.expected import Expected, expect
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.migration.landing import Landing
 from xenmoved.migration.persisting import until_done
 from xenmoved.migration.presence import Sighting, sight
+from xenmoved.migration.promises import Promise
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.tasks import within
 
@@ -120,6 +122,8 @@ class Arrivals:
         async with self._placing:
             accepted = await self._accept(visitor, begin)
             placements = accepted.placements
+            memory = 0 if offer.mode is Mode.COLD else guest.memory
+            promise = Promise(visitor.peer, guest.target_name, memory, placements)
             disks = {
                 volume.vdev: self.host.pools[placement.pool].path(placement.name)
                 for volume, placement in zip(offer.volumes, placements, strict=True)
@@ -131,21 +135,18 @@ class Arrivals:
             job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
-            cold = offer.mode is Mode.COLD
-            job.memory_total = 0 if cold else guest.memory
+            job.memory_total = memory
             expected = expect(offer, disks, accepted.bridges, keep_partial=begin.keep_partial)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
-            await self.host.jobs.add(job)
+            self.host.promises.give(begin.migration, promise)
             self._migrations[begin.migration] = migration
             self._landings[begin.migration] = _Site(visitor, migration.landing, on_failure)
         job.volumes = migration.landing.progress
         self._tasks.create_task(self._keep(migration))
         try:
-            owner = owner_of(visitor.peer, offer)
-            placements = await migration.landing.provision(
-                offer.volumes, placements, owner, guest.name
-            )
+            await self.host.jobs.add(job)
+            placements = await migration.landing.provision(offer, placements)
         except Exception as error:
             await self.failed(migration, problems_of(error)[0].text)
             raise
@@ -160,10 +161,10 @@ class Arrivals:
             placements = (await self._accept(visitor, begin)).placements
             landing = Landing(self.host, visitor.peer, begin.migration)
             paths = tuple(self.host.pools[place.pool].path(place.name) for place in placements)
+            self.host.promises.give(begin.migration, Promise(visitor.peer, "", 0, placements))
             self._landings[begin.migration] = _Site(visitor, landing, on_failure, paths)
         try:
-            owner = owner_of(visitor.peer, begin.offer)
-            placements = await landing.provision(begin.offer.volumes, placements, owner, "")
+            placements = await landing.provision(begin.offer, placements)
         except Exception:
             await self.end_sync(begin.migration)
             raise
@@ -172,7 +173,18 @@ class Arrivals:
     async def end_sync(self, migration: str) -> None:
         """Release the volumes of a sync. Idempotent."""
         if (entry := self._landings.pop(migration, None)) is not None:
-            await entry.landing.stop()
+            try:
+                await entry.landing.stop()
+                await entry.landing.note_synced()
+            except (StorageError, JournalFailed) as error:
+                log.warning("what was synced is not known as such later: %s", error)
+            finally:
+                self.host.promises.release(migration)
+
+    def give_up(self, migration: str) -> None:
+        """Have what is being made for a migration come to an end, as nobody waits for it."""
+        if (site := self._landings.get(migration)) is not None:
+            site.landing.give_up()
 
     def landing(self, visitor: Visitor, migration: str) -> Landing:
         """Return the volumes that a channel of this connection may write to."""
@@ -321,6 +333,7 @@ class Arrivals:
                     log.exception("%s is looked at again later", migration.guest)
         self._migrations.pop(migration.migration, None)
         self._landings.pop(migration.migration, None)
+        self.host.promises.release(migration.migration)
 
 
 def _fate(word: Word, reason: str) -> Fate:

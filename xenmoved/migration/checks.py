@@ -26,15 +26,16 @@ from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
-from xenmoved.journal import Holding
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.geometry import misfits
-from xenmoved.migration.holdings import is_held, is_of, may_be_made, why_not_held
+from xenmoved.migration.holdings import may_be_made
 from xenmoved.migration.host import Host
-from xenmoved.migration.retained import Imagery, imagery, named_in_files
+from xenmoved.migration.needs import Imagery, Needs, claims, imagery, needs
+from xenmoved.migration.promises import unfilled
+from xenmoved.migration.reuse import NEEDED_HINT, Claim, reuse
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
-from xenmoved.toolstack.interface import Domain, HostInfo
+from xenmoved.toolstack.interface import Domain, HostInfo, ToolstackError
 
 _DROP: Final = (
     "drop it there (xenmovectl volumes drop), or call this one otherwise: --volume OLD=NEW"
@@ -53,11 +54,6 @@ class Assessment:
     placements: tuple[Placement, ...] = ()
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = field(default_factory=dict)
-
-
-def owner_of(peer: str, offer: Offer) -> str:
-    """Return whose data the volumes of an offer are, as the journal notes it."""
-    return offer.guest.uuid if offer.guest is not None else f"sync from {peer}"
 
 
 async def assess(
@@ -90,11 +86,11 @@ async def assess(
         problems += await _bridge_problems(host, peer, bridges)
         found, shared = await look_at_shared(host, peer, guest.shared, in_use)
         problems += found
-        if offer.mode is Mode.COLD:
-            problems += await _config_problems(host, guest)
-        else:
-            problems += _memory_problems(host, peer, info, guest)
-    checker = _VolumeChecks(host, peer, offer, in_use)
+        problems += await _config_problems(host, offer, guest)
+        if offer.mode is not Mode.COLD:
+            free = info.free_memory - host.promises.memory(status for status, _ in here)
+            problems += _memory_problems(host, peer, max(0, free), guest)
+    checker = _VolumeChecks(host, peer, offer, in_use, await needs(host, here=here))
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
     if problems:
@@ -202,13 +198,13 @@ async def _bridge_problems(host: Host, peer: Peer, bridges: Mapping[str, str]) -
     return [problem("bridge", f"{node} has no bridge {bridge}", hint) for bridge in missing]
 
 
-def _memory_problems(host: Host, peer: Peer, info: HostInfo, guest: GuestOffer) -> list[Problem]:
-    node, free = host.config.node, info.free_memory
+def _memory_problems(host: Host, peer: Peer, free: int, guest: GuestOffer) -> list[Problem]:
+    node = host.config.node
     if guest.memory <= free:
         return []
     text = (
         f"{guest.name} has {format_size(guest.memory)} of memory now, {node} has "
-        f"{format_size(free)} free"
+        f"{format_size(free)} free beside the guests that come there now"
     )
     fits = free * 9 // 10 >> 20
     smaller = f"{guest.toolstack} mem-set {guest.name} {fits}"
@@ -216,30 +212,53 @@ def _memory_problems(host: Host, peer: Peer, info: HostInfo, guest: GuestOffer) 
     return [problem("memory", text, hint)]
 
 
-async def _config_problems(host: Host, guest: GuestOffer) -> list[Problem]:
-    """Find what keeps a guest, of which there is nothing but its configuration, from being here."""
-    node = host.config.node
-    if guest.config is None:
+async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[Problem]:
+    """Find what keeps a guest from being at home here under its name, running or not.
+
+    A configuration of that name is another guest's if it has another uuid: this host would start
+    that one at the next boot. A guest that comes with nothing but its configuration comes to none.
+    """
+    node, name, cold = host.config.node, guest.target_name, offer.mode is Mode.COLD
+    if cold and guest.config is None:
         return [problem("guest-config", f"{guest.name} came without its configuration")]
-    if await host.toolstack.read_config(guest.target_name) is None:
+    if await host.toolstack.read_config(name) is None:
         return []
-    text = f"{node} has a configuration of a guest called {guest.target_name} already"
-    return [problem("guest-exists", text, "if it is not needed any more, rename it there")]
+    uuid = await _configured_uuid(host, name)
+    if not cold and uuid in ("", guest.uuid):
+        return []
+    whose = "another guest" if uuid not in ("", guest.uuid) else "a guest"
+    text = f"{node} has a configuration of {whose} called {name} already"
+    hint = "if it is not needed any more, rename it there; else have this one called otherwise"
+    return [problem("guest-exists", text, f"{hint}: --rename NEW")]
+
+
+async def _configured_uuid(host: Host, name: str) -> str:
+    """Return the uuid that a guest's configuration gives it, "" where it does not tell plainly."""
+    try:
+        configured = await host.toolstack.configured(name)
+    except ToolstackError:
+        return ""
+    return configured.uuid.lower() if configured is not None else ""
 
 
 class _VolumeChecks:
     """The checks of an offer's volumes, with what they add up to."""
 
     def __init__(
-        self, host: Host, peer: Peer, offer: Offer, in_use: Mapping[str, Sequence[str]]
+        self,
+        host: Host,
+        peer: Peer,
+        offer: Offer,
+        in_use: Mapping[str, Sequence[str]],
+        found: Needs,
     ) -> None:
         self._host = host
         self._peer = peer
         self._offer = offer
         self._disks = in_use
-        self._new_bytes: Counter[str] = Counter()
+        self._needs = found
+        self._placements: list[Placement] = []
         self._imagery: list[Imagery] | None = None
-        self._named: dict[tuple[str, str], list[str]] | None = None
         # What is shared is not a place for a copy of something else.
         self._taken = {
             (shared_pool(peer, disk), disk.name)
@@ -250,6 +269,11 @@ class _VolumeChecks:
 
     async def place(self, volume: VolumeOffer) -> Placement | None:
         """Find where a volume goes, noting what is wrong."""
+        placement = await self._place(volume)
+        self._placements += [placement] if placement is not None else []
+        return placement
+
+    async def _place(self, volume: VolumeOffer) -> Placement | None:
         pool = self._host.pools[chosen_pool(self._host, self._peer, volume) or ""]
         name = local_name(self._peer, volume)
         shown = f"{pool.name}:{name}"
@@ -285,8 +309,8 @@ class _VolumeChecks:
         )
         if info is None:
             self._check_promised(shown, there.path)
-            self._new_bytes[pool.name] += there.size
-            return Placement(pool.name, name, True, pool.makes_zeros, there.size)
+            self.problems += claims(await self._needs_of_others(), there, NEEDED_HINT)
+            return Placement(pool.name, name, fresh=True, zeroed=True, size=there.size)
         return await self._reuse(volume, pool, info, may_be_image=may_be_image)
 
     async def _reuse(
@@ -310,33 +334,19 @@ class _VolumeChecks:
             text = f"{shown} on {self._node} is in use: {', '.join(users)}"
             self._note("volume-in-use", text, "only a volume that nobody uses can be written")
             return None
-        holding = await self._host.journal.holding(pool.name, name)
-        if may_be_image or await self._is_needed(holding, info):
+        if may_be_image:
             return None
-        if not self._offer.overwrite:
-            self._check_owner(holding, info, volume)
-        return Placement(pool.name, name, fresh=False, zeroed=False, size=info.size)
+        claim = Claim(self._peer, self._offer, volume)
+        found = await reuse(self._host, claim, info, self._needs)
+        self.problems += found.problems
+        return Placement(pool.name, name, fresh=False, zeroed=not found.kept, size=info.size)
 
-    async def _is_needed(self, holding: Holding | None, info: VolumeInfo) -> bool:
-        """Note it, and tell, when a guest that is at home here needs a volume, running or not.
-
-        What may not be dropped may not be written: `--overwrite` is no word about another guest's
-        disk, nor about what this guest has written here since it left a copy there.
-        """
-        shown = f"{info.pool}:{info.name} on {self._node}"
-        hint = (
-            "if nobody needs it, rename or remove it there; or have this one called otherwise: "
-            "--volume OLD=NEW"
-        )
-        if self._named is None:
-            self._named = await named_in_files(self._host)
-        found = [f"it is {one}" for one in self._named.get((info.pool, info.name), ())]
-        at_home = holding is not None and holding.guest != "" and holding.since is None
-        if holding is not None and at_home and is_held(holding, info):
-            found.append(f"it is the disk of {holding.guest}, which is at home there")
-        for why in found:
-            self._note("guest-here", f"{shown} is needed: {why}", hint)
-        return bool(found)
+    async def _needs_of_others(self) -> Needs:
+        """Return who needs what, but for the guest itself: its own file may be here before it."""
+        if (guest := self._offer.guest) is None:
+            return self._needs
+        own = await self._host.toolstack.read_config(guest.target_name)
+        return self._needs if own is None else self._needs.without(own)
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
         """Note it when a volume that is an image would be none here, or is in use at the source."""
@@ -369,48 +379,33 @@ class _VolumeChecks:
             self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
         return bool(found)
 
-    def _check_owner(self, holding: Holding | None, info: VolumeInfo, volume: VolumeOffer) -> None:
-        """Note it when a volume that is there is not known to be a copy of the offered one."""
-        shown = f"{info.pool}:{info.name} on {self._node}"
-        hint = (
-            "if what is in it may be lost, say --overwrite; else rename or remove it, or have this "
-            "one called otherwise there: --volume OLD=NEW"
-        )
-        if holding is None:
-            text = f"{shown} exists, and is not known to be a copy of this volume"
-        elif (why := why_not_held(holding, info)) is not None:
-            text = f"{shown} {why}"
-        elif is_of(
-            holding, owner_of(self._peer.name, self._offer), self._peer.name, volume.moved_by
-        ):
-            return
-        else:
-            text = f"{shown} exists, and is a copy of another guest's: {_whose(holding)}"
-        self._note("volume-exists", text, hint)
-
     async def space_problems(self) -> list[Problem]:
-        """Check the new volumes together against the space of their pools and the quota."""
+        """Check all volumes together against the space of their pools and the quota."""
         found = []
-        for name, needed in self._new_bytes.items():
-            capacity = await asyncio.to_thread(self._host.pools[name].capacity)
-            if capacity is None or capacity.overcommit:
-                continue
-            if needed > capacity.free:
+        for name in dict.fromkeys(place.pool for place in self._placements if place.zeroed):
+            pool = self._host.pools[name]
+            free = await free_space(self._host, name)
+            needed = await asyncio.to_thread(self._needed_of, pool)
+            if free is not None and needed > free:
                 text = (
-                    f"pool {name} on {self._node} has {format_size(capacity.free)} free, "
-                    f"{format_size(needed)} are needed"
+                    f"pool {name} on {self._node} has {format_size(free)} free beside what comes "
+                    f"there now, {format_size(needed)} are needed"
                 )
                 found.append(problem("pool-full", text, "free space there, or choose with --pool"))
         quota = self._peer.allow.quota
-        if quota is not None and self._new_bytes:
+        fresh = sum(place.size for place in self._placements if place.fresh)
+        if quota is not None and fresh:
             used = await quota_used(self._host, self._peer.name)
-            if used + self._new_bytes.total() > quota:
+            if used + fresh > quota:
                 text = (
                     f"{self._peer.name} may take {format_size(quota)} on {self._node}: it has "
-                    f"{format_size(used)}, {format_size(self._new_bytes.total())} more are needed"
+                    f"{format_size(used)}, {format_size(fresh)} more are needed"
                 )
                 found.append(problem("quota", text, "remove old copies there or raise the quota"))
         return found
+
+    def _needed_of(self, pool: Pool) -> int:
+        return sum(unfilled(pool, place) for place in self._placements if place.pool == pool.name)
 
     @property
     def _node(self) -> str:
@@ -451,15 +446,24 @@ def _place_of(pool: Pool, name: str) -> object:
     return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
-def _whose(holding: Holding) -> str:
-    return f"{holding.guest}, uuid {holding.owner}" if holding.guest else holding.owner
-
-
 async def quota_used(host: Host, peer: str) -> int:
-    """Bytes of the volumes that were made for a peer and are still there."""
-    used = 0
+    """Bytes of the volumes that are made for a peer: those that are there, and those promised."""
+    sizes = host.promises.made_for(peer)
     for made in await host.journal.made(peer=peer):
         pool = host.pools.get(made.pool)
         info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
-        used += info.size if info is not None and may_be_made(made, info) else 0
-    return used
+        if info is not None and may_be_made(made, info):
+            sizes[made.pool, made.name] = info.size
+    return sum(sizes.values())
+
+
+async def free_space(host: Host, name: str) -> int | None:
+    """Bytes that new volumes may take of a pool, beside what is promised already.
+
+    None where there is no limit, as volumes may be larger than what is free, or none are made.
+    Raises StorageError.
+    """
+    capacity = await asyncio.to_thread(host.pools[name].capacity)
+    if capacity is None or capacity.overcommit:
+        return None
+    return max(0, capacity.free - await host.promises.space(host.pools, name))

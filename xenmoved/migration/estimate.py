@@ -5,8 +5,8 @@ largest disk. Everything else is assumed:
 
 - Sources are read where they may hold data. Disks are read one after the other, as if they shared
   one device.
-- A fresh volume is sent in full. Of one that the target has, nothing is: it is only read and
-  compared, at the target as fast as here.
+- A volume that is new there, or emptied first (which counts for nothing), is sent in full. Of
+  one that the target has, nothing is: it is only read and compared, at the target as fast as here.
 - A volume whose writes are tracked costs its first round and, under suspension, what pre-copy aims
   to leave. One that nothing tracks is read again in every round: in a second one unless the first
   has next to nothing to send, and in the final one, under suspension.

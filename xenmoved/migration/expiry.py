@@ -17,7 +17,9 @@ from storage.errors import StorageError
 from xenmoved.config.units import format_duration
 from xenmoved.journal import JournalFailed
 from xenmoved.migration.host import Host
-from xenmoved.migration.retained import drop, listed, needs, obstacles
+from xenmoved.migration.needs import needs
+from xenmoved.migration.retained import drop, listed, obstacles
+from xenmoved.problems import Refused, problems_of
 from xenmoved.toolstack.interface import ToolstackError
 
 log = logging.getLogger(__name__)
@@ -96,12 +98,13 @@ async def _expire(host: Host, age: float, told: set[str]) -> None:
     for row in (await listed(host, found)).volumes:
         if (row.pool, row.name) not in due or row.retained is None:
             continue
-        texts = {one.text for one in obstacles(row, found)}
-        if not texts:
-            try:
+        texts: set[str] = set()
+        try:
+            texts = {one.text for one in await obstacles(host, row, found)}
+            if not texts:
                 await drop(host, row)
-            except StorageError as error:
-                texts = {str(error)}
+        except (Refused, StorageError) as error:
+            texts = {one.text for one in problems_of(error)}
         for text in texts - told:
             log.warning("a copy that is old enough to be dropped stays: %s", text)
         told |= texts

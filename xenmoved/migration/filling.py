@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
 from protocol.messages import ImageFormat, Placement, VolumeOffer
 from storage.backing import Backing, check_backing
@@ -13,6 +15,9 @@ from storage.images import require_standalone
 from storage.watching import Watch
 from xenmoved.migration.geometry import misfits
 from xenmoved.problems import Refused
+
+_PIECE: Final = 64 << 20
+"""Bytes that are emptied at once: a slow disk takes some seconds for them."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,21 @@ class FilledVolume:
             volume.close()
             raise
         return cls(volume, offer, pool, placement.name, volume.size, opened, watch)
+
+    def emptying(self) -> Iterator[int]:
+        """Make all of it read as zeros, piece by piece; yield how far that has come, in bytes.
+
+        Durable at the end of it. Raises StorageError, also where the storage keeps what was there
+        before and it is not this program's to destroy.
+        """
+        if (history := self.pool.history(self.name)) is not None:
+            history.clear()
+        for extent in self.volume.data_extents():
+            for offset in range(extent.offset, extent.end, _PIECE):
+                end = min(offset + _PIECE, extent.end)
+                self.volume.zero(offset, end - offset)
+                yield end
+        self.volume.flush()
 
     def require_whole(self) -> None:
         """See that an image that came needs no other files. Raises StorageError."""

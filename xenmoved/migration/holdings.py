@@ -13,7 +13,7 @@ from storage.contracts import VolumeInfo
 from storage.descriptor import last_written
 from storage.errors import StorageError, VolumeInUse
 from storage.identity import UNKNOWN
-from xenmoved.journal import Holding, MadeVolume
+from xenmoved.journal import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
 
 T = TypeVar("T")
@@ -39,15 +39,17 @@ def may_be_made(made: MadeVolume, info: VolumeInfo) -> bool:
 def why_not_held(holding: Holding, info: VolumeInfo) -> str | None:
     """Say why a volume that is there is not known as the one whose owner was noted; None if it is.
 
-    A copy that was written to since it is retained is not known either, whatever it is.
+    A copy that was written to since it is retained is not known either, whatever it is, nor is what
+    came without a guest.
     """
+    kept = holding.since is not None or not holding.guest
     if not info.identity:
         return "is not known to be the copy that was there: nothing tells it from others"
     if not holding.identity:
         return "is not known to be the copy that was there: nothing told it from others then"
     if holding.identity != info.identity:
         return "is another volume than the copy that was there: it was made anew since"
-    if holding.since is not None and holding.written not in (None, info.written):
+    if kept and holding.written not in (None, info.written):
         return "was written to since it was kept as a copy: something else may be in it"
     return None
 
@@ -57,18 +59,38 @@ def is_held(holding: Holding, info: VolumeInfo) -> bool:
     return why_not_held(holding, info) is None
 
 
-def is_of(holding: Holding, owner: str, peer: str, moved_by: str | None) -> bool:
-    """Whether what a peer offers is the owner's, or was this very volume when it went there.
+def synced_from(peer: str) -> str:
+    """Return the owner of what a peer sent without a guest."""
+    return f"sync from {peer}"
 
-    Guests without a uuid in their configuration have another one after each start. So a peer may
-    name the migration with which the guest came to it. That is believed only of a copy of a guest
-    that went with this migration, to this peer: nobody else knows of it, and could as well have
-    kept the uuid.
+
+def is_of(holding: Holding, owner: str, peer: str, moved_by: str | None) -> bool:
+    """Whether a volume holds what came from this very peer, or a copy of what went to it.
+
+    Of a guest it is its copy, which may be compared with what the guest has there: who knows no
+    more than a uuid must not learn what is in it. Guests without a uuid in their configuration have
+    another one after each start. So a peer may name the migration with which the guest came to it.
+    That is believed only of a copy of a guest that went with this migration: nobody else knows of
+    it, and could as well have kept the uuid.
     """
-    went = bool(moved_by) and holding.since is not None
-    return holding.owner == owner or (
-        went and (holding.moved_by, holding.place) == (moved_by, peer)
-    )
+    if owner == synced_from(peer):
+        return holding.owner == owner
+    went = holding.since is not None and holding.place == peer
+    return went and (holding.owner == owner or (bool(moved_by) and holding.moved_by == moved_by))
+
+
+def is_blank(holding: Holding, peer: str) -> bool:
+    """Whether a volume was being emptied for a peer, and holds nobody's data that counts."""
+    return holding.owner == NOBODY and holding.place == peer
+
+
+async def note_blank(host: Host, pool: str, name: str, peer: str) -> None:
+    """Note that what a volume holds is nobody's from now on, and is to be emptied for a peer.
+
+    Until `note_copy` a crash leaves it so: it is emptied again before anybody gets it. Raises
+    StorageError.
+    """
+    await _record(host, Holding(pool, name, NOBODY, place=peer))
 
 
 async def known_holding(host: Host, pool: str, name: str) -> Holding | None:
@@ -133,6 +155,14 @@ async def note_written(host: Host, path: str, migration: str) -> None:
     holding = await host.journal.holding(located[0].name, located[1])
     if holding is not None and holding.migration == migration:
         await host.journal.record_holding(replace(holding, written=written))
+
+
+async def note_synced(host: Host, pool: str, name: str, migration: str) -> None:
+    """Note when what came without a guest was written to last. Raises StorageError."""
+    holding = await host.journal.holding(pool, name)
+    info = await asyncio.to_thread(host.pools[pool].find, name)
+    if holding is not None and holding.migration == migration and info is not None:
+        await host.journal.record_holding(replace(holding, written=info.written))
 
 
 async def retain(host: Host, migration: str, place: str, *, moved: bool) -> None:

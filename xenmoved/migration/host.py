@@ -19,6 +19,7 @@ from xenmoved.jobs import JobBoard
 from xenmoved.journal import Journal
 from xenmoved.link.client import PeerLink, connect
 from xenmoved.link.identity import parse_public
+from xenmoved.migration.promises import Promises
 from xenmoved.problems import Refused, problem
 from xenmoved.sync.devices import Buffers
 from xenmoved.toolstack.interface import Toolstack
@@ -97,6 +98,8 @@ class Host:
     """Migrations of which nobody here can tell whose the guest is, by their jobs."""
     alarms: dict[str, Problem] = field(default_factory=dict)
     """What is tried again and again because it fails, by the jobs whose it is."""
+    promises: Promises = field(default_factory=Promises)
+    """What peers may take of this host, and have not yet."""
     making: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Has one at a time look whether a volume is there, and make or remove it.
 

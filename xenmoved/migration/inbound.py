@@ -90,7 +90,7 @@ class InboundMigration:
         self._attempts = 0
         self._again_at = 0.0
         self._remark: Problem | None = None
-        self.landing = Landing(host, peer, migration)
+        self.landing = Landing(host, peer, migration, job.job)
         self.ended = asyncio.Event()
 
     @property

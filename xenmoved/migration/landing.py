@@ -10,15 +10,25 @@ from functools import partial
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import Placement, VolumeOffer, Working
+from protocol.messages import Offer, Placement, VolumeOffer, Working
 from storage.contracts import Volume
-from storage.errors import StorageError, VolumeExists
+from storage.errors import StorageError, VolumeExists, VolumeReplaced
 from storage.zfs_history import History
+from xenmoved.config.units import format_size
 from xenmoved.journal import Holding, MadeVolume
 from xenmoved.link.channel import Channel
 from xenmoved.migration.filling import FilledVolume
-from xenmoved.migration.holdings import is_made, note_copy, when_let_go
+from xenmoved.migration.holdings import (
+    is_made,
+    note_blank,
+    note_copy,
+    note_synced,
+    when_let_go,
+)
 from xenmoved.migration.host import Host
+from xenmoved.migration.needs import needs
+from xenmoved.migration.reuse import Claim, owner_of, reuse
+from xenmoved.problems import Refused, problem
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.stream_target import StreamTarget
@@ -33,10 +43,12 @@ _END_PATIENCE: Final = 60.0
 class Landing:
     """Where the volumes of one migration or sync arrive."""
 
-    def __init__(self, host: Host, peer: str, migration: str) -> None:
+    def __init__(self, host: Host, peer: str, migration: str, job: str = "") -> None:
         self._host = host
         self._peer = peer
         self._migration = migration
+        self._job = job
+        self._places: list[tuple[str, str]] = []
         self._volumes: list[FilledVolume] = []
         self._histories: list[History | None] = []
         self._streams: dict[int, StreamTarget] = {}
@@ -49,14 +61,16 @@ class Landing:
 
     def step(self, doing: str) -> None:
         """Note what is done from now on: whoever waits for it is told."""
-        self.doing = Working(min(self.doing.steps + 1, 255), doing[:4000])
+        self.doing = Working(self.doing.steps + 1, doing[:4000])
+
+    def give_up(self) -> None:
+        """Have what makes and empties volumes come to an end: nobody waits for it any more."""
+        self._sealed = True
 
     async def provision(
-        self, offers: Sequence[VolumeOffer], placements: Sequence[Placement], owner: str, guest: str
+        self, offer: Offer, placements: Sequence[Placement]
     ) -> tuple[Placement, ...]:
         """Make what is missing and open every volume for writing; return the places, as they are.
-
-        `owner` and `guest` (a name, empty without one) say whose data the volumes are to hold.
 
         What is made is in the journal before it is there, so that it can be removed after a crash.
         Raises StorageError, Refused, or ProtocolError when the source gives up meanwhile, as `stop`
@@ -64,33 +78,77 @@ class Landing:
         """
         found = []
         async with self._provisioning:
-            for offer, placement in zip(offers, placements, strict=True):
-                if self._sealed:
-                    raise ProtocolError(Code.UNEXPECTED, "given up while its volumes were made")
-                size = await self._provide(offer, placement, owner, guest)
+            for volume, placement in zip(offer.volumes, placements, strict=True):
+                self._require_wanted()
+                size = await self._provide(offer, volume, placement)
                 found.append(replace(placement, size=size))
         return tuple(found)
 
-    async def _provide(
-        self, offer: VolumeOffer, placement: Placement, owner: str, guest: str
-    ) -> int:
-        """Make a volume if it is missing, and open it; return its size."""
+    def _require_wanted(self) -> None:
+        if self._sealed:
+            raise ProtocolError(Code.UNEXPECTED, "given up while its volumes were made")
+
+    async def _provide(self, offer: Offer, wanted: VolumeOffer, placement: Placement) -> int:
+        """Make a volume if it is missing, open it, and empty it if need be; return its size."""
         pool = self._host.pools[placement.pool]
         shown = f"{placement.pool}:{placement.name}"
         self.step(f"{'making' if placement.fresh else 'opening'} {shown}")
         if placement.fresh:
             made = MadeVolume(
-                self._migration, placement.pool, placement.name, offer.size, self._peer
+                self._migration, placement.pool, placement.name, wanted.size, self._peer
             )
             await self._make(made)
-        opening = partial(FilledVolume.open, pool, placement, offer, guest=guest != "")
+        opening = partial(FilledVolume.open, pool, placement, wanted, guest=offer.guest is not None)
         volume = await when_let_go(partial(asyncio.to_thread, opening))
         self._volumes.append(volume)
-        self._histories.append(pool.history(placement.name))
+        self._places.append((pool.name, placement.name))
+        owner = owner_of(self._peer, offer)
+        guest = offer.guest.name if offer.guest is not None else ""
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
-        await note_copy(self._host, copy, self._peer, offer.moved_by)
-        self.progress.append(VolumeProgress(shown, offer.size, shown, placement.fresh))
+        to_empty = placement.zeroed and not (placement.fresh and pool.makes_zeros)
+        async with self._host.making:
+            if not placement.fresh:
+                await self._require_allowed(offer, wanted, placement)
+            if to_empty:
+                await note_blank(self._host, pool.name, placement.name, self._peer)
+            else:
+                await note_copy(self._host, copy, self._peer, wanted.moved_by)
+        if to_empty:
+            await self._empty(volume, shown)
+            await note_copy(self._host, copy, self._peer, wanted.moved_by)
+        # What others kept of it is no base for streams of this one.
+        streams = placement.fresh or not placement.zeroed
+        self._histories.append(pool.history(placement.name) if streams else None)
+        self.progress.append(VolumeProgress(shown, wanted.size, shown, placement.fresh))
         return volume.size
+
+    async def _require_allowed(
+        self, offer: Offer, wanted: VolumeOffer, placement: Placement
+    ) -> None:
+        """See that a volume that is open here may be used as it was promised. Raises Refused.
+
+        Since then somebody may have come to need it, or the configuration may be another one.
+        """
+        host = self._host
+        info = await asyncio.to_thread(host.pools[placement.pool].find, placement.name)
+        if info is None:
+            raise VolumeReplaced(f"{placement.pool}:{placement.name} was removed or renamed")
+        peer = host.peer(self._peer)
+        found = await reuse(
+            host, Claim(peer, offer, wanted), info, await needs(host, besides=self._job)
+        )
+        if found.problems:
+            raise Refused(found.problems)
+        if not (found.kept or placement.zeroed):
+            text = f"{placement.pool}:{placement.name} is not the copy any more that it was"
+            raise Refused([problem("volume-exists", text, "try again")])
+
+    async def _empty(self, volume: FilledVolume, shown: str) -> None:
+        emptying = volume.emptying()
+        whole = format_size(volume.size)
+        while (done := await asyncio.to_thread(next, emptying, None)) is not None:
+            self._require_wanted()
+            self.step(f"emptying {shown}: {format_size(done)} of {whole}")
 
     async def serve(self, index: int, channel: Channel) -> None:
         """Write what comes on a volume channel until the source ends it: streams, then blocks."""
@@ -161,6 +219,14 @@ class Landing:
         await self._close_volumes()
         for streams in self._streams.values():
             await asyncio.to_thread(streams.settle)
+
+    async def note_synced(self) -> None:
+        """Note of volumes that are no guest's when they were written to last: they are closed now.
+
+        Raises StorageError.
+        """
+        for pool, name in self._places:
+            await note_synced(self._host, pool, name, self._migration)
 
     async def stop(self) -> None:
         """End what is going on and close the volumes. Idempotent."""

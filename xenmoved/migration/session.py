@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
+from functools import partial
 
 from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
@@ -40,7 +41,7 @@ from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.server import Visitor
 from xenmoved.migration.arrivals import Arrivals
-from xenmoved.migration.checks import quota_used
+from xenmoved.migration.checks import free_space, quota_used
 from xenmoved.migration.dialogue import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
@@ -162,7 +163,8 @@ class ControlSession:
                 return Findings(found.problems[:256], found.placements, found.shared, found.bridges)
             case Begin():
                 # Whatever it makes must be known here, to be undone, even if this is cancelled.
-                return await wait_through(self._begin(message))
+                hurry = partial(self._arrivals.give_up, message.migration)
+                return await wait_through(self._begin(message), hurry)
             case Inquire():
                 return await self._arrivals.inquire(peer, message)
             case Commit(migration):
@@ -216,6 +218,7 @@ class ControlSession:
         host = self._arrivals.host
         allow = host.peer(self._visitor.peer).allow
         info = await host.toolstack.host()
+        promised = host.promises.memory(await host.toolstack.domains())
         pools = tuple(pool for pool in allow.pools if pool in host.pools)
         return Pong(
             toolstack=info.toolstack,
@@ -225,12 +228,12 @@ class ControlSession:
             guests=allow.guests,
             quota=allow.quota,
             quota_used=await quota_used(host, self._visitor.peer),
-            free_memory=info.free_memory,
-            room=await asyncio.to_thread(_room, host, pools),
+            free_memory=max(0, info.free_memory - promised),
+            room=await _room(host, pools),
         )
 
 
-def _room(host: Host, pools: Iterable[str]) -> tuple[Room, ...]:
+async def _room(host: Host, pools: Iterable[str]) -> tuple[Room, ...]:
     """Tell how much fits; pools in which no volumes are made, or that are not there, are left out.
 
     A pool that cannot be looked at is told of when a guest is offered.
@@ -238,6 +241,6 @@ def _room(host: Host, pools: Iterable[str]) -> tuple[Room, ...]:
     found = []
     for name in pools:
         with suppress(StorageError):
-            if (capacity := host.pools[name].capacity()) is not None:
-                found.append(Room(name, None if capacity.overcommit else capacity.free))
+            if await asyncio.to_thread(host.pools[name].capacity) is not None:
+                found.append(Room(name, await free_space(host, name)))
     return tuple(found)

@@ -191,6 +191,7 @@ class SandboxHost:
             "pools": tuple(self.settings["pools"]),
             "guests": ("*",),
             "quota": None,
+            "overwrite": True,
             "replace": True,
             **allow,
         }

@@ -1,0 +1,209 @@
+"""Who needs which volumes of this host, and so what nobody may write to or remove.
+
+`against` is asked before a peer writes to a volume and before a copy is dropped, whoever wants it
+and whatever is allowed: beforehand, and again when it is done. Whoever doubts keeps the volume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from protocol.messages import Problem
+from storage.contracts import VolumeInfo
+from xenmoved.journal import Holding
+from xenmoved.migration.holdings import is_held
+from xenmoved.migration.host import Host
+from xenmoved.problems import problem
+from xenmoved.toolstack.cfgtext import named
+from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
+
+_PATHS: Final = re.compile(r"""(?:(?<=phy:)|(?=/))[^\s'",;\[\]()]+""")
+"""What may be a path in a configuration, in whatever syntax; after `phy:` it may be below /dev."""
+
+_IMAGES: Final = re.compile(r"\b(qcow2?|vhd|qed|vmdk|vdi)\b", re.IGNORECASE)
+
+_RECEIVED: Final = ".received"
+"""Of a file that came from a peer and waits for its operator: it is nobody's word yet."""
+
+Place = tuple[str, str]
+"""Names of a pool and of a volume in it."""
+
+_Users = Mapping[Place | str, list[str]]
+"""Who uses what, in words, by the volume and by the real path, whether anything is there or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Who needs which volumes of this host, as of one moment."""
+
+    node: str
+    """What this host is called."""
+    disks: _Users
+    """Domains that have them."""
+    files: _Users
+    """Configurations that name them, by their paths."""
+    texts: Mapping[str, str]
+    """What is in these configurations."""
+    guests: frozenset[str]
+    """Names and uuids of the guests that are at home here, running or not."""
+    undecided: frozenset[str]
+    """Names and uuids of guests with a migration that is not settled."""
+    unknown: tuple[Problem, ...] = ()
+    """Guests that run here and cannot be described: each may need any volume."""
+
+    def users(self, info: VolumeInfo) -> list[str]:
+        """Return in words who has a volume as a disk, and what names it."""
+        return [*_among(self.disks, info), *map(_naming, _among(self.files, info))]
+
+    def without(self, text: str) -> Needs:
+        """Return the same, but for what configurations with this text name."""
+        files = {
+            key: [file for file in those if self.texts[file] != text]
+            for key, those in self.files.items()
+        }
+        return replace(self, files=files)
+
+
+_Described = Sequence[tuple[DomainStatus, Domain | ToolstackError]]
+
+
+async def needs(host: Host, *, besides: str = "", here: _Described | None = None) -> Needs:
+    """Look who needs which volumes; `here` are the domains, if they were looked at just now.
+
+    The job `besides` does not count. Raises ToolstackError.
+    """
+    if here is None:
+        here = await host.toolstack.describe_all()
+    unknown: list[Problem] = []
+    guests: set[str] = set()
+    disks: list[tuple[str, str]] = []
+    for status, domain in guests_among(here):
+        if isinstance(domain, ToolstackError):
+            text = f"{status.name} runs here, and what it needs cannot be found out: {domain}"
+            unknown.append(problem("guest-unclear", text, "no volume is given away while it is so"))
+            guests.add(status.name)
+            continue
+        guests |= {domain.name, domain.uuid}
+        disks += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
+    texts = {
+        file: text
+        for file, text in (await host.toolstack.configurations()).items()
+        if not file.endswith(_RECEIVED)
+    }
+    guests |= {name for text in texts.values() if (name := named(text)) is not None}
+    named_in = [(file, path) for file, text in texts.items() for path in _paths(text)]
+    return Needs(
+        host.config.node,
+        await asyncio.to_thread(_by_place, host, disks),
+        await asyncio.to_thread(_by_place, host, named_in),
+        texts,
+        frozenset(guests),
+        await _undecided(host, besides),
+        tuple(unknown),
+    )
+
+
+async def _undecided(host: Host, besides: str) -> frozenset[str]:
+    found = {one.guest for one in await host.journal.unsettled_outbound() if one.job != besides} | {
+        one.guest for one in await host.journal.standing() if one.job != besides
+    }
+    for arriving in await host.journal.unsettled_inbound():
+        if arriving.job != besides:
+            # It may have had another name when it left its copies here.
+            found |= {arriving.details["name"], arriving.details["uuid"]}
+    return frozenset(found | {job.guest for job in host.jobs.live if job.job != besides})
+
+
+def against(
+    found: Needs, info: VolumeInfo, holding: Holding | None, hint: str, *, own: bool = False
+) -> list[Problem]:
+    """Return everything that speaks against writing to a volume that is there, or removing it.
+
+    `holding` is what the journal notes of it. `own`: it is filled anew for the guest whose copy it
+    is. Whether that one is here, or has a migration that is not settled, is then for those to see
+    who take it in.
+    """
+    problems = claims(found, info, hint)
+    if holding is not None and holding.guest and is_held(holding, info):
+        whose = {holding.guest, holding.owner}
+        if holding.since is None:
+            text = f"it is the disk of {holding.guest}, which is at home there"
+            problems.append(_needed("guest-here", found, info, text, hint))
+        elif not own and found.guests & whose:
+            text = f"it is a copy of {holding.guest}, which is there"
+            problems.append(_needed("guest-here", found, info, text, hint))
+        elif not own and found.undecided & whose:
+            text = f"it is a copy of {holding.guest}, of which a migration is not settled"
+            hint = "see on that host: xenmovectl jobs; xenmovectl recover"
+            problems.append(_needed("unsettled", found, info, text, hint))
+    return [*problems, *found.unknown]
+
+
+def claims(found: Needs, info: VolumeInfo, hint: str) -> list[Problem]:
+    """Return who has a volume as a disk or will have it, as soon as something is in its place."""
+    disks = [("volume-in-use", one) for one in _among(found.disks, info)]
+    files = [("guest-here", _naming(one)) for one in _among(found.files, info)]
+    return [_needed(code, found, info, f"it is {one}", hint) for code, one in disks + files]
+
+
+def _needed(code: str, found: Needs, info: VolumeInfo, why: str, hint: str) -> Problem:
+    text = f"{info.pool}:{info.name} on {found.node} is needed: {why}"
+    return problem(code, text, hint)
+
+
+def _naming(file: str) -> str:
+    return f"named in {file}"
+
+
+def _among(users: _Users, info: VolumeInfo) -> list[str]:
+    keys = (info.pool, info.name), os.path.realpath(info.path)
+    return list(dict.fromkeys(one for key in keys for one in users.get(key, ())))
+
+
+def _by_place(host: Host, paths: Iterable[tuple[str, str]]) -> _Users:
+    users: dict[Place | str, list[str]] = defaultdict(list)
+    for user, path in dict.fromkeys(paths):
+        users[os.path.realpath(path)].append(user)
+        for pool in host.pools.values():
+            if (name := pool.locate(path)) is not None:
+                users[pool.name, name].append(user)
+    return dict(users)
+
+
+def _paths(text: str) -> Iterator[str]:
+    for found in _PATHS.findall(text):
+        yield found if found.startswith("/") else f"/dev/{found}"
+
+
+@dataclass(frozen=True, slots=True)
+class Imagery:
+    """A configuration that speaks of disks that are not raw."""
+
+    file: str
+    text: str
+    formats: frozenset[str]
+    paths: frozenset[str]
+    """All paths in it, links followed. One with blanks is not among them, only in the text."""
+
+
+async def imagery(host: Host) -> list[Imagery]:
+    """Return the configurations that speak of disks that are not raw.
+
+    Those of guests that moved away count, as they come back to life with the guest. Raises
+    ToolstackError.
+    """
+    return await asyncio.to_thread(_imagery, await host.toolstack.configurations(moved=True))
+
+
+def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
+    return [
+        Imagery(file, text, formats, frozenset(map(os.path.realpath, _paths(text))))
+        for file, text in texts.items()
+        if (formats := frozenset(word.lower() for word in _IMAGES.findall(text)))
+    ]

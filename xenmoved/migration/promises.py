@@ -1,0 +1,96 @@
+"""What this host has promised to peers that send something, and they have not taken yet.
+
+Between the promise and the guest that runs here, memory and space look free that are given away
+already. All that weighs what is free asks here too; what weighs and promises does both in one turn
+(`Arrivals`), so that promises made at the same time never exceed together what there is. They live
+as long as what they are for, and no longer than this process: what an earlier one left is given up
+or has its domain, and the volumes that it made are in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from protocol.messages import Placement
+from storage.contracts import Pool
+from storage.errors import StorageError
+from xenmoved.toolstack.interface import DomainStatus
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What one guest or sync may take: of memory (in bytes) what `guest` has when it is here."""
+
+    peer: str
+    guest: str
+    memory: int
+    placements: tuple[Placement, ...]
+
+
+@dataclass(slots=True)
+class Promises:
+    """All promises that stand, by migration."""
+
+    _given: dict[str, Promise] = field(default_factory=dict)
+
+    def give(self, migration: str, promise: Promise) -> None:
+        """Note a promise, until `release`."""
+        self._given[migration] = promise
+
+    def release(self, migration: str) -> None:
+        """Forget a promise: it was kept, or will not be. Idempotent."""
+        self._given.pop(migration, None)
+
+    def made_for(self, peer: str) -> dict[tuple[str, str], int]:
+        """Return the sizes of the volumes that are made for a peer, by pool and name."""
+        return {
+            (place.pool, place.name): place.size
+            for promise in self._given.values()
+            if promise.peer == peer
+            for place in promise.placements
+            if place.fresh
+        }
+
+    def memory(self, here: Iterable[DomainStatus]) -> int:
+        """Return how much memory guests on their way still get, beside what their domains have."""
+        has = {domain.name: domain.memory for domain in here}
+        return sum(
+            max(0, one.memory - has.get(one.guest, 0) - has.get(f"{one.guest}--incoming", 0))
+            for one in self._given.values()
+        )
+
+    async def space(self, pools: Mapping[str, Pool], name: str) -> int:
+        """Return how much of the free space of a pool what is on its way still takes."""
+        places = [
+            place
+            for promise in self._given.values()
+            for place in promise.placements
+            if place.pool == name
+        ]
+        return await asyncio.to_thread(_unfilled, pools[name], places) if places else 0
+
+
+def _unfilled(pool: Pool, places: Iterable[Placement]) -> int:
+    return sum(unfilled(pool, place) for place in places)
+
+
+def unfilled(pool: Pool, place: Placement) -> int:
+    """Return how much more space a volume takes when it is filled from nothing. Blocks.
+
+    What is kept of a volume that is there counts for nothing.
+    """
+    if not place.zeroed:
+        return 0
+    try:
+        info = pool.find(place.name)
+    except StorageError as error:
+        log.warning("%s:%s may still take all of its size: %s", pool.name, place.name, error)
+        return place.size
+    if info is None:
+        return place.size
+    return 0 if pool.reserves else max(0, info.size - (info.allocated or 0))
