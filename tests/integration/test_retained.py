@@ -90,7 +90,7 @@ def test_a_copy_is_kept_of_a_guest_and_used_when_it_comes_back(hosts: Hosts) -> 
 def _named_in_a_file(host: Dom0, guest: Guest) -> Iterator[str]:
     file = host.guest_configs / "other.cfg"
     file.write_text(f"name = 'other'\ndisk = ['format=raw,vdev=xvda,target={guest.disks[0]}']\n")
-    yield "volume-in-use"
+    yield "guest-here"
     file.unlink()
 
 

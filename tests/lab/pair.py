@@ -95,7 +95,7 @@ class Pair:
         """Let `host` send guests to `peer`, and `peer` send guests to it, as README.md says."""
         shown = peer.run("xenmovectl identity").stdout
         pools = ",".join(("disks", *storage.KINDS))
-        options = f"--allow migrate,sync --pools {pools} --guests '*'"
+        options = f"--allow migrate,sync --pools {pools} --guests '*' --overwrite"
         added = host.run(
             f"xenmovectl peer add {peer.name} {peer.address} {options}",
             stdin="yes\n",

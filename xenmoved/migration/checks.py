@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
@@ -223,22 +224,22 @@ async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[
         return [problem("guest-config", f"{guest.name} came without its configuration")]
     if await host.toolstack.read_config(name) is None:
         return []
-    uuid = await _configured_uuid(host, name)
-    if not cold and uuid in ("", guest.uuid):
+    other = await _is_another(host, guest)
+    if not (cold or other):
         return []
-    whose = "another guest" if uuid not in ("", guest.uuid) else "a guest"
+    whose = "another guest" if other else "a guest"
     text = f"{node} has a configuration of {whose} called {name} already"
     hint = "if it is not needed any more, rename it there; else have this one called otherwise"
     return [problem("guest-exists", text, f"{hint}: --rename NEW")]
 
 
-async def _configured_uuid(host: Host, name: str) -> str:
-    """Return the uuid that a guest's configuration gives it, "" where it does not tell plainly."""
+async def _is_another(host: Host, guest: GuestOffer) -> bool:
+    """Whether the configuration of a guest's name here gives another uuid; not if it gives none."""
     try:
-        configured = await host.toolstack.configured(name)
-    except ToolstackError:
-        return ""
-    return configured.uuid.lower() if configured is not None else ""
+        configured = await host.toolstack.configured(guest.target_name)
+        return configured is not None and UUID(configured.uuid) != UUID(guest.uuid)
+    except (ToolstackError, ValueError):
+        return False
 
 
 class _VolumeChecks:
