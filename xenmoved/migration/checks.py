@@ -87,7 +87,8 @@ async def assess(
         problems += await _bridge_problems(host, peer, bridges)
         found, shared = await look_at_shared(host, peer, guest.shared, in_use)
         problems += found
-        problems += await _config_problems(host, offer, guest)
+        if guest.target_name not in uuids:  # that of a domain says no more than the domain
+            problems += await _config_problems(host, offer, guest)
         if offer.mode is not Mode.COLD:
             free = info.free_memory - host.promises.memory(status for status, _ in here)
             problems += _memory_problems(host, peer, max(0, free), guest)
@@ -205,11 +206,14 @@ def _memory_problems(host: Host, peer: Peer, free: int, guest: GuestOffer) -> li
         return []
     text = (
         f"{guest.name} has {format_size(guest.memory)} of memory now, {node} has "
-        f"{format_size(free)} free beside the guests that come there now"
+        f"{format_size(free)} free"
     )
     fits = free * 9 // 10 >> 20
     smaller = f"{guest.toolstack} mem-set {guest.name} {fits}"
-    hint = f"free memory on {node}; or, on {peer.name}, have the guest give some back: {smaller}"
+    hint = (
+        f"free memory on {node}, where guests on their way count; or, on {peer.name}, have the "
+        f"guest give some back: {smaller}"
+    )
     return [problem("memory", text, hint)]
 
 
@@ -389,10 +393,11 @@ class _VolumeChecks:
             needed = await asyncio.to_thread(self._needed_of, pool)
             if free is not None and needed > free:
                 text = (
-                    f"pool {name} on {self._node} has {format_size(free)} free beside what comes "
-                    f"there now, {format_size(needed)} are needed"
+                    f"pool {name} on {self._node} has {format_size(free)} free, "
+                    f"{format_size(needed)} are needed"
                 )
-                found.append(problem("pool-full", text, "free space there, or choose with --pool"))
+                hint = "free space there, or choose with --pool; what is on its way there counts"
+                found.append(problem("pool-full", text, hint))
         quota = self._peer.allow.quota
         fresh = sum(place.size for place in self._placements if place.fresh)
         if quota is not None and fresh:
