@@ -26,15 +26,29 @@ whatever the disk beneath the file has."""
 class Backing:
     """A file or block device as it is now.
 
-    `what` tells it from everything else on this host. For a loop device it names the very file
-    behind it, which `file` is alone, "" where there is none. `size` and the logical `sector` are in
-    bytes.
+    `thing` with the kernel's `sequence` number of a device tells it from everything else on this
+    host. For a loop device it names the very file behind it, which `file` is alone, "" where there
+    is none. `size` and the logical `sector` are in bytes.
     """
 
-    what: str
+    thing: str
     size: int
     sector: int
     file: str = ""
+    sequence: str = ""
+
+    @property
+    def what(self) -> str:
+        """All that tells it from everything else."""
+        return f"{self.thing} sequence {self.sequence}" if self.sequence else self.thing
+
+    def is_resized(self, earlier: Backing) -> bool:
+        """Whether it is what was seen earlier, with another size.
+
+        A device counts by its number alone: ZFS gives a zvol another sequence number then, as to
+        a drive whose medium was changed.
+        """
+        return self.thing == earlier.thing and self.size != earlier.size
 
     def serves(self, other: Backing) -> bool:
         """Whether who has this open has the other: the same thing, or its file by a loop device."""
@@ -63,15 +77,16 @@ def backing_of_descriptor(descriptor: int) -> Backing:
     status = os.fstat(descriptor)
     if not stat.S_ISBLK(status.st_mode):
         return Backing(_file(status.st_dev, status.st_ino), status.st_size, FILE_SECTOR)
-    what, file = _device(status.st_rdev), ""
+    thing, sequence = _device(status.st_rdev)
+    file = ""
     try:
         device, inode, offset = loop_backing(descriptor)
         file = _file(device, inode) if offset == 0 else ""
-        what = f"{what} with {_file(device, inode)} from {offset}"
+        thing = f"{thing} with {_file(device, inode)} from {offset}"
     except OSError as error:
         if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.ENXIO):  # no loop device, no file
             raise
-    return Backing(what, device_size(descriptor), sector_size(descriptor), file)
+    return Backing(thing, device_size(descriptor), sector_size(descriptor), file, sequence)
 
 
 def backing_of_device(number: int) -> Backing:
@@ -95,24 +110,22 @@ def check_backing(path: str | os.PathLike[str], opened: Backing) -> None:
 def compare_backings(path: str | os.PathLike[str], opened: Backing, now: Backing) -> None:
     """See that what is found now is what was opened. Raises `VolumeReplaced` or `VolumeResized`."""
     name = os.fspath(path)
+    if now.is_resized(opened):
+        raise VolumeResized(f"{name} has {now.size} bytes now, and had {opened.size}")
     if now.what != opened.what:
         raise VolumeReplaced(f"{name} leads to {now.what} now, and led to {opened.what}")
-    if now.size != opened.size:
-        raise VolumeResized(f"{name} has {now.size} bytes now, and had {opened.size}")
 
 
 def _file(device: int, inode: int) -> str:
     return f"file {os.major(device)}:{os.minor(device)}/{inode}"
 
 
-def _device(number: int) -> str:
-    """Name a device: numbers are given again, sequence numbers and uuids are not."""
+def _device(number: int) -> tuple[str, str]:
+    """Name a device, and its sequence number: numbers are given again, these and uuids are not."""
     shown = f"{os.major(number)}:{os.minor(number)}"
     folder = SYSFS / shown
     disk = folder.resolve().parent if (folder / "partition").exists() else folder
-    told = [f"device {shown}"]
     # Linux before 5.15 has no sequence numbers, and only the device mapper's have uuids.
-    for label, file in (("sequence", "diskseq"), ("uuid", "dm/uuid")):
-        if text := read_attribute(disk / file):
-            told.append(f"{label} {text}")
-    return " ".join(told)
+    uuid = read_attribute(disk / "dm/uuid")
+    name = f"device {shown} uuid {uuid}" if uuid else f"device {shown}"
+    return name, read_attribute(disk / "diskseq") or ""

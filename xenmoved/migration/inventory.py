@@ -18,7 +18,7 @@ from storage.errors import StorageError
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.backends import Opened
-from xenmoved.toolstack.interface import Disk, Domain, DomainStatus
+from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus
 
 _AGAIN: Final = "it runs on here; migrate it again, as it is now"
 
@@ -107,12 +107,30 @@ def _replaced(guest: str, disk: Disk, there: Backing, had: str) -> Problem:
     return problem("disk-replaced", text, hint)
 
 
-async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus) -> None:
-    """See that a guest has what it had; `status` is its domain now. Raises Refused."""
-    if before.runs and status.domid != before.domid:
+def require_running(before: GuestFacts, status: DomainStatus | None) -> DomainStatus:
+    """See that a guest runs as the domain that it was; `status` is what it is now, if anything.
+
+    A domain that is just being built for a guest that was started again is paused: which domain it
+    is counts before what it does. Raises Refused.
+    """
+    if status is not None and status.domid != before.domid:
         text = f"{before.name} was shut down and started again while its disks were copied"
         text += f": it was domain {before.domid}, and is {status.domid}"
         raise Refused([problem("guest-restarted", text, _AGAIN)])
+    if status is not None and status.state is DomainState.RUNNING:
+        return status
+    name, hint = before.name, "nothing was lost; start it where you like"
+    if status is not None and status.state is DomainState.PAUSED:
+        text = f"{name} was paused while its disks were copied"
+        hint = "nothing was lost; let it run again (xl unpause, xm unpause), then migrate it again"
+    else:
+        how = f"is {status.state} now" if status is not None else "has ended"
+        text = f"{name} {how}: it was shut down while its disks were copied"
+    raise Refused([problem("guest-gone", text, hint)])
+
+
+async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus) -> None:
+    """See that a guest has what it had; `status` is its domain now. Raises Refused."""
     require_same(before, await take(host, await host.toolstack.describe(status)))
 
 
@@ -161,11 +179,11 @@ def _disk_differences(guest: str, before: DiskFacts, now: DiskFacts) -> list[Pro
         return [problem("disk-exchanged", text + "; ".join(told), _AGAIN)]
     if before.backing is None or now.backing is None or before.backing == now.backing:
         return []
+    if now.backing.is_resized(before.backing):
+        text = f"{before.disk.path}, disk {vdev} of {guest}, had {before.backing.size} bytes"
+        return [problem("disk-resized", f"{text}, and has {now.backing.size} now", _AGAIN)]
     if before.backing.what != now.backing.what:
         text = f"{before.disk.path}, disk {vdev} of {guest}, led to {before.backing.what}, and"
         return [problem("disk-replaced", f"{text} leads to {now.backing.what} now", _AGAIN)]
-    if before.backing.size != now.backing.size:
-        text = f"{before.disk.path}, disk {vdev} of {guest}, had {before.backing.size} bytes"
-        return [problem("disk-resized", f"{text}, and has {now.backing.size} now", _AGAIN)]
     text = f"{before.disk.path}, disk {vdev} of {guest}, has other sectors than it had"
     return [problem("disk-exchanged", text, _AGAIN)]

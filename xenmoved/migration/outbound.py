@@ -38,7 +38,7 @@ from xenmoved.migration.disks import Disks
 from xenmoved.migration.drives import flush_shared
 from xenmoved.migration.holdings import claim, note_written, retain
 from xenmoved.migration.host import Host
-from xenmoved.migration.inventory import require_same, require_unchanged, take
+from xenmoved.migration.inventory import require_running, require_same, require_unchanged, take
 from xenmoved.migration.offers import Sending, make_offer, users_of
 from xenmoved.migration.ownership import Ownership
 from xenmoved.migration.persisting import until_done
@@ -54,7 +54,6 @@ from xenmoved.problems import (
 from xenmoved.tasks import alongside, wait_through
 from xenmoved.toolstack.interface import (
     DomainNotFound,
-    DomainState,
     OutgoingImage,
     ToolstackError,
     named,
@@ -284,13 +283,7 @@ class OutboundMigration:
     async def _check_still_running(self) -> None:
         """See that the guest runs and has what it had when this was begun. Raises Refused."""
         status = named(self._job.guest, await self._host.toolstack.domains())
-        if status is None or status.state is not DomainState.RUNNING:
-            how = f"is {status.state} now" if status is not None else "has ended"
-            text = f"{self._job.guest} {how}: it was shut down while its disks were copied"
-            raise Refused(
-                [problem("guest-gone", text, "nothing was lost; start it where you like")]
-            )
-        await require_unchanged(self._host, self._facts, status)
+        await require_unchanged(self._host, self._facts, require_running(self._facts, status))
 
     async def _check_suspended(self) -> None:
         """See the same when it stands still, whatever it is called now. Raises Refused.
