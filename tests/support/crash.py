@@ -22,7 +22,7 @@ from xenmoved.sandbox.pair import SandboxHost
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 
 LAUNCHER = preloaded.launcher("tests.support.faulty_daemon")
-SETTINGS = {"timeouts": {"connect": "2s", "ready": "1s", "stall": "20s", "keepalive": "5s"}}
+SETTINGS = {"timeouts": {"connect": "10s", "ready": "1s", "stall": "20s", "keepalive": "5s"}}
 
 GUEST = "web"
 DISKS = ("web-root", "web-data")
