@@ -18,7 +18,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.handover import Word
 from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
 
-VERSION: Final = 4
+VERSION: Final = 5
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
@@ -46,6 +46,8 @@ SourcePath = Annotated[str, Length(1, 4096)]
 Vdev = Annotated[str, Pattern(r"[a-z0-9]{1,16}", "a virtual device name such as xvda")]
 Digest = Annotated[bytes, Length(32, 32)]
 Guid = Annotated[str, Pattern(r"[0-9a-f]{16}", "the guid of a snapshot (16 hex digits)")]
+GuestKind = Annotated[str, Pattern(r"pv|pvh|hvm", "a type of guest (pv, pvh or hvm)")]
+Processors = Annotated[int, Range(1, 8192)]
 Names = Annotated[tuple[Name, ...], Length(0, 256)]
 Seconds = Annotated[float, Range(0, 1e9)]
 Bridges = Annotated[dict[Name, Name], Length(0, 64)]
@@ -125,9 +127,9 @@ class Room:
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """What the asker may do there, and what fits there, in bytes. A quota of None is no limit.
+    """What the asker may do there, and what fits there, in bytes. A limit of None is none.
 
-    `room` has the pools in which it may make volumes.
+    `memory` and `vcpus` limit each guest. `room` has the pools in which it may make volumes.
     """
 
     toolstack: Name
@@ -137,6 +139,8 @@ class Pong:
     guests: Names
     quota: U63 | None
     quota_used: U63
+    memory: U63 | None
+    vcpus: Processors | None
     free_memory: U63
     room: Annotated[tuple[Room, ...], Length(0, 256)]
 
@@ -147,6 +151,21 @@ class NicOffer:
 
     mac: Text | None
     bridge: Name | None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSize:
+    """What the guest may take of a host. Memory in bytes.
+
+    `memory` is what it has or is about to have, `maximum` what it may be given while it runs,
+    `beside` what Xen is told to keep for it beside that. `vcpus` are in use, of `max_vcpus`.
+    """
+
+    memory: U63
+    maximum: U63
+    beside: U63
+    vcpus: Processors
+    max_vcpus: Processors
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +191,7 @@ class SharedOffer:
 
 @dataclass(frozen=True, slots=True)
 class GuestOffer:
-    """The guest that is to move. Memory in bytes.
+    """The guest that is to move, as the target weighs it: what comes in its place is refused.
 
     `name` is what the source calls it, and `wish` what it was asked to be called on the target.
     `bridges` has the names there of bridges, where they were asked for. `shared` are disks that are
@@ -181,9 +200,9 @@ class GuestOffer:
 
     name: GuestName
     uuid: Uuid
-    kind: Name
+    kind: GuestKind
     toolstack: Name
-    memory: U63
+    size: GuestSize
     nics: Annotated[tuple[NicOffer, ...], Length(0, 64)]
     config: Annotated[str, Length(0, 65536)] | None
     autostart: bool
@@ -319,7 +338,12 @@ class Refused:
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """The guest is about to be suspended: get ready to receive its memory."""
+    """The guest is about to be suspended: get ready to receive its memory.
+
+    `size` is what it has come to by now, as its host may have given it more since it was offered.
+    """
+
+    size: GuestSize
 
 
 @PEER.add

@@ -41,6 +41,7 @@ from xenmoved.sync.source import VerificationFailed
 from xenmoved.tasks import TookTooLong
 from xenmoved.toolstack.interface import (
     DomainNotFound,
+    NotAnnounced,
     StartFailed,
     ToolstackError,
     ToolstackStalled,
@@ -90,6 +91,11 @@ _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
         ToolstackStalled,
         "stalled",
         "see what that process waits for, and /var/log/xen; timeouts.stall sets this limit",
+    ),
+    (
+        NotAnnounced,
+        "not-announced",
+        "if it was changed meanwhile, have it moved again, as it is now; it goes on where it was",
     ),
     (ToolstackError, "toolstack", _LOGS),
     (TookTooLong, "timeout", "look what keeps it, and at the logs of xenmoved on both hosts"),

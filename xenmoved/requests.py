@@ -14,13 +14,11 @@ import asyncssh
 
 import xenmoved
 from protocol.messages import Mode, Ping, Placement, Pong, Problem
-from protocol.schema import plain
 from storage.errors import StorageError
 from storage.tracking import TrackingKind, tracking_method
 from xenmoved.config.addresses import parse_address
 from xenmoved.config.errors import ConfigError, PeerExists
 from xenmoved.config.loader import peer_from
-from xenmoved.config.model import Peer
 from xenmoved.config.peers import remove_peer, write_peer
 from xenmoved.control.api import (
     AbortJob,
@@ -62,7 +60,6 @@ from xenmoved.control.peer_api import (
     ListPeers,
     PeerKey,
     PeerPing,
-    PeerRow,
     Peers,
     PingPeer,
     RemovePeer,
@@ -74,7 +71,7 @@ from xenmoved.jobs import Job
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import PeerLink, fetch_host_key
 from xenmoved.link.errors import LinkError
-from xenmoved.link.identity import fingerprint, parse_public, public_text
+from xenmoved.link.identity import fingerprint, public_text
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.deciding import alarms, decide, list_doubts, weigh
 from xenmoved.migration.dialogue import open_dialogue
@@ -93,6 +90,7 @@ from xenmoved.migration.outbound import Preflight, preflight
 from xenmoved.migration.retained import drop_chosen, list_volumes
 from xenmoved.migration.starting import Starter
 from xenmoved.migration.syncing import OutboundSync, check_sync
+from xenmoved.peer_rows import peer_data, peer_row
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
 from xenmoved.tasks import within
@@ -103,8 +101,6 @@ _PROBE_SECONDS: Final = 1.0
 _PROBE_PIECE: Final = bytes(256 * 1024)
 _PROBE_MOST: Final = 512 * 2**20
 _UNCHANGED: Final = "nothing was changed"
-_KEPT_OF_PEERS: Final = ("bridges", "pools", "volumes", "shared", "cdrom")
-"""What 'peer add' does not know of, and leaves as it is."""
 
 
 class Requests:
@@ -308,42 +304,18 @@ class Requests:
     async def _list_peers(self, _: ListPeers) -> Peers:
         connected = {visitor.peer for visitor in self._server.visitors}
         peers = sorted(self._host.config.peers.values(), key=lambda peer: peer.name)
-        return Peers(tuple(self._peer_row(peer, peer.name in connected) for peer in peers))
-
-    def _peer_row(self, peer: Peer, connected_from: bool) -> PeerRow:
-        return PeerRow(
-            name=peer.name,
-            address=peer.address,
-            port=peer.port,
-            fingerprint=fingerprint(parse_public(peer.key)),
-            actions=peer.allow.actions,
-            pools=peer.allow.pools,
-            guests=peer.allow.guests,
-            quota=peer.allow.quota,
-            overwrite=peer.allow.overwrite,
-            connected_from=connected_from,
-            connected_to=self._host.links.connected(peer.name),
+        return Peers(
+            tuple(
+                peer_row(peer, peer.name in connected, self._host.links.connected(peer.name))
+                for peer in peers
+            )
         )
 
     async def _add_peer(self, request: AddPeer) -> Done:
         if request.key.split()[:2] == public_text(self._identity).split():
             text = "that is the key of this host itself"
             raise Refused([problem("own-key", text, "give the address of the other host")])
-        data: dict[str, object] = {
-            "address": request.address,
-            "port": request.port,
-            "key": request.key,
-        }
-        if request.actions or request.pools or request.guests:
-            data["allow"] = {
-                "actions": [action.value for action in request.actions],
-                "pools": list(request.pools),
-                "guests": list(request.guests),
-                "overwrite": request.overwrite,
-                **({"quota": request.quota} if request.quota is not None else {}),
-            }
-        if (known := self._host.config.peers.get(request.name)) is not None:
-            data.update({key: plain(getattr(known, key)) for key in _KEPT_OF_PEERS})
+        data = peer_data(request, self._host.config.peers.get(request.name))
         try:
             peer = peer_from(request.name, data, self._config_file)
             path = write_peer(self._config_file, peer, replace=request.replace)
@@ -384,6 +356,8 @@ class Requests:
                 guests=pong.guests,
                 quota=pong.quota,
                 quota_used=pong.quota_used,
+                memory=pong.memory,
+                vcpus=pong.vcpus,
             )
 
     _handlers: Final[dict[type, Callable[[Requests, Any], Awaitable[object]]]] = {

@@ -73,7 +73,10 @@ class Pair:
     def _peers(host: Dom0) -> list[tuple[object, ...]]:
         rows = host.ask(ListPeers()).peers
         return [
-            (row.name, row.port, row.fingerprint, row.actions, row.pools, row.guests, row.quota)
+            (
+                *(row.name, row.port, row.fingerprint, row.actions, row.pools, row.guests),
+                *(row.quota, row.memory, row.vcpus),
+            )
             for row in rows
         ]
 

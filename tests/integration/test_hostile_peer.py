@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import os
 import secrets
 import time
@@ -757,7 +758,8 @@ async def test_an_image_that_names_what_was_not_offered_is_refused(target, guest
             await transfer.send_memory(image)
         said = await transfer.control.hear()
         assert isinstance(said, Failed), said
-        assert said.problem.code == "toolstack", said
+        announced = name in ("exchanged", "no-disk", "cdrom", "read-only", "other-uuid")
+        assert said.problem.code == ("not-announced" if announced else "toolstack"), said
         await target.clean()
         assert (await is_aborted(transfer.link, transfer.migration)) is True
 
@@ -932,19 +934,18 @@ def image_offer(guest, image_format, lines=""):
     return replace(
         offer,
         mode=Mode.COLD,
-        guest=replace(offer.guest, config=config),
-        volumes=(replace(offer.volumes[0], format=image_format),),
+        guest=replace(offer.guest, config=config, nics=()),
+        volumes=(replace(offer.volumes[0], format=image_format, path="/x"),),
     )
 
 
 async def test_an_image_whose_configuration_nobody_can_use_is_refused(target, guest):
     offer = image_offer(guest.named("mended"), ImageFormat.QCOW2, "import os\n")
     async with transferring(target.evil, offer) as transfer:
-        assert isinstance(await transfer.begin(), Accepted)
-        await transfer.copy()
-        said = await transfer.control.ask(HandOver())
-        assert isinstance(said, Failed)
-        assert "not a plain assignment" in said.problem.text
+        said = await transfer.begin()
+        assert isinstance(said, Refused)
+        (problem,) = said.problems
+        assert problem.code == "guest-config" and "not a plain assignment" in problem.text
         await target.clean()
 
 
@@ -966,6 +967,103 @@ async def test_an_image_that_is_none_is_refused(target, guest, image_format):
 
 async def is_aborted(link, migration):
     return await word_on(link, migration) is Word.NEVER_READY
+
+
+LARGER = {
+    "memory": lambda c: c["b_info"].update(target_memkb=12 << 20, max_memkb=12 << 20),
+    "maxmem": lambda c: c["b_info"].update(max_memkb=12 << 20),
+    "shadow": lambda c: c["b_info"].update(shadow_memkb=12 << 20),
+    "vcpus": lambda c: c["b_info"].update(max_vcpus=4096),
+    "interfaces": lambda c: c["nics"].append({"mac": "00:16:3e:00:00:01", "bridge": "mgmt"}),
+    "bridge": lambda c: c["nics"][0].update(bridge="mgmt"),
+    "type": lambda c: (c["c_info"].update(type="hvm"), c["b_info"].pop("type.pv")),
+}
+
+
+@pytest.mark.parametrize("change", LARGER.values(), ids=LARGER)
+async def test_another_guest_than_was_announced_is_not_built(target, guest, change):
+    config = copy.deepcopy(guest.config)
+    change(config)
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        await transfer.hand_over()
+        seal = await transfer.send_memory(with_config(guest.image, config))
+        said = await transfer.control.ask(seal)
+        assert isinstance(said, Failed)
+        assert said.problem.code == "not-announced"
+        assert "is not what was announced: " in said.problem.text
+        await target.clean()
+
+
+async def test_what_was_announced_has_limits(target, guest):
+    target.evil.introduce(memory=4 * MIB, vcpus=2)
+    offer = guest.offer(SIZE)
+    try:
+        for change, code in (
+            ({"memory": 5 * MIB}, "memory-limit"),
+            ({"maximum": 5 * MIB}, "memory-limit"),
+            ({"beside": 1 << 40}, "memory-limit"),
+            ({"max_vcpus": 3}, "vcpus-limit"),
+        ):
+            large = replace(offer.guest, size=replace(offer.guest.size, **change))
+            async with transferring(target.evil, replace(offer, guest=large)) as transfer:
+                said = await transfer.begin()
+                assert isinstance(said, Refused)
+                assert [one.code for one in said.problems] == [code]
+            # Nor may it grow to that between the offer and its memory.
+            async with transferring(target.evil, offer) as transfer:
+                assert isinstance(await transfer.begin(), Accepted)
+                await transfer.copy()
+                said = await transfer.control.ask(HandOver(large.size))
+                assert isinstance(said, Failed)
+                assert said.problem.code == code
+                await target.clean()
+    finally:
+        target.evil.introduce()
+
+
+async def test_a_guest_that_grew_comes_as_it_was_announced_last(target, guest):
+    config = copy.deepcopy(guest.config)
+    config["b_info"] |= {"target_memkb": 4096, "max_memkb": 4096}
+    grown = Guest(with_config(guest.image, config))
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        await transfer.copy()
+        assert isinstance(await transfer.control.ask(HandOver(grown.size)), Receiving)
+        seal = await transfer.send_memory(grown.image)
+        assert isinstance(await transfer.control.ask(seal), Ready)
+        assert target.emulator.domains()[0].memory == 4
+        await transfer.control.ask(Abort(transfer.migration, "x"))
+    async with target.evil.linked() as link:
+        await (await greeted(link)).ask(Abort(transfer.migration, "x"))
+    await target.clean()
+
+
+ELSE_IN_THE_FILE = {
+    "maxmem = 99999\n": "as the most memory that it may be given",
+    "vcpus = 2\n": "2 vcpus",
+    "vif = ['bridge=mgmt']\n": "on 'mgmt' was not announced",
+    "type = 'hvm'\n": "it is of type hvm, and pv was announced",
+    "disk = ['file:/y,xvda,w']\n": "is at '/y', and was announced at '/x'",
+}
+
+
+@pytest.mark.parametrize(("line", "words"), ELSE_IN_THE_FILE.items(), ids=str)
+async def test_a_guest_that_is_off_comes_with_the_file_that_was_announced(
+    target, guest, line, words
+):
+    offer = image_offer(guest.named("off"), ImageFormat.RAW)
+    assert offer.guest.config is not None
+    text = offer.guest.config.replace("/x,raw,xvda", "file:/x,xvda")
+    changed = replace(offer, guest=replace(offer.guest, config=text + line))
+    async with transferring(target.evil, changed) as transfer:
+        said = await transfer.begin()
+        assert isinstance(said, Refused)
+        (problem,) = said.problems
+        assert problem.code == "not-announced" and words in problem.text
+    right = replace(offer, guest=replace(offer.guest, config=text))
+    async with transferring(target.evil, right) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+    await target.clean()
 
 
 async def test_names_with_paths_in_them_are_refused(target, guest):
@@ -1061,7 +1159,7 @@ async def test_a_name_that_was_not_announced_is_refused(target, guest):
             await transfer.send_memory(guest.image)
         said = await transfer.control.hear()
         assert isinstance(said, Failed), said
-        assert "is not the announced 'other'" in said.problem.text
+        assert f"its name is '{guest.name}'" in said.problem.text
     await target.clean()
 
 
@@ -1115,7 +1213,7 @@ async def test_a_sync_has_no_memory(target):
 async def test_a_guest_cannot_be_sealed_before_its_volumes_are_complete(target, guest):
     async with transferring(target.evil, guest.offer(SIZE)) as transfer:
         assert isinstance(await transfer.begin(), Accepted)
-        assert isinstance(await transfer.control.ask(HandOver()), Receiving)
+        assert isinstance(await transfer.control.ask(HandOver(guest.size)), Receiving)
         seal = await transfer.send_memory(guest.image)
         said = await transfer.control.ask(seal)
         assert isinstance(said, Failed)
@@ -1163,7 +1261,7 @@ async def test_another_peers_migration_cannot_be_touched(target, guest):
         claim = EndRound(1, 0, 0, 0, RoundDigest().value())
         assert isinstance(await mine.ask(claim), Receipt)
         mine.channel.finish()
-        assert isinstance(await transfer.control.ask(HandOver()), Receiving)
+        assert isinstance(await transfer.control.ask(HandOver(guest.size)), Receiving)
         transfer.control.channel.finish()
         await target.clean()
 

@@ -21,6 +21,8 @@ from xenmoved.control.peer_api import (
 )
 from xenmoved.sandbox.harness import wait_until
 
+NOTHING = ((), (), (), None, None, None, False, False)
+"""What a peer may do, as it is added."""
 Hosts = tuple[Dom0, Dom0]
 
 
@@ -54,7 +56,7 @@ def test_a_peer_whose_daemon_is_not_running(hosts: Hosts) -> None:
 
 def test_another_key_than_the_configured_one(hosts: Hosts) -> None:
     a, b = hosts
-    a.ask(AddPeer("impostor", "127.0.0.1", b.port, stranger(), (), (), (), None, False, False))
+    a.ask(AddPeer("impostor", "127.0.0.1", b.port, stranger(), *NOTHING))
     found = the_problem(a.try_migrate(RESIDENT, "impostor"), "wrong-host-key")
     assert b.identity().fingerprint in found.text
     assert "somebody may be in between" in found.hint
@@ -82,11 +84,11 @@ def test_peers_are_added_shown_and_removed(hosts: Hosts) -> None:
     assert (row.address, row.port, row.actions) == ("192.0.2.7", 7000, ())
     assert "host-c" in a.ctl("peer", "list").stdout
 
-    again = a.ask(AddPeer("host-c", "192.0.2.8", 7000, key, (), (), (), None, False, False))
+    again = a.ask(AddPeer("host-c", "192.0.2.8", 7000, key, *NOTHING))
     assert "host-c" in the_problem(again, "configuration").text
-    mine = AddPeer("myself", "127.0.0.1", a.port, a.identity().key, (), (), (), None, False, False)
+    mine = AddPeer("myself", "127.0.0.1", a.port, a.identity().key, *NOTHING)
     the_problem(a.ask(mine), "own-key")
-    twice = AddPeer("host-d", "192.0.2.9", 7000, b.identity().key, (), (), (), None, False, False)
+    twice = AddPeer("host-d", "192.0.2.9", 7000, b.identity().key, *NOTHING)
     assert "host-b" in the_problem(a.ask(twice), "configuration").text
 
     assert a.ctl("peer", "remove", "host-c").returncode == 0

@@ -77,7 +77,7 @@ WEB = VolumeOffer(
 )
 
 MESSAGES = {
-    "Hello": Hello(4, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
+    "Hello": Hello(5, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
     "Ping": Ping(),
     "Working": Working(2, "making images:web-data"),
     "Begin-sync": Begin(

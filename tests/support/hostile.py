@@ -32,6 +32,7 @@ from protocol.messages import (
     Hello,
     ImageFormat,
     Mode,
+    NicOffer,
     Offer,
     Receipt,
     Receiving,
@@ -45,6 +46,7 @@ from xenmoved.link.client import PeerLink, connect
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.identity import parse_public, public_text
 from xenmoved.sandbox.pair import SandboxHost
+from xenmoved.toolstack.domains import size_of
 
 PATIENCE = 15.0
 
@@ -115,6 +117,8 @@ class Stranger:
             "pools": ("images",),
             "guests": ("*",),
             "quota": None,
+            "memory": None,
+            "vcpus": None,
             "overwrite": False,
             "replace": True,
             **allow,
@@ -195,6 +199,10 @@ class Guest:
         self.config = config_of(image)
         self.name: str = self.config["c_info"]["name"]
         self.uuid: str = self.config["c_info"]["uuid"]
+        self.size = size_of(self.config["b_info"])
+        self.nics = tuple(
+            NicOffer(nic.get("mac"), nic.get("bridge")) for nic in self.config.get("nics", ())
+        )
 
     def named(self, name: str) -> Guest:
         """Return the same guest under another name."""
@@ -213,8 +221,8 @@ class Guest:
             uuid=self.uuid,
             kind="pv",
             toolstack=toolstack,
-            memory=2 << 20,
-            nics=(),
+            size=self.size,
+            nics=self.nics,
             config=None,
             autostart=False,
             wish=None,
@@ -281,7 +289,8 @@ class Transfer:
         assert isinstance(answer, Accepted), answer
         for volume in range(len(self.offer.volumes)):
             await self.copy(volume)
-        answer = await self.control.ask(HandOver())
+        assert self.offer.guest is not None
+        answer = await self.control.ask(HandOver(self.offer.guest.size))
         assert isinstance(answer, Receiving), answer
 
     async def send_memory(self, image: bytes) -> Seal:

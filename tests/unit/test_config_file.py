@@ -76,7 +76,8 @@ def test_everything_can_be_set(file):
             address: fd00::2
             port: 7001
             key: {KEY_B} root@host-b
-            allow: {{actions: [migrate], pools: [disks], guests: [web-*], quota: 1T}}
+            allow: {{actions: [migrate], pools: [disks], guests: [web-*], quota: 1T,
+                     memory: 8GiB, vcpus: 4}}
             bridges: {{xenbr0: br-lan}}
             pools: {{hdd: images}}
             volumes: {{'vm-*-root': '*-disk0', '*': 'x-*'}}
@@ -111,7 +112,7 @@ def test_everything_can_be_set(file):
     assert (peer.name, peer.address, peer.port, peer.key) == ("host-b", "fd00::2", 7001, KEY_B)
     assert peer.allow.actions == (Action.MIGRATE,)
     assert (peer.allow.pools, peer.allow.guests) == (("disks",), ("web-*",))
-    assert peer.allow.quota == 2**40
+    assert (peer.allow.quota, peer.allow.memory, peer.allow.vcpus) == (2**40, 8 * 2**30, 4)
     assert (peer.bridges, peer.pools) == ({"xenbr0": "br-lan"}, {"hdd": "images"})
     assert list(peer.volumes.items()) == [("vm-*-root", "*-disk0"), ("*", "x-*")]
     assert peer.shared == ("disks", "/dev/disk/by-id/scsi-*")
@@ -232,6 +233,9 @@ def test_scalars_have_no_surprises(file):
         ("peers: {b: {allow: {actions: [fly]}}}", "1: peers.b.allow.actions[0]: must be one of: m"),
         ("peers: {b: {allow: {guests: ['a b']}}}", "1: peers.b.allow.guests[0]: must be a guest's"),
         ("peers: {b: {allow: {quota: lots}}}", "1: peers.b.allow.quota: 'lots' is no size"),
+        ("peers: {b: {allow: {memory: 0}}}", "1: peers.b.allow.memory: must be more than 0"),
+        ("peers: {b: {allow: {vcpus: 0}}}", "1: peers.b.allow.vcpus: must be a number from 1, or"),
+        ("peers: {b: {allow: {vcpus: yes}}}", "1: peers.b.allow.vcpus: must be a number from 1"),
         (
             "peers: {b: {pools: [a]}}",
             "1: peers.b.pools: must be a map of pools there to pools here",

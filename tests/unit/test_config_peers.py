@@ -25,6 +25,8 @@ GENEROUS = Allow(
     pools=("images",),
     guests=("web-*", "no"),
     quota=500 * 2**30 + 1,
+    memory=8 * 2**30,
+    vcpus=4,
     overwrite=True,
 )
 

@@ -30,7 +30,10 @@ def daemon(tmp_path):
     with FakeDaemon(tmp_path / "s") as fake:
         names = ("web", "wiki", HOSTILE, "a b", "$(reboot)")
         guests = tuple(GuestRow(name, 1, "pv", MIB, "running", (DISK,), ()) for name in names)
-        peer = PeerRow("host-b", "192.0.2.7", 7222, KEY, (), (), (), None, False, False, False)
+        peer = PeerRow(
+            *("host-b", "192.0.2.7", 7222, KEY, (), (), ()),
+            *(None, None, None, False, False, False),
+        )
         fake.answers |= {
             ListGuests: Guests(guests),
             ListPeers: Peers((peer,)),

@@ -90,11 +90,11 @@ PLAN = Plan(
 )
 PEER = PeerRow(
     *("host-b", "192.0.2.7", 7222, FINGERPRINT, (Action.MIGRATE,)),
-    *(("images",), ("web*",), 500 * GIB, False, True, False),
+    *(("images",), ("web*",), 500 * GIB, 8 * GIB, 4, False, True, False),
 )
 PING = PeerPing(
     *("host-b", "b", "xenmoved 0.1.0", 1, "xl", "4.17", ("zstd",), 0.0004, 8.5e8),
-    *(("migrate",), ("images",), ("web*",), 500 * GIB, 120 * GIB),
+    *(("migrate",), ("images",), ("web*",), 500 * GIB, 120 * GIB, None, 4),
 )
 IDENTITY = Identity("host-a", KEY, FINGERPRINT, 7222)
 
@@ -115,7 +115,15 @@ def daemon(tmp_path):
         ("jobs", ListJobs, Jobs((a_job(a_round()),)), ["1a2b3c4d", "round 1: 100%"]),
         ("show web", GetJob, job_done(), ["blackout  4.2s", "state    done"]),
         ("abort 1a2b", AbortJob, Done("web runs here again"), ["web runs here again"]),
-        ("peer", ListPeers, Peers((PEER,)), ["host-b  192.0.2.7", "guests web*; quota 500GiB"]),
+        (
+            "peer",
+            ListPeers,
+            Peers((PEER,)),
+            [
+                "192.0.2.7",
+                "web*; each up to 8GiB of memory and 4 vcpus; quota 500GiB",
+            ],
+        ),
         ("peer list", ListPeers, Peers((PEER,)), [FINGERPRINT]),
         ("peer remove host-b", RemovePeer, Done("removed"), ["removed"]),
         ("peer ping host-b", PingPeer, PING, ["0.4ms", "810.6MiB/s", "120GiB used of 500GiB"]),
@@ -343,6 +351,9 @@ def test_a_volume_is_sent(daemon, written, peer, target):
         "peer add b host --yes --allow everything",
         "peer add b host --pools a,,b",
         "peer add b host --quota 0",
+        "peer add b host --memory much",
+        "peer add b host --vcpus 0",
+        "peer add b host --vcpus many",
         "completion tcsh",
     ],
 )
@@ -426,16 +437,15 @@ sys.exit(main())
 
 def test_a_peer_is_added_with_its_key(daemon):
     daemon.answers |= {AddPeer: Done("peer host-b was added"), GetIdentity: IDENTITY}
-    options = (
-        "--allow migrate,sync --pools a,b --guests web*,db1 --quota 500GiB --overwrite --replace"
-    )
+    options = "--allow migrate,sync --pools a,b --guests web*,db1 --quota 500GiB"
+    options += " --memory 8GiB --vcpus 4 --overwrite --replace"
     shown = run(
         daemon, "peer", "add", "host-b", "[::1]:7333", "--key", f"{KEY} me", *options.split()
     )
     assert (shown.returncode, shown.stderr) == (0, "")
     assert daemon.asked(AddPeer) == AddPeer(
         *("host-b", "::1", 7333, KEY, (Action.MIGRATE, Action.SYNC)),
-        *(("a", "b"), ("web*", "db1"), 500 * GIB, True, True),
+        *(("a", "b"), ("web*", "db1"), 500 * GIB, 8 * GIB, 4, True, True),
     )
     assert f"xenmovectl peer add host-a [::1] --key '{KEY}'" in shown.stdout
     assert "xenmovectl peer ping host-b" in shown.stdout

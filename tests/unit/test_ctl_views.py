@@ -202,7 +202,7 @@ def test_volumes_that_wait_are_counted():
 
 
 def test_peers_and_what_they_may_do():
-    row = PeerRow("b", "::1", 7222, FINGERPRINT, (), (), (), None, False, False, False)
+    row = PeerRow("b", "::1", 7222, FINGERPRINT, (), (), (), None, None, None, *[False] * 3)
     may = replace(
         row, actions=tuple(Action), pools=("p",), quota=GIB, connected_to=True, connected_from=True
     )
@@ -266,12 +266,12 @@ def _hostile_views():
     planned = PlannedVolume(HOSTILE, HOSTILE, HOSTILE, 1, True, True, ImageFormat.QCOW2)
     names = (HOSTILE,)
     peer = PeerRow(
-        HOSTILE, HOSTILE, 1, HOSTILE, tuple(Action), names, names, None, True, True, True
+        HOSTILE, HOSTILE, 1, HOSTILE, tuple(Action), names, names, None, 1, None, *[True] * 3
     )
     identity = Identity(HOSTILE, HOSTILE, HOSTILE, 1)
     ping = PeerPing(
         *(HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE),
-        *(names, 0.001, 1e9, names, names, names, None, 0),
+        *(names, 0.001, 1e9, names, names, names, None, 0, None, 1),
     )
     status = Status(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, 1, (report,))
     plan = Plan(

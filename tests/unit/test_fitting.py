@@ -12,6 +12,7 @@ def pong(**changes):
     fields = {
         **{"toolstack": "xl", "xen_version": "4.17", "actions": (), "guests": ("*",)},
         **{"pools": ("fast", "thin"), "quota": None, "quota_used": 0, "free_memory": 8 * GIB},
+        **{"memory": None, "vcpus": None},
         "room": (Room("fast", 10 * GIB), Room("thin", None)),
     }
     return Pong(**fields | changes)

@@ -48,6 +48,9 @@ def test_memory_counts_until_the_domain_has_it() -> None:
     promises.release("m2")
     promises.release("m2")
     assert promises.memory([]) == 3 * GIB
+    assert promises.memory([], "m1") == 0, "what was promised to a guest is free for it"
+    promises.resize("m1", 5 * GIB)
+    assert promises.memory([]) == 5 * GIB
 
 
 def test_volumes_count_by_their_peer_whether_they_are_there_or_not() -> None:

@@ -19,14 +19,14 @@ from toolstack_samples import (
 from xenmoved.toolstack.domains import (
     check_name,
     load_list,
-    overhead_of,
     parse_domain,
     parse_info,
     parse_state,
     parse_table,
+    size_of,
     under,
 )
-from xenmoved.toolstack.interface import Disk, DomainState, Nic, ToolstackError
+from xenmoved.toolstack.interface import Disk, DomainState, Nic, ToolstackError, weight
 
 
 def test_pv():
@@ -197,6 +197,5 @@ def test_under(path, expected):
 
 @pytest.mark.parametrize(("kind", "expected"), [("pv", 0), ("pvh", 8 << 20), ("hvm", 8 << 20)])
 def test_what_xen_needs_beside_a_domain_counts_where_it_is_told(kind, expected):
-    sample = {"config": {"b_info": {"shadow_memkb": 8192}}}
-    assert overhead_of(kind, sample) == expected
-    assert overhead_of(kind, {"config": {"b_info": {}}}) == 0
+    assert weight(kind, size_of({"shadow_memkb": 8192})) == expected
+    assert weight(kind, size_of({})) == 0

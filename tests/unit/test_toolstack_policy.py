@@ -58,3 +58,27 @@ def test_an_interface_has_the_whole_name_of_its_guest():
 def test_a_key_has_one_rule():
     keys = [key for group, _ in policy._EACH for key in set(group.split())]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("memory", "maxmem", "shadow_memory", "max_memkb", "target_memkb", "vmtrace_buf_kb"),
+        *("vcpus", "maxvcpus", "max_vcpus", "max_grant_frames", "max_maptrack_frames"),
+        *("event_channels", "max_event_channels", "altp2m_count", "nr_spis"),
+    ],
+)
+def test_what_a_host_sets_aside_is_a_number_with_an_end(key):
+    rule = policy.DOMAIN[key]
+    assert rule.most is not None
+    assert rule.allows_number(1) and rule.allows_number(rule.most)
+    assert not rule.allows_number(-1) and not rule.allows_number(rule.most + 1)
+    assert all(map(rule.allows, ("", "1", "0x10", str(rule.most), hex(rule.most))))
+    numbers = (str(rule.most + 1), hex(rule.most + 1), "-1", "+1", " 1", "01", "1k", "1.5", "1e9")
+    assert not any(map(rule.allows, numbers))
+
+
+@pytest.mark.parametrize("key", ["avail_vcpus", "cpumap", "vcpu_hard_affinity", "xenstore_quota"])
+def test_other_numbers_that_make_a_host_set_something_aside_have_an_end(key):
+    assert policy.DOMAIN[key].allows("0-3,^1")
+    assert not policy.DOMAIN[key].allows_number(1 << 25)

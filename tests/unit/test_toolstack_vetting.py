@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from toolstack_samples import HVM, PASSTHROUGH, PV, PVH, SCRIPTED, arrival, entry
 
+from xenmoved.toolstack import policy
 from xenmoved.toolstack.domains import parse_domain
-from xenmoved.toolstack.interface import SourceDisk, ToolstackError
+from xenmoved.toolstack.interface import NotAnnounced, SourceDisk, ToolstackError
 from xenmoved.toolstack.vetting import rewrite_config
 
 
@@ -14,7 +15,10 @@ def refused(sample, change=lambda config: None, **arriving):
     config = entry(sample)["config"]
     wanted = arrival(sample, **arriving)
     change(config)
-    return " ".join(rewrite_config(config, wanted))
+    try:
+        return " ".join(rewrite_config(config, wanted))
+    except NotAnnounced as error:
+        return str(error)
 
 
 @pytest.mark.parametrize("sample", [PV, PVH, HVM], ids=["pv", "pvh", "hvm"])
@@ -56,7 +60,8 @@ def test_another_name():
     config = entry(PV)["config"]
     assert rewrite_config(config, arrival(PV, name="shop", source_name="web")) == []
     assert config["c_info"]["name"] == "shop"
-    assert "is not the announced 'db'" in refused(PV, name="shop", source_name="db")
+    said = refused(PV, name="shop", source_name="db")
+    assert said == "db is not what was announced: its name is 'web'."
 
 
 def test_what_was_announced_as_read_only():
@@ -79,22 +84,24 @@ def sources(sample, **changed):
 def test_disks_are_those_that_were_announced():
     assert refused(PV, sources=sources(PV)) == ""
     said = refused(PV, sources=sources(PV, path="/dev/vg/other"))
-    assert "disk 'xvda': is at" in said and "announced at '/dev/vg/other'" in said
+    assert "disk 'xvda' is at" in said and "announced at '/dev/vg/other'" in said
     said = refused(PV, sources=sources(PV, writable=False))
-    assert "disk 'xvda': is writable, and was announced otherwise" in said
+    assert "disk 'xvda' is writable, and was announced otherwise" in said
     assert "is not a CD-ROM" in refused(PV, sources=sources(PV, cdrom=True))
 
 
 def test_a_disk_that_was_announced_is_in_the_image():
-    assert "disk 'xvda': was announced, and is not in the image" in refused(
+    assert "disk 'xvda' was announced, and is not there" in refused(
         PV, lambda config: config["disks"].pop(0)
     )
 
 
 def test_everything_is_reported_at_once():
-    text = refused(PASSTHROUGH, name="other", uuid="")
-    for what in ("pcidevs", "usbdevs", "dtdevs", "irqs", "c_info.name", "c_info.uuid"):
+    text = refused(PASSTHROUGH)
+    for what in ("pcidevs", "usbdevs", "dtdevs", "irqs"):
         assert what in text
+    text = refused(PV, name="other", uuid="")
+    assert "its name is 'web'; its uuid is" in text and "none was announced" in text
 
 
 def test_scripts_and_driver_domains():
@@ -128,8 +135,6 @@ BUILD = [
     ("cmdline", "two\nlines"),
     ("type.pv", {"kernel": "/etc/shadow"}),
     ("type.pv", {"bootloader": "/bin/sh"}),
-    ("type.pv", "x"),
-    ("type.pvh", {"pvshim_path": "/etc/shadow"}),
     ("u", {"hvm": {}}),
 ]
 
@@ -297,6 +302,8 @@ def test_unknown_keys_with_empty_values_pass():
         {"b_info": []},
         {"disks": [{"vdev": ""}]},
         {"vfbs": [7]},
+        {"b_info": {"type.pv": "x"}},
+        {"b_info": {"type.pv": {}, "type.pvh": {"kernel": "/etc/shadow"}}},
         {"on_crash": "a\0b"},
         {"a\0b": 1},
     ],
@@ -311,3 +318,34 @@ def test_other_folders_to_boot_from():
     config["b_info"]["kernel"] = "/srv/kernels/6.1"
     assert len(rewrite_config(config, arrival(PVH))) == 1
     assert rewrite_config(config, arrival(PVH), ("/srv/kernels", "/boot")) == []
+
+
+@pytest.mark.parametrize("key", ["vfbs", "vkbs", "channels", "usbctrls"])
+def test_not_any_number_of_devices(key):
+    kind = key.removesuffix("s")
+    most = policy.MOST_DEVICES[kind]
+    assert refused(PV, lambda c: c.update({key: [{}] * most})) == ""
+    text = refused(PV, lambda c: c.update({key: [{}] * (most + 1)}))
+    assert text == f"domain.{key}: there are {most + 1}, and at most {most} may come"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("max_grant_frames", 100_000), ("max_maptrack_frames", 1 << 20), ("altp2m_count", 9999)),
+        *(("event_channels", 1 << 20), ("vcpu_hard_affinity", [[0, 1 << 30]])),
+    ],
+)
+def test_numbers_for_which_xen_sets_memory_aside(key, value):
+    assert f"b_info.{key}: may not come" in refused(PV, lambda c: c["b_info"].update({key: value}))
+
+
+def test_not_any_number_of_empty_drives():
+    drives = [{"vdev": f"xvdb{n}", "is_cdrom": 1, "format": "empty"} for n in range(128)]
+    text = refused(HVM, lambda c: c["disks"].extend(drives))
+    assert "domain.disks: there are 131, and at most 128 may come" in text
+
+
+def test_a_pvshim_of_this_host():
+    build = {"type.pvh": {"pvshim_path": "/etc/shadow"}}
+    assert "b_info.type.pvh.pvshim_path" in refused(PVH, lambda c: c["b_info"].update(build))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 from protocol.schema import Pattern, Range
 from xenmoved.config.addresses import parse_address, parse_listen_address
 from xenmoved.config.keys import parse_public_key
-from xenmoved.config.units import parse_duration, parse_limit, parse_size
+from xenmoved.config.units import parse_count, parse_duration, parse_limit, parse_size
 from xenmoved.namemap import check_rule
 
 NEVER: Final = "never"
@@ -86,6 +86,7 @@ def parse_shared(written: object) -> tuple[str, ...]:
 
 Size = Annotated[int, Parsed(parse_size)]
 Limit = Annotated[int | None, Parsed(parse_limit)]
+Count = Annotated[int | None, Parsed(parse_count)]
 Age = Annotated[float | None, Parsed(parse_age)]
 Duration = Annotated[float, Parsed(parse_duration)]
 AbsolutePath = Annotated[Path, Parsed(parse_path)]

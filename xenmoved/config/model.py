@@ -23,6 +23,7 @@ from xenmoved.config.fields import (
     Age,
     BridgeNames,
     ConfigName,
+    Count,
     Duration,
     GuestPattern,
     HostAddress,
@@ -123,7 +124,8 @@ class PoolConfig:
 class Allow:
     """What a peer may do on this host. The default allows nothing.
 
-    `quota` limits the bytes that volumes made for this peer take in all, None for no limit. With
+    `quota` limits the bytes that volumes made for this peer take in all. `memory` limits what one
+    guest may be given at most, in bytes, and `vcpus` its processors. None is no limit. With
     `overwrite` it may have volumes emptied for it that are not known as copies of what it brings.
     """
 
@@ -131,6 +133,8 @@ class Allow:
     pools: tuple[ConfigName, ...] = ()
     guests: tuple[GuestPattern, ...] = ()
     quota: Limit = None
+    memory: Limit = None
+    vcpus: Count = None
     overwrite: bool = False
 
 

@@ -36,6 +36,8 @@ allow:
   pools: {pools}
   guests: {guests}
   quota: {quota}
+  memory: {memory}
+  vcpus: {vcpus}
   # Whether it may have volumes of these pools emptied and used that are not known as its own.
   overwrite: {overwrite}
 
@@ -122,24 +124,30 @@ def _problem(file: Path, name: str, reason: str) -> Problem:
 
 
 def _text(peer: Peer) -> str:
-    quota = peer.allow.quota
+    allow = peer.allow
     values: dict[str, object] = {
         "address": peer.address,
         "port": peer.port,
         "key": peer.key,
-        "actions": peer.allow.actions,
-        "pools": peer.allow.pools,
-        "guests": peer.allow.guests,
+        "actions": allow.actions,
+        "pools": allow.pools,
+        "guests": allow.guests,
         "bridges": dict(peer.bridges),
         "pool_names": dict(peer.pools),
         "volumes": dict(peer.volumes),
         "shared": peer.shared,
         "cdrom": peer.cdrom,
-        "overwrite": peer.allow.overwrite,
-        "quota": UNLIMITED if quota is None else format_size(quota, exact=True),
+        "quota": _limit(allow.quota),
+        "memory": _limit(allow.memory),
+        "vcpus": UNLIMITED if allow.vcpus is None else allow.vcpus,
+        "overwrite": allow.overwrite,
     }
     # JSON is YAML, and quotes whatever YAML might take for something else.
     return _TEXT.format(name=peer.name, **{key: json.dumps(v) for key, v in values.items()})
+
+
+def _limit(size: int | None) -> str:
+    return UNLIMITED if size is None else format_size(size, exact=True)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -64,6 +64,15 @@ def parse_limit(written: object) -> int | None:
     return limit
 
 
+def parse_count(written: object) -> int | None:
+    """Return a limit to a number of things, None for no limit. Raises ValueError."""
+    if written is None or written == UNLIMITED:
+        return None
+    if type(written) is not int or written < 1:
+        raise ValueError(f"must be a number from 1, or {UNLIMITED!r}, is {written!r}")
+    return written
+
+
 def parse_duration(written: object) -> float:
     """Return a duration in seconds: more than nothing. Raises ValueError, with what is right."""
     text = str(written) if type(written) in (int, float) else written

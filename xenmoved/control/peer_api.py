@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from protocol.messages import Action
+from protocol.messages import Action, Processors
 from protocol.schema import U16, U63, Length, Name, Text
 from xenmoved.control.reports import CONTROL, Rate, Seconds
 
@@ -47,7 +47,7 @@ class PeerKey:
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """A peer as configured, and whether connections exist. `quota` None is no limit."""
+    """A peer as configured, and whether connections exist. A limit of None is none."""
 
     name: Name
     address: Name
@@ -57,6 +57,8 @@ class PeerRow:
     pools: Annotated[tuple[Name, ...], Length(0, 256)]
     guests: Annotated[tuple[Name, ...], Length(0, 256)]
     quota: U63 | None
+    memory: U63 | None
+    vcpus: Processors | None
     overwrite: bool
     connected_from: bool
     connected_to: bool
@@ -89,6 +91,8 @@ class AddPeer:
     pools: Annotated[tuple[Name, ...], Length(0, 256)]
     guests: Annotated[tuple[Name, ...], Length(0, 256)]
     quota: U63 | None
+    memory: U63 | None
+    vcpus: Processors | None
     overwrite: bool
     replace: bool
 
@@ -128,3 +132,5 @@ class PeerPing:
     guests: Annotated[tuple[Name, ...], Length(0, 256)]
     quota: U63 | None
     quota_used: U63
+    memory: U63 | None
+    vcpus: Processors | None

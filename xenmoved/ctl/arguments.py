@@ -139,12 +139,22 @@ def downtime(written: str) -> float:
         raise ArgumentTypeError(f"{error}, or {UNLIMITED!r}") from None
 
 
-def quota(written: str) -> int | None:
+def limit(written: str) -> int | None:
     """Parse a size in bytes; None for ``unlimited``."""
     from xenmoved.config.units import parse_limit
 
     try:
         return parse_limit(written)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def count(written: str) -> int | None:
+    """Parse a number of things; None for ``unlimited``."""
+    from xenmoved.config.units import parse_count
+
+    try:
+        return parse_count(int(written) if written.isdecimal() else written)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
 

@@ -422,8 +422,20 @@ def _add_peer_add(verbs: Any) -> None:
     add.add_argument(
         "--quota",
         metavar="SIZE",
-        type=arguments.quota,
+        type=arguments.limit,
         help="space here for volumes that are made for it (default: unlimited)",
+    )
+    add.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=arguments.limit,
+        help="memory that each of its guests may be given here at most (default: unlimited)",
+    )
+    add.add_argument(
+        "--vcpus",
+        metavar="N",
+        type=arguments.count,
+        help="vcpus that each of its guests may have here (default: unlimited)",
     )
     add.add_argument(
         "--overwrite",

@@ -55,6 +55,8 @@ def run_add(daemon: Daemon, output: Output, args: Namespace) -> Exit:
         pools=args.pools,
         guests=args.guests,
         quota=args.quota,
+        memory=args.memory,
+        vcpus=args.vcpus,
         overwrite=args.overwrite,
         replace=args.replace,
     )

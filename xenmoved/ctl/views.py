@@ -137,12 +137,20 @@ def peers(answer: Peers) -> list[Line]:
 
 
 def _more(peer: PeerRow) -> list[str]:
-    more = [] if peer.quota is None else [f"quota {size(peer.quota)}"]
+    more = _largest(peer)
+    more += [] if peer.quota is None else [f"quota {size(peer.quota)}"]
     return [*more, "overwrite"] if peer.overwrite else more
 
 
+def _largest(limited: PeerRow | PeerPing) -> list[str]:
+    """Return how large a guest may be that a host brings."""
+    parts = [f"{size(limited.memory)} of memory"] if limited.memory is not None else []
+    parts += [f"{limited.vcpus} vcpus"] if limited.vcpus is not None else []
+    return [f"each up to {' and '.join(parts)}"] if parts else []
+
+
 def permissions(
-    actions: Sequence[str], pools: Sequence[str], guests: Sequence[str], more: Sequence[str] = ()
+    actions: Sequence[str], pools: Sequence[str], guests: Sequence[str], more: Sequence[str]
 ) -> str:
     """Return what a host may do on another."""
     if not actions:
@@ -158,7 +166,7 @@ def permissions(
 def ping(answer: PeerPing) -> list[Line]:
     """Return what a peer answers."""
     milliseconds = f"{answer.round_trip * 1000:.3g}ms"
-    may = permissions(answer.actions, answer.pools, answer.guests)
+    may = permissions(answer.actions, answer.pools, answer.guests, _largest(answer))
     used = size(answer.quota_used)
     quota = "unlimited" if answer.quota is None else size(answer.quota)
     capabilities = " ".join(answer.capabilities)

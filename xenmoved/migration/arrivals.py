@@ -17,6 +17,7 @@ from protocol.messages import (
     Attach,
     Begin,
     Fate,
+    GuestSize,
     Inquire,
     Mode,
     Offer,
@@ -42,6 +43,7 @@ from xenmoved.migration.presence import Sighting, sight
 from xenmoved.migration.promises import Promise
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.tasks import within
+from xenmoved.toolstack.interface import NotAnnounced, ToolstackError, weight
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ class Arrivals:
         async with self._placing:
             accepted = await self._accept(visitor, begin)
             placements = accepted.placements
-            memory = 0 if offer.mode is Mode.COLD else guest.memory
+            memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
             promise = Promise(visitor.peer, guest.target_name, memory, placements)
             disks = {
                 volume.vdev: self.host.pools[placement.pool].path(placement.name)
@@ -137,6 +139,7 @@ class Arrivals:
             job.enter(Phase.PROVISION)
             job.memory_total = memory
             expected = expect(offer, disks, accepted.bridges, keep_partial=begin.keep_partial)
+            await self._require_configured(expected)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()
             self.host.promises.give(begin.migration, promise)
@@ -152,6 +155,12 @@ class Arrivals:
             raise
         job.enter(Phase.PRE_COPY)
         return migration, placements
+
+    async def hand_over(self, migration: InboundMigration, size: GuestSize) -> None:
+        """Get ready for the memory of a guest of this size. Raises Refused, ToolstackError."""
+        async with self._placing:
+            await migration.resize(size)
+        await migration.receive()
 
     async def begin_sync(
         self, visitor: Visitor, begin: Begin, on_failure: OnFailure
@@ -300,6 +309,23 @@ class Arrivals:
     def _of(self, entry: Inbound, job: Job) -> InboundMigration:
         expected = Expected(**entry.details)
         return InboundMigration(self.host, entry.peer, entry.migration, expected, job)
+
+    async def _require_configured(self, expected: Expected) -> None:
+        """See that a guest that is nothing but its configuration has the announced one.
+
+        Only when it is to come: a guest is offered without disks that cannot be sent, to hear of
+        all that stands in the way. Raises Refused.
+        """
+        if not expected.cold or expected.config is None:
+            return
+        try:
+            await self.host.toolstack.check_config(expected.config, expected.arrival)
+        except NotAnnounced as error:
+            raise Refused(problems_of(error)) from None
+        except ToolstackError as error:
+            text = f"{self.host.config.node} does not take its configuration: {error}"
+            hint = "change it there, and migrate the guest again"
+            raise Refused([problem("guest-config", text, hint)]) from None
 
     async def _accept(self, visitor: Visitor, begin: Begin) -> Assessment:
         if begin.migration in self._landings or await self.host.journal.inbound(begin.migration):

@@ -34,6 +34,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.needs import Imagery, Needs, claims, imagery, needs
 from xenmoved.migration.promises import unfilled
 from xenmoved.migration.reuse import NEEDED_HINT, Claim, reuse
+from xenmoved.migration.weighing import size_problems
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Domain, HostInfo, ToolstackError
@@ -89,9 +90,8 @@ async def assess(
         problems += found
         if guest.target_name not in uuids:  # that of a domain says no more than the domain
             problems += await _config_problems(host, offer, guest)
-        if offer.mode is not Mode.COLD:
-            free = info.free_memory - host.promises.memory(status for status, _ in here)
-            problems += _memory_problems(host, peer, max(0, free), guest)
+        free = info.free_memory - host.promises.memory(status for status, _ in here)
+        problems += await size_problems(host, peer, max(0, free), offer)
     checker = _VolumeChecks(host, peer, offer, in_use, await needs(host, here=here))
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
@@ -109,6 +109,8 @@ def _require_honest(offer: Offer) -> None:
         raise ProtocolError(Code.OUT_OF_RANGE, f"an offer to {offer.action} and its guest")
     vdevs = [volume.vdev for volume in offer.volumes if volume.vdev is not None]
     if (guest := offer.guest) is not None:
+        if guest.size.vcpus > guest.size.max_vcpus:
+            raise ProtocolError(Code.OUT_OF_RANGE, "more vcpus in use than there are")
         vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
         if any(disk.cdrom and disk.writable for disk in guest.shared):
             raise ProtocolError(Code.OUT_OF_RANGE, "a CD-ROM that can be written")
@@ -198,23 +200,6 @@ async def _bridge_problems(host: Host, peer: Peer, bridges: Mapping[str, str]) -
     )
     missing = sorted(set(bridges.values()) - there)
     return [problem("bridge", f"{node} has no bridge {bridge}", hint) for bridge in missing]
-
-
-def _memory_problems(host: Host, peer: Peer, free: int, guest: GuestOffer) -> list[Problem]:
-    node = host.config.node
-    if guest.memory <= free:
-        return []
-    text = (
-        f"{guest.name} has {format_size(guest.memory)} of memory now, {node} has "
-        f"{format_size(free)} free"
-    )
-    fits = free * 9 // 10 >> 20
-    smaller = f"{guest.toolstack} mem-set {guest.name} {fits}"
-    hint = (
-        f"free memory on {node}, where guests on their way count; or, on {peer.name}, have the "
-        f"guest give some back: {smaller}"
-    )
-    return [problem("memory", text, hint)]
 
 
 async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[Problem]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import ImageFormat, Mode, Offer
-from xenmoved.toolstack.interface import Arrival, SourceDisk
+from protocol.messages import GuestSize, ImageFormat, Mode, Offer
+from xenmoved.toolstack.interface import Announced, Arrival, Nic, SourceDisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Expected:
     """Of disks that are not raw."""
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the source's configuration says of each disk: fields of a `SourceDisk`."""
+    announced: dict[str, Any] | None = None
+    """What else was announced: fields of `Announced`; None in records of old releases."""
     was_ready: bool = True
     """It was ready once, as nothing else is known in records of old releases."""
 
@@ -47,7 +49,18 @@ class Expected:
             frozenset(self.read_only),
             self.formats,
             {vdev: SourceDisk(**said) for vdev, said in self.sources.items()},
+            _announced(self.announced) if self.announced is not None else None,
         )
+
+    def resized(self, size: GuestSize) -> Expected:
+        """Return the same guest, announced as of another size."""
+        assert self.announced is not None
+        return replace(self, announced=self.announced | {"size": asdict(size)})
+
+
+def _announced(said: dict[str, Any]) -> Announced:
+    nics = tuple(Nic(**nic) for nic in said["nics"])
+    return Announced(said["kind"], GuestSize(**said["size"]), nics)
 
 
 def expect(
@@ -84,5 +97,10 @@ def expect(
         read_only=[disk.vdev for disk in guest.shared if disk.cdrom or not disk.writable],
         formats=formats,
         sources={vdev: asdict(source) for vdev, source in sources.items()},
+        announced={
+            "kind": guest.kind,
+            "size": asdict(guest.size),
+            "nics": [asdict(nic) for nic in guest.nics],
+        },
         was_ready=False,
     )

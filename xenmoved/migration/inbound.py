@@ -23,7 +23,7 @@ from protocol.handover import (
     target_step,
     target_word,
 )
-from protocol.messages import Problem, Seal
+from protocol.messages import GuestSize, Problem, Seal
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -36,13 +36,15 @@ from xenmoved.migration.landing import Landing
 from xenmoved.migration.persisting import end_alarm, pause_after, raise_alarm
 from xenmoved.migration.presence import runs_here
 from xenmoved.migration.verdicts import ended_with_host, verdict
-from xenmoved.problems import JobError, problem, problems_of
+from xenmoved.migration.weighing import resize_problems
+from xenmoved.problems import JobError, Refused, problem, problems_of
 from xenmoved.tasks import wait_through, within
 from xenmoved.toolstack.interface import (
     IncomingImage,
     Settled,
     StartFailed,
     ToolstackError,
+    weight,
 )
 
 log = logging.getLogger(__name__)
@@ -75,13 +77,9 @@ class InboundMigration:
         self._lock = asyncio.Lock()
         self._memory = _Memory()
         self._receiving = False
-        self._image: IncomingImage = (
-            host.toolstack.incoming_cold(expected.arrival)
-            if expected.cold
-            else host.toolstack.incoming(migration, expected.arrival, host.spool_of(migration))
-        )
         self.peer = peer
         self.migration = migration
+        self._image = self._receiver()
         self.state = TargetState.RECEIVING
         self.reason = ""
         self.in_doubt = False
@@ -92,6 +90,12 @@ class InboundMigration:
         self._remark: Problem | None = None
         self.landing = Landing(host, peer, migration, job.job)
         self.ended = asyncio.Event()
+
+    def _receiver(self) -> IncomingImage:
+        toolstack, arrival = self._host.toolstack, self._expected.arrival
+        if self._expected.cold:
+            return toolstack.incoming_cold(arrival)
+        return toolstack.incoming(self.migration, arrival, self._host.spool_of(self.migration))
 
     @property
     def guest(self) -> str:
@@ -137,12 +141,32 @@ class InboundMigration:
         self.state, self.reason = state, reason
         await self.happen(event)
 
+    async def resize(self, size: GuestSize) -> None:
+        """Note how large the guest has become since it was offered.
+
+        Raises Refused when it has no room here any more.
+        """
+        expected = self._expected
+        announced = expected.arrival.announced
+        if announced is None or size == announced.size or expected.cold:
+            return
+        name, guest = expected.arrival.announced_name, replace(announced, size=size)
+        if found := await resize_problems(self._host, self.peer, name, guest, self.migration):
+            raise Refused(found)
+        async with self._lock:
+            if self.state is TargetState.RECEIVING:
+                self._expected = expected.resized(size)
+                self._image = self._receiver()
+                self._job.memory_total = weight(guest.kind, size)
+                self._host.promises.resize(self.migration, self._job.memory_total)
+                await self._record(self.state)
+
     async def receive(self) -> None:
         """Get ready for the memory. Raises ToolstackError."""
         self._job.enter(Phase.SUSPEND)
         self.landing.step(f"having the toolstack get ready for {self.guest}")
         expected = self._expected
-        if expected.formats and expected.config is not None:
+        if expected.cold and expected.config is not None:
             # A human who has to mend it later does not know what the peer wrote to the image since.
             await self._host.toolstack.check_config(expected.config, expected.arrival)
         # The guest still runs: now it costs nothing to look.

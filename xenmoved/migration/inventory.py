@@ -9,6 +9,7 @@ operator may enlarge or exchange a disk, or start the guest anew, at any time.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -18,7 +19,7 @@ from storage.errors import StorageError
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.backends import Opened
-from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus
+from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, Nic
 
 _AGAIN: Final = "it runs on here; migrate it again, as it is now"
 
@@ -33,12 +34,13 @@ class DiskFacts:
 
 @dataclass(frozen=True, slots=True)
 class GuestFacts:
-    """A guest and its disks. `domid` is that of its domain, if it runs."""
+    """A guest, its disks and its interfaces. `domid` is that of its domain, if it runs."""
 
     name: str
     uuid: str
     domid: int
     disks: dict[str, DiskFacts]
+    nics: tuple[Nic, ...]
 
     @property
     def runs(self) -> bool:
@@ -91,7 +93,7 @@ def _take(domain: Domain, opened: Opened | None) -> Look:
             warnings.append(problem("backend-unknown", text, hint))
         elif not has:
             problems.append(_replaced(domain.name, disk, backing, opened.shown(disk.vdev)))
-    facts = GuestFacts(domain.name, domain.uuid, domain.domid, disks)
+    facts = GuestFacts(domain.name, domain.uuid, domain.domid, disks, domain.nics)
     return Look(facts, opened, tuple(missing), tuple(problems), tuple(warnings))
 
 
@@ -129,9 +131,14 @@ def require_running(before: GuestFacts, status: DomainStatus | None) -> DomainSt
     raise Refused([problem("guest-gone", text, hint)])
 
 
-async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus) -> None:
-    """See that a guest has what it had; `status` is its domain now. Raises Refused."""
-    require_same(before, await take(host, await host.toolstack.describe(status)))
+async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus) -> Domain:
+    """See that a guest has what it had; `status` is its domain now. Returns how it is now.
+
+    Its memory may be more or less than it was. Raises Refused.
+    """
+    now = await host.toolstack.describe(status)
+    require_same(before, await take(host, now))
+    return now
 
 
 def require_same(before: GuestFacts, now: Look) -> None:
@@ -162,8 +169,21 @@ def differences(before: GuestFacts, now: GuestFacts) -> list[Problem]:
     for vdev in now.disks.keys() - before.disks.keys():
         text = f"disk {vdev} was attached to {before.name} while its disks were copied"
         found.append(problem("disk-added", text, _AGAIN))
+    found += _nic_differences(before, now)
     for vdev in before.disks.keys() & now.disks.keys():
         found += _disk_differences(before.name, before.disks[vdev], now.disks[vdev])
+    return found
+
+
+def _nic_differences(before: GuestFacts, now: GuestFacts) -> list[Problem]:
+    had, has = Counter(before.nics), Counter(now.nics)
+    changes = [("detached from", nic) for nic in (had - has).elements()]
+    changes += [("attached to", nic) for nic in (has - had).elements()]
+    found = []
+    for what, nic in changes:
+        which = f"{nic.mac or 'without an address'}, bridge {nic.bridge or 'none'},"
+        text = f"the interface {which} was {what} {before.name} while its disks were copied"
+        found.append(problem("interface-changed", text, _AGAIN))
     return found
 
 

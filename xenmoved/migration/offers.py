@@ -42,6 +42,7 @@ from xenmoved.toolstack.interface import (
     ToolstackError,
     guests_among,
     named,
+    weight,
 )
 
 MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
@@ -65,9 +66,11 @@ class Sending:
 
     @property
     def memory(self) -> int:
-        """Bytes of memory that move with a guest."""
+        """Bytes of memory that the guest takes of the other host at once."""
         guest = self.offer.guest
-        return guest.memory if guest is not None and self.offer.mode is not Mode.COLD else 0
+        if guest is None or self.offer.mode is Mode.COLD:
+            return 0
+        return weight(guest.kind, guest.size)
 
 
 def moving_disks(domain: Domain) -> list[Disk]:
@@ -420,7 +423,7 @@ async def _guest_offer(
         uuid=domain.uuid,
         kind=domain.kind,
         toolstack=host.toolstack.name,
-        memory=domain.memory,
+        size=domain.size,
         nics=tuple(NicOffer(nic.mac, nic.bridge) for nic in domain.nics),
         config=config,
         autostart=await host.toolstack.autostart(domain.name),

@@ -53,6 +53,7 @@ from xenmoved.problems import (
 )
 from xenmoved.tasks import alongside, wait_through
 from xenmoved.toolstack.interface import (
+    Domain,
     DomainNotFound,
     OutgoingImage,
     ToolstackError,
@@ -225,13 +226,14 @@ class OutboundMigration:
         await disks.require_unwritten()
         disks.finish()
         self._job.enter(Phase.READY)
-        await dialogue.ask(HandOver(), Receiving)
+        assert self._sending.offer.guest is not None
+        await dialogue.ask(HandOver(self._sending.offer.guest.size), Receiving)
         await dialogue.ask(Seal(0, blake3().digest()), Ready)
 
     async def _hand_over(self, dialogue: Dialogue, disks: Disks, convergence: Convergence) -> None:
         job = self._job
-        await self._check_still_running()
-        await dialogue.ask(HandOver(), Receiving)
+        guest = await self._check_still_running()
+        await dialogue.ask(HandOver(guest.size), Receiving)
         # Closed only when the target has it all: what is not yet sent, and the end, would be lost.
         opened = await open_attached(dialogue.link, Purpose.MEMORY, self._migration)
         with closing(opened) as channel:
@@ -280,10 +282,15 @@ class OutboundMigration:
             await disks.verify()
             self._verified = True
 
-    async def _check_still_running(self) -> None:
-        """See that the guest runs and has what it had when this was begun. Raises Refused."""
+    async def _check_still_running(self) -> Domain:
+        """See that the guest runs and has what it had when this was begun; return how it is now.
+
+        Raises Refused.
+        """
         status = named(self._job.guest, await self._host.toolstack.domains())
-        await require_unchanged(self._host, self._facts, require_running(self._facts, status))
+        return await require_unchanged(
+            self._host, self._facts, require_running(self._facts, status)
+        )
 
     async def _check_suspended(self) -> None:
         """See the same when it stands still, whatever it is called now. Raises Refused.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocol.messages import Placement
 from storage.contracts import Pool
@@ -56,12 +56,20 @@ class Promises:
             if place.fresh
         }
 
-    def memory(self, here: Iterable[DomainStatus]) -> int:
-        """Return how much memory guests on their way still get, beside what their domains have."""
+    def resize(self, migration: str, memory: int) -> None:
+        """Note how much memory a guest gets by now."""
+        self._given[migration] = replace(self._given[migration], memory=memory)
+
+    def memory(self, here: Iterable[DomainStatus], besides: str = "") -> int:
+        """Return how much memory guests on their way still get, beside what their domains have.
+
+        The guest of the migration `besides` does not count.
+        """
         has = {domain.name: domain.memory for domain in here}
         return sum(
             max(0, one.memory - has.get(one.guest, 0) - has.get(f"{one.guest}--incoming", 0))
-            for one in self._given.values()
+            for migration, one in self._given.items()
+            if migration != besides
         )
 
     async def space(self, pools: Mapping[str, Pool], name: str) -> int:

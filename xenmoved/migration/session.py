@@ -209,7 +209,7 @@ class ControlSession:
         if self._guest is None:
             raise ProtocolError(Code.UNEXPECTED, "a sync has no memory")
         if isinstance(message, HandOver):
-            await self._guest.receive()
+            await self._arrivals.hand_over(self._guest, message.size)
             return Receiving()
         await self._guest.seal(message)
         return Ready()
@@ -226,6 +226,8 @@ class ControlSession:
             actions=tuple(action.value for action in allow.actions),
             pools=pools,
             guests=allow.guests,
+            memory=allow.memory,
+            vcpus=allow.vcpus,
             quota=allow.quota,
             quota_used=await quota_used(host, self._visitor.peer),
             free_memory=max(0, info.free_memory - promised),

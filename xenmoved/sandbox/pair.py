@@ -191,6 +191,8 @@ class SandboxHost:
             "pools": tuple(self.settings["pools"]),
             "guests": ("*",),
             "quota": None,
+            "memory": None,
+            "vcpus": None,
             "overwrite": True,
             "replace": True,
             **allow,

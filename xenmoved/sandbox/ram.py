@@ -5,7 +5,8 @@ Behind the pages lies one byte a page that the guest sets after it wrote there (
 
     pages 0-3   what never changes: identity, knobs, layout of disks (length, checksum, JSON)
     page 4      sequence number
-    page 5      checksum over all other pages, valid while the guest is suspended
+    page 5      checksum over all other pages, valid while the guest is suspended, and their bytes:
+                a host may have given the guest more memory than it has taken yet
     then        one entry (sequence number, checksum, flags) for every unit of the working area
     then        filler that is dirtied all the time, a part of it incompressible
 """
@@ -28,6 +29,7 @@ _SEAL_AT = 5 * PAGE
 _TABLE_AT = 6 * PAGE
 _ENTRY = struct.Struct("<QII")
 _WORD = struct.Struct("<Q")
+_SEAL = struct.Struct("<QQ")
 _STATIC = struct.Struct("<II")
 _CHUNK_ENTRIES = _ENTRY.size * CHUNK_UNITS
 
@@ -102,7 +104,8 @@ class Ram:
 
     def verify(self) -> None:
         """Raise MemoryDamaged unless the content is exactly that of the suspended guest."""
-        if _WORD.unpack_from(self._map, _SEAL_AT)[0] != self._checksum():
+        seal, sealed = _SEAL.unpack_from(self._map, _SEAL_AT)
+        if seal != self._checksum(sealed):
             raise MemoryDamaged("checksum of the guest's memory does not match")
 
     # --- what the guest does with it ---
@@ -116,12 +119,12 @@ class Ram:
 
     def seal(self) -> None:
         """Note the checksum over everything, as the last thing before a suspension."""
-        self.store(_SEAL_AT, _WORD.pack(self._checksum()))
+        self.store(_SEAL_AT, _SEAL.pack(self._checksum(self.bytes), self.bytes))
 
-    def _checksum(self) -> int:
+    def _checksum(self, end: int) -> int:
         with memoryview(self._map) as view:
             value = zlib.crc32(view[:_SEAL_AT])
-            value = zlib.crc32(view[_TABLE_AT : self.bytes], value)
+            value = zlib.crc32(view[_TABLE_AT:end], value)
         return value | 1 << 32  # never 0, which is what fresh memory holds
 
     @property

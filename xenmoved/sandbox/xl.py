@@ -274,6 +274,35 @@ def _change_disks(
     return 0
 
 
+def mem_set(host: Host, args: list[str]) -> int:
+    """`mem-set DOMAIN MEM`, in MiB. The guest takes no notice of it."""
+    with host.locked():
+        domain = find(host, args[0])
+        build = domain.config["b_info"]
+        if int(args[1]) * 1024 > build["max_memkb"]:
+            raise CommandFailed(
+                "libxl: error: libxl_mem.c:296:libxl_set_memory_target: "
+                f"Domain {domain.domid}:memory_dynamic_max must be less than or equal to "
+                f"memory_static_max\ncannot set domid {domain.domid} dynamic max memory to : "
+                f"{args[1]}"
+            )
+        build["target_memkb"] = int(args[1]) * 1024
+        host.store(domain)
+    return 0
+
+
+def network_attach(host: Host, args: list[str]) -> int:
+    """`network-attach DOMAIN KEY=VALUE...`."""
+    from xenmoved.sandbox import xlcfg
+
+    with host.locked():
+        domain = find(host, args[0])
+        nics = domain.config.setdefault("nics", [])
+        nics.append(xlcfg.parse_nic(",".join(args[1:]), len(nics)))
+        host.store(domain)
+    return 0
+
+
 def _simple(operation: str) -> Callable[[Host, list[str]], int]:
     def verb(host: Host, args: list[str]) -> int:
         from xenmoved.sandbox import build
@@ -403,8 +432,10 @@ VERBS: dict[str, tuple[int, Callable[[Host, list[str]], int]]] = {
     "domname": (1, domname),
     "info": (0, info),
     "list": (0, list_domains),
+    "mem-set": (2, mem_set),
     "migrate": (2, migrate),
     "migrate-receive": (0, migrate_receive),
+    "network-attach": (1, network_attach),
     "pause": (1, _simple("pause")),
     "rename": (2, rename),
     "restore": (1, restore),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from protocol.messages import GuestSize
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
@@ -286,6 +287,8 @@ def adapt(
         if statement.key not in _SPECS and _dropped(statement, rule, text):
             edits.append((statement.start, statement.end, ""))
             continue
+        if len(statement.strings) > (most := policy.MOST_DEVICES.get(statement.key, 1 << 20)):
+            problems.append(f"line {statement.line}: more than {most} in {statement.key}")
         if statement.numbers and not _numbers(statement):
             what = f"{statement.key} = {', '.join(statement.numbers)[:200]}"
             problems.append(f"line {statement.line}: {what} may not come from another host unseen")
@@ -322,7 +325,7 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
     values: dict[str, list[str]] = {}
     for statement in _statements(text):
         strings = [text[start:end] for start, end in statement.strings]
-        values[statement.key] = strings or statement.numbers[-1:]
+        values[statement.key] = strings or statement.numbers
     obstacles: list[str] = []
     disks: list[Disk] = []
     for spec in values.get("disk", []):
@@ -341,22 +344,37 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
     except ToolstackError as error:
         obstacles.append(str(error))
     kind = next(iter(values.get("type", values.get("builder", []))), "pv")
-    memory = next(iter(values.get("memory", [])), "")
     return Domain(
         name=name,
         uuid=normal_uuid(next(iter(values.get("uuid", [])), "")),
         domid=0,
         kind=kind if kind in ("hvm", "pvh") else "pv",
-        memory=int(memory) << 20 if memory.isdigit() else 0,
+        size=_size(values),
         disks=tuple(disks),
-        nics=tuple(Nic(None, _bridge(spec)) for spec in values.get("vif", []) if spec),
+        nics=tuple(_nic(spec) for spec in values.get("vif", []) if spec),
         obstacles=tuple(dict.fromkeys(obstacles)),
     )
 
 
-def _bridge(vif: str) -> str | None:
-    named = (part.partition("=") for part in vif.split(","))
-    return next((value.strip() for key, _, value in named if key.strip() == "bridge"), None)
+def _size(values: Mapping[str, list[str]]) -> GuestSize:
+    """Say how large a domain is to be. Raises ToolstackError for what may be read in two ways."""
+
+    def number(key: str, default: int) -> int:
+        said = values.get(key, [])
+        if len(said) > 1 or (said and policy.number_in(said[0]) is None):
+            raise ToolstackError(f"{key} = {', '.join(said)[:80]} is no plain number")
+        return (policy.number_in(said[0]) or 0) if said else default
+
+    memory, maximum = number("memory", 0) << 20, number("maxmem", 0) << 20
+    vcpus = number("vcpus", 1)
+    beside = number("shadow_memory", 0) << 20
+    return GuestSize(memory, max(memory, maximum), beside, vcpus, number("maxvcpus", vcpus))
+
+
+def _nic(vif: str) -> Nic:
+    pairs = (part.partition("=") for part in vif.split(","))
+    said = {key.strip(): value.strip() for key, _, value in pairs}
+    return Nic(said.get("mac") or None, said.get("bridge") or None)
 
 
 def _renamed(name: str, arrival: Arrival) -> str:
@@ -369,7 +387,8 @@ def _numbers(statement: _Statement) -> bool:
     """Whether numbers may stand where they do."""
     rule = _KEYS[statement.key]
     return statement.key not in _SPECS and (
-        rule.number or all(rule.allows(number) for number in statement.numbers)
+        (rule.number and rule.most is None)
+        or all(rule.allows(number) for number in statement.numbers)
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
+from xenmoved.toolstack.announced import require_announced
 from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt, describe, named
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread, sync_folder, write_file
@@ -124,10 +125,18 @@ class ConfigFolder:
     async def describe(self, name: str) -> Domain | None:
         """Describe the domain that its file would start, None without one."""
         text = await self.read(name)
-        return describe(text, name, self._boot_folders) if text is not None else None
+        return await self.describe_text(name, text) if text is not None else None
+
+    async def describe_text(self, name: str, text: str) -> Domain:
+        """Describe the domain that a text would start. Raises ToolstackError."""
+        return await in_thread(describe, text, name, self._boot_folders)
 
     async def check(self, text: str, arrival: Arrival) -> None:
-        """Raise ToolstackError with all that keeps `install` from adapting a text."""
+        """See that a text is of the announced guest, and that `install` can adapt it.
+
+        Raises NotAnnounced, or ToolstackError with all that stands in the way.
+        """
+        require_announced(await self.describe_text(arrival.announced_name, text), arrival)
         await in_thread(adapt, text, arrival, self._boot_folders, is_block_device)
 
     async def install(

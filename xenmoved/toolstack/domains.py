@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
+from protocol.messages import GuestSize
 from xenmoved.toolstack.interface import (
     Disk,
     Domain,
@@ -34,6 +35,7 @@ _INACTIVE: Final = re.compile(r".*\S\s+\d+\s+\d+\s+[rbpscwdS?-]{0,6}\s+[\d.]+\s*
 _NAME: Final = re.compile(r"[^\s/\x00-\x1f\x7f](?:[^/\x00-\x1f\x7f]*[^\s/\x00-\x1f\x7f])?")
 NAME_LIMIT: Final = 200
 
+KINDS: Final = ("pv", "pvh", "hvm")
 PASSTHROUGH: Final = ("pcidevs", "usbdevs", "dtdevs", "vtpms", "p9s", "pvcallsifs", "virtios")
 
 
@@ -201,11 +203,14 @@ def parse_disk(item: Mapping[str, object]) -> Disk:
 
 def _kind(create: Mapping[str, object], build: Mapping[str, object]) -> str:
     named = create.get("type", build.get("type"))
-    if isinstance(named, str) and named.lower() in ("pv", "pvh", "hvm"):
-        return named.lower()
-    for kind in ("hvm", "pvh", "pv"):
-        if f"type.{kind}" in build:
-            return kind
+    known = {kind for kind in KINDS if f"type.{kind}" in build}
+    if isinstance(named, str) and named.lower() in KINDS:
+        known.add(named.lower())
+    if len(known) > 1:
+        both = " and ".join(sorted(known))
+        raise ToolstackError(f"the domain's configuration is of more than one type: {both}.")
+    if known:
+        return known.pop()
     if "hvm" in create:
         return "hvm" if truth(create["hvm"]) else "pv"
     raise ToolstackError("expected a type (pv, pvh or hvm) in the domain's configuration.")
@@ -232,22 +237,28 @@ def _passthrough(config: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def memory_of(build: Mapping[str, object]) -> int:
-    """Bytes of memory that a domain is to have, from its build information (KiB).
+def _kib(build: Mapping[str, object], key: str) -> int:
+    """Bytes of a member in KiB, 0 without it. Raises ToolstackError on what is no size."""
+    if (value := integer(build, key)) < 0:
+        raise ToolstackError(f"expected a size as {key} in the domain's configuration.")
+    return value * 1024
 
-    What it may grow to does not count: that takes no memory before it does.
+
+def size_of(build: Mapping[str, object]) -> GuestSize:
+    """How large a domain is to be, from its build information.
+
+    What libxl adds by itself where nothing is said follows from the rest.
     """
-    return (integer(build, "target_memkb") or integer(build, "max_memkb")) * 1024
-
-
-def overhead_of(kind: str, entry: Mapping[str, object]) -> int:
-    """Bytes that Xen takes for a domain beside its memory, as far as `xl list -l` tells.
-
-    Those of its page tables, which a `pv` domain has in its own memory. That of its video card is
-    in what the list of domains says.
-    """
-    build = _section(_section(entry, "config"), "b_info")
-    return 0 if kind == "pv" else integer(build, "shadow_memkb") * 1024
+    maximum = _kib(build, "max_memkb")
+    memory = _kib(build, "target_memkb") or maximum
+    processors = max(1, integer(build, "max_vcpus", 1))
+    online = build.get("avail_vcpus") or [0]
+    if not isinstance(online, list):
+        raise ToolstackError("expected an array as avail_vcpus in the domain's configuration.")
+    beside = sum(_kib(build, key) for key in ("shadow_memkb", "iommu_memkb"))
+    beside += _kib(_section(build, "type.pv"), "slack_memkb")
+    beside += _kib(build, "vmtrace_buf_kb") * processors
+    return GuestSize(memory, max(memory, maximum), beside, len(online), processors)
 
 
 def parse_domain(entry: Mapping[str, object]) -> Domain:
@@ -265,7 +276,7 @@ def parse_domain(entry: Mapping[str, object]) -> Domain:
         uuid=uuid,
         domid=integer(entry, "domid", -1),
         kind=_kind(create, build),
-        memory=memory_of(build),
+        size=size_of(build),
         disks=tuple(parse_disk(item) for item in items(config, "disks")),
         nics=tuple(
             Nic(mac=_text(item, "mac") or None, bridge=_text(item, "bridge") or None)

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
+from protocol.messages import GuestSize
 from xenmoved.toolstack.backends import Opened
 
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
@@ -33,6 +34,10 @@ class ToolstackError(Exception):
 
 class NoConfiguration(ToolstackError):
     """A domain that is none of the guests: being destroyed, or of another kind (a stub domain)."""
+
+
+class NotAnnounced(ToolstackError):
+    """What came is not what the peer announced. The message has both values of all that differs."""
 
 
 class DomainNotFound(ToolstackError):
@@ -109,12 +114,17 @@ class Nic:
     bridge: str | None
 
 
+def weight(kind: str, size: GuestSize) -> int:
+    """Bytes that a guest takes of a host at once, not what it may grow to.
+
+    A `pv` guest has its page tables in its own memory.
+    """
+    return size.memory + (0 if kind == "pv" else size.beside)
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A domain's description. `kind` is pv, pvh or hvm.
-
-    `memory` is the bytes that it takes of a host now: what it has, not what it may grow to, and
-    what Xen needs for it beside as far as that is known.
 
     `passthrough` names host devices given to the guest, which can never move. `obstacles` says all
     that a receiver of the same toolstack would refuse in its configuration, whatever the target.
@@ -124,11 +134,16 @@ class Domain:
     uuid: str
     domid: int
     kind: str
-    memory: int
+    size: GuestSize
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
     passthrough: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes of a host now."""
+        return weight(self.kind, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +166,18 @@ class SourceDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """What the peer announced of a guest beside its name, uuid and disks. `nics` as they are there.
+
+    This is what this host has weighed; a guest that comes as something else is refused.
+    """
+
+    kind: str
+    size: GuestSize
+    nics: tuple[Nic, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """How an incoming domain is to look on this host.
 
@@ -160,8 +187,9 @@ class Arrival:
     the same name. The disks in `read_only` are refused unless they are read-only. `formats` has
     those of disks that are not raw; another one than agreed upon is refused.
 
-    A guest that comes with its memory has exactly these disks, and each in `sources` as it was
-    announced: what was copied to the local path is what the guest knows.
+    A guest has exactly these disks when it comes, and each in `sources` as it was announced: what
+    was copied to the local path is what the guest knows. What else it is, is in `announced`; None
+    where nobody announced anything (see `announced.require_announced`).
     """
 
     name: str
@@ -172,6 +200,7 @@ class Arrival:
     read_only: frozenset[str] = frozenset()
     formats: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, SourceDisk] = field(default_factory=dict)
+    announced: Announced | None = None
 
     @property
     def announced_name(self) -> str:
@@ -336,8 +365,17 @@ class Toolstack(Protocol):
         read.
         """
 
+    async def describe_config(self, name: str, text: str) -> Domain:
+        """Describe the domain that the text of a configuration file would start.
+
+        Raises ToolstackError when that cannot be told without executing it.
+        """
+
     async def check_config(self, text: str, arrival: Arrival) -> None:
-        """Raise ToolstackError with all that keeps a text from being installed as it should."""
+        """Raise ToolstackError with all that keeps a text from being installed as it should.
+
+        NotAnnounced when it is of another guest than the one that was announced.
+        """
 
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool

@@ -44,8 +44,8 @@ def words(text: str) -> frozenset[str]:
 class Rule:
     """What a value may be: text that `pattern` matches, or a path in a folder to boot from.
 
-    `number`: a number may stand there. `left_out`: what is not allowed is dropped, not refused.
-    `secret`: the value is never shown.
+    `number`: a number may stand there, which may be up to `most`: of what the host sets aside.
+    `left_out`: what is not allowed is dropped, not refused. `secret`: the value is never shown.
     """
 
     pattern: re.Pattern[str]
@@ -53,16 +53,32 @@ class Rule:
     number: bool = False
     left_out: bool = False
     secret: bool = False
+    most: int | None = None
 
     def allows(self, value: str, boot_folders: tuple[str, ...] = ()) -> bool:
         """Whether a text may come from another host."""
         if self.pattern.fullmatch(value):
-            return True
+            number = number_in(value) if self.most is not None else None
+            return number is None or self.allows_number(number)
         return self.path and under(value, boot_folders)
+
+    def allows_number(self, value: float) -> bool:
+        """Whether a number may come from another host."""
+        return self.number and (self.most is None or 0 <= value <= self.most)
 
     def shown(self, value: object) -> str:
         """Return the value as a message may have it."""
         return "(a password)" if self.secret else repr(str(value)[:80])
+
+
+def number_in(text: str) -> int | None:
+    """Return the number that a text is, None when it is none that all toolstacks read alike.
+
+    To xl and to Python's literals a number that begins with 0 is octal, to xend's texts it is not.
+    """
+    if re.fullmatch(r"0|[1-9][0-9]*", text):
+        return int(text)
+    return int(text, 16) if re.fullmatch(r"0[xX][0-9A-Fa-f]+", text) else None
 
 
 def _rule(
@@ -74,6 +90,11 @@ def _rule(
     secret: bool = False,
 ) -> Rule:
     return Rule(re.compile(pattern, re.ASCII), path, number, left_out, secret)
+
+
+def _count(most: int) -> Rule:
+    """Return the rule for what a host counts or sets aside: a number, and nothing else."""
+    return Rule(re.compile(r"(?:0|[1-9]\d*|0[xX][0-9A-Fa-f]+)?", re.ASCII), number=True, most=most)
 
 
 NIC_SCRIPT: Final = re.compile(r"(?:/etc/xen/scripts/)?(?P<name>vif-(?:bridge|openvswitch))")
@@ -97,30 +118,57 @@ LEFT_OUT: Final = _rule("", left_out=True)
 _IGNORED: Final = _rule(r"[^\x00\x7f]*", number=True)
 """No toolstack does anything with it."""
 
+MOST_VCPUS: Final = 8192
+MOST_DEVICES: Final = {
+    **dict.fromkeys(("disk", "vbd", "tap", "tap2"), 128),  # empty drives are not announced
+    **dict.fromkeys(("nic", "vif"), 64),
+    **dict.fromkeys(("vfb", "vkb", "vkbd"), 4),
+    **dict.fromkeys(("console", "channel"), 16),
+    "usbctrl": 8,
+}
+"""How many devices of a kind may come: each makes processes of this host work for the guest."""
+
 _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     (
-        "vcpu_avail cpus cpus_soft cpuid memory maxmem pool on_poweroff "
+        "vcpu_avail cpus cpus_soft cpuid pool on_poweroff "
         "on_reboot on_watchdog on_crash on_soft_reset localtime tsc_mode timer_mode "
         "hdtype vga stdvga viridian viridian_enable viridian_disable sched device_model_version "
-        "features nestedhvm nested_hvm hap altp2m altp2m_count altp2mhvm passthrough "
-        "max_grant_version xen_platform_pci vendor_device vnuma vnuma_nodes cpu_weight cap vcpus "
-        "maxvcpus ms_vm_genid tee arch_arm arch_x86 llc_colors mca_caps "
+        "features nestedhvm nested_hvm hap altp2m altp2mhvm passthrough "
+        "max_grant_version xen_platform_pci vendor_device vnuma vnuma_nodes cpu_weight cap "
+        "ms_vm_genid tee arch_arm arch_x86 llc_colors mca_caps "
         "sched_params claim_mode bios hap oos poolid pool_name run_hotplug_scripts "
-        "xend_suspend_evtchn_compat max_vcpus avail_vcpus cpumap nodemap vcpu_hard_affinity "
-        "vcpu_soft_affinity numa_placement max_memkb target_memkb video_memkb shadow_memkb "
-        "iommu_memkb rtc_timeoffset disable_migrate blkdev_start max_grant_frames "
-        "max_maptrack_frames event_channels acpi bootloader_restrict apic dm_restrict "
-        "vmtrace_buf_kb vpmu trap_unmapped_accesses xenstore_feature_mask xenstore_quota "
-        "stubdomain_memkb stubdomain_memory type.invalid pae acpi_s3 acpi_s4 acpi_laptop_slate nx "
+        "xend_suspend_evtchn_compat numa_placement rtc_timeoffset disable_migrate blkdev_start "
+        "acpi bootloader_restrict apic dm_restrict vpmu trap_unmapped_accesses "
+        "xenstore_feature_mask type.invalid pae acpi_s3 acpi_s4 acpi_laptop_slate nx "
         "timeoffset hpet vpt_align mmio_hole_memkb nographic usb usbversion vkb_device "
         "xen_platform_pci_bar_uc rdm_mem_boundary_memkb rdm_mem_boundary pirq hvm_pirq "
-        "gfx_passthru_kind slack_memkb e820_host gic_version vuart sve nr_spis msr_relaxed",
+        "gfx_passthru_kind e820_host gic_version vuart sve msr_relaxed",
         PLAIN,
     ),
     ("name uuid builder type", Rule(PLAIN.pattern)),
+    # What it may be is announced (see `announced`): these only see that it is a number, and one
+    # that is read in one way.
+    ("memory maxmem shadow_memory videoram stubdomain_memory", _count(1 << 31)),
     (
-        "shadow_memory videoram vnc vncdisplay vncunused vncconsole vncfindunused vncenable sdl "
-        "opengl sdlenable sdlopengl nomigrate mmio_hole max_event_channels pvh pvshim spice "
+        "max_memkb target_memkb video_memkb shadow_memkb iommu_memkb slack_memkb "
+        "stubdomain_memkb vmtrace_buf_kb",
+        _count(1 << 41),
+    ),
+    ("vcpus maxvcpus max_vcpus", _count(MOST_VCPUS)),
+    # Memory of Xen's own, for each domain.
+    ("max_grant_frames", _count(1024)),
+    ("max_maptrack_frames", _count(4096)),
+    ("event_channels max_event_channels", _count(1 << 17)),
+    ("altp2m_count", _count(512)),
+    ("nr_spis", _count(1024)),
+    ("xenstore_quota", Rule(PLAIN.pattern, number=True, most=1 << 24)),  # bytes, of xenstore
+    (
+        "avail_vcpus cpumap nodemap vcpu_hard_affinity vcpu_soft_affinity",
+        Rule(PLAIN.pattern, number=True, most=MOST_VCPUS),
+    ),
+    (
+        "vnc vncdisplay vncunused vncconsole vncfindunused vncenable sdl "
+        "opengl sdlenable sdlopengl nomigrate mmio_hole pvh pvshim spice "
         "spiceenable spiceport spicetls_port spicedisable_ticketing spice_disable_ticketing "
         "spiceagent_mouse "
         "spicevdagent spice_clipboard_sharing spiceusbredirection latency extratime period slice "

@@ -84,7 +84,7 @@ class ImageFollower:
         self._next: Callable[[bytes], bytes] = self._header
         self._skip = 0
         self._nested = False
-        self._failure: str | None = None
+        self._failure: ToolstackError | None = None
         self.configured = False
         self.complete = False
 
@@ -94,18 +94,18 @@ class ImageFollower:
         Raises ToolstackError when the image is unacceptable, and again whenever it is fed after.
         """
         if self._failure is not None:
-            raise ToolstackError(self._failure)
+            raise self._failure
         try:
             return self._feed(memoryview(data))
         except ToolstackError as error:
-            self._failure = str(error)
+            self._failure = error
             self._pending.clear()
             raise
 
     def finish(self) -> bytes:
         """Return the END record that was kept back. Raises ToolstackError unless all came."""
         if self._failure is not None:
-            raise ToolstackError(self._failure)
+            raise self._failure
         if not self.complete:
             raise ToolstackError(f"the image of {self._name} is incomplete: it has no END record.")
         return END_RECORD

@@ -7,12 +7,12 @@ create_domain; libxl_bootloader.c). The sender may do what its operator granted,
 a guest on granted volumes: not to run a program here, nor to read or write other files of this
 host, nor to take its hardware.
 
-What is let through is listed in `policy`, after libxl_types.idl of Xen 4.5 to 4.21; a key that is
-not there passes only with an empty value. In particular:
+That the guest is the announced one, no larger and with the same disks and interfaces, is seen by
+`announced`. What is let through is listed in `policy`, after libxl_types.idl of Xen 4.5 to 4.21; a
+key that is not there passes only with an empty value. In particular:
 
 - disks: only the given local paths, no script, no driver domain, format raw, as a running guest can
-  have its backend open any file of this host by the header of a qcow2 or vhd image. They are those
-  that were announced, each from where it was announced: nothing else was copied.
+  have its backend open any file of this host by the header of a qcow2 or vhd image.
 - device_model, stubdomain_*, extra*, serial, usbdevice, soundhw, keymap, vnc, spice, sdl: become
   arguments of a device model that runs as root, and can open files, sockets and host devices.
 - kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders
@@ -26,15 +26,16 @@ not there passes only with an empty value. In particular:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
 from xenmoved.toolstack import policy
-from xenmoved.toolstack.domains import items, normal_uuid, parse_disk
-from xenmoved.toolstack.interface import Arrival, Disk, ToolstackError
+from xenmoved.toolstack.announced import require_announced
+from xenmoved.toolstack.domains import items, parse_disk, parse_domain
+from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS, Rule
 
 _EMPTY: Final[tuple[object, ...]] = (None, False, 0, "", "<default>", [], {})
@@ -141,8 +142,10 @@ def objection(rule: Rule, value: object, boot_folders: tuple[str, ...]) -> str |
     for item in _leaves(value):
         if isinstance(item, str):
             allowed = item in ("", "<default>") or rule.allows(item, boot_folders)
+        elif isinstance(item, int | float) and rule.number:
+            allowed = rule.allows_number(item)
         else:
-            allowed = rule.number or item in _EMPTY
+            allowed = item in _EMPTY
         if not allowed:
             folders = f", in none of {', '.join(boot_folders)}" if rule.path else ""
             return f"may not come from another host as {rule.shown(item)}{folders}"
@@ -169,30 +172,6 @@ def _build_rules(vetter: _Vetter) -> dict[str, Callable[[str, object], None]]:
     }
 
 
-def unannounced(disk: Disk, arrival: Arrival) -> list[str]:
-    """Return in what a disk of an image is not the one that the peer announced and copied."""
-    if (source := arrival.sources.get(disk.vdev)) is None:
-        return []
-    found = []
-    if disk.path != source.path:
-        found.append(f"is at {disk.path[:200]!r}, and was announced at {source.path[:200]!r}")
-    if disk.cdrom != source.cdrom:
-        found.append(f"{_is(disk.cdrom)} a CD-ROM, and was announced otherwise")
-    if (disk.writable and not disk.cdrom) != source.writable:
-        found.append(f"{_is(disk.writable)} writable, and was announced otherwise")
-    return found
-
-
-def missing(seen: Collection[str], arrival: Arrival) -> list[str]:
-    """Return what is wrong with an image in which only these disks were seen."""
-    left = sorted(arrival.disks.keys() - seen)
-    return [f"disk {vdev!r}: was announced, and is not in the image" for vdev in left]
-
-
-def _is(fact: bool) -> str:
-    return "is" if fact else "is not"
-
-
 def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival) -> None:
     seen: set[str] = set()
     for item in items(config, "disks"):
@@ -206,8 +185,6 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival)
         if disk.script is not None:
             vetter.refuse(where, f"needs the block script {disk.script[:80]!r}")
         item.pop("script", None)
-        for what in unannounced(disk, arrival):
-            vetter.refuse(where, what)
         if disk.vdev in arrival.read_only and disk.writable:
             vetter.refuse(where, "was announced as read-only")
         local = arrival.disks.get(disk.vdev)
@@ -225,7 +202,6 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival)
                 item.pop("backend", None)
         elif disk.path or not disk.cdrom:
             vetter.refuse(where, "has no volume on this host that was agreed upon")
-    vetter.problems += missing(seen, arrival)
 
 
 def _anything(_where: str, _value: object) -> None:
@@ -254,21 +230,22 @@ def rewrite_config(
     """Adapt libxl's JSON configuration, in place, to how the domain is to look on this host.
 
     Returns everything in it that may not come from another host, empty when it may be used.
-    Raises ToolstackError when its shape is not that of a configuration.
+    Raises NotAnnounced when it is of another guest than the announced one, ToolstackError when its
+    shape is not that of a configuration.
     """
     vetter = _Vetter(boot_folders)
     for item in _leaves(config):
         if isinstance(item, str) and "\0" in item:
             raise ToolstackError("the domain's configuration has a string with a NUL in it.")
+    require_announced(parse_domain({"config": config}), arrival)
     create, build = _section(config, "c_info"), _section(config, "b_info")
-    if create.get("name") != arrival.announced_name:
-        vetter.refuse("c_info.name", f"is not the announced {arrival.announced_name!r}")
     create["name"] = arrival.name
-    if not arrival.uuid or normal_uuid(create.get("uuid")) != normal_uuid(arrival.uuid):
-        vetter.refuse("c_info.uuid", f"is not the announced {arrival.uuid}")
     create.pop("domid", None)  # ids belong to a host
     for action in policy.SHUTDOWN_ACTIONS & config.keys():
         config[action] = policy.without_core_dump(str(config[action]))
+    for kind, most in policy.MOST_DEVICES.items():
+        if (count := len(items(config, f"{kind}s"))) > most:
+            vetter.refuse(f"domain.{kind}s", f"there are {count}, and at most {most} may come")
     vetter.keys("domain", config, policy.of_libxl, _device_rules(vetter))
     vetter.keys("c_info", create, policy.of_libxl, {"name": _anything})
     vetter.keys("b_info", build, policy.of_libxl, _build_rules(vetter))

@@ -18,7 +18,6 @@ from xenmoved.toolstack.domains import (
     PASSTHROUGH,
     check_name,
     load_list,
-    overhead_of,
     parse_domain,
     parse_info,
 )
@@ -123,8 +122,8 @@ class XlToolstack:
 
     def _described(self, status: DomainStatus, entry: Mapping[str, object]) -> Domain:
         domain = parse_domain(entry)
-        memory = status.memory + overhead_of(domain.kind, entry)
-        domain = dataclasses.replace(domain, name=status.name, memory=memory)
+        size = dataclasses.replace(domain.size, memory=max(status.memory, domain.size.memory))
+        domain = dataclasses.replace(domain, name=status.name, size=size)
         return dataclasses.replace(domain, obstacles=self._obstacles(domain, entry))
 
     async def _entry(self, domain: DomainStatus) -> Mapping[str, object]:
@@ -209,6 +208,10 @@ class XlToolstack:
         domain = await self._lookup.get(check_name(name))
         config = (await self._entry(domain)).get("config")
         return compose(config) if isinstance(config, dict) else None
+
+    async def describe_config(self, name: str, text: str) -> Domain:
+        """Describe the domain that the text of a configuration file would start."""
+        return await self._configs.describe_text(name, text)
 
     async def check_config(self, text: str, arrival: Arrival) -> None:
         """Raise ToolstackError with all that keeps a text from being installed as it should."""

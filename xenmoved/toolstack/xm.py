@@ -102,9 +102,9 @@ class XmToolstack:
         return known
 
     def _described(self, status: DomainStatus, expression: Sexpr) -> Domain:
-        domain = dataclasses.replace(
-            parse_xm_domain(expression), domid=status.domid, memory=status.memory
-        )
+        domain = parse_xm_domain(expression)
+        size = dataclasses.replace(domain.size, memory=max(status.memory, domain.size.memory))
+        domain = dataclasses.replace(domain, domid=status.domid, size=size)
         return dataclasses.replace(domain, obstacles=self._obstacles(domain, expression))
 
     def _obstacles(self, domain: Domain, expression: Sexpr) -> tuple[str, ...]:
@@ -182,6 +182,10 @@ class XmToolstack:
     async def compose_config(self, name: str) -> str | None:
         """Return None: what `xm list -l` tells is no file that `xm create` takes."""
         return None
+
+    async def describe_config(self, name: str, text: str) -> Domain:
+        """Describe the domain that the text of a configuration file would start."""
+        return await self._configs.describe_text(name, text)
 
     async def check_config(self, text: str, arrival: Arrival) -> None:
         """Raise ToolstackError with all that keeps a text from being installed as it should."""

@@ -7,19 +7,22 @@ XendDomainInfo.py, XendCheckpoint.py, server/*if.py).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.messages import GuestSize
 from xenmoved.toolstack import policy
+from xenmoved.toolstack.announced import require_announced
 from xenmoved.toolstack.domains import normal_uuid, under
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
 from xenmoved.toolstack.policy import PYGRUB, Rule, words
 from xenmoved.toolstack.sexpr import Sexpr, child_value, children, name_of
-from xenmoved.toolstack.vetting import missing, unannounced
 
 _MIB: Final = 1 << 20
 _DISKS: Final = ("vbd", "tap", "tap2")
+_ONCE: Final = words("name uuid image memory maxmem shadow_memory vcpus online_vcpus")
 _HARMLESS: Final = ("vfb", "vkbd", "console")
 
 # xend unpacks a paravirtual guest's kernel here before it boots it.
@@ -121,29 +124,44 @@ def _number(domain: Sexpr, key: str, default: int) -> int:
     value = child_value(domain, key)
     if value is None:
         return default
-    try:
-        return int(value)
-    except ValueError as error:
-        raise ToolstackError(f"expected a number as ({key} …) of the domain.") from error
+    if (number := policy.number_in(value)) is None:
+        raise ToolstackError(f"expected a number as ({key} …) of the domain.")
+    return number
+
+
+def _size(domain: Sexpr, images: list[Sexpr]) -> GuestSize:
+    """How large a domain is to be."""
+    maximum = _number(domain, "maxmem", 0) * _MIB
+    memory = _number(domain, "memory", 0) * _MIB or maximum
+    vcpus = max(1, _number(domain, "vcpus", 1), *(_number(image, "vcpus", 1) for image in images))
+    return GuestSize(
+        memory=memory,
+        maximum=max(memory, maximum),
+        beside=_number(domain, "shadow_memory", 0) * _MIB,
+        vcpus=max(1, _number(domain, "online_vcpus", vcpus)),
+        max_vcpus=vcpus,
+    )
 
 
 def parse_xm_domain(domain: Sexpr) -> Domain:
     """One `(domain …)` of `xm list -l`. Raises ToolstackError naming what was expected."""
     if name_of(domain) != "domain":
         raise ToolstackError("expected (domain …) from `xm list -l`.")
+    for key in _ONCE:  # what is said twice may be read in two ways
+        if len(list(children(domain, key))) > 1:
+            raise ToolstackError(f"expected one ({key} …) of the domain.")
     name, uuid = child_value(domain, "name"), normal_uuid(child_value(domain, "uuid"))
     if not name or not uuid:
         raise ToolstackError("expected a name and a uuid in the domain's description.")
     bodies = _devices(domain)
     images = [part for image in children(domain, "image") for part in image[1:]]
     hvm = any(name_of(image) == "hvm" for image in images)
-    memory = (_number(domain, "memory", 0) or _number(domain, "maxmem", 0)) * _MIB
     return Domain(
         name=name,
         uuid=uuid,
         domid=_number(domain, "domid", -1),
         kind="hvm" if hvm else "pv",
-        memory=memory,
+        size=_size(domain, images),
         disks=tuple(_parse_disk(body) for body in bodies if name_of(body) in _DISKS),
         nics=tuple(
             Nic(mac=child_value(body, "mac"), bridge=child_value(body, "bridge"))
@@ -255,7 +273,6 @@ class _Vetter:
             self.problems.append(f"{where}: needs the block script {disk.script!r}")
         if (child_value(body, "mode") or "").endswith("!"):
             self.problems.append(f"{where}: is shared with another guest (mode w!)")
-        self.problems += [f"{where}: {what}" for what in unannounced(disk, self.arrival)]
         local = self.arrival.disks.get(disk.vdev)
         if disk.vdev in self.arrival.read_only and disk.writable:
             self.problems.append(f"{where}: was announced as read-only")
@@ -330,22 +347,24 @@ def rewrite_xm_config(
     """Adapt xend's description, in place, to how the domain is to look on this host.
 
     The same rules as for `xl` (see `vetting`). Returns everything in it that may not come from
-    another host. Raises ToolstackError when its shape is not that of a domain.
+    another host. Raises NotAnnounced when it is of another guest than the announced one,
+    ToolstackError when its shape is not that of a domain.
     """
     if not isinstance(domain, list) or name_of(domain) != "domain":
         raise ToolstackError("the domain's description is not (domain …).")
+    require_announced(parse_xm_domain(domain), arrival)
     vetter = _Vetter(arrival, boot_folders, is_block)
-    names = [item[1:] for item in children(domain, "name")]
-    uuids = [normal_uuid(item[1] if len(item) > 1 else "") for item in children(domain, "uuid")]
-    if names != [[arrival.announced_name]]:
-        vetter.problems.append(f"name: is not the announced {arrival.announced_name!r}")
-    if not arrival.uuid or uuids != [normal_uuid(arrival.uuid)]:
-        vetter.problems.append(f"uuid: is not the announced {arrival.uuid}")
     for item in domain[1:]:
         if name_of(item) not in ("name", "uuid"):
             vetter.top(item)
     domain[1:] = [["name", arrival.name] if name_of(i) == "name" else i for i in domain[1:]]
     seen: set[str] = set()
+    kinds = Counter(name_of(body) for body in _devices(domain))
+    for kind, most in policy.MOST_DEVICES.items():
+        if kinds[kind] > most:
+            vetter.problems.append(
+                f"device {kind}: there are {kinds[kind]}, at most {most} may come"
+            )
     for body in _devices(domain):
         vetter.device(body, seen)
-    return vetter.problems + missing(seen, arrival)
+    return vetter.problems

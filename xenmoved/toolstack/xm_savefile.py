@@ -40,7 +40,7 @@ class XmImageFilter:
         self._is_block = is_block
         self._pending = bytearray()
         self._wanted = _HEAD.size
-        self._failure: str | None = None
+        self._failure: ToolstackError | None = None
         self.configured = False
 
     def feed(self, data: bytes | memoryview) -> list[bytes | memoryview]:
@@ -49,11 +49,11 @@ class XmImageFilter:
         Raises ToolstackError when the image is unacceptable, and again whenever it is fed after.
         """
         if self._failure is not None:
-            raise ToolstackError(self._failure)
+            raise self._failure
         try:
             return self._feed(memoryview(data))
         except ToolstackError as error:
-            self._failure = str(error)
+            self._failure = error
             self._pending.clear()
             raise
 
