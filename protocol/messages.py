@@ -18,7 +18,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.handover import Word
 from protocol.schema import U8, U16, U32, U63, Length, Name, Pattern, Range, Text
 
-VERSION: Final = 4
+VERSION: Final = 5
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
@@ -74,6 +74,13 @@ class Presence(StrEnum):
     NAMESAKE = "namesake"  # none of its uuid, but one of its name
     ABSENT = "absent"
     UNSEEN = "unseen"  # it was not looked, or what was seen does not tell
+
+
+class Weight(StrEnum):
+    """What a remark asks of an operator."""
+
+    INFO = "info"  # nothing: it is good to know
+    ACTION = "action"  # to look at it, or to do something
 
 
 class ImageFormat(StrEnum):
@@ -239,6 +246,19 @@ class Problem:
     hint: Text
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that stands in nobody's way, for an operator: what, and what to do about it."""
+
+    weight: Weight
+    code: Name
+    text: Text
+    hint: Text
+
+
+SomeRemarks = Annotated[tuple[Remark, ...], Length(0, 64)]
+
+
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -277,13 +297,15 @@ class Findings:
     """The answer to `Offer`: every problem at once, and the rest only when there is none.
 
     `shared` has the paths of shared disks there, in the order of the offer, and `bridges` the name
-    there of every bridge of the guest.
+    there of every bridge of the guest. `remarks` are those that the target will have to make when
+    the guest has come, as far as it knows now.
     """
 
     problems: Annotated[tuple[Problem, ...], Length(0, 256)]
     volumes: Annotated[tuple[Placement, ...], Length(0, 64)]
     shared: Annotated[tuple[Text, ...], Length(0, 64)]
     bridges: Bridges
+    remarks: SomeRemarks
 
 
 @PEER.add
@@ -394,6 +416,27 @@ class Fate:
     word: Word
     domain: Presence
     reason: Text
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask what an operator should know of a guest that has come. Changes nothing."""
+
+    migration: MigrationId
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What the target has to remark on its configuration, its start at boot and its volumes there.
+
+    It is in the target's journal: the answer to the same question stays the same once it is
+    `complete`. Before, the target has not tidied up yet. A target without a record has no remarks.
+    """
+
+    complete: bool
+    remarks: SomeRemarks
 
 
 @PEER.add

@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncssh
 
 import xenmoved
-from protocol.messages import Mode, Ping, Placement, Pong, Problem
+from protocol.messages import Mode, Ping, Placement, Pong
 from protocol.schema import plain
 from storage.errors import StorageError
 from storage.tracking import TrackingKind, tracking_method
@@ -86,13 +86,13 @@ from xenmoved.migration.estimate import (
     estimate,
     look,
 )
-from xenmoved.migration.geometry import enlargement
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
 from xenmoved.migration.outbound import Preflight, preflight
 from xenmoved.migration.retained import drop_chosen, list_volumes
 from xenmoved.migration.starting import Starter
 from xenmoved.migration.syncing import OutboundSync, check_sync
+from xenmoved.migration.warning import warnings
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
 from xenmoved.tasks import within
@@ -443,7 +443,7 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
         peer=job.peer,
         mode=job.mode,
         problems=found.problems[:512],
-        warnings=_warnings(job, found),
+        warnings=warnings(found, job),
         volumes=tuple(volumes),
         memory=memory,
         target_name=job.other_name or job.guest,
@@ -462,28 +462,6 @@ def _planned_drives(found: Preflight) -> tuple[PlannedDrive, ...]:
     return (
         *(PlannedDrive(one.vdev, one.path, path, one.cdrom) for one, path in shared),
         *(PlannedDrive(disk.vdev, disk.path, "", True) for disk in sending.ejected),
-    )
-
-
-def _warnings(job: Job, found: Preflight) -> tuple[Problem, ...]:
-    """Tell what the operator should know: of disks that become larger, or that are not tracked."""
-    if found.sending is None:
-        return ()
-    placed = zip(found.sending.offer.volumes, found.placements, strict=False)
-    larger = [
-        enlargement(offered, place.size, f"{place.pool}:{place.name} on {job.peer}")
-        for offered, place in placed
-    ]
-    paths = found.sending.paths if job.mode is not Mode.COLD else ()
-    methods = [(path, tracking_method(path)) for path in paths]
-    return (
-        *found.sending.warnings,
-        *filter(None, larger),
-        *(
-            problem("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
-            for path, method in methods
-            if method.kind is TrackingKind.REHASH
-        ),
     )
 
 

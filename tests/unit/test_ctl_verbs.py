@@ -61,6 +61,7 @@ from xenmoved.control.peer_api import (
     PingPeer,
     RemovePeer,
 )
+from xenmoved.remarks import good_to_know
 
 DISKS = (
     DiskRow("xvda", "/srv/web-root", "images:web-root", 10 * GIB, True, None),
@@ -80,7 +81,7 @@ PROBLEMS = (
     Problem("bridge", "host-b has no bridge xenbr1", ""),
 )
 PLAN = Plan(
-    *("web", "host-b", Mode.SAVE, (), (Problem("slow", "a slow link", ""),)),
+    *("web", "host-b", Mode.SAVE, (), (good_to_know("slow", "a slow link"),)),
     (
         PlannedVolume(
             "xvda", "images:web-root", "fast:web-root", 10 * GIB, True, True, ImageFormat.RAW

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from protocol.handover import Word
-from protocol.messages import GuestName, ImageFormat, Mode, Presence, Problem
+from protocol.messages import GuestName, ImageFormat, Mode, Presence, Problem, SomeRemarks
 from protocol.schema import U16, U63, Length, Name, Range, Text
 from xenmoved.control.reports import CONTROL, JobId, JobReport, Moment, PathText, Seconds
 
@@ -187,14 +187,15 @@ class Plan:
     """A migration as it would be. `estimate` and `blackout` are None when not known.
 
     `target_name` is what the guest would be called there, and `volumes`, `drives` and `bridges`
-    have everything from here to there; the last three are known only without problems.
+    have everything from here to there; the last three are known only without problems. `warnings`
+    stand in nobody's way; those that need somebody when the guest has moved come first.
     """
 
     guest: Text
     peer: Name
     mode: Mode
     problems: Annotated[tuple[Problem, ...], Length(0, 512)]
-    warnings: Annotated[tuple[Problem, ...], Length(0, 512)]
+    warnings: SomeRemarks
     volumes: Annotated[tuple[PlannedVolume, ...], Length(0, 64)]
     memory: U63
     estimate: Seconds | None

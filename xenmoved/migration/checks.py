@@ -7,7 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -21,6 +21,7 @@ from protocol.messages import (
     Offer,
     Placement,
     Problem,
+    Remark,
     VolumeOffer,
 )
 from storage.contracts import Pool, VolumeInfo
@@ -28,6 +29,7 @@ from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
+from xenmoved.migration.expected import expect
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.holdings import may_be_made
 from xenmoved.migration.host import Host
@@ -48,13 +50,26 @@ class Assessment:
     """Every problem at once; the rest only without problems.
 
     `placements` is where each volume would go, `shared` the path here of each disk that is not
-    copied, `bridges` the name here of each bridge of the guest.
+    copied, `bridges` the name here of each bridge of the guest, and `remarks` what there will be to
+    remark when it has come.
     """
 
     problems: tuple[Problem, ...]
     placements: tuple[Placement, ...] = ()
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+
+    def disks(self, host: Host, offer: Offer) -> dict[str, str]:
+        """Return the path here of each disk of the guest, by vdev."""
+        assert offer.guest is not None
+        placed = {
+            volume.vdev: host.pools[placement.pool].path(placement.name)
+            for volume, placement in zip(offer.volumes, self.placements, strict=True)
+            if volume.vdev is not None
+        }
+        shared = zip(offer.guest.shared, self.shared, strict=True)
+        return placed | {disk.vdev: path for disk, path in shared}
 
 
 async def assess(
@@ -85,8 +100,8 @@ async def assess(
         }
         problems += _guest_problems(host, info, guest, uuids, arriving)
         problems += await _bridge_problems(host, peer, bridges)
-        found, shared = await look_at_shared(host, peer, guest.shared, in_use)
-        problems += found
+        stands_against, shared = await look_at_shared(host, peer, guest.shared, in_use)
+        problems += stands_against
         if guest.target_name not in uuids:  # that of a domain says no more than the domain
             problems += await _config_problems(host, offer, guest)
         if offer.mode is not Mode.COLD:
@@ -97,7 +112,18 @@ async def assess(
     problems += checker.problems + await checker.space_problems()
     if problems:
         return Assessment(tuple(problems))
-    return Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
+    found = Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
+    return replace(found, remarks=await _foreseen(host, offer, found))
+
+
+async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
+    """Return what there will be to remark on a guest that comes as it is offered."""
+    if (guest := offer.guest) is None or guest.config is None:
+        return ()
+    come = expect(offer, found.disks(host, offer), found.bridges, keep_partial=False)
+    return await host.toolstack.foresee_config(
+        come.name, guest.config, come.arrival, come.autostart
+    )
 
 
 def _require_honest(offer: Offer) -> None:

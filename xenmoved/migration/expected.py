@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import ImageFormat, Mode, Offer
+from protocol.messages import ImageFormat, Mode, Offer, Remark
+from protocol.schema import build
 from xenmoved.toolstack.interface import Arrival, SourceDisk
 
 
@@ -34,6 +35,10 @@ class Expected:
     """What the source's configuration says of each disk: fields of a `SourceDisk`."""
     was_ready: bool = True
     """It was ready once, as nothing else is known in records of old releases."""
+    left_out: list[str] = field(default_factory=list)
+    """What it comes without; known when it is ready."""
+    remarks: list[object] | None = None
+    """What an operator should know of its being here: `Remark`s as plain data, None before."""
 
     @property
     def arrival(self) -> Arrival:
@@ -48,6 +53,11 @@ class Expected:
             self.formats,
             {vdev: SourceDisk(**said) for vdev, said in self.sources.items()},
         )
+
+    @property
+    def all_remarks(self) -> tuple[Remark, ...]:
+        """What an operator should know of its being here."""
+        return tuple(build(Remark, one) for one in self.remarks or ())
 
 
 def expect(

@@ -20,6 +20,7 @@ from protocol.messages import (
     NicOffer,
     Offer,
     Problem,
+    Remark,
     VolumeName,
     VolumeOffer,
 )
@@ -34,6 +35,7 @@ from xenmoved.migration.inventory import GuestFacts, take
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
 from xenmoved.namemap import proposed_name
 from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.interface import (
     Disk,
     Domain,
@@ -61,7 +63,7 @@ class Sending:
     backings: tuple[Backing, ...]
     facts: GuestFacts | None = None
     ejected: tuple[Disk, ...] = ()
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[Remark, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -203,6 +205,7 @@ async def make_offer(
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
     config, warnings = await _config_of(host, guest, peer, mode)
+    left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
     try:
         offer = Offer(
             action=Action.MIGRATE,
@@ -219,7 +222,7 @@ async def make_offer(
                 tuple(backings),
                 look.facts,
                 tuple(disks.ejected),
-                (*look.warnings, *warnings),
+                (*look.warnings, *warnings, *left),
             ),
             problems,
         )
@@ -397,7 +400,7 @@ def _name_here(host: Host, path: str) -> str:
 
 async def _config_of(
     host: Host, guest: str, peer: str, mode: Mode
-) -> tuple[str | None, tuple[Problem, ...]]:
+) -> tuple[str | None, tuple[Remark, ...]]:
     """Return the text to start a guest from one day, and what the operator should know of it."""
     if (text := await host.toolstack.read_config(guest)) is not None or mode is Mode.COLD:
         return text, ()
@@ -409,7 +412,8 @@ async def _config_of(
         said = f"{said}: {what} on {peer}"
     except ToolstackError as error:
         said = f"{said}, and none can be written: {error}"
-    return text, (problem("no-config-file", said, hint),)
+    remark = to_look_at if text is None else good_to_know
+    return text, (remark("no-config-file", said, hint),)
 
 
 async def _guest_offer(

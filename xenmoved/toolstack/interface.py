@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
+from protocol.messages import Remark
 from xenmoved.toolstack.backends import Opened
 
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
@@ -117,7 +118,8 @@ class Domain:
     what Xen needs for it beside as far as that is known.
 
     `passthrough` names host devices given to the guest, which can never move. `obstacles` says all
-    that a receiver of the same toolstack would refuse in its configuration, whatever the target.
+    that a receiver of the same toolstack would refuse in its configuration, whatever the target,
+    and `left_out` what it would leave out.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Domain:
     nics: tuple[Nic, ...]
     passthrough: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,10 @@ class IncomingImage(Protocol):
     open a disk before every volume is complete, whatever the peer sends.
     """
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the guest comes without, as it may not come from another host; known once built."""
+
     async def start(self) -> None:
         """Begin to receive."""
 
@@ -339,9 +346,14 @@ class Toolstack(Protocol):
     async def check_config(self, text: str, arrival: Arrival) -> None:
         """Raise ToolstackError with all that keeps a text from being installed as it should."""
 
+    async def foresee_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install_config` would remark. Changes nothing."""
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[str, ...]:
+    ) -> tuple[Remark, ...]:
         """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know: a text that cannot be adapted, or that would run or

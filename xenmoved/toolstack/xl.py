@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from protocol.messages import Remark
 from xenmoved.toolstack.backends import Backends, Opened
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
@@ -125,7 +126,8 @@ class XlToolstack:
         domain = parse_domain(entry)
         memory = status.memory + overhead_of(domain.kind, entry)
         domain = dataclasses.replace(domain, name=status.name, memory=memory)
-        return dataclasses.replace(domain, obstacles=self._obstacles(domain, entry))
+        obstacles, left_out = self._judged(domain, entry)
+        return dataclasses.replace(domain, obstacles=obstacles, left_out=left_out)
 
     async def _entry(self, domain: DomainStatus) -> Mapping[str, object]:
         """Return what `xl list -l` has of a domain. Raises DomainNotFound when it has gone away."""
@@ -142,8 +144,10 @@ class XlToolstack:
             raise ToolstackError(f"expected one domain with id {domain.domid} from `xl list -l`.")
         return entries[0]
 
-    def _obstacles(self, domain: Domain, entry: Mapping[str, object]) -> tuple[str, ...]:
-        """Find what a host like this one would refuse to receive, passthrough aside."""
+    def _judged(
+        self, domain: Domain, entry: Mapping[str, object]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Find what a host like this one would refuse, passthrough aside, and would leave out."""
         config = copy.deepcopy(entry["config"])
         assert isinstance(config, dict)  # as parse_domain has found
         config["c_info"]["name"] = domain.name
@@ -152,10 +156,11 @@ class XlToolstack:
         for key in ("ioports", "irqs", "iomem"):
             config["b_info"].pop(key, None)
         here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        left: list[str] = []
         try:
-            return tuple(rewrite_config(config, here, self._boot_folders))
+            return tuple(rewrite_config(config, here, self._boot_folders, left)), tuple(left)
         except (ToolstackError, RecursionError) as error:
-            return (str(error),)
+            return (str(error),), ()
 
     async def opened(self, domain: Domain) -> Opened:
         """Tell what the backends of a running domain have open. Raises StorageError."""
@@ -214,9 +219,15 @@ class XlToolstack:
         """Raise ToolstackError with all that keeps a text from being installed as it should."""
         await self._configs.check(text, arrival)
 
+    async def foresee_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install_config` would remark. Changes nothing."""
+        return await self._configs.foresee(name, text, arrival, autostart)
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[str, ...]:
+    ) -> tuple[Remark, ...]:
         """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know (see `ConfigFolder.install`).

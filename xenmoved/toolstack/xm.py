@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from protocol.messages import Remark
 from xenmoved.toolstack.backends import Backends, Opened
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
@@ -105,10 +106,11 @@ class XmToolstack:
         domain = dataclasses.replace(
             parse_xm_domain(expression), domid=status.domid, memory=status.memory
         )
-        return dataclasses.replace(domain, obstacles=self._obstacles(domain, expression))
+        obstacles, left_out = self._judged(domain, expression)
+        return dataclasses.replace(domain, obstacles=obstacles, left_out=left_out)
 
-    def _obstacles(self, domain: Domain, expression: Sexpr) -> tuple[str, ...]:
-        """Find what a host like this one would refuse to receive, passthrough aside."""
+    def _judged(self, domain: Domain, expression: Sexpr) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Find what a host like this one would refuse, passthrough aside, and would leave out."""
         assert isinstance(expression, list)  # as parse_xm_domain has found
         moved = [
             copy.deepcopy(item)
@@ -116,10 +118,12 @@ class XmToolstack:
             if name_of(item) != "device" or name_of(item[1]) not in domain.passthrough
         ]
         here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        left: list[str] = []
         try:
-            return tuple(rewrite_xm_config(moved, here, self._boot_folders, is_block_device))
+            found = rewrite_xm_config(moved, here, self._boot_folders, is_block_device, left)
+            return tuple(found), tuple(left)
         except ToolstackError as error:
-            return (str(error),)
+            return (str(error),), ()
 
     async def opened(self, domain: Domain) -> Opened:
         """Tell what the backends of a running domain have open. Raises StorageError."""
@@ -187,9 +191,15 @@ class XmToolstack:
         """Raise ToolstackError with all that keeps a text from being installed as it should."""
         await self._configs.check(text, arrival)
 
+    async def foresee_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install_config` would remark. Changes nothing."""
+        return await self._configs.foresee(name, text, arrival, autostart)
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[str, ...]:
+    ) -> tuple[Remark, ...]:
         """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know (see `ConfigFolder.install`). `xm` executes these
