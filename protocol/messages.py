@@ -150,10 +150,11 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class NicOffer:
-    """A network interface of the guest."""
+    """A network interface of the guest. `script` puts it on its bridge, None for the default."""
 
     mac: Text | None
     bridge: Name | None
+    script: Name | None
 
 
 @dataclass(frozen=True, slots=True)

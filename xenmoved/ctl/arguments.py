@@ -76,8 +76,11 @@ def pool(written: str) -> Wish:
 
 
 def bridge(written: str) -> Wish:
-    """Parse ``OLD=NEW``."""
-    return _wish(written)
+    """Parse ``OLD=NEW``, where Open vSwitch may have a VLAN and trunks behind a name."""
+    old, _, new = written.partition("=")
+    for part in (old, new):
+        _name(re.sub(r"(?::\d+)+\Z", "", part, flags=re.ASCII), written)
+    return Wish(old, new)
 
 
 def volume_rule(written: str) -> Wish:

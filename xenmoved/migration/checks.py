@@ -28,6 +28,7 @@ from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
+from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.expected import expect
 from xenmoved.migration.geometry import misfits
@@ -92,14 +93,12 @@ async def assess(
     in_use |= {domain.name: [disk.path for disk in domain.disks] for domain in domains}
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
-        bridges = {
-            nic.bridge: local_bridge(peer, guest, nic.bridge) for nic in guest.nics if nic.bridge
-        }
+        bridges = local_bridges(peer, guest)
         uuids = {
             one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
         }
         problems += _guest_problems(host, info, guest, uuids, arriving)
-        problems += await _bridge_problems(host, peer, bridges)
+        problems += await bridge_problems(host, peer, guest)
         stands_against, shared = await look_at_shared(host, peer, guest.shared, in_use)
         problems += stands_against
         if guest.target_name not in uuids:  # that of a domain says no more than the domain
@@ -140,11 +139,6 @@ def _require_honest(offer: Offer) -> None:
             raise ProtocolError(Code.OUT_OF_RANGE, "a CD-ROM that can be written")
     if twice := [vdev for vdev, count in Counter(vdevs).items() if count > 1]:
         raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
-
-
-def local_bridge(peer: Peer, guest: GuestOffer, bridge: str) -> str:
-    """Return what a bridge is called here: as was asked for, or as this host has it."""
-    return guest.bridges.get(bridge, peer.bridges.get(bridge, bridge))
 
 
 def local_name(peer: Peer, volume: VolumeOffer) -> str:
@@ -213,17 +207,6 @@ def _guest_problems(
         text = f"{name} is on its way to {node} already"
         found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {name}"))
     return found
-
-
-async def _bridge_problems(host: Host, peer: Peer, bridges: Mapping[str, str]) -> list[Problem]:
-    node, there = host.config.node, await host.toolstack.bridges()
-    known = ", ".join(sorted(there)) or "none"
-    hint = (
-        f"make it, or say --bridge OLD=NEW, or see `bridges` of peer {peer.name} there; bridges of "
-        f"{node}: {known}"
-    )
-    missing = sorted(set(bridges.values()) - there)
-    return [problem("bridge", f"{node} has no bridge {bridge}", hint) for bridge in missing]
 
 
 def _memory_problems(host: Host, peer: Peer, free: int, guest: GuestOffer) -> list[Problem]:

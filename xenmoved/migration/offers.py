@@ -28,6 +28,7 @@ from protocol.schema import build, plain
 from storage.backing import Backing
 from storage.errors import StorageError
 from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
+from xenmoved.migration.bridges import names_of
 from xenmoved.migration.drives import IMAGES, SortedDisks, measure, sort_disks
 from xenmoved.migration.holdings import known_holding, moved_by, when_let_go
 from xenmoved.migration.host import Host
@@ -200,7 +201,7 @@ async def make_offer(
             options,
             pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
             volumes=[_name_here(host, disk.path) for disk in disks.copied],
-            bridges=[nic.bridge for nic in domain.nics if nic.bridge is not None],
+            bridges=names_of(domain.nics),
         )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
@@ -425,7 +426,7 @@ async def _guest_offer(
         kind=domain.kind,
         toolstack=host.toolstack.name,
         memory=domain.memory,
-        nics=tuple(NicOffer(nic.mac, nic.bridge) for nic in domain.nics),
+        nics=tuple(NicOffer(nic.mac, nic.bridge, nic.script) for nic in domain.nics),
         config=config,
         autostart=await host.toolstack.autostart(domain.name),
         wish=options.rename if options.rename != domain.name else None,

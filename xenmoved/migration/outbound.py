@@ -102,7 +102,9 @@ async def preflight(
         else:
             async with open_dialogue(host, peer) as dialogue:
                 findings = await dialogue.ask(sending.offer, Findings)
-                findings = replace(findings, remarks=from_peer(findings.remarks))
+                # What is not offered, as it cannot be, is missed there.
+                remarks = () if problems else from_peer(findings.remarks)
+                findings = replace(findings, remarks=remarks)
     except Exception as error:
         if not is_expected(error):
             raise

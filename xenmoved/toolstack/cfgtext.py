@@ -357,14 +357,15 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
         kind=kind if kind in ("hvm", "pvh") else "pv",
         memory=int(memory) << 20 if memory.isdigit() else 0,
         disks=tuple(disks),
-        nics=tuple(Nic(None, _bridge(spec)) for spec in values.get("vif", []) if spec),
+        nics=tuple(_nic(spec) for spec in values.get("vif", []) if spec),
         obstacles=tuple(dict.fromkeys(obstacles)),
     )
 
 
-def _bridge(vif: str) -> str | None:
-    named = (part.partition("=") for part in vif.split(","))
-    return next((value.strip() for key, _, value in named if key.strip() == "bridge"), None)
+def _nic(vif: str) -> Nic:
+    pairs = (part.partition("=") for part in vif.split(","))
+    said = {key.strip(): value.strip() for key, _, value in pairs}
+    return Nic(None, said.get("bridge"), said.get("script"))
 
 
 def _renamed(name: str, arrival: Arrival) -> str:

@@ -108,6 +108,7 @@ class Nic:
 
     mac: str | None
     bridge: str | None
+    script: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +292,10 @@ class Toolstack(Protocol):
         """Tell what the backends of a running domain have open. Raises StorageError."""
 
     async def bridges(self) -> set[str]:
-        """Names of the network bridges that exist on this host."""
+        """Names of the network bridges of the kernel that exist on this host."""
+
+    async def switches(self) -> set[str]:
+        """Names of the network devices of this host that may be bridges of Open vSwitch."""
 
     def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
         """Why the memory of one of the `domains` cannot be copied while it runs, None if it can.

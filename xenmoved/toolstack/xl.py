@@ -68,6 +68,24 @@ def find_bridges(sysfs_net: Path) -> set[str]:
     return {device.name for device in sysfs_net.iterdir() if (device / "bridge").is_dir()}
 
 
+def find_switches(sysfs_net: Path) -> set[str]:
+    """Names of the host's network devices that may be bridges of Open vSwitch.
+
+    Such a bridge is a device without hardware or a guest behind it, that is on no bridge itself;
+    sysfs does not tell more. One that is none is found when a guest is put on it.
+    """
+    if not sysfs_net.is_dir():
+        return set()
+    others = ("bridge", "brport", "device", "bonding", "master")
+    return {
+        device.name
+        for device in sysfs_net.iterdir()
+        if device.is_dir()
+        and device.name != "lo"
+        and not any((device / one).exists() for one in others)
+    }
+
+
 class XlToolstack:
     """`Toolstack` of `xl`.
 
@@ -167,8 +185,12 @@ class XlToolstack:
         return await asyncio.to_thread(self._backends.opened, domain.domid)
 
     async def bridges(self) -> set[str]:
-        """Names of the network bridges that exist on this host."""
+        """Names of the network bridges of the kernel that exist on this host."""
         return find_bridges(self._sysfs_net)
+
+    async def switches(self) -> set[str]:
+        """Names of the network devices of this host that may be bridges of Open vSwitch."""
+        return find_switches(self._sysfs_net)
 
     def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
         """Why the memory of one of the `domains` cannot be copied while it runs, None if it can."""

@@ -27,7 +27,7 @@ from xenmoved.toolstack.interface import (
 from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.sexpr import Sexpr, child_value, name_of, parse_all
-from xenmoved.toolstack.xl import find_bridges, host_info
+from xenmoved.toolstack.xl import find_bridges, find_switches, host_info
 from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm_incoming import XmIncoming
 from xenmoved.toolstack.xm_outgoing import XmOutgoing
@@ -130,8 +130,12 @@ class XmToolstack:
         return await asyncio.to_thread(self._backends.opened, domain.domid)
 
     async def bridges(self) -> set[str]:
-        """Names of the network bridges that exist on this host."""
+        """Names of the network bridges of the kernel that exist on this host."""
         return find_bridges(self._sysfs_net)
+
+    async def switches(self) -> set[str]:
+        """Names of the network devices of this host that may be bridges of Open vSwitch."""
+        return find_switches(self._sysfs_net)
 
     def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
         """Why the memory of one of the `domains` cannot be copied while it runs."""

@@ -146,7 +146,11 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
         memory=memory,
         disks=tuple(_parse_disk(body) for body in bodies if name_of(body) in _DISKS),
         nics=tuple(
-            Nic(mac=child_value(body, "mac"), bridge=child_value(body, "bridge"))
+            Nic(
+                mac=child_value(body, "mac"),
+                bridge=child_value(body, "bridge"),
+                script=child_value(body, "script"),
+            )
             for body in bodies
             if name_of(body) == "vif"
         ),
