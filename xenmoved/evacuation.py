@@ -36,8 +36,8 @@ from xenmoved.jobs import Job
 from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.fitting import Need, Space, by_room
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import guest_rows
 from xenmoved.migration.outbound import preflight
+from xenmoved.migration.rows import guest_rows
 from xenmoved.migration.starting import Starter
 from xenmoved.migration.warning import warnings
 from xenmoved.problems import Refused, is_expected, problem, problems_of

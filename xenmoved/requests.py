@@ -87,9 +87,10 @@ from xenmoved.migration.estimate import (
     look,
 )
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
+from xenmoved.migration.offers import Sending, make_sync_offer
 from xenmoved.migration.outbound import Preflight, preflight
 from xenmoved.migration.retained import drop_chosen, list_volumes
+from xenmoved.migration.rows import guest_rows, stopped_rows
 from xenmoved.migration.starting import Starter
 from xenmoved.migration.syncing import OutboundSync, check_sync
 from xenmoved.migration.warning import warnings
@@ -162,7 +163,9 @@ class Requests:
         )
 
     async def _guests(self, _: ListGuests) -> Guests:
-        return Guests(tuple(await guest_rows(self._host)))
+        rows = await guest_rows(self._host)
+        rows += await stopped_rows(self._host, {row.name for row in rows})
+        return Guests(tuple(rows)[:4096])
 
     async def _plan(self, request: PlanMigration) -> Plan:
         job = await self._starter.new_job(request)

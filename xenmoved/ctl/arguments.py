@@ -98,15 +98,12 @@ def volume_rule(written: str) -> Wish:
 
 
 def guest_name(written: str) -> str:
-    """Check the name of a guest."""
-    from protocol.errors import SchemaError
-    from protocol.messages import GuestName
-    from protocol.schema import build
+    """Check the name that a guest is to have on another host."""
+    from xenmoved.guestnames import misnamed_there
 
-    try:
-        return build(GuestName, written)
-    except SchemaError as error:
-        raise ArgumentTypeError(str(error)) from None
+    if (found := misnamed_there(written)) is not None:
+        raise ArgumentTypeError(f"{found.text}; {found.hint}")
+    return written
 
 
 def _wish(written: str) -> Wish:

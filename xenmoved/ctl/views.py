@@ -221,7 +221,7 @@ def _guest_row(guest: GuestRow) -> tuple[Cell, ...]:
     movable = Span("no", Style.BAD) if guest.obstacles else Span("yes", Style.GOOD)
     return (
         Span(guest.name, Style.BOLD),
-        str(guest.domid),
+        str(guest.domid) if guest.domid else UNKNOWN,
         guest.kind,
         guest.state,
         size(guest.memory),

@@ -28,6 +28,7 @@ from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
+from xenmoved.guestnames import misnamed_there
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.expected import expect
@@ -190,7 +191,7 @@ def _guest_problems(
 ) -> list[Problem]:
     """Compare a guest with the names and uuids of those that are here, and with those that come."""
     node, name = host.config.node, guest.target_name
-    found = []
+    found = [one] if (one := misnamed_there(name)) is not None else []
     if guest.toolstack != info.toolstack:
         text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
         found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))

@@ -27,7 +27,8 @@ from protocol.messages import (
 from protocol.schema import build, plain
 from storage.backing import Backing
 from storage.errors import StorageError
-from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
+from xenmoved.control.api import TransferOptions
+from xenmoved.guestnames import misnamed_here, misnamed_there
 from xenmoved.migration.bridges import names_of
 from xenmoved.migration.drives import IMAGES, SortedDisks, measure, sort_disks
 from xenmoved.migration.holdings import known_holding, moved_by, when_let_go
@@ -41,7 +42,6 @@ from xenmoved.toolstack.interface import (
     Disk,
     Domain,
     DomainState,
-    DomainStatus,
     ToolstackError,
     guests_among,
     named,
@@ -149,12 +149,6 @@ async def guest_state(host: Host, name: str) -> DomainState | None:
     return domain.state if domain is not None else None
 
 
-async def guest_rows(host: Host) -> list[GuestRow]:
-    """Describe every guest of this host, with why it cannot move."""
-    described = guests_among(await host.toolstack.describe_all())
-    return [await asyncio.to_thread(_guest_row, host, *one) for one in described]
-
-
 async def choose_mode(host: Host, guest: str) -> Mode:
     """Return the best mode that a guest can be moved in."""
     domains = await host.toolstack.domains()
@@ -170,6 +164,11 @@ async def make_offer(
 
     There is no offer when the guest is unknown or a disk cannot be measured.
     """
+    misnamed = misnamed_here(guest, host.toolstack.name)
+    if misnamed is not None:
+        return None, [misnamed]
+    if options.rename is not None and (misnamed := misnamed_there(options.rename)) is not None:
+        return None, [misnamed]
     domain, problems = await _find_guest(host, guest, mode)
     if domain is None:
         return None, problems
@@ -434,36 +433,3 @@ async def _guest_offer(
         shared=tuple(disks.shared),
         ejected=tuple(disk.vdev for disk in disks.ejected),
     )
-
-
-def _guest_row(host: Host, status: DomainStatus, domain: Domain | ToolstackError) -> GuestRow:
-    if isinstance(domain, ToolstackError):
-        obstacles: tuple[str, ...] = (str(domain)[:4000],)
-        return GuestRow(
-            status.name, status.domid, "", status.memory, status.state.value, (), obstacles
-        )
-    disks = [_disk_row(host, disk) for disk in domain.disks]
-    found = [item.text for item in guest_obstacles(domain, status.state)]
-    found += [f"{domain.name}: {disk.obstacle}" for disk in disks if disk.obstacle]
-    return GuestRow(
-        name=domain.name,
-        domid=domain.domid,
-        kind=domain.kind,
-        memory=domain.memory,
-        state=status.state.value,
-        disks=tuple(disks),
-        obstacles=tuple(dict.fromkeys(found)),
-    )
-
-
-def _disk_row(host: Host, disk: Disk) -> DiskRow:
-    obstacle, size = None, None
-    if disk.path or not disk.cdrom:
-        obstacle = found[0] if (found := disk_obstacle(disk, cold=False)) is not None else None
-        try:
-            size = measure(disk.path).size
-        except StorageError as error:
-            obstacle = obstacle or str(error)
-    located = host.pool_of(disk.path) if disk.path else None
-    volume = f"{located[0].name}:{located[1]}" if located is not None else None
-    return DiskRow(disk.vdev, disk.path, volume, size, disk.writable, obstacle)
