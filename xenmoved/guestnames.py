@@ -39,12 +39,12 @@ def misnamed_here(name: str, toolstack: str) -> Problem | None:
         return None
     old, new = shlex.quote(name), proposed(name)
     hint = f"{toolstack} rename {old} {new}, and name = '{new}' in its configuration file"
-    return Problem("guest-name", f"a guest called {name[:200]} cannot move: {why}", hint)
+    return Problem("guest-name", f"a guest called '{name[:200]}' cannot move: {why}", hint)
 
 
 def misnamed_there(name: str) -> Problem | None:
     """Return what stands in the way of having a guest called so on another host."""
     if (why := unfit(name)) is None:
         return None
-    text = f"no guest can be called {name[:200]}: {why}"
+    text = f"no guest can be called '{name[:200]}': {why}"
     return Problem("guest-name", text, f"choose another name, as: --rename {proposed(name)}")

@@ -175,7 +175,7 @@ def test_names_there_are_carried(daemon):
         ("--volume a=b --volume a=c", "--volume is said twice for a: b and c"),
         ("--volume a=*", "'*' has more * than 'a' gives it something to put there"),
         ("--bridge a", "'a' is not OLD=NEW"),
-        ("--rename a/b", "no guest can be called a/b"),
+        ("--rename a/b", "no guest can be called 'a/b'"),
         ("--cdrom burn", "invalid choice: 'burn'"),
     ],
 )
