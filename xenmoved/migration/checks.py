@@ -143,7 +143,7 @@ def _require_honest(offer: Offer) -> None:
 
 
 def local_name(peer: Peer, volume: VolumeOffer) -> str:
-    """Return what a volume is to be called here, likewise."""
+    """Return what a volume is to be called here: as was asked for, or as this host has it."""
     return volume.wish or new_name(volume.name, peer.volumes) or volume.name
 
 
