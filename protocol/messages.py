@@ -78,6 +78,13 @@ class Presence(StrEnum):
     UNSEEN = "unseen"  # it was not looked, or what was seen does not tell
 
 
+class Weight(StrEnum):
+    """What a remark asks of an operator."""
+
+    INFO = "info"  # nothing: it is good to know
+    ACTION = "action"  # to look at it, or to do something
+
+
 class ImageFormat(StrEnum):
     """How a disk lies in its volume. All but raw ones are copied as they are, never looked into."""
 
@@ -147,10 +154,11 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class NicOffer:
-    """A network interface of the guest."""
+    """A network interface of the guest. `script` puts it on its bridge, None for the default."""
 
     mac: Text | None
     bridge: Name | None
+    script: Name | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +266,19 @@ class Problem:
     hint: Text
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that stands in nobody's way, for an operator: what, and what to do about it."""
+
+    weight: Weight
+    code: Name
+    text: Text
+    hint: Text
+
+
+SomeRemarks = Annotated[tuple[Remark, ...], Length(0, 64)]
+
+
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -296,13 +317,15 @@ class Findings:
     """The answer to `Offer`: every problem at once, and the rest only when there is none.
 
     `shared` has the paths of shared disks there, in the order of the offer, and `bridges` the name
-    there of every bridge of the guest.
+    there of every bridge of the guest. `remarks` are those that the target will have to make when
+    the guest has come, as far as it knows now.
     """
 
     problems: Annotated[tuple[Problem, ...], Length(0, 256)]
     volumes: Annotated[tuple[Placement, ...], Length(0, 64)]
     shared: Annotated[tuple[Text, ...], Length(0, 64)]
     bridges: Bridges
+    remarks: SomeRemarks
 
 
 @PEER.add
@@ -418,6 +441,27 @@ class Fate:
     word: Word
     domain: Presence
     reason: Text
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Ask what an operator should know of a guest that has come. Changes nothing."""
+
+    migration: MigrationId
+
+
+@PEER.add
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What the target has to remark on its configuration, its start at boot and its volumes there.
+
+    It is in the target's journal: the answer to the same question stays the same once it is
+    `complete`. Before, the target has not tidied up yet. A target without a record has no remarks.
+    """
+
+    complete: bool
+    remarks: SomeRemarks
 
 
 @PEER.add

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from protocol.messages import Mode, Ping, Pong, Problem
+from protocol.messages import Mode, Ping, Pong, Problem, Remark
 from xenmoved.control.api import (
     Done,
     GuestRow,
@@ -36,9 +36,10 @@ from xenmoved.jobs import Job
 from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.fitting import Need, Space, by_room
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import guest_rows
 from xenmoved.migration.outbound import preflight
+from xenmoved.migration.rows import guest_rows
 from xenmoved.migration.starting import Starter
+from xenmoved.migration.warning import warnings
 from xenmoved.problems import Refused, is_expected, problem, problems_of
 from xenmoved.tasks import within
 
@@ -61,6 +62,7 @@ class _Guest:
     fate: Fate = Fate.WAITING
     job: Job | None = None
     problems: tuple[Problem, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def report(self) -> GuestToMove:
         job = self.job.report() if self.job is not None else None
@@ -72,6 +74,7 @@ class _Guest:
             sent=job.wire_bytes if job is not None else 0,
             seconds=job.ended - job.started if job is not None and job.ended is not None else 0.0,
             problems=self.problems[:512],
+            remarks=self.remarks,
         )
 
 
@@ -197,6 +200,7 @@ class Evacuations:
                 break
         alarm = self._host.alarms.get(job.job) or job.problem
         guest.problems = (alarm,) if alarm is not None else ()
+        guest.remarks = job.remarks
         fates = {JobState.DONE: Fate.MOVED, JobState.IN_DOUBT: Fate.IN_DOUBT}
         guest.fate = fates.get(job.state, Fate.FAILED)
 
@@ -236,7 +240,7 @@ class Evacuations:
                 need = Need.of(found.sending.memory, found.placements)
                 if (lack := space.lack(need)) is None:
                     space.take(need, guest.name)
-                    guest.peer = space.peer
+                    guest.peer, guest.remarks = space.peer, warnings(found, job)
                     return
             against += [lack] if lack is not None else found.problems
         guest.fate, guest.problems = Fate.BLOCKED, tuple(dict.fromkeys(against))

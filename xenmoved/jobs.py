@@ -8,9 +8,9 @@ import secrets
 import time
 from dataclasses import dataclass, field, fields, replace
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
-from protocol.messages import Mode, Problem
+from protocol.messages import Mode, Problem, Remark
 from protocol.schema import build, plain
 from xenmoved.control.reports import (
     ENDED,
@@ -66,6 +66,7 @@ class Job:
     blackout: float | None = None
     left: int = 0
     problem: Problem | None = None
+    remarks: tuple[Remark, ...] = ()
     other_name: str = ""
     doing: str = ""
     keep_partial: bool = False
@@ -176,6 +177,7 @@ class Job:
             remark=self.steering.remark,
             keep_partial=self.keep_partial,
             confirmed=self.confirmed,
+            remarks=self.remarks,
         )
 
     @classmethod
@@ -197,6 +199,7 @@ class Job:
             phases=list(report.phases),
             samples=samples,
             other_name=report.other_name,
+            remarks=report.remarks,
             suspended_at=None if report.suspended is None else began + report.suspended,
         )
 
@@ -276,11 +279,11 @@ class JobBoard:
             self._live.pop(job.job, None)
             job.finished.set()
 
-    async def amend(self, job: str, state: JobState, problem: Problem) -> None:
-        """Change what became of a job that has ended, when more is known of it."""
+    async def amend(self, job: str, **changes: Any) -> None:
+        """Change fields of the report of a job that has ended, when more is known of it."""
         reports = {report.job: report for report in await self.reports()}
         if (report := reports.get(job)) is not None:
-            amended = replace(report, state=state, problem=problem)
+            amended = replace(report, **changes)
             try:
                 await self._journal.record_job(job, report.started, True, plain(amended))
             except JournalFailed as error:

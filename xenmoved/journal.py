@@ -234,7 +234,14 @@ class Journal:
         rows = await self._select(
             "SELECT migration, state, guest, peer, job, uuid FROM outbound WHERE NOT settled"
         )
-        return [Outbound(m, SourceState(state), *rest) for m, state, *rest in rows]
+        return [_outbound(row) for row in rows]
+
+    async def outbound_of(self, job: str) -> Outbound | None:
+        """Return the migration of a job that sends a guest, None when it is not known."""
+        rows = await self._select(
+            "SELECT migration, state, guest, peer, job, uuid FROM outbound WHERE job=?", job
+        )
+        return _outbound(rows[0]) if rows else None
 
     async def record_inbound(self, entry: Inbound, *, settled: bool = False) -> None:
         """Write the state of a migration that comes."""
@@ -255,6 +262,11 @@ class Journal:
     async def inbound(self, migration: str) -> Inbound | None:
         """Return one migration that came, None when it is not known."""
         rows = await self._select(f"{_INBOUND} WHERE migration=?", migration)
+        return _inbound(rows[0]) if rows else None
+
+    async def inbound_of(self, job: str) -> Inbound | None:
+        """Return the migration of a job that takes a guest in, None when it is not known."""
+        rows = await self._select(f"{_INBOUND} WHERE job=?", job)
         return _inbound(rows[0]) if rows else None
 
     async def supersede_inbound(self, guest: str) -> list[str]:
@@ -469,6 +481,11 @@ def _made(row: Iterable[Any]) -> MadeVolume:
 def _holding(row: Iterable[Any]) -> Holding:
     pool, name, owner, guest, identity, *rest = row
     return Holding(pool, name, owner, guest, _identity(identity), *rest)
+
+
+def _outbound(row: Iterable[Any]) -> Outbound:
+    migration, state, *rest = row
+    return Outbound(migration, SourceState(state), *rest)
 
 
 def _inbound(row: Iterable[Any]) -> Inbound:

@@ -49,10 +49,10 @@ def matches(name: str, old: str) -> bool:
     return _regex(old).fullmatch(name) is not None
 
 
-def proposed_name(name: str) -> str:
+def proposed_name(name: str, otherwise: str = "disk") -> str:
     """Return a name that every host can take, much like one that some cannot."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return _UNFIT.sub("-", plain).strip("-+.")[:120] or "disk"
+    return _UNFIT.sub("-", plain).strip("-+.")[:120] or otherwise
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

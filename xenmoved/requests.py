@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncssh
 
 import xenmoved
-from protocol.messages import Mode, Ping, Placement, Pong, Problem
+from protocol.messages import Mode, Ping, Placement, Pong
 from storage.errors import StorageError
 from storage.tracking import TrackingKind, tracking_method
 from xenmoved.config.addresses import parse_address
@@ -83,13 +83,14 @@ from xenmoved.migration.estimate import (
     estimate,
     look,
 )
-from xenmoved.migration.geometry import enlargement
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import Sending, guest_rows, make_sync_offer
+from xenmoved.migration.offers import Sending, make_sync_offer
 from xenmoved.migration.outbound import Preflight, preflight
 from xenmoved.migration.retained import drop_chosen, list_volumes
+from xenmoved.migration.rows import guest_rows, stopped_rows
 from xenmoved.migration.starting import Starter
 from xenmoved.migration.syncing import OutboundSync, check_sync
+from xenmoved.migration.warning import warnings
 from xenmoved.peer_rows import peer_data, peer_row
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
@@ -158,7 +159,9 @@ class Requests:
         )
 
     async def _guests(self, _: ListGuests) -> Guests:
-        return Guests(tuple(await guest_rows(self._host)))
+        rows = await guest_rows(self._host)
+        rows += await stopped_rows(self._host, {row.name for row in rows})
+        return Guests(tuple(rows)[:4096])
 
     async def _plan(self, request: PlanMigration) -> Plan:
         job = await self._starter.new_job(request)
@@ -417,7 +420,7 @@ def _plan_of(job: Job, found: Preflight, guess: Estimate | None) -> Plan:
         peer=job.peer,
         mode=job.mode,
         problems=found.problems[:512],
-        warnings=_warnings(job, found),
+        warnings=warnings(found, job),
         volumes=tuple(volumes),
         memory=memory,
         target_name=job.other_name or job.guest,
@@ -436,28 +439,6 @@ def _planned_drives(found: Preflight) -> tuple[PlannedDrive, ...]:
     return (
         *(PlannedDrive(one.vdev, one.path, path, one.cdrom) for one, path in shared),
         *(PlannedDrive(disk.vdev, disk.path, "", True) for disk in sending.ejected),
-    )
-
-
-def _warnings(job: Job, found: Preflight) -> tuple[Problem, ...]:
-    """Tell what the operator should know: of disks that become larger, or that are not tracked."""
-    if found.sending is None:
-        return ()
-    placed = zip(found.sending.offer.volumes, found.placements, strict=False)
-    larger = [
-        enlargement(offered, place.size, f"{place.pool}:{place.name} on {job.peer}")
-        for offered, place in placed
-    ]
-    paths = found.sending.paths if job.mode is not Mode.COLD else ()
-    methods = [(path, tracking_method(path)) for path in paths]
-    return (
-        *found.sending.warnings,
-        *filter(None, larger),
-        *(
-            problem("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
-            for path, method in methods
-            if method.kind is TrackingKind.REHASH
-        ),
     )
 
 

@@ -212,3 +212,16 @@ def test_pools_are_chosen_for_the_guests_that_have_them(hosts: Hosts) -> None:
     a.assert_runs(guest.name)
     assert (a.images / f"{guest.name}-root").exists()
     assert (a.pools["thin"] / f"{other}-root").exists()
+
+
+def test_what_needs_somebody_is_said_of_each(hosts: Hosts) -> None:
+    a, b = hosts
+    fine, (guest,) = guests(b, 1), guests(b, 1)
+    guest.config.write_text(f"{guest.config.read_text()}\ndevice_model_override = '/srv/q'\n")
+    planned = b.ctl("evacuate", "host-a", "--dry-run")
+    assert planned.returncode == 0
+    assert f"{guest.name}.cfg.received" in " ".join(planned.stdout.split())
+    moved = b.ctl("evacuate", "host-a")
+    assert moved.returncode == 7
+    assert f"{guest.name}.cfg.received" in " ".join(moved.stderr.split())
+    a.assert_runs(fine[0].name)

@@ -25,6 +25,7 @@ from xenmoved.ctl import follow as follow_module
 from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
+from xenmoved.remarks import good_to_know, to_look_at
 
 FOR_EVER = 60.0
 DOUBT = a_job(a_round(), state=JobState.IN_DOUBT, phase=Phase.COMMIT)
@@ -54,6 +55,26 @@ def test_a_job_that_fails_says_why_and_where_the_guest_is(daemon, state):
     shown = run(daemon, "watch", "web", "--json")
     assert shown.returncode == 1
     assert [one["type"] for one in json_lines(shown.stdout)] == [*["job_report"] * 2, "failure"]
+
+
+def test_remarks_are_told_and_those_that_need_somebody_have_an_exit_code(daemon):
+    fine, look = good_to_know("left-out", "web comes without x"), to_look_at("file", "odd", "look")
+    daemon.answers[WatchJob] = [job_done(remarks=(fine,))]
+    shown = run(daemon, "migrate", "web", "host-b")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "good to know:\n  1. web comes without x" in shown.stdout
+    daemon.answers[WatchJob] = [job_done(remarks=(look, fine))]
+    shown = run(daemon, "migrate", "web", "host-b")
+    assert shown.returncode == 7
+    assert "needs your eye:\n  1. odd\n     look" in shown.stderr
+    shown = run(daemon, "watch", "web", "--quiet")
+    assert (shown.returncode, shown.stdout) == (7, "")
+    assert "odd" in shown.stderr
+    shown = run(daemon, "watch", "web", "--json")
+    assert (shown.returncode, shown.stderr) == (7, "")
+    assert json_lines(shown.stdout)[-1]["remarks"][0]["weight"] == "action"
+    daemon.answers[WatchJob] = [job_done(problem=Problem("copies-kept", "left", "drop them"))]
+    assert run(daemon, "watch", "web").returncode == 7
 
 
 def test_an_arrival_that_fails_claims_nothing_of_the_guest(daemon):

@@ -61,6 +61,7 @@ from xenmoved.control.peer_api import (
     PingPeer,
     RemovePeer,
 )
+from xenmoved.remarks import good_to_know
 
 DISKS = (
     DiskRow("xvda", "/srv/web-root", "images:web-root", 10 * GIB, True, None),
@@ -80,7 +81,7 @@ PROBLEMS = (
     Problem("bridge", "host-b has no bridge xenbr1", ""),
 )
 PLAN = Plan(
-    *("web", "host-b", Mode.SAVE, (), (Problem("slow", "a slow link", ""),)),
+    *("web", "host-b", Mode.SAVE, (), (good_to_know("slow", "a slow link"),)),
     (
         PlannedVolume(
             "xvda", "images:web-root", "fast:web-root", 10 * GIB, True, True, ImageFormat.RAW
@@ -182,7 +183,7 @@ def test_names_there_are_carried(daemon):
         ("--volume a=b --volume a=c", "--volume is said twice for a: b and c"),
         ("--volume a=*", "'*' has more * than 'a' gives it something to put there"),
         ("--bridge a", "'a' is not OLD=NEW"),
-        ("--rename a/b", "must be a domain name"),
+        ("--rename a/b", "no guest can be called 'a/b'"),
         ("--cdrom burn", "invalid choice: 'burn'"),
     ],
 )
@@ -344,7 +345,6 @@ def test_a_volume_is_sent(daemon, written, peer, target):
         "sync a:b host-b:",
         "sync a:b host-b:pool",
         "sync a:b host-b:pool/name --pool other",
-        "migrate bad/name host-b",
         "peer add b 1:2:3:x",
         "peer add b host:70000",
         "peer add b host --key ssh-rsa",

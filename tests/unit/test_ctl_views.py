@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ctl_support import FINGERPRINT, GIB, HOSTILE, MIB, a_course, a_job, a_round, job_done
 
-from protocol.messages import Action, ImageFormat, Mode, Problem
+from protocol.messages import Action, ImageFormat, Mode, Problem, Remark, Weight
 from xenmoved.control.api import (
     DiskRow,
     GuestRow,
@@ -34,6 +34,7 @@ from xenmoved.ctl.text import Span, Style, facts, line, percent, render, table
 
 NOW = 1_700_000_060.0
 PROBLEM = Problem(HOSTILE, HOSTILE, HOSTILE)
+REMARK = Remark(Weight.ACTION, HOSTILE, HOSTILE, HOSTILE)
 
 
 def _text(lines) -> str:
@@ -255,7 +256,12 @@ def test_both_names_of_a_guest_are_shown():
 def _hostile_job():
     volume = VolumeReport(HOSTILE, MIB, HOSTILE, True, (a_round(),))
     return a_job(
-        guest=HOSTILE, peer=HOSTILE, volumes=(volume,), problem=PROBLEM, other_name=HOSTILE
+        guest=HOSTILE,
+        peer=HOSTILE,
+        volumes=(volume,),
+        problem=PROBLEM,
+        other_name=HOSTILE,
+        remarks=(REMARK,),
     )
 
 
@@ -275,7 +281,7 @@ def _hostile_views():
     )
     status = Status(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, 1, (report,))
     plan = Plan(
-        *(HOSTILE, HOSTILE, Mode.SAVE, (PROBLEM,), (PROBLEM,), (planned,), 1, None, 1.0),
+        *(HOSTILE, HOSTILE, Mode.SAVE, (PROBLEM,), (REMARK,), (planned,), 1, None, 1.0),
         target_name=f"{HOSTILE}2",
         drives=(PlannedDrive(HOSTILE, HOSTILE, HOSTILE, True),),
         bridges=(PlannedBridge(HOSTILE, HOSTILE),),

@@ -10,7 +10,7 @@ from ctl_support import GIB, HOSTILE, MIB, a_job, a_round, job_done
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from protocol.messages import Mode, Problem
+from protocol.messages import Mode, Problem, Remark, Weight
 from xenmoved.control.reports import (
     JobKind,
     JobReport,
@@ -338,6 +338,7 @@ def test_no_name_can_become_markup():
         volumes=(volume,),
         state=JobState.FAILED,
         problem=Problem(hostile, hostile, hostile),
+        remarks=(Remark(Weight.ACTION, hostile, hostile, hostile),),
         blackout_parts=(Stretch(hostile, report.suspended or 0.0, 1.0),),
     )
     text = render(report, hostile, NOW)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from protocol.messages import Weight
 from xenmoved.toolstack.cfgtext import adapt, adapt_disk, adapt_vif, describe, describe_disk
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.interface import Arrival, ToolstackError
@@ -358,18 +359,39 @@ async def test_install_and_autostart(folder, tmp_path):
 async def test_an_existing_file_is_kept(folder, tmp_path):
     (tmp_path / "web.cfg").write_text("mine")
     (remark,) = await folder.install("web", "name = 'web'\n", ARRIVAL, False)
-    assert "kept" in remark
+    assert "is kept" in remark.text
+    assert remark.weight is Weight.ACTION
     assert await folder.read("web") == "mine"
     assert not await folder.autostart("web")
 
 
 async def test_a_file_that_needs_a_human(folder, tmp_path):
     text = "name = 'web'\nbootloader = '/bin/sh'\n"
+    foreseen = await folder.foresee("web", text, ARRIVAL, True)
+    assert not list(tmp_path.iterdir()), "it only says what would be"
     (remark,) = await folder.install("web", text, ARRIVAL, True)
-    assert "/bin/sh" in remark and "web.cfg.received" in remark
+    assert foreseen == (remark,)
+    assert "/bin/sh" in remark.text and "web.cfg.received" in remark.text
+    assert "not started at boot" in remark.text and "link it in" in remark.hint
+    assert remark.weight is Weight.ACTION
     assert (tmp_path / "web.cfg.received").read_text() == text
     assert not (tmp_path / "web.cfg").exists()
     assert not await folder.autostart("web")
+
+
+async def test_what_a_file_comes_without(folder):
+    text = (
+        "name = 'web'\nnew_key = 1\nseclabel = 'x'\non_crash = 'coredump-restart'\n"
+        "vif = ['bridge=xenbr0,vifname=eth0,gatewaydev=eth1', 'vifname=eth2']\n"
+    )
+    foreseen = await folder.foresee("web", text, ARRIVAL, False)
+    assert await folder.install("web", text, ARRIVAL, False) == foreseen
+    assert {one.weight for one in foreseen} == {Weight.INFO}
+    assert [one.text.removeprefix("web comes without ") for one in foreseen] == [
+        *("new_key", "seclabel", "the core dump of on_crash"),
+        *("vifname of a network interface", "gatewaydev of a network interface"),
+    ]
+    assert "eth" not in "".join(one.text for one in foreseen), "values are in no remark"
 
 
 async def test_retire_and_restore(folder, tmp_path):

@@ -267,7 +267,13 @@ def test_labels_are_left_out_and_memory_is_not_dumped():
     config["on_crash"] = "coredump_restart"
     config["c_info"] |= {"ssidref": 7, "ssid_label": "system_u:system_r:dom0_t"}
     config["b_info"]["device_model_user"] = "root"
-    assert rewrite_config(config, arrival(PV)) == []
+    config["nics"][0]["ifname"] = "uplink"
+    left: list[str] = []
+    assert rewrite_config(config, arrival(PV), left_out=left) == []
+    assert left == [
+        *("the core dump of on_crash", "ssidref", "ssid_label", "device_model_user"),
+        "vifname of a network interface",
+    ]
     assert config["on_crash"] == "restart"
     assert "ssidref" not in config["c_info"] and config["c_info"]["ssid_label"] is None
     assert config["b_info"]["device_model_user"] is None

@@ -37,9 +37,13 @@ def parse_path(written: object) -> Path:
     return Path(written)
 
 
+_BRIDGE: Final = r"(?:[^\s/:]{1,15}|[^\s/:.]{1,15}\.\d{1,4})(?::\d{1,4})*"
+"""With the VLAN and the trunks that Open vSwitch has behind a name."""
+
+
 def parse_bridges(written: object) -> dict[str, str]:
     """Return names of bridges by other names of them. Raises ValueError."""
-    return _names(written, "names there to names here", r"[^\s/:]{1,15}", "a network bridge")
+    return _names(written, "names there to names here", _BRIDGE, "a network bridge")
 
 
 def parse_age(written: object) -> float | None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from protocol.handover import Word
-from protocol.messages import GuestName, ImageFormat, Mode, Presence, Problem
+from protocol.messages import ImageFormat, Mode, Presence, Problem, SomeRemarks
 from protocol.schema import U16, U63, Length, Name, Range, Text
 from xenmoved.control.reports import CONTROL, JobId, JobReport, Moment, PathText, Seconds
 
@@ -78,7 +78,10 @@ class DiskRow:
 
 @dataclass(frozen=True, slots=True)
 class GuestRow:
-    """A guest with its disks. `obstacles`: why it cannot move; empty when it can."""
+    """A guest with its disks. `obstacles`: why it cannot move; empty when it can.
+
+    One that has a configuration here and does not run is in the `state` off, with a `domid` of 0.
+    """
 
     name: Text
     domid: U63
@@ -125,7 +128,7 @@ class TransferOptions:
     pools: NameMap = field(default_factory=dict)
     volumes: NameMap = field(default_factory=dict)
     bridges: NameMap = field(default_factory=dict)
-    rename: GuestName | None = None
+    rename: Name | None = None
     cdrom: Name | None = None
     several: bool = False
 
@@ -138,7 +141,7 @@ class PlanMigration:
     `mode` None: the first of live, save and cold in which it can be moved.
     """
 
-    guest: GuestName
+    guest: Name
     peer: Name
     mode: Mode | None
     options: TransferOptions = field(default_factory=TransferOptions)
@@ -187,14 +190,15 @@ class Plan:
     """A migration as it would be. `estimate` and `blackout` are None when not known.
 
     `target_name` is what the guest would be called there, and `volumes`, `drives` and `bridges`
-    have everything from here to there; the last three are known only without problems.
+    have everything from here to there; the last three are known only without problems. `warnings`
+    stand in nobody's way; those that need somebody when the guest has moved come first.
     """
 
     guest: Text
     peer: Name
     mode: Mode
     problems: Annotated[tuple[Problem, ...], Length(0, 512)]
-    warnings: Annotated[tuple[Problem, ...], Length(0, 512)]
+    warnings: SomeRemarks
     volumes: Annotated[tuple[PlannedVolume, ...], Length(0, 64)]
     memory: U63
     estimate: Seconds | None
@@ -212,7 +216,7 @@ class StartMigration:
     `mode` None: the first of live, save and cold in which it can be moved.
     """
 
-    guest: GuestName
+    guest: Name
     peer: Name
     mode: Mode | None
     options: TransferOptions = field(default_factory=TransferOptions)

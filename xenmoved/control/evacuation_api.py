@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Final
 
-from protocol.messages import Mode, Problem
+from protocol.messages import Mode, Problem, SomeRemarks
 from protocol.schema import U63, Length, Name, Range, Text
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import CONTROL, JobId, JobReport, Moment, Seconds
@@ -43,6 +43,7 @@ class GuestToMove:
 
     `peer`: where it goes, None when it cannot. `memory` and `size` (of its disks) are in bytes.
     `progress` is its job while it moves. `sent` and `seconds` are of a job that has ended.
+    `remarks` are what there is to know of it, foreseen as long as it has not moved.
     """
 
     guest: Text
@@ -55,6 +56,7 @@ class GuestToMove:
     sent: U63 = 0
     seconds: Seconds = 0.0
     problems: Annotated[tuple[Problem, ...], Length(0, 512)] = ()
+    remarks: SomeRemarks = ()
 
 
 @CONTROL.add

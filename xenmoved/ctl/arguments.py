@@ -76,8 +76,11 @@ def pool(written: str) -> Wish:
 
 
 def bridge(written: str) -> Wish:
-    """Parse ``OLD=NEW``."""
-    return _wish(written)
+    """Parse ``OLD=NEW``, where Open vSwitch may have a VLAN and trunks behind a name."""
+    old, _, new = written.partition("=")
+    for part in (old, new):
+        _name(re.sub(r"(?::\d+)+\Z", "", part, flags=re.ASCII), written)
+    return Wish(old, new)
 
 
 def volume_rule(written: str) -> Wish:
@@ -95,15 +98,12 @@ def volume_rule(written: str) -> Wish:
 
 
 def guest_name(written: str) -> str:
-    """Check the name of a guest."""
-    from protocol.errors import SchemaError
-    from protocol.messages import GuestName
-    from protocol.schema import build
+    """Check the name that a guest is to have on another host."""
+    from xenmoved.guestnames import misnamed_there
 
-    try:
-        return build(GuestName, written)
-    except SchemaError as error:
-        raise ArgumentTypeError(str(error)) from None
+    if (found := misnamed_there(written)) is not None:
+        raise ArgumentTypeError(f"{found.text}; {found.hint}")
+    return written
 
 
 def _wish(written: str) -> Wish:

@@ -20,7 +20,7 @@ from xenmoved.control.evacuation_api import (
 from xenmoved.ctl import evacuation_views
 from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import CommandError, Exit
-from xenmoved.ctl.follow import INTERVAL, Interrupts
+from xenmoved.ctl.follow import INTERVAL, Interrupts, tell_remarks
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import line
 
@@ -127,8 +127,10 @@ def _follow(daemon: Daemon, output: Output, first: Evacuation | None) -> Exit:
 def _conclude(output: Output, report: Evacuation) -> Exit:
     """Print what became of every guest. Raises CommandError if one is still here."""
     output.note(line(), *evacuation_views.summary(report))
+    moved = [guest for guest in report.guests if guest.fate is Fate.MOVED]
+    remarked = tell_remarks(output, [one for guest in moved for one in guest.remarks])
     if not (left := evacuation_views.unmoved(report)):
-        return Exit.OK
+        return remarked
     doubtful = any(guest.fate is Fate.IN_DOUBT for guest in report.guests)
     raise CommandError(Exit.IN_DOUBT if doubtful else Exit.FAILED, *left)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from protocol.messages import Problem
 from xenmoved.control.evacuation_api import Evacuation, EvacuationState, Fate, GuestToMove
 from xenmoved.ctl import job_views, views
+from xenmoved.ctl.remarks import remarks
 from xenmoved.ctl.text import (
     UNKNOWN,
     Cell,
@@ -48,7 +49,7 @@ def plan(answer: Evacuation) -> list[Line]:
     title, *bodies = table(("GUEST", "MEMORY", "DISKS", "TO"), rows, " rr")
     lines = [title]
     for guest, body in zip(answer.guests, bodies, strict=True):
-        lines += [body, *indent(views.problems(guest.problems))]
+        lines += [body, *indent(views.problems(guest.problems)), *indent(remarks(guest.remarks))]
     blocked = sum(guest.fate is Fate.BLOCKED for guest in answer.guests)
     count = plural(len(answer.guests) - blocked, "guest")
     last = [Span(f"{count} can move", Style.GOOD)]

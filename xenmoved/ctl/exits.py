@@ -16,6 +16,7 @@ class Exit(IntEnum):
     UNREACHABLE = 4
     DENIED = 5
     IN_DOUBT = 6
+    REMARKS = 7
     INTERRUPTED = 130
 
 
@@ -29,6 +30,7 @@ MEANINGS: Final = {
     Exit.DENIED: "no permission to use the daemon",
     Exit.IN_DOUBT: "in doubt: the target's word is not known; nothing runs here, nothing is lost, "
     "and the daemon keeps asking",
+    Exit.REMARKS: "done, and something needs your eye: see the remarks",
     Exit.INTERRUPTED: "interrupted while following: the job goes on",
 }
 

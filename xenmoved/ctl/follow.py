@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from protocol.messages import Remark, Weight
 from xenmoved.control.api import WatchJob
 from xenmoved.control.leftover import leftover
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
@@ -17,6 +18,7 @@ from xenmoved.ctl import job_views
 from xenmoved.ctl.daemon import Daemon, fields_of
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
+from xenmoved.ctl.remarks import by_weight, remarks
 from xenmoved.ctl.text import indent, line
 
 if TYPE_CHECKING:
@@ -198,12 +200,25 @@ def conclude(output: Output, report: JobReport) -> Exit:
         output.note(*job_views.summary(report, time.time()))
         if report.problem is not None and not output.as_json:
             output.tell(line(report.problem.text), *indent([line(report.problem.hint)]))
-        return Exit.OK
+        ends = tell_remarks(output, report.remarks)
+        return ends if report.problem is None else Exit.REMARKS
     if any(volume.rounds for volume in report.volumes):
         output.note(line(), *job_views.summary(report, time.time()), line())
     if report.state is JobState.IN_DOUBT:
         raise _doubt(report)
     raise CommandError(Exit.FAILED, *_failure(report))
+
+
+def tell_remarks(output: Output, found: Sequence[Remark]) -> Exit:
+    """Print remarks, on stderr what needs somebody; return how the command ends."""
+    some = by_weight(found)
+    if Weight.INFO in some:
+        output.note(line(), *remarks(some[Weight.INFO]))
+    if Weight.ACTION not in some:
+        return Exit.OK
+    if not output.as_json:
+        output.tell(line(), *remarks(some[Weight.ACTION]))
+    return Exit.REMARKS
 
 
 def _failure(report: JobReport) -> list[tuple[str, str, str]]:

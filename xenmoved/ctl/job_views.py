@@ -17,6 +17,7 @@ from xenmoved.control.reports import (
     VolumeReport,
 )
 from xenmoved.ctl import course
+from xenmoved.ctl.remarks import remarks
 from xenmoved.ctl.text import (
     Cell,
     Line,
@@ -144,6 +145,8 @@ def job(report: JobReport, now: float) -> list[Line]:
         lines += indent([line(report.problem.hint)]) if report.problem.hint else []
     if left := leftover(report):
         lines.append(line(f"  {left}"))
+    if report.remarks:
+        lines += [line(), *remarks(report.remarks)]
     return lines
 
 

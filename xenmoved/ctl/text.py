@@ -87,6 +87,17 @@ def render(lines: Iterable[Line], *, color: bool) -> str:
     )
 
 
+def numbered(said: Iterable[tuple[str, str]]) -> list[Line]:
+    """Return texts, numbered, with the hint on each below it."""
+    lines = []
+    for number, (text, hint) in enumerate(said, 1):
+        lead = f"{number}. "
+        lines.append(line(lead, text))
+        if hint:
+            lines.append(line(" " * len(lead), Span(hint, Style.DIM)))
+    return lines
+
+
 def size(count: int) -> str:
     """Return a number of bytes for people."""
     return format_size(count)

@@ -17,6 +17,7 @@ from xenmoved.control.api import (
 from xenmoved.control.peer_api import Identity, PeerPing, PeerRow, Peers
 from xenmoved.ctl import job_views
 from xenmoved.ctl.arguments import Address
+from xenmoved.ctl.remarks import remarks
 from xenmoved.ctl.text import (
     UNKNOWN,
     Cell,
@@ -27,6 +28,7 @@ from xenmoved.ctl.text import (
     facts,
     indent,
     line,
+    numbered,
     plural,
     size,
     table,
@@ -99,8 +101,7 @@ def plan(answer: Plan) -> list[Line]:
     ]
     lines += [line(), *indent(facts(estimates))]
     if answer.warnings:
-        lines += [line(), line(Span(f"{plural(len(answer.warnings), 'warning')}:", Style.WARN))]
-        lines += indent(problems(answer.warnings))
+        lines += [line(), *remarks(answer.warnings)]
     if not answer.problems:
         return [*lines, line(), line(Span("no problems", Style.GOOD))]
     verdict = f"{plural(len(answer.problems), 'problem')}; nothing was changed:"
@@ -109,13 +110,7 @@ def plan(answer: Plan) -> list[Line]:
 
 def problems(found: Sequence[Problem]) -> list[Line]:
     """Return problems, numbered, with what to do about each below it."""
-    lines = []
-    for number, problem in enumerate(found, 1):
-        lead = f"{number}. "
-        lines.append(line(lead, problem.text))
-        if problem.hint:
-            lines.append(line(" " * len(lead), Span(problem.hint, Style.DIM)))
-    return lines
+    return numbered((problem.text, problem.hint) for problem in found)
 
 
 def peers(answer: Peers) -> list[Line]:
@@ -234,7 +229,7 @@ def _guest_row(guest: GuestRow) -> tuple[Cell, ...]:
     movable = Span("no", Style.BAD) if guest.obstacles else Span("yes", Style.GOOD)
     return (
         Span(guest.name, Style.BOLD),
-        str(guest.domid),
+        str(guest.domid) if guest.domid else UNKNOWN,
         guest.kind,
         guest.state,
         size(guest.memory),

@@ -23,6 +23,7 @@ from protocol.messages import (
     Offer,
     Placement,
     Presence,
+    Remarks,
     Working,
 )
 from storage.errors import StorageError
@@ -126,14 +127,7 @@ class Arrivals:
             placements = accepted.placements
             memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
             promise = Promise(visitor.peer, guest.target_name, memory, placements)
-            disks = {
-                volume.vdev: self.host.pools[placement.pool].path(placement.name)
-                for volume, placement in zip(offer.volumes, placements, strict=True)
-                if volume.vdev is not None
-            }
-            disks |= {
-                disk.vdev: path for disk, path in zip(guest.shared, accepted.shared, strict=True)
-            }
+            disks = accepted.disks(self.host, offer)
             job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
@@ -247,6 +241,15 @@ class Arrivals:
             return _fate(Word.UNKNOWN, "the record of it here is about another peer")
         was_ready = Expected(**entry.details).was_ready
         return _fate(target_word(entry.state, was_ready=was_ready), entry.reason)
+
+    async def recall(self, peer: str, migration: str) -> Remarks:
+        """Return what an operator should know of a guest of this peer that has come."""
+        if (live := self._live(peer, migration)) is not None and not live.ended.is_set():
+            return Remarks(complete=False, remarks=())
+        entry = await self.host.journal.inbound(migration)
+        if entry is None or entry.peer != peer:
+            return Remarks(complete=True, remarks=())
+        return Remarks(complete=True, remarks=Expected(**entry.details).all_remarks)
 
     async def decide(self, peer: str, migration: str, event: TargetEvent) -> Fate:
         """Bring the source's decision, COMMIT or ABORT, to a migration; returns what came of it.

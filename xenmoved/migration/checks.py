@@ -7,7 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -21,13 +21,17 @@ from protocol.messages import (
     Offer,
     Placement,
     Problem,
+    Remark,
     VolumeOffer,
 )
 from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
+from xenmoved.guestnames import misnamed_there
+from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
+from xenmoved.migration.expected import expect
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.holdings import may_be_made
 from xenmoved.migration.host import Host
@@ -49,13 +53,26 @@ class Assessment:
     """Every problem at once; the rest only without problems.
 
     `placements` is where each volume would go, `shared` the path here of each disk that is not
-    copied, `bridges` the name here of each bridge of the guest.
+    copied, `bridges` the name here of each bridge of the guest, and `remarks` what there will be to
+    remark when it has come.
     """
 
     problems: tuple[Problem, ...]
     placements: tuple[Placement, ...] = ()
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
+
+    def disks(self, host: Host, offer: Offer) -> dict[str, str]:
+        """Return the path here of each disk of the guest, by vdev."""
+        assert offer.guest is not None
+        placed = {
+            volume.vdev: host.pools[placement.pool].path(placement.name)
+            for volume, placement in zip(offer.volumes, self.placements, strict=True)
+            if volume.vdev is not None
+        }
+        shared = zip(offer.guest.shared, self.shared, strict=True)
+        return placed | {disk.vdev: path for disk, path in shared}
 
 
 async def assess(
@@ -78,16 +95,14 @@ async def assess(
     in_use |= {domain.name: [disk.path for disk in domain.disks] for domain in domains}
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
-        bridges = {
-            nic.bridge: local_bridge(peer, guest, nic.bridge) for nic in guest.nics if nic.bridge
-        }
+        bridges = local_bridges(peer, guest)
         uuids = {
             one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
         }
         problems += _guest_problems(host, info, guest, uuids, arriving)
-        problems += await _bridge_problems(host, peer, bridges)
-        found, shared = await look_at_shared(host, peer, guest.shared, in_use)
-        problems += found
+        problems += await bridge_problems(host, peer, guest)
+        stands_against, shared = await look_at_shared(host, peer, guest.shared, in_use)
+        problems += stands_against
         if guest.target_name not in uuids:  # that of a domain says no more than the domain
             problems += await _config_problems(host, offer, guest)
         free = info.free_memory - host.promises.memory(status for status, _ in here)
@@ -97,7 +112,18 @@ async def assess(
     problems += checker.problems + await checker.space_problems()
     if problems:
         return Assessment(tuple(problems))
-    return Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
+    found = Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
+    return replace(found, remarks=await _foreseen(host, offer, found))
+
+
+async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
+    """Return what there will be to remark on a guest that comes as it is offered."""
+    if (guest := offer.guest) is None or guest.config is None:
+        return ()
+    come = expect(offer, found.disks(host, offer), found.bridges, keep_partial=False)
+    return await host.toolstack.foresee_config(
+        come.name, guest.config, come.arrival, come.autostart
+    )
 
 
 def _require_honest(offer: Offer) -> None:
@@ -118,13 +144,8 @@ def _require_honest(offer: Offer) -> None:
         raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
 
 
-def local_bridge(peer: Peer, guest: GuestOffer, bridge: str) -> str:
-    """Return what a bridge is called here: as was asked for, or as this host has it."""
-    return guest.bridges.get(bridge, peer.bridges.get(bridge, bridge))
-
-
 def local_name(peer: Peer, volume: VolumeOffer) -> str:
-    """Return what a volume is to be called here, likewise."""
+    """Return what a volume is to be called here: as was asked for, or as this host has it."""
     return volume.wish or new_name(volume.name, peer.volumes) or volume.name
 
 
@@ -172,7 +193,7 @@ def _guest_problems(
 ) -> list[Problem]:
     """Compare a guest with the names and uuids of those that are here, and with those that come."""
     node, name = host.config.node, guest.target_name
-    found = []
+    found = [one] if (one := misnamed_there(name)) is not None else []
     if guest.toolstack != info.toolstack:
         text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
         found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
@@ -189,17 +210,6 @@ def _guest_problems(
         text = f"{name} is on its way to {node} already"
         found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {name}"))
     return found
-
-
-async def _bridge_problems(host: Host, peer: Peer, bridges: Mapping[str, str]) -> list[Problem]:
-    node, there = host.config.node, await host.toolstack.bridges()
-    known = ", ".join(sorted(there)) or "none"
-    hint = (
-        f"make it, or say --bridge OLD=NEW, or see `bridges` of peer {peer.name} there; bridges of "
-        f"{node}: {known}"
-    )
-    missing = sorted(set(bridges.values()) - there)
-    return [problem("bridge", f"{node} has no bridge {bridge}", hint) for bridge in missing]
 
 
 async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[Problem]:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import GuestSize, ImageFormat, Mode, Offer
+from protocol.messages import GuestSize, ImageFormat, Mode, Offer, Remark
+from protocol.schema import build
 from xenmoved.toolstack.interface import Announced, Arrival, Nic, SourceDisk
 
 
@@ -36,6 +37,10 @@ class Expected:
     """What else was announced: fields of `Announced`; None in records of old releases."""
     was_ready: bool = True
     """It was ready once, as nothing else is known in records of old releases."""
+    left_out: list[str] = field(default_factory=list)
+    """What it comes without; known when it is ready."""
+    remarks: list[object] | None = None
+    """What an operator should know of its being here: `Remark`s as plain data, None before."""
 
     @property
     def arrival(self) -> Arrival:
@@ -51,6 +56,11 @@ class Expected:
             {vdev: SourceDisk(**said) for vdev, said in self.sources.items()},
             _announced(self.announced) if self.announced is not None else None,
         )
+
+    @property
+    def all_remarks(self) -> tuple[Remark, ...]:
+        """What an operator should know of its being here."""
+        return tuple(build(Remark, one) for one in self.remarks or ())
 
     def resized(self, size: GuestSize) -> Expected:
         """Return the same guest, announced as of another size."""

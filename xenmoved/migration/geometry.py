@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from protocol.messages import ImageFormat, Problem, VolumeOffer
+from protocol.messages import ImageFormat, Problem, Remark, VolumeOffer
 from xenmoved.config.units import format_size
 from xenmoved.problems import problem
+from xenmoved.remarks import good_to_know
 
 
 def misfits(
@@ -44,7 +45,7 @@ def misfits(
         yield problem("volume-size", text, hint)
 
 
-def enlargement(offer: VolumeOffer, size: int, shown: str) -> Problem | None:
+def enlargement(offer: VolumeOffer, size: int, shown: str) -> Remark | None:
     """Say that a guest's disk will have `size` bytes from now on, None where it stays as it is."""
     if size <= offer.size:
         return None
@@ -57,4 +58,4 @@ def enlargement(offer: VolumeOffer, size: int, shown: str) -> Problem | None:
         "the guest may use them; on the way back the volume here must be as large: enlarge it "
         "then, before the guest returns"
     )
-    return problem("larger", text, hint)
+    return good_to_know("larger", text, hint)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from time import monotonic
 from typing import Any, Final
@@ -23,7 +24,8 @@ from protocol.handover import (
     target_step,
     target_word,
 )
-from protocol.messages import GuestSize, Problem, Seal
+from protocol.messages import GuestSize, Problem, Remark, Seal
+from protocol.schema import plain
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
@@ -38,6 +40,7 @@ from xenmoved.migration.presence import runs_here
 from xenmoved.migration.verdicts import ended_with_host, verdict
 from xenmoved.migration.weighing import resize_problems
 from xenmoved.problems import JobError, Refused, problem, problems_of
+from xenmoved.remarks import from_problem, left_out, to_look_at, together
 from xenmoved.tasks import wait_through, within
 from xenmoved.toolstack.interface import (
     IncomingImage,
@@ -53,6 +56,7 @@ _MEMORY_PATIENCE: Final = 60.0
 LOOK_EVERY: Final = 30.0
 """Seconds until it is looked again what became of a start that is in doubt."""
 _SOME_ATTEMPTS: Final = 3
+_UNWRITTEN: Final = "config-unwritten"
 _UNDECIDED: Final = (TargetState.RECEIVING, TargetState.READY)
 """States in which nothing has been promised to the source."""
 
@@ -390,6 +394,8 @@ class InboundMigration:
             log.info("%s is here now", self._job.both_names)
             if self._remark is not None:
                 log.error("%s; %s", self._remark.text, self._remark.hint)
+            told = self._remark.code if self._remark is not None else None
+            self._job.remarks = tuple(one for one in self._expected.all_remarks if one.code != told)
             await self._host.jobs.end(self._job, JobState.DONE, self._remark)
         else:
             text = self.reason or "the source went away"
@@ -401,6 +407,7 @@ class InboundMigration:
             await self._remove_copy()
         if self.state is TargetState.STARTED:
             self._job.enter(Phase.TIDY)
+            await self._note_remarks()
             await self._install_config()
             await self._host.journal.put_to_use(self.migration)
         else:  # copies that were there before, and what `keep_partial` leaves
@@ -412,24 +419,52 @@ class InboundMigration:
         found = verdict(self.state, self._job.both_names, self.peer, self._job.job)
         assert found is not None, self.state
         log.error("%s; %s", found.text, found.hint)
-        await self._host.jobs.amend(self._job.job, JobState.FAILED, found)
+        await self._host.jobs.amend(self._job.job, state=JobState.FAILED, problem=found)
+
+    async def _note_remarks(self) -> None:
+        """Write down what there is to remark, before anything is done to configuration files.
+
+        What is found after that, by a daemon that goes on after a crash, is our own doing.
+        """
+        expected = self._expected
+        if expected.remarks is not None:
+            return
+        foreseen: tuple[Remark, ...] = ()
+        if expected.config is not None:
+            with suppress(ToolstackError, OSError):  # told of when it is installed
+                foreseen = await self._host.toolstack.foresee_config(
+                    expected.name, expected.config, expected.arrival, expected.autostart
+                )
+        ended = [from_problem(self._remark)] if self._remark is not None else []
+        self._remember(ended, foreseen, left_out(expected.name, expected.left_out))
+        await self._record(self.state)
+
+    def _remember(self, *groups: Iterable[Remark]) -> None:
+        remarks, known = together(*groups), self._expected.all_remarks
+        for remark in remarks:
+            if remark not in known:
+                log.warning("%s; %s", remark.text, remark.hint)
+        self._expected = replace(self._expected, remarks=[plain(remark) for remark in remarks])
 
     async def _install_config(self) -> None:
         expected, toolstack = self._expected, self._host.toolstack
+        failed: list[Remark] = []
         try:
             if expected.config is not None:
-                remarks = await toolstack.install_config(
+                await toolstack.install_config(
                     expected.name, expected.config, expected.arrival, expected.autostart
                 )
-                for remark in remarks:
-                    log.warning("configuration of %s: %s", expected.name, remark)
             await toolstack.restore_config(expected.name)
         except (ToolstackError, OSError) as error:
-            log.warning("the configuration of %s was not written: %s", expected.name, error)
+            text = f"the configuration of {expected.name} is not in place: {error}"
+            hint = f"take it from FILE.moved on {self.peer}, with the disks that it has here"
+            failed.append(to_look_at(_UNWRITTEN, text, hint))
+        self._remember([one for one in expected.all_remarks if one.code != _UNWRITTEN], failed)
 
     async def _record(self, state: TargetState, *, settled: bool = False) -> None:
         if state is TargetState.READY:
-            self._expected = replace(self._expected, was_ready=True)
+            left = list(self._image.left_out)
+            self._expected = replace(self._expected, was_ready=True, left_out=left)
         details = asdict(self._expected)
         entry = Inbound(self.migration, state, self.peer, self.reason, self._job.job, details)
         await self._host.journal.record_inbound(entry, settled=settled)

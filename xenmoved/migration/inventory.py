@@ -13,11 +13,12 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Final
 
-from protocol.messages import Problem
+from protocol.messages import Problem, Remark
 from storage.backing import Backing, backing_of
 from storage.errors import StorageError
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.remarks import good_to_know
 from xenmoved.toolstack.backends import Opened
 from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, Nic
 
@@ -59,7 +60,7 @@ class Look:
     opened: Opened | None
     missing: tuple[Problem, ...]
     problems: tuple[Problem, ...]
-    warnings: tuple[Problem, ...]
+    warnings: tuple[Remark, ...]
 
 
 async def take(host: Host, domain: Domain) -> Look:
@@ -75,7 +76,7 @@ async def take(host: Host, domain: Domain) -> Look:
 def _take(domain: Domain, opened: Opened | None) -> Look:
     missing: list[Problem] = []
     problems: list[Problem] = []
-    warnings: list[Problem] = []
+    warnings: list[Remark] = []
     disks: dict[str, DiskFacts] = {}
     for disk in domain.disks:
         backing = None
@@ -90,7 +91,7 @@ def _take(domain: Domain, opened: Opened | None) -> Look:
         if has is None:
             text = f"nothing tells what the backend of disk {disk.vdev} of {domain.name} has open"
             hint = f"see that it is {disk.path}, and not a file or device that was there before"
-            warnings.append(problem("backend-unknown", text, hint))
+            warnings.append(good_to_know("backend-unknown", text, hint))
         elif not has:
             problems.append(_replaced(domain.name, disk, backing, opened.shown(disk.vdev)))
     facts = GuestFacts(domain.name, domain.uuid, domain.domid, disks, domain.nics)

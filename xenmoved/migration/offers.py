@@ -20,13 +20,16 @@ from protocol.messages import (
     NicOffer,
     Offer,
     Problem,
+    Remark,
     VolumeName,
     VolumeOffer,
 )
 from protocol.schema import build, plain
 from storage.backing import Backing
 from storage.errors import StorageError
-from xenmoved.control.api import DiskRow, GuestRow, TransferOptions
+from xenmoved.control.api import TransferOptions
+from xenmoved.guestnames import misnamed_here, misnamed_there
+from xenmoved.migration.bridges import names_of
 from xenmoved.migration.drives import IMAGES, SortedDisks, measure, sort_disks
 from xenmoved.migration.holdings import known_holding, moved_by, when_let_go
 from xenmoved.migration.host import Host
@@ -34,11 +37,11 @@ from xenmoved.migration.inventory import GuestFacts, take
 from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
 from xenmoved.namemap import proposed_name
 from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.interface import (
     Disk,
     Domain,
     DomainState,
-    DomainStatus,
     ToolstackError,
     guests_among,
     named,
@@ -62,7 +65,7 @@ class Sending:
     backings: tuple[Backing, ...]
     facts: GuestFacts | None = None
     ejected: tuple[Disk, ...] = ()
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[Remark, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -149,12 +152,6 @@ async def guest_state(host: Host, name: str) -> DomainState | None:
     return domain.state if domain is not None else None
 
 
-async def guest_rows(host: Host) -> list[GuestRow]:
-    """Describe every guest of this host, with why it cannot move."""
-    described = guests_among(await host.toolstack.describe_all())
-    return [await asyncio.to_thread(_guest_row, host, *one) for one in described]
-
-
 async def choose_mode(host: Host, guest: str) -> Mode:
     """Return the best mode that a guest can be moved in."""
     domains = await host.toolstack.domains()
@@ -170,6 +167,11 @@ async def make_offer(
 
     There is no offer when the guest is unknown or a disk cannot be measured.
     """
+    misnamed = misnamed_here(guest, host.toolstack.name)
+    if misnamed is not None:
+        return None, [misnamed]
+    if options.rename is not None and (misnamed := misnamed_there(options.rename)) is not None:
+        return None, [misnamed]
     domain, problems = await _find_guest(host, guest, mode)
     if domain is None:
         return None, problems
@@ -201,11 +203,12 @@ async def make_offer(
             options,
             pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
             volumes=[_name_here(host, disk.path) for disk in disks.copied],
-            bridges=[nic.bridge for nic in domain.nics if nic.bridge is not None],
+            bridges=names_of(domain.nics),
         )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
     config, warnings = await _config_of(host, guest, peer, mode)
+    left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
     try:
         offer = Offer(
             action=Action.MIGRATE,
@@ -222,7 +225,7 @@ async def make_offer(
                 tuple(backings),
                 look.facts,
                 tuple(disks.ejected),
-                (*look.warnings, *warnings),
+                (*look.warnings, *warnings, *left),
             ),
             problems,
         )
@@ -400,7 +403,7 @@ def _name_here(host: Host, path: str) -> str:
 
 async def _config_of(
     host: Host, guest: str, peer: str, mode: Mode
-) -> tuple[str | None, tuple[Problem, ...]]:
+) -> tuple[str | None, tuple[Remark, ...]]:
     """Return the text to start a guest from one day, and what the operator should know of it."""
     if (text := await host.toolstack.read_config(guest)) is not None or mode is Mode.COLD:
         return text, ()
@@ -412,7 +415,8 @@ async def _config_of(
         said = f"{said}: {what} on {peer}"
     except ToolstackError as error:
         said = f"{said}, and none can be written: {error}"
-    return text, (problem("no-config-file", said, hint),)
+    remark = to_look_at if text is None else good_to_know
+    return text, (remark("no-config-file", said, hint),)
 
 
 async def _guest_offer(
@@ -424,7 +428,7 @@ async def _guest_offer(
         kind=domain.kind,
         toolstack=host.toolstack.name,
         size=domain.size,
-        nics=tuple(NicOffer(nic.mac, nic.bridge) for nic in domain.nics),
+        nics=tuple(NicOffer(nic.mac, nic.bridge, nic.script) for nic in domain.nics),
         config=config,
         autostart=await host.toolstack.autostart(domain.name),
         wish=options.rename if options.rename != domain.name else None,
@@ -432,36 +436,3 @@ async def _guest_offer(
         shared=tuple(disks.shared),
         ejected=tuple(disk.vdev for disk in disks.ejected),
     )
-
-
-def _guest_row(host: Host, status: DomainStatus, domain: Domain | ToolstackError) -> GuestRow:
-    if isinstance(domain, ToolstackError):
-        obstacles: tuple[str, ...] = (str(domain)[:4000],)
-        return GuestRow(
-            status.name, status.domid, "", status.memory, status.state.value, (), obstacles
-        )
-    disks = [_disk_row(host, disk) for disk in domain.disks]
-    found = [item.text for item in guest_obstacles(domain, status.state)]
-    found += [f"{domain.name}: {disk.obstacle}" for disk in disks if disk.obstacle]
-    return GuestRow(
-        name=domain.name,
-        domid=domain.domid,
-        kind=domain.kind,
-        memory=domain.memory,
-        state=status.state.value,
-        disks=tuple(disks),
-        obstacles=tuple(dict.fromkeys(found)),
-    )
-
-
-def _disk_row(host: Host, disk: Disk) -> DiskRow:
-    obstacle, size = None, None
-    if disk.path or not disk.cdrom:
-        obstacle = found[0] if (found := disk_obstacle(disk, cold=False)) is not None else None
-        try:
-            size = measure(disk.path).size
-        except StorageError as error:
-            obstacle = obstacle or str(error)
-    located = host.pool_of(disk.path) if disk.path else None
-    volume = f"{located[0].name}:{located[1]}" if located is not None else None
-    return DiskRow(disk.vdev, disk.path, volume, size, disk.writable, obstacle)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
@@ -36,6 +36,7 @@ from xenmoved.migration.convergence import Convergence
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.disks import Disks
 from xenmoved.migration.drives import flush_shared
+from xenmoved.migration.hearing import hear, hear_later, note_unheard
 from xenmoved.migration.holdings import claim, note_written, retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import require_running, require_same, require_unchanged, take
@@ -51,6 +52,7 @@ from xenmoved.problems import (
     problem,
     problems_of,
 )
+from xenmoved.remarks import from_peer, to_look_at, together
 from xenmoved.tasks import alongside, wait_through
 from xenmoved.toolstack.interface import (
     Domain,
@@ -94,13 +96,16 @@ async def preflight(
         if not is_expected(error):
             raise
         sending, problems = None, list(problems_of(error))
-    findings = Findings((), (), (), {})
+    findings = Findings((), (), (), {}, ())
     try:
         if sending is None:
             await host.link(peer)
         else:
             async with open_dialogue(host, peer) as dialogue:
                 findings = await dialogue.ask(sending.offer, Findings)
+                # What is not offered, as it cannot be, is missed there.
+                remarks = () if problems else from_peer(findings.remarks)
+                findings = replace(findings, remarks=remarks)
     except Exception as error:
         if not is_expected(error):
             raise
@@ -369,6 +374,8 @@ async def conclude(
 
     await until_done(host, job, f"the job of {job.guest} has not come to its end", work)
     await ownership.confirm()
+    if ownership.state is SourceState.DONE:
+        await hear_later(host, job.report(), ownership.migration)
 
 
 async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | None) -> None:
@@ -378,9 +385,13 @@ async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | Non
         try:
             await host.toolstack.retire_config(job.guest)
         except (ToolstackError, OSError) as error:
-            log.warning("the configuration of %s stays as it is: %s", job.guest, error)
+            _note_still_enabled(job, error)
         await retain(host, ownership.migration, job.peer, moved=True)
         await ownership.finish()
+        if ownership.state is SourceState.DONE:
+            await hear(host, job, ownership.migration)
+        else:
+            note_unheard(job)
         _note_blackout(job, ownership)
         log.info("%s is on %s now", job.both_names, job.peer)
         remark = decided
@@ -405,6 +416,17 @@ async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | Non
     log.error("%s stays here: %s", job.guest, found.text)
     state = JobState.ABORTED if found.code == "aborted" else JobState.FAILED
     await host.jobs.end(job, state, found)
+
+
+def _note_still_enabled(job: Job, error: Exception) -> None:
+    text = f"the configuration of {job.guest} is still enabled here: {error}"
+    hint = (
+        f"take it out of the folder of configurations and out of `auto` by hand: {job.guest} is on "
+        f"{job.peer}, and must not be started here too"
+    )
+    remark = to_look_at("config-enabled", text, hint)
+    log.error("%s; %s", remark.text, remark.hint)
+    job.remarks = together(job.remarks, [remark])
 
 
 def _note_blackout(job: Job, ownership: Ownership) -> None:

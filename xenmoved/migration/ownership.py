@@ -305,10 +305,11 @@ class Ownership:
             log.info("%s confirms what was decided for %s", job.peer, job.guest)
             found = problem("decided", "an operator decided this, and the target has confirmed it")
             done = self.state is SourceState.DONE
-            await self._host.jobs.amend(job.job, JobState.DONE if done else JobState.FAILED, found)
+            state = JobState.DONE if done else JobState.FAILED
+            await self._host.jobs.amend(job.job, state=state, problem=found)
             return
         log.error("%s; %s", found.text, found.hint)
-        await self._host.jobs.amend(job.job, JobState.FAILED, found)
+        await self._host.jobs.amend(job.job, state=JobState.FAILED, problem=found)
         if self.state is SourceState.LOST:
             await self._host.journal.put_to_use(self._migration)
             try:

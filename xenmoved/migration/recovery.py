@@ -6,13 +6,21 @@ import asyncio
 import logging
 from typing import Final
 
-from protocol.handover import SOURCE_UNCOMMITTED, SOURCE_UNCONFIRMED, SourceEvent, SourceState
+from protocol.handover import (
+    SOURCE_UNCOMMITTED,
+    SOURCE_UNCONFIRMED,
+    SourceEvent,
+    SourceState,
+    TargetState,
+)
 from protocol.messages import Mode
 from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound, Outbound, Standing
 from xenmoved.logs import log_context
 from xenmoved.migration.arrivals import Arrivals, job_of
+from xenmoved.migration.expected import Expected
+from xenmoved.migration.hearing import hear_later, is_unheard, note_unheard
 from xenmoved.migration.host import Host
 from xenmoved.migration.outbound import conclude
 from xenmoved.migration.ownership import Ownership
@@ -38,9 +46,9 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
     outbound = await host.journal.unsettled_outbound()
     unconfirmed = [one for one in await host.journal.standing() if _waits_for_word(one)]
     taken_up = {entry.job for entry in inbound} | {entry.job for entry in outbound}
-    for report in reports.values():
+    for report in list(reports.values()):
         if report.state not in ENDED and report.job not in taken_up:
-            await host.jobs.end(await host.jobs.restored(report), JobState.FAILED, _RESTARTED)
+            reports[report.job] = await _end_job(host, report)
     coming = [
         tasks.create_task(_recover_inbound(host, arrivals, entry, reports.get(entry.job)))
         for entry in inbound
@@ -50,7 +58,26 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
     for leaving in outbound:
         tasks.create_task(_recover_outbound(host, leaving, reports.get(leaving.job)))
     for decided in unconfirmed:
-        tasks.create_task(_confirm(host, decided))
+        tasks.create_task(_confirm(host, decided, reports.get(decided.job)))
+    for report in filter(is_unheard, reports.values()):
+        moved = await host.journal.outbound_of(report.job)
+        if moved is not None and moved.state is SourceState.DONE and report.state in ENDED:
+            tasks.create_task(hear_later(host, report, moved.migration))
+
+
+async def _end_job(host: Host, report: JobReport) -> JobReport:
+    """End a job that nothing is left of but its report, with what became of its guest."""
+    job = await host.jobs.restored(report)
+    came, left = await host.journal.inbound_of(job.job), await host.journal.outbound_of(job.job)
+    if came is not None and came.state is TargetState.STARTED:
+        job.remarks = Expected(**came.details).all_remarks
+        await host.jobs.end(job, JobState.DONE)
+    elif left is not None and left.state is SourceState.DONE:
+        note_unheard(job)
+        await host.jobs.end(job, JobState.DONE)
+    else:
+        await host.jobs.end(job, JobState.FAILED, _RESTARTED)
+    return job.report()
 
 
 async def _recover_inbound(
@@ -103,13 +130,15 @@ def _waits_for_word(one: Standing) -> bool:
     return one.settled and one.state in SOURCE_UNCONFIRMED
 
 
-async def _confirm(host: Host, one: Standing) -> None:
+async def _confirm(host: Host, one: Standing, report: JobReport | None) -> None:
     """Go on telling the target what an operator decided."""
     job = Job(JobKind.MIGRATE, one.guest, one.peer, job=one.job, other_name=one.other_name)
     with log_context(job=one.job, domain=one.guest, peer=one.peer):
         ownership = _ownership(host, job, one.migration, "")
         ownership.restore(SourceState(one.state), settled=True)
         await ownership.confirm()
+        if report is not None and ownership.state is SourceState.DONE:
+            await hear_later(host, report, one.migration)
 
 
 def _ownership(host: Host, job: Job, migration: str, uuid: str) -> Ownership:

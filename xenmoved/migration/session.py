@@ -31,6 +31,7 @@ from protocol.messages import (
     Placement,
     Pong,
     Ready,
+    Recall,
     Receiving,
     Room,
     Seal,
@@ -46,6 +47,7 @@ from xenmoved.migration.dialogue import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.inbound import InboundMigration
 from xenmoved.problems import Refused, is_expected, problems_of
+from xenmoved.remarks import together
 from xenmoved.tasks import alongside, at_most, wait_through
 
 log = logging.getLogger(__name__)
@@ -160,7 +162,12 @@ class ControlSession:
             case Offer():
                 async with self._arrivals.looking(peer):
                     found = await self._arrivals.assess(peer, message)
-                return Findings(found.problems[:256], found.placements, found.shared, found.bridges)
+                return Findings(
+                    *(found.problems[:256], found.placements, found.shared, found.bridges),
+                    together(found.remarks),
+                )
+            case Recall(migration):
+                return await self._arrivals.recall(peer, migration)
             case Begin():
                 # Whatever it makes must be known here, to be undone, even if this is cancelled.
                 hurry = partial(self._arrivals.give_up, message.migration)

@@ -12,6 +12,7 @@ from xenmoved.jobs import Job
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import choose_mode
 from xenmoved.migration.outbound import OutboundMigration, preflight
+from xenmoved.migration.warning import lasting, warnings
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
 
@@ -52,8 +53,9 @@ class Starter:
             found = await preflight(self._host, request.guest, request.peer, job, request.options)
             if found.problems or found.sending is None:
                 raise Refused(found.problems)
-            for warning in found.sending.warnings:
+            for warning in warnings(found, job):
                 log.warning("%s; %s", warning.text, warning.hint)
+            job.remarks = lasting(found, job.peer)
             job.memory_total = found.sending.memory
             await self._host.jobs.add(job)
         migration = OutboundMigration(self._host, job, found.sending, request.options)

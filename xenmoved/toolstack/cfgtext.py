@@ -246,10 +246,10 @@ def describe_disk(spec: str) -> Disk:
     return Disk(disk.vdev, path, "unknown", disk.format, writable, disk.cdrom, None, 0)
 
 
-def adapt_vif(spec: str, arrival: Arrival) -> str:
+def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) -> str:
     """Replace the bridge in a network interface specification, and leave out what must be.
 
-    Raises ToolstackError.
+    What that is is added to `left_out`. Raises ToolstackError.
     """
     pairs = [(part, *(x.strip() for x in part.partition("=")[::2])) for part in spec.split(",")]
     script = next((value for _, key, value in reversed(pairs) if key == "script"), "")
@@ -265,6 +265,8 @@ def adapt_vif(spec: str, arrival: Arrival) -> str:
         if rule is not None and not rule.allows(value):
             if not rule.left_out:
                 raise ToolstackError(f"network interface {spec!r} has {key}={value}")
+            if left_out is not None:
+                left_out.append(policy.called(key, of_nic=True))
         elif key == "bridge":
             adapted.append(f"{part.partition('=')[0]}={arrival.bridges.get(value, value)}")
         else:
@@ -273,19 +275,25 @@ def adapt_vif(spec: str, arrival: Arrival) -> str:
 
 
 def adapt(
-    text: str, arrival: Arrival, boot_folders: tuple[str, ...], is_block: Callable[[str], bool]
+    text: str,
+    arrival: Arrival,
+    boot_folders: tuple[str, ...],
+    is_block: Callable[[str], bool],
+    left_out: list[str] | None = None,
 ) -> str:
     """Adapt a configuration file to this host.
 
-    `is_block` tells whether a local path is a block device. Raises ToolstackError with all that
-    stands in the way, when anything does.
+    `is_block` tells whether a local path is a block device. What the guest goes without is added
+    to `left_out`. Raises ToolstackError with all that stands in the way, when anything does.
     """
+    left: list[str] = [] if left_out is None else left_out
     edits: list[tuple[int, int, str]] = []
     problems: list[str] = []
     for statement in _statements(text):
         rule = _KEYS.get(statement.key)
         if statement.key not in _SPECS and _dropped(statement, rule, text):
             edits.append((statement.start, statement.end, ""))
+            left.append(policy.called(statement.key, of_nic=False))
             continue
         if len(statement.strings) > (most := policy.MOST_DEVICES.get(statement.key, 1 << 20)):
             problems.append(f"line {statement.line}: more than {most} in {statement.key}")
@@ -295,7 +303,7 @@ def adapt(
         for start, end in statement.strings:
             value = text[start:end]
             try:
-                adapted = _adapt_value(statement.key, value, arrival, is_block)
+                adapted = _adapt_value(statement.key, value, arrival, is_block, left)
                 if statement.key not in ("disk", "vif"):
                     _check(statement, adapted, boot_folders)
                 edits.append((start, end, adapted))
@@ -374,7 +382,7 @@ def _size(values: Mapping[str, list[str]]) -> GuestSize:
 def _nic(vif: str) -> Nic:
     pairs = (part.partition("=") for part in vif.split(","))
     said = {key.strip(): value.strip() for key, _, value in pairs}
-    return Nic(said.get("mac") or None, said.get("bridge") or None)
+    return Nic(said.get("mac") or None, said.get("bridge") or None, said.get("script") or None)
 
 
 def _renamed(name: str, arrival: Arrival) -> str:
@@ -392,7 +400,9 @@ def _numbers(statement: _Statement) -> bool:
     )
 
 
-def _adapt_value(key: str, value: str, arrival: Arrival, is_block: Callable[[str], bool]) -> str:
+def _adapt_value(
+    key: str, value: str, arrival: Arrival, is_block: Callable[[str], bool], left_out: list[str]
+) -> str:
     """Return a text as it is to stand here. Raises ToolstackError."""
     if "\\" in value and key not in _TEXT:
         shown = "(a screen)" if key == "vfb" else _KEYS[key].shown(value)
@@ -400,10 +410,14 @@ def _adapt_value(key: str, value: str, arrival: Arrival, is_block: Callable[[str
     if key == "disk":
         return adapt_disk(value, arrival, is_block)
     if key == "vif":
-        return adapt_vif(value, arrival)
+        return adapt_vif(value, arrival, left_out)
     if key == "name":
         return _renamed(value, arrival)
-    return policy.without_core_dump(value) if key in policy.SHUTDOWN_ACTIONS else value
+    if key not in policy.SHUTDOWN_ACTIONS:
+        return value
+    if (kept := policy.without_core_dump(value)) != value:
+        left_out.append(policy.core_dump(key))
+    return kept
 
 
 def _dropped(statement: _Statement, rule: Rule | None, text: str) -> bool:

@@ -84,6 +84,11 @@ class ColdIncoming:
         self._lookup = lookup
         self._arrival = arrival
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Nothing: only a file comes."""
+        return ()
+
     async def start(self) -> None:
         """See that there is no such domain here."""
         await _require_absent(self._lookup, self._arrival.name)

@@ -13,9 +13,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from protocol.messages import Remark
+from xenmoved.remarks import left_out, to_look_at
 from xenmoved.toolstack.announced import require_announced
 from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt, describe, named
 from xenmoved.toolstack.domains import check_name
@@ -62,6 +65,20 @@ def _name_in(path: Path) -> str | None:
     except ToolstackError:
         return None
     return named(text) if text is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """What becomes of a file that comes: `text` goes to `path`, if it goes anywhere.
+
+    `aside` is the one whose owner and mode it gets. One that is `received` is not used.
+    """
+
+    path: Path | None = None
+    text: str = ""
+    aside: Path | None = None
+    remarks: tuple[Remark, ...] = ()
+    received: bool = False
 
 
 class ConfigFolder:
@@ -139,9 +156,15 @@ class ConfigFolder:
         require_announced(await self.describe_text(arrival.announced_name, text), arrival)
         await in_thread(adapt, text, arrival, self._boot_folders, is_block_device)
 
+    async def foresee(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install` would remark. Changes nothing."""
+        return (await self._call(self._course, name, text, arrival, autostart)).remarks
+
     async def install(
         self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[str, ...]:
+    ) -> tuple[Remark, ...]:
         """Write the domain's file adapted to this host, and with `autostart` its link in `auto`.
 
         It takes the place of the one that was set aside when the domain left, with its owner and
@@ -152,39 +175,48 @@ class ConfigFolder:
         """
         return await self._call(self._install, name, text, arrival, autostart)
 
-    def _install(self, name: str, text: str, arrival: Arrival, autostart: bool) -> tuple[str, ...]:
-        received = self._path(name, ".received")
-        remarks: tuple[str, ...] = ()
-        path = self._path(name)
-        try:
-            if (existing := self._file(name)) is not None:
-                remarks = (f"{existing} exists already and was kept.",)
-            else:
-                adapted = adapt(text, arrival, self._boot_folders, is_block_device)
-                path = self._write(name, adapted)
-        except ToolstackError as error:
-            write_file(received, text, _OWN_MODE)
-            remark = f"The configuration of {name} needs your eye before it is used: {error}. "
-            remark += f"It was written to {received}; correct it and rename it to {path.name}."
-            if autostart:
-                remark += f" Then link it in {self._folder / _AUTO} to start {name} at boot."
-            return (remark,)
-        if autostart:
+    def _install(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        course = self._course(name, text, arrival, autostart)
+        if course.path is not None:
+            write_file(course.path, course.text, _OWN_MODE)
+            if course.aside is not None:
+                kept = course.aside.stat()
+                os.chown(course.path, kept.st_uid, kept.st_gid)
+                course.path.chmod(stat.S_IMODE(kept.st_mode))
+        if autostart and not course.received:
             self._start_at_boot(name)
-        return remarks
+        return course.remarks
 
-    def _write(self, name: str, text: str) -> Path:
-        """Write the file of a domain that has none. Raises ToolstackError."""
+    def _course(self, name: str, text: str, arrival: Arrival, autostart: bool) -> _Course:
+        """Decide what becomes of a file that comes, by what is here now."""
+        if (existing := self._file(name)) is not None:
+            hint = "see whether it names the disks and bridges that the guest has here"
+            kept = f"{existing} is there and is kept: the configuration that came is not used"
+            return _Course(remarks=(to_look_at("config-kept", kept, hint),))
+        left: list[str] = []
         aside = self._file(name, _MOVED)
         path = aside.with_name(aside.name.removesuffix(_MOVED)) if aside else self._path(name)
-        if path.exists():
-            raise ToolstackError(f"{path} is there, of domain {_name_in(path)}")
-        write_file(path, text, _OWN_MODE)
-        if aside is not None:
-            kept = aside.stat()
-            os.chown(path, kept.st_uid, kept.st_gid)
-            path.chmod(stat.S_IMODE(kept.st_mode))
-        return path
+        try:
+            adapted = adapt(text, arrival, self._boot_folders, is_block_device, left)
+            if path.exists():
+                raise ToolstackError(f"{path} is there, of domain {_name_in(path)}")
+        except ToolstackError as error:
+            received = self._path(name, ".received")
+            remark = self._set_aside(name, received, path, str(error), autostart=autostart)
+            return _Course(received, text, remarks=(remark,), received=True)
+        return _Course(path, adapted, aside, left_out(name, left))
+
+    def _set_aside(
+        self, name: str, received: Path, path: Path, why: str, *, autostart: bool
+    ) -> Remark:
+        said = f"the configuration of {name} goes to {received} and is not used: {why}"
+        hint = f"correct it there and rename it to {path.name}"
+        if autostart:
+            said = f"{name} is not started at boot: {said}"
+            hint += f"; then link it in {self._folder / _AUTO} to have {name} started at boot"
+        return to_look_at("config-received", said, hint)
 
     def _start_at_boot(self, name: str) -> None:
         if not self._starters(name):

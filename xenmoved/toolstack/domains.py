@@ -279,7 +279,11 @@ def parse_domain(entry: Mapping[str, object]) -> Domain:
         size=size_of(build),
         disks=tuple(parse_disk(item) for item in items(config, "disks")),
         nics=tuple(
-            Nic(mac=_text(item, "mac") or None, bridge=_text(item, "bridge") or None)
+            Nic(
+                mac=_text(item, "mac") or None,
+                bridge=_text(item, "bridge") or None,
+                script=_text(item, "script") or None,
+            )
             for item in items(config, "nics")
         ),
         passthrough=_passthrough(config),

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
-from protocol.messages import GuestSize
+from protocol.messages import GuestSize, Remark
 from xenmoved.toolstack.backends import Opened
 
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
@@ -112,6 +112,7 @@ class Nic:
 
     mac: str | None
     bridge: str | None
+    script: str | None = None
 
 
 def weight(kind: str, size: GuestSize) -> int:
@@ -127,7 +128,8 @@ class Domain:
     """A domain's description. `kind` is pv, pvh or hvm.
 
     `passthrough` names host devices given to the guest, which can never move. `obstacles` says all
-    that a receiver of the same toolstack would refuse in its configuration, whatever the target.
+    that a receiver of the same toolstack would refuse in its configuration, whatever the target,
+    and `left_out` what it would leave out.
     """
 
     name: str
@@ -139,6 +141,7 @@ class Domain:
     nics: tuple[Nic, ...]
     passthrough: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -267,6 +270,10 @@ class IncomingImage(Protocol):
     open a disk before every volume is complete, whatever the peer sends.
     """
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the guest comes without, as it may not come from another host; known once built."""
+
     async def start(self) -> None:
         """Begin to receive."""
 
@@ -313,7 +320,10 @@ class Toolstack(Protocol):
         """Tell what the backends of a running domain have open. Raises StorageError."""
 
     async def bridges(self) -> set[str]:
-        """Names of the network bridges that exist on this host."""
+        """Names of the network bridges of the kernel that exist on this host."""
+
+    async def switches(self) -> set[str]:
+        """Names of the network devices of this host that may be bridges of Open vSwitch."""
 
     def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
         """Why the memory of one of the `domains` cannot be copied while it runs, None if it can.
@@ -377,9 +387,14 @@ class Toolstack(Protocol):
         NotAnnounced when it is of another guest than the one that was announced.
         """
 
+    async def foresee_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install_config` would remark. Changes nothing."""
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[str, ...]:
+    ) -> tuple[Remark, ...]:
         """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know: a text that cannot be adapted, or that would run or

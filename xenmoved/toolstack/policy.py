@@ -311,6 +311,18 @@ def without_core_dump(action: str) -> str:
     return re.sub(r"\Acoredump[-_]", "", action)
 
 
+def core_dump(event: str) -> str:
+    """Name what `without_core_dump` takes from the action after an event."""
+    return f"the core dump of {event}"
+
+
+def called(key: str, *, of_nic: bool) -> str:
+    """Name something that is left out, in the same words for all three forms."""
+    if not of_nic:
+        return key[:80]
+    return f"{'vifname' if key == 'ifname' else key} of a network interface"
+
+
 SHUTDOWN_ACTIONS: Final = words("on_poweroff on_reboot on_watchdog on_crash on_soft_reset")
 
 SPECIFICATIONS: Final[Mapping[str, Rule]] = {

@@ -58,12 +58,14 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def _rewritten(config: bytes, arrival: Arrival, boot_folders: tuple[str, ...]) -> bytes:
+def _rewritten(
+    config: bytes, arrival: Arrival, boot_folders: tuple[str, ...], left_out: list[str]
+) -> bytes:
     try:
         value = json.loads(config, parse_constant=_no_constant)
         if not isinstance(value, dict):
             raise ToolstackError("the image's configuration is not a JSON object.")
-        problems = rewrite_config(value, arrival, boot_folders)
+        problems = rewrite_config(value, arrival, boot_folders, left_out)
         if problems:
             raise ToolstackError(
                 f"the configuration of {arrival.announced_name} in the image is refused: "
@@ -222,6 +224,8 @@ class ImageFilter(ImageFollower):
         super().__init__(arrival.name)
         self._arrival = arrival
         self._boot_folders = boot_folders
+        self.left_out: list[str] = []
+        """What the domain comes without, once `configured`."""
 
     def _adapt(self, config: bytes) -> bytes:
-        return _rewritten(config, self._arrival, self._boot_folders)
+        return _rewritten(config, self._arrival, self._boot_folders, self.left_out)

@@ -40,6 +40,7 @@ from xenmoved.toolstack.policy import BOOT_FOLDERS, Rule
 
 _EMPTY: Final[tuple[object, ...]] = (None, False, 0, "", "<default>", [], {})
 _SCREENS: Final = ("vnc", "spice", "sdl")
+_NIC: Final = "network interface"
 
 
 @dataclass(slots=True)
@@ -48,6 +49,7 @@ class _Vetter:
 
     boot_folders: tuple[str, ...]
     problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def refuse(self, where: str, why: str) -> None:
         self.problems.append(f"{where}: {why}")
@@ -61,7 +63,7 @@ class _Vetter:
     ) -> None:
         """Check every member: by a function of its own, by its rule, or as one without a rule.
 
-        What is to be left out is taken out of `value`.
+        What is to be left out is taken out of `value`, and noted.
         """
         for key, item in list(value.items()):
             check, rule = (rules or {}).get(key), find(key)
@@ -69,6 +71,7 @@ class _Vetter:
                 check(f"{where}.{key}", item)
             elif rule is not None:
                 if (why := objection(rule, item, self.boot_folders)) and rule.left_out:
+                    self.left_out.append(policy.called(key, of_nic=where.startswith(_NIC)))
                     value[key] = None  # as libxl writes a text that is not set
                     if not isinstance(item, str):
                         del value[key]
@@ -76,6 +79,12 @@ class _Vetter:
                     self.refuse(f"{where}.{key}", why)
             elif item not in _EMPTY:
                 self.refuse(f"{where}.{key}", "is not something that may come from another host")
+
+    def without_core_dump(self, event: str, action: str) -> str:
+        kept = policy.without_core_dump(action)
+        if kept != action:
+            self.left_out.append(policy.core_dump(event))
+        return kept
 
     def pygrub_arguments(self, where: str, value: object) -> None:
         """Accept a list of arguments; what is no list might be taken apart at its blanks."""
@@ -210,7 +219,7 @@ def _anything(_where: str, _value: object) -> None:
 
 def _rewrite_nics(vetter: _Vetter, config: dict[str, object], arrival: Arrival) -> None:
     for number, item in enumerate(items(config, "nics")):
-        where = f"network interface {number}"
+        where = f"{_NIC} {number}"
         script = str(item.get("script") or "")
         find = partial(policy.nic_rule, guest=arrival.name, script=script)
         vetter.keys(where, item, find)
@@ -226,14 +235,15 @@ def rewrite_config(
     config: dict[str, object],
     arrival: Arrival,
     boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+    left_out: list[str] | None = None,
 ) -> list[str]:
     """Adapt libxl's JSON configuration, in place, to how the domain is to look on this host.
 
-    Returns everything in it that may not come from another host, empty when it may be used.
-    Raises NotAnnounced when it is of another guest than the announced one, ToolstackError when its
-    shape is not that of a configuration.
+    Returns everything in it that may not come from another host, empty when it may be used; what
+    it goes without is added to `left_out`. Raises NotAnnounced when it is of another guest than the
+    announced one, ToolstackError when its shape is not that of a configuration.
     """
-    vetter = _Vetter(boot_folders)
+    vetter = _Vetter(boot_folders, left_out=[] if left_out is None else left_out)
     for item in _leaves(config):
         if isinstance(item, str) and "\0" in item:
             raise ToolstackError("the domain's configuration has a string with a NUL in it.")
@@ -242,7 +252,7 @@ def rewrite_config(
     create["name"] = arrival.name
     create.pop("domid", None)  # ids belong to a host
     for action in policy.SHUTDOWN_ACTIONS & config.keys():
-        config[action] = policy.without_core_dump(str(config[action]))
+        config[action] = vetter.without_core_dump(action, str(config[action]))
     for kind, most in policy.MOST_DEVICES.items():
         if (count := len(items(config, f"{kind}s"))) > most:
             vetter.refuse(f"domain.{kind}s", f"there are {count}, and at most {most} may come")

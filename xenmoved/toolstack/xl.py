@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from protocol.messages import Remark
 from xenmoved.toolstack.backends import Backends, Opened
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
@@ -64,6 +65,24 @@ def find_bridges(sysfs_net: Path) -> set[str]:
     if not sysfs_net.is_dir():
         return set()
     return {device.name for device in sysfs_net.iterdir() if (device / "bridge").is_dir()}
+
+
+def find_switches(sysfs_net: Path) -> set[str]:
+    """Names of the host's network devices that may be bridges of Open vSwitch.
+
+    Such a bridge is a device without hardware or a guest behind it, that is on no bridge itself;
+    sysfs does not tell more. One that is none is found when a guest is put on it.
+    """
+    if not sysfs_net.is_dir():
+        return set()
+    others = ("bridge", "brport", "device", "bonding", "master")
+    return {
+        device.name
+        for device in sysfs_net.iterdir()
+        if device.is_dir()
+        and device.name != "lo"
+        and not any((device / one).exists() for one in others)
+    }
 
 
 class XlToolstack:
@@ -124,7 +143,8 @@ class XlToolstack:
         domain = parse_domain(entry)
         size = dataclasses.replace(domain.size, memory=max(status.memory, domain.size.memory))
         domain = dataclasses.replace(domain, name=status.name, size=size)
-        return dataclasses.replace(domain, obstacles=self._obstacles(domain, entry))
+        obstacles, left_out = self._judged(domain, entry)
+        return dataclasses.replace(domain, obstacles=obstacles, left_out=left_out)
 
     async def _entry(self, domain: DomainStatus) -> Mapping[str, object]:
         """Return what `xl list -l` has of a domain. Raises DomainNotFound when it has gone away."""
@@ -141,8 +161,10 @@ class XlToolstack:
             raise ToolstackError(f"expected one domain with id {domain.domid} from `xl list -l`.")
         return entries[0]
 
-    def _obstacles(self, domain: Domain, entry: Mapping[str, object]) -> tuple[str, ...]:
-        """Find what a host like this one would refuse to receive, passthrough aside."""
+    def _judged(
+        self, domain: Domain, entry: Mapping[str, object]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Find what a host like this one would refuse, passthrough aside, and would leave out."""
         config = copy.deepcopy(entry["config"])
         assert isinstance(config, dict)  # as parse_domain has found
         config["c_info"]["name"] = domain.name
@@ -151,18 +173,23 @@ class XlToolstack:
         for key in ("ioports", "irqs", "iomem"):
             config["b_info"].pop(key, None)
         here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        left: list[str] = []
         try:
-            return tuple(rewrite_config(config, here, self._boot_folders))
+            return tuple(rewrite_config(config, here, self._boot_folders, left)), tuple(left)
         except (ToolstackError, RecursionError) as error:
-            return (str(error),)
+            return (str(error),), ()
 
     async def opened(self, domain: Domain) -> Opened:
         """Tell what the backends of a running domain have open. Raises StorageError."""
         return await asyncio.to_thread(self._backends.opened, domain.domid)
 
     async def bridges(self) -> set[str]:
-        """Names of the network bridges that exist on this host."""
+        """Names of the network bridges of the kernel that exist on this host."""
         return find_bridges(self._sysfs_net)
+
+    async def switches(self) -> set[str]:
+        """Names of the network devices of this host that may be bridges of Open vSwitch."""
+        return find_switches(self._sysfs_net)
 
     def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
         """Why the memory of one of the `domains` cannot be copied while it runs, None if it can."""
@@ -217,9 +244,15 @@ class XlToolstack:
         """Raise ToolstackError with all that keeps a text from being installed as it should."""
         await self._configs.check(text, arrival)
 
+    async def foresee_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install_config` would remark. Changes nothing."""
+        return await self._configs.foresee(name, text, arrival, autostart)
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[str, ...]:
+    ) -> tuple[Remark, ...]:
         """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know (see `ConfigFolder.install`).

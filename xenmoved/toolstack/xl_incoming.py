@@ -82,6 +82,11 @@ class XlIncoming:
         self._stdout: ReadEnd | None = None
         self._built = False
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the guest comes without."""
+        return tuple(self._filter.left_out)
+
     async def start(self) -> None:
         """Begin to receive."""
         if self._process is not None:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from protocol.messages import Remark
 from xenmoved.toolstack.backends import Backends, Opened
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
@@ -26,7 +27,7 @@ from xenmoved.toolstack.interface import (
 from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.sexpr import Sexpr, child_value, name_of, parse_all
-from xenmoved.toolstack.xl import find_bridges, host_info
+from xenmoved.toolstack.xl import find_bridges, find_switches, host_info
 from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm_incoming import XmIncoming
 from xenmoved.toolstack.xm_outgoing import XmOutgoing
@@ -105,10 +106,11 @@ class XmToolstack:
         domain = parse_xm_domain(expression)
         size = dataclasses.replace(domain.size, memory=max(status.memory, domain.size.memory))
         domain = dataclasses.replace(domain, domid=status.domid, size=size)
-        return dataclasses.replace(domain, obstacles=self._obstacles(domain, expression))
+        obstacles, left_out = self._judged(domain, expression)
+        return dataclasses.replace(domain, obstacles=obstacles, left_out=left_out)
 
-    def _obstacles(self, domain: Domain, expression: Sexpr) -> tuple[str, ...]:
-        """Find what a host like this one would refuse to receive, passthrough aside."""
+    def _judged(self, domain: Domain, expression: Sexpr) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Find what a host like this one would refuse, passthrough aside, and would leave out."""
         assert isinstance(expression, list)  # as parse_xm_domain has found
         moved = [
             copy.deepcopy(item)
@@ -116,18 +118,24 @@ class XmToolstack:
             if name_of(item) != "device" or name_of(item[1]) not in domain.passthrough
         ]
         here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        left: list[str] = []
         try:
-            return tuple(rewrite_xm_config(moved, here, self._boot_folders, is_block_device))
+            found = rewrite_xm_config(moved, here, self._boot_folders, is_block_device, left)
+            return tuple(found), tuple(left)
         except ToolstackError as error:
-            return (str(error),)
+            return (str(error),), ()
 
     async def opened(self, domain: Domain) -> Opened:
         """Tell what the backends of a running domain have open. Raises StorageError."""
         return await asyncio.to_thread(self._backends.opened, domain.domid)
 
     async def bridges(self) -> set[str]:
-        """Names of the network bridges that exist on this host."""
+        """Names of the network bridges of the kernel that exist on this host."""
         return find_bridges(self._sysfs_net)
+
+    async def switches(self) -> set[str]:
+        """Names of the network devices of this host that may be bridges of Open vSwitch."""
+        return find_switches(self._sysfs_net)
 
     def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
         """Why the memory of one of the `domains` cannot be copied while it runs."""
@@ -191,9 +199,15 @@ class XmToolstack:
         """Raise ToolstackError with all that keeps a text from being installed as it should."""
         await self._configs.check(text, arrival)
 
+    async def foresee_config(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install_config` would remark. Changes nothing."""
+        return await self._configs.foresee(name, text, arrival, autostart)
+
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[str, ...]:
+    ) -> tuple[Remark, ...]:
         """Write the domain's file with this host's disk paths and bridges, unless one exists.
 
         Returns what the operator should know (see `ConfigFolder.install`). `xm` executes these

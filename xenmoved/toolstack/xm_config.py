@@ -164,7 +164,11 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
         size=_size(domain, images),
         disks=tuple(_parse_disk(body) for body in bodies if name_of(body) in _DISKS),
         nics=tuple(
-            Nic(mac=child_value(body, "mac"), bridge=child_value(body, "bridge"))
+            Nic(
+                mac=child_value(body, "mac"),
+                bridge=child_value(body, "bridge"),
+                script=child_value(body, "script"),
+            )
             for body in bodies
             if name_of(body) == "vif"
         ),
@@ -184,6 +188,7 @@ class _Vetter:
         self.boot_folders = boot_folders
         self.is_block = is_block
         self.problems: list[str] = []
+        self.left_out: list[str] = []
 
     def atoms(self, where: str, value: Sexpr, pattern: re.Pattern[str] = _PLAIN) -> None:
         if isinstance(value, list):
@@ -222,9 +227,14 @@ class _Vetter:
                 self.problems.append(f"{key}: is not something that may come from another host")
             return
         if rule.left_out:
+            if any(part not in ("", []) for part in item[1:]):
+                self.left_out.append(policy.called(key, of_nic=False))
             item[1:] = [""]
         if key in policy.SHUTDOWN_ACTIONS:
-            item[1:] = [policy.without_core_dump(str(part)) for part in item[1:]]
+            kept: list[Sexpr] = [policy.without_core_dump(str(part)) for part in item[1:]]
+            if kept != item[1:]:
+                self.left_out.append(policy.core_dump(key))
+            item[1:] = kept
         self.judge(key, item[1:], rule)
 
     def judge(self, where: str, value: Sexpr, rule: Rule) -> None:
@@ -312,6 +322,7 @@ class _Vetter:
                 left_out.append(item)
             elif item[1]:
                 self.problems.append(f"vif {key}: {item[1][:80]!r} may not come from another host")
+        self.left_out += [policy.called(name_of(item), of_nic=True) for item in left_out]
         body[:] = [item for item in body if item not in left_out]
 
     def device(self, body: list[Sexpr], seen: set[str]) -> None:
@@ -343,17 +354,20 @@ def rewrite_xm_config(
     arrival: Arrival,
     boot_folders: tuple[str, ...],
     is_block: Callable[[str], bool],
+    left_out: list[str] | None = None,
 ) -> list[str]:
     """Adapt xend's description, in place, to how the domain is to look on this host.
 
     The same rules as for `xl` (see `vetting`). Returns everything in it that may not come from
-    another host. Raises NotAnnounced when it is of another guest than the announced one,
-    ToolstackError when its shape is not that of a domain.
+    another host; what it goes without is added to `left_out`. Raises NotAnnounced when it is of
+    another guest than the announced one, ToolstackError when its shape is not that of a domain.
     """
     if not isinstance(domain, list) or name_of(domain) != "domain":
         raise ToolstackError("the domain's description is not (domain …).")
     require_announced(parse_xm_domain(domain), arrival)
     vetter = _Vetter(arrival, boot_folders, is_block)
+    if left_out is not None:
+        vetter.left_out = left_out
     for item in domain[1:]:
         if name_of(item) not in ("name", "uuid"):
             vetter.top(item)

@@ -67,6 +67,11 @@ class XmIncoming:
         self._process: Process | None = None
         self._built = False
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the guest comes without."""
+        return tuple(self._filter.left_out)
+
     async def start(self) -> None:
         """Begin to receive."""
         if self._descriptor >= 0:

@@ -38,6 +38,8 @@ class XmImageFilter:
         self._arrival = arrival
         self._boot_folders = boot_folders
         self._is_block = is_block
+        self.left_out: list[str] = []
+        """What the domain comes without, once `configured`."""
         self._pending = bytearray()
         self._wanted = _HEAD.size
         self._failure: ToolstackError | None = None
@@ -88,7 +90,7 @@ class XmImageFilter:
         if len(expressions) != 1:
             raise ToolstackError("the image's description is not one S-expression.")
         problems = rewrite_xm_config(
-            expressions[0], self._arrival, self._boot_folders, self._is_block
+            expressions[0], self._arrival, self._boot_folders, self._is_block, self.left_out
         )
         if problems:
             raise ToolstackError(

@@ -18,6 +18,7 @@ from xenmoved.control.reports import (
     VolumeReport,
 )
 from xenmoved.ctl import course, job_views
+from xenmoved.ctl.remarks import HEADS, by_weight
 from xenmoved.ctl.report import plots, units
 from xenmoved.ctl.report.markup import Markup, join, tag
 from xenmoved.ctl.report.style import STYLE
@@ -64,6 +65,7 @@ def render(report: JobReport, node: str, now: float) -> str:
         "body",
         _header(report, node),
         _problem(report, node),
+        _remarks(report),
         _tiles(report, span),
         tag("main", *_sections(report, span, now)),
         tag("footer", f"xenmoved {__version__} on {node}, {_moment(now)}"),
@@ -105,6 +107,16 @@ def _problem(report: JobReport, node: str) -> Markup:
             text += f"; {left}"
         said.append(tag("p", f"{text}."))
     return tag("div", *said, class_=f"problem {_STATES[report.state] or 'warn'}")
+
+
+def _remarks(report: JobReport) -> Markup:
+    """Return what an operator should know of a guest that has moved."""
+    said = []
+    for weight, some in by_weight(report.remarks).items():
+        said.append(tag("p", tag("strong", f"{HEADS[weight].capitalize()}:")))
+        items = [tag("li", one.text, *([f" ({one.hint})"] if one.hint else [])) for one in some]
+        said.append(tag("ul", *items))
+    return tag("div", *said, class_="problem warn") if said else Markup()
 
 
 def _tiles(report: JobReport, span: float) -> Markup:
