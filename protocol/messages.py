@@ -203,7 +203,8 @@ class GuestOffer:
 
     `name` is what the source calls it, and `wish` what it was asked to be called on the target.
     `bridges` has the names there of bridges, where they were asked for. `shared` are disks that are
-    not copied, `ejected` the CD-ROM drives that are to be empty there.
+    not copied, `ejected` the CD-ROM drives that are to be empty there. `config` is its
+    configuration file, in whatever encoding.
     """
 
     name: GuestName
@@ -212,7 +213,7 @@ class GuestOffer:
     toolstack: Name
     size: GuestSize
     nics: Annotated[tuple[NicOffer, ...], Length(0, 64)]
-    config: Annotated[str, Length(0, 65536)] | None
+    config: Annotated[bytes, Length(0, 65536)] | None
     autostart: bool
     wish: GuestName | None
     bridges: Bridges
@@ -223,6 +224,11 @@ class GuestOffer:
     def target_name(self) -> str:
         """What it is to be called on the target."""
         return self.wish or self.name
+
+    @property
+    def config_text(self) -> str | None:
+        """Its configuration file; bytes that are no UTF-8 are in it as lone surrogates."""
+        return self.config.decode("utf-8", "surrogateescape") if self.config is not None else None
 
 
 @dataclass(frozen=True, slots=True)

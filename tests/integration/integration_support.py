@@ -289,6 +289,8 @@ class Dom0(SandboxHost):
                 kept = path.name.removesuffix(".cfg").removesuffix("-root") in keep
                 if (path.is_symlink() or path.is_file()) and not kept:
                     path.unlink()
+        for folder in self.guest_configs.glob("*.auto.*"):
+            folder.rmdir()
 
     def settle(self) -> None:
         """Wait until no job is left, having asked those that were begun here to end."""

@@ -81,8 +81,9 @@ def test_a_file_elsewhere_that_is_started_at_boot(
     assert entries(a) == []
     assert file.exists()
     b.migrate(f"{guest.name}-b", "host-a", rename=guest.name)
-    assert entries(a) == [f"{guest.name}.cfg"]
-    assert f"name = '{guest.name}'" in (a.guest_configs / "auto" / entries(a)[0]).read_text()
+    assert entries(a) == ["10-web"]
+    assert (a.guest_configs / "auto" / "10-web").readlink() == file
+    assert not guest.config.exists(), "it needs no other file than its own"
 
 
 def test_a_cold_guest_with_a_file_elsewhere(hosts: Hosts, elsewhere: tuple[Guest, Path]) -> None:
@@ -179,7 +180,7 @@ def test_a_copy_of_a_file_among_those_to_start(hosts: Hosts) -> None:
     guest.config.rename(copy)
     a.migrate(name)
     assert entries(a) == []
-    assert (a.guest_configs / f"{name}.auto.moved").exists()
+    assert (a.guest_configs / f"{name}.auto.moved" / "web").exists()
     assert entries(b) == [f"{name}.cfg"]
     assert "Written by xenmoved" not in (b.guest_configs / f"{name}.cfg").read_text()
 
@@ -206,3 +207,53 @@ def test_xm_writes_none(xm_hosts: Hosts) -> None:
     a.migrate(name)
     b.assert_runs(name)
     assert not list(b.guest_configs.glob("*.cfg*"))
+
+
+def beside(guest: Guest, name: str) -> Path:
+    """Put another file that names a guest beside its own."""
+    text = guest.config.read_text()
+    path = guest.config.with_name(name)
+    path.write_text(f"# {name}\n" + "\n".join(x for x in text.split("\n") if "uuid" not in x))
+    return path
+
+
+def test_of_several_files_the_one_it_was_created_from_goes_and_comes_back(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("win")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
+    install, run = beside(guest, f"{name}-install.cfg"), beside(guest, f"{name}-run.cfg")
+    guest.config.unlink()
+    starts_from(a, run, name)
+    written = run.read_text()
+    (warning,) = [one for one in a.plan(name).warnings if one.code == "config-files"]
+    assert f"{run} moves to host-b, as the guest was created from it" in warning.text
+    assert warning.text.endswith(f": {install}")
+    a.migrate(name, mode=None)
+    assert sorted(path.name for path in a.guest_configs.glob(f"{name}*")) == [
+        f"{name}-install.cfg",
+        f"{name}-run.cfg.moved",
+    ]
+    assert (b.guest_configs / f"{name}.cfg").read_text().startswith(f"# {name}-run.cfg\n")
+    b.migrate(name, "host-a", mode=None)
+    assert run.read_text() == written
+    assert install.exists()
+    assert sorted(path.name for path in a.guest_configs.glob(f"{name}*")) == [
+        f"{name}-install.cfg",
+        f"{name}-run.cfg",
+    ]
+
+
+def test_a_disk_for_the_next_start_and_a_drive_that_was_emptied(hosts: Hosts) -> None:
+    a, b = hosts
+    name = unique("web")
+    guest = a.boot(name, [image(a.images / f"{name}-root", 1)], autostart=True, extra=QUIET)
+    new, iso = (image(a.images / f"{name}-{what}", 1) for what in ("new", "iso"))
+    text = guest.config.read_text()
+    more = f"disk += [ 'file:{new},xvdz,w', 'file:{iso},hdc:cdrom,r' ]\n"
+    guest.config.write_text(text + more)
+    a.migrate(name)
+    assert entries(b) == [f"{name}.cfg"]
+    there = (b.guest_configs / f"{name}.cfg").read_text()
+    assert there.endswith("disk += [ ',hdc:cdrom,r' ]\n")
+    assert f"{name} comes without disk xvdz" in b.log()
+    starts_from(b, b.guest_configs / f"{name}.cfg", name)

@@ -934,7 +934,7 @@ def image_offer(guest, image_format, lines=""):
     return replace(
         offer,
         mode=Mode.COLD,
-        guest=replace(offer.guest, config=config, nics=()),
+        guest=replace(offer.guest, config=config.encode(), nics=()),
         volumes=(replace(offer.volumes[0], format=image_format, path="/x"),),
     )
 

@@ -167,7 +167,8 @@ def booted(image: HostImage) -> Iterator[Pair]:
 _TIDY: Final = f"""
 {cable.UNSLOWED}
 xl list | awk 'NR > 1 && $1 != "Domain-0" {{ print $2 }}' | xargs -r -n 1 xl destroy
-rm -f /etc/xen/*.cfg /etc/xen/*.cfg.* /etc/xen/auto/* /var/log/xen/console/* {storage.IMAGES}/*
+rm -rf /etc/xen/*.cfg /etc/xen/*.cfg.* /etc/xen/*.auto.* /etc/xen/auto/*
+rm -f /var/log/xen/console/* {storage.IMAGES}/*
 zfs list -H -t volume -o name -r {storage.ZVOLS} | xargs -r -n 1 zfs destroy -r
 lvs --noheadings -o vg_name,lv_name --separator / -S 'lv_name=~"^kinds-"' {storage.GROUP} |
     xargs -r lvremove -q -y

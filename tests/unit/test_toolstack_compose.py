@@ -1,5 +1,7 @@
 """Configuration files of domains that have none."""
 
+import re
+
 import pytest
 from toolstack_samples import HVM, PV, PVH, arrival, entry
 
@@ -72,6 +74,57 @@ def test_what_has_no_place_in_it_is_named():
     assert "# Not taken over" not in composed(PVH)
     text = composed(PVH, device_tree="/x", cmdline="it's", vcpu_hard_affinity=[[1]])
     assert "# Not taken over: cmdline, device_tree, vcpu_hard_affinity\n" in text
+
+
+def test_an_interface_keeps_its_limits_and_its_place():
+    config = entry(PVH)["config"]
+    config["nics"] = [
+        {
+            "mac": "00:16:3e:01:02:03",
+            "bridge": "xenbr0",
+            "nictype": "vif",
+            "mtu": 1400,
+            "vlan": "12",
+            "gatewaydev": "eth1",
+            "backend_domname": "net",
+            "rate_bytes_per_interval": 62500,
+            "rate_interval_usecs": 50000,
+            "trusted": "False",
+            "coloft_forwarddev": "eth9",
+        }
+    ]
+    text = compose(config)
+    for part in ("mtu=1400", "vlan=12", "gatewaydev=eth1", "backend=net"):
+        assert f",{part}" in text
+    assert "vif = ['type=vif,mac=" in text
+    assert ",rate=1250000B/s@50000us" in text
+    missing = "# Not taken over: trusted of a network interface, coloft_forwarddev of a network"
+    assert missing in text
+
+
+@pytest.mark.parametrize(
+    ("size", "interval"), [(1, 50000), (62500, 50000), (333, 999), (10**10, 10**6), (7, 4 * 10**9)]
+)
+def test_a_rate_is_the_same_for_xl(size, interval):
+    config = entry(PVH)["config"]
+    config["nics"] = [{"rate_bytes_per_interval": size, "rate_interval_usecs": interval}]
+    text = compose(config)
+    rate, unit, micros = re.search(r"rate=(\d+)(K?)B/s@(\d+)us", text).groups()
+    assert int(rate) < 1 << 32
+    exact = int(rate) * (1000 if unit else 1) * int(micros) // 1_000_000 == size
+    assert exact == ("the exact rate" not in text)
+    assert exact == (interval < 10**9)
+
+
+def test_a_disk_keeps_its_options():
+    config = entry(PVH)["config"]
+    disk = {"vdev": "xvdb", "pdev_path": "/srv/a, b", "format": "raw", "readwrite": 1}
+    more = {"discard_enable": "False", "direct_io_safe": True, "backend_domname": "storage"}
+    config["disks"] = [{**disk, **more, "colo_host": "x", "specification": "xen"}]
+    text = compose(config)
+    wanted = "backend=storage,no-discard,direct-io-safe,target=/srv/a, b'"
+    assert wanted in text
+    assert "# Not taken over: colo_host of a disk\n" in text
 
 
 def test_names_that_cannot_be_written():

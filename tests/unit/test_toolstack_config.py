@@ -1,9 +1,18 @@
 """Guests' configuration files."""
 
+from pathlib import Path
+
 import pytest
 
 from protocol.messages import Weight
-from xenmoved.toolstack.cfgtext import adapt, adapt_disk, adapt_vif, describe, describe_disk
+from xenmoved.toolstack.cfgtext import (
+    adapt,
+    adapt_disk,
+    adapt_vif,
+    describe,
+    describe_disk,
+    named,
+)
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
@@ -325,13 +334,52 @@ def test_programs_are_not_understood(line):
         "# c\rimport os",
         "# coding: utf-7",
         "extra = 'a\0'",
-        "disk = [ 'phy:/dev/sda,xvdz,w' ]",
-        "disk += [ 'phy:/dev/sda,xvdz,w' ]",
     ],
 )
 def test_what_must_be_looked_at(line):
     with pytest.raises(ToolstackError, match="line 2"):
         adapted(f"memory = 1\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("disk = ['phy:/a,xvda,w', 'phy:/z,xvdz,w']", "disk = ['phy:/dev/here/root,xvda,w', ]"),
+        ("disk = ['phy:/z,xvdz,w','phy:/a,xvda,w']", "disk = ['phy:/dev/here/root,xvda,w']"),
+        (
+            "disk = [\n 'phy:/a,xvda,w', # root\n 'phy:/z,xvdz,w', # new\n]",
+            "disk = [\n 'phy:/dev/here/root,xvda,w', # root\n # new\n]",
+        ),
+        (
+            "disk = ['phy:/a,xvda,w']\ndisk += ['vdev=xvdz,target=/z, b']",
+            "disk = ['phy:/dev/here/root,xvda,w']\ndisk += []",
+        ),
+    ],
+)
+def test_a_disk_for_the_next_start_stays_where_it_is(line, expected):
+    left = []
+    text = adapt(f"name = 'web'\n{line}\n", ARRIVAL, BOOT_FOLDERS, block, left)
+    assert text == f"name = 'web'\n{expected}\n"
+    assert left == ["disk xvdz, which its file names and it does not have now"]
+
+
+@pytest.mark.parametrize("line", ["disk = ['phy:/dev/sda,xvdz,w']", "disk += ['/x,raw,xvdz,rw']"])
+def test_a_file_with_none_of_the_disks_is_not_the_guests(line):
+    with pytest.raises(ToolstackError, match="other disks than the guest has: xvdz"):
+        adapted(f"name = 'web'\n{line}\n")
+
+
+def test_a_drive_that_was_emptied_is_empty():
+    left = []
+    line = "disk = ['phy:/a,xvda,w', 'file:/x.iso,hdc:cdrom,r']"
+    text = adapt(f"{line}\n", ARRIVAL, BOOT_FOLDERS, block, left)
+    assert text == "disk = ['phy:/dev/here/root,xvda,w', ',hdc:cdrom,r']\n"
+    assert left == ["the CD-ROM in hdc, as that drive is empty now"]
+
+
+def test_a_mark_before_the_text_stays():
+    assert adapted(f"\ufeff{TEXT}") == f"\ufeff{adapted(TEXT)}"
+    assert named("\ufeffname = 'web'") == "web"
 
 
 def test_plain_settings_pass():
@@ -345,23 +393,33 @@ def folder(tmp_path):
     return ConfigFolder(tmp_path, BOOT_FOLDERS)
 
 
+async def read(folder, name, uuid=""):
+    """Text of the file that is taken for a domain's."""
+    return next((file.text for file in await folder.files(name, uuid)), None)
+
+
 async def test_install_and_autostart(folder, tmp_path):
     text = "name = 'web'\ndisk = ['file:/there/x.img,xvdb,w']\n"
-    assert await folder.read("web") is None
+    assert await read(folder, "web") is None
     assert not await folder.autostart("web")
     for _ in range(2):
         await folder.install("web", text, ARRIVAL, True)
-    assert await folder.read("web") == text.replace("/there/x.img", "/srv/here/data.img")
+    assert await read(folder, "web") == text.replace("/there/x.img", "/srv/here/data.img")
     assert await folder.autostart("web")
     assert (tmp_path / "auto/web.cfg").resolve() == tmp_path / "web.cfg"
 
 
-async def test_an_existing_file_is_kept(folder, tmp_path):
+async def test_an_outdated_file_makes_room_and_is_kept(folder, tmp_path):
     (tmp_path / "web.cfg").write_text("mine")
+    (tmp_path / "web.cfg").chmod(0o640)
     (remark,) = await folder.install("web", "name = 'web'\n", ARRIVAL, False)
-    assert "is kept" in remark.text
     assert remark.weight is Weight.ACTION
-    assert await folder.read("web") == "mine"
+    assert "web.cfg.replaced" in remark.hint
+    for _ in range(2):
+        assert await read(folder, "web") == "name = 'web'\n"
+        assert (tmp_path / "web.cfg.replaced").read_text() == "mine"
+        assert (tmp_path / "web.cfg").stat().st_mode & 0o777 == 0o640
+        assert not await folder.install("web", "name = 'web'\n", ARRIVAL, False)
     assert not await folder.autostart("web")
 
 
@@ -407,15 +465,16 @@ async def test_retire_and_restore(folder, tmp_path):
     assert not await folder.autostart("web")
     assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["other.cfg"]
     assert (tmp_path / "web.cfg.moved").read_text() == "mine"
-    assert (tmp_path / "web.auto.moved").read_text() == "a file of its own"
-    assert await folder.read("web") is None
+    assert (tmp_path / "web.auto.moved/web.cfg").read_text() == "a file of its own"
+    assert (tmp_path / "web.auto.moved/10-first").readlink() == Path("../web.cfg")
+    assert await read(folder, "web") is None
     for _ in range(2):
         await folder.restore("web")
-    assert await folder.read("web") == "mine"
+    assert await read(folder, "web") == "mine"
     (tmp_path / "web.cfg.moved").write_text("old")
     await folder.restore("web")
-    assert await folder.read("web") == "mine"
-    assert not (tmp_path / "web.cfg.moved").exists()
+    assert await read(folder, "web") == "mine"
+    assert (tmp_path / "web.cfg.moved").read_text() == "old", "it is nowhere else"
 
 
 async def test_autostart_is_held_and_released(folder, tmp_path):
@@ -423,10 +482,10 @@ async def test_autostart_is_held_and_released(folder, tmp_path):
     (tmp_path / "web.cfg").write_text("mine")
     (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
     for _ in range(2):
-        await folder.hold_autostart("web")
+        await folder.hold_autostart("web", "")
     assert not list((tmp_path / "auto").iterdir())
     assert await folder.autostart("web"), "when it is released"
-    assert await folder.read("web") == "mine"
+    assert await read(folder, "web") == "mine"
     for _ in range(2):
         await folder.release_autostart("web")
     assert await folder.autostart("web")
@@ -438,11 +497,12 @@ async def test_what_was_held_is_gone_with_the_guest(folder, tmp_path):
     (tmp_path / "auto").mkdir()
     (tmp_path / "web.cfg").write_text("mine")
     (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
-    await folder.hold_autostart("web")
+    await folder.hold_autostart("web", "")
     await folder.retire("web")
     await folder.release_autostart("web")
     assert not await folder.autostart("web")
-    assert {path.name for path in tmp_path.iterdir()} == {"auto", "web.cfg.moved"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"auto", "web.auto.moved", "web.cfg.moved"}
 
 
 async def test_retire_after_a_crash_between_its_steps(folder, tmp_path):
@@ -455,15 +515,16 @@ async def test_retire_after_a_crash_between_its_steps(folder, tmp_path):
 
 async def test_other_encodings_and_sizes(folder, tmp_path):
     (tmp_path / "web.cfg").write_bytes(b"# caf\xe9\n")
-    assert await folder.read("web") == "# caf\xe9\n"
+    text = await read(folder, "web")
+    assert text.encode("utf-8", "surrogateescape") == b"# caf\xe9\n"
     (tmp_path / "web.cfg").write_bytes(bytes((1 << 20) + 1))
     with pytest.raises(ToolstackError, match="larger"):
-        await folder.read("web")
+        await read(folder, "web")
 
 
 async def test_names_do_not_leave_the_folder(folder):
     with pytest.raises(ToolstackError):
-        await folder.read("../shadow")
+        await read(folder, "../shadow")
 
 
 async def test_failures_are_toolstack_errors(tmp_path):
@@ -485,6 +546,24 @@ def test_what_a_file_says_of_its_domain():
     ]
     assert [nic.bridge for nic in domain.nics] == ["xenbr0", "other"]
     assert domain.obstacles == ()
+
+
+@pytest.mark.parametrize(
+    ("lines", "disks"),
+    [
+        ("disk = ['/a,raw,xvda,rw']\ndisk += ['/b,raw,xvdb,rw', ]", ["/a", "/b"]),
+        ("disk += ['/a,raw,xvda,rw']\ndisk += ['/b,raw,xvdb,rw']", ["/a", "/b"]),
+        ("disk = ['/a,raw,xvda,rw']\ndisk = ['/b,raw,xvdb,rw']", ["/b"]),
+        ("disk = ['/a,raw,xvda,rw']\ndisk = []\ndisk += ['/b,raw,xvdb,rw']", ["/b"]),
+    ],
+)
+def test_several_lists_are_one_reading(lines, disks):
+    text = f"name = 'web'\n{lines}\n"
+    domain = described(text)
+    assert [disk.path for disk in domain.disks] == disks
+    agreed = Arrival("web", "", {disk.vdev: disk.path for disk in domain.disks})
+    anew = describe(adapt(text, agreed, BOOT_FOLDERS, block), "web", BOOT_FOLDERS)
+    assert anew.disks == domain.disks
 
 
 def test_what_a_file_does_not_say():

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
-from uuid import UUID
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
@@ -41,7 +40,7 @@ from xenmoved.migration.reuse import NEEDED_HINT, Claim, reuse
 from xenmoved.migration.weighing import size_problems
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
-from xenmoved.toolstack.interface import Domain, HostInfo, ToolstackError
+from xenmoved.toolstack.interface import Domain, HostInfo
 
 _DROP: Final = (
     "drop it there (xenmovectl volumes drop), or call this one otherwise: --volume OLD=NEW"
@@ -107,7 +106,7 @@ async def assess(
             problems += await _config_problems(host, offer, guest)
         free = info.free_memory - host.promises.memory(status for status, _ in here)
         problems += await size_problems(host, peer, max(0, free), offer)
-    checker = _VolumeChecks(host, peer, offer, in_use, await needs(host, here=here))
+    checker = _VolumeChecks(host, peer, offer, in_use, await needs(host, here=here, coming=guest))
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
     if problems:
@@ -118,12 +117,12 @@ async def assess(
 
 async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
     """Return what there will be to remark on a guest that comes as it is offered."""
-    if (guest := offer.guest) is None or guest.config is None:
+    if offer.guest is None:
         return ()
     come = expect(offer, found.disks(host, offer), found.bridges, keep_partial=False)
-    return await host.toolstack.foresee_config(
-        come.name, guest.config, come.arrival, come.autostart
-    )
+    if come.config is None:
+        return ()
+    return await host.toolstack.foresee_config(come.name, come.config, come.arrival, come.autostart)
 
 
 def _require_honest(offer: Offer) -> None:
@@ -221,24 +220,16 @@ async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[
     node, name, cold = host.config.node, guest.target_name, offer.mode is Mode.COLD
     if cold and guest.config is None:
         return [problem("guest-config", f"{guest.name} came without its configuration")]
-    if await host.toolstack.read_config(name) is None:
+    files = await host.toolstack.config_files(name, guest.uuid)
+    if not files:
         return []
-    other = await _is_another(host, guest)
+    other = files[0].is_of(name, guest.uuid) is False
     if not (cold or other):
         return []
     whose = "another guest" if other else "a guest"
     text = f"{node} has a configuration of {whose} called {name} already"
     hint = "if it is not needed any more, rename it there; else have this one called otherwise"
     return [problem("guest-exists", text, f"{hint}: --rename NEW")]
-
-
-async def _is_another(host: Host, guest: GuestOffer) -> bool:
-    """Whether the configuration of a guest's name here gives another uuid; not if it gives none."""
-    try:
-        configured = await host.toolstack.configured(guest.target_name)
-        return configured is not None and UUID(configured.uuid) != UUID(guest.uuid)
-    except (ToolstackError, ValueError):
-        return False
 
 
 class _VolumeChecks:
@@ -345,8 +336,8 @@ class _VolumeChecks:
         """Return who needs what, but for the guest itself: its own file may be here before it."""
         if (guest := self._offer.guest) is None:
             return self._needs
-        own = await self._host.toolstack.read_config(guest.target_name)
-        return self._needs if own is None else self._needs.without(own)
+        own = await self._host.toolstack.config_files(guest.target_name, guest.uuid)
+        return self._needs.without({str(file.path) for file in own})
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
         """Note it when a volume that is an image would be none here, or is in use at the source."""

@@ -99,7 +99,9 @@ def expect(
         uuid=guest.uuid,
         disks=disks | dict.fromkeys(guest.ejected, ""),
         keep_partial=keep_partial,
-        config=guest.config,
+        config=(
+            guest.config.decode("utf-8", "surrogateescape") if guest.config is not None else None
+        ),
         autostart=guest.autostart,
         cold=offer.mode is Mode.COLD,
         bridges=bridges,

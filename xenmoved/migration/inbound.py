@@ -454,7 +454,8 @@ class InboundMigration:
                 await toolstack.install_config(
                     expected.name, expected.config, expected.arrival, expected.autostart
                 )
-            await toolstack.restore_config(expected.name)
+            else:
+                await toolstack.restore_config(expected.name)
         except (ToolstackError, OSError) as error:
             text = f"the configuration of {expected.name} is not in place: {error}"
             hint = f"take it from FILE.moved on {self.peer}, with the disks that it has here"

@@ -135,7 +135,10 @@ class Landing:
             raise VolumeReplaced(f"{placement.pool}:{placement.name} was removed or renamed")
         peer = host.peer(self._peer)
         found = await reuse(
-            host, Claim(peer, offer, wanted), info, await needs(host, besides=self._job)
+            host,
+            Claim(peer, offer, wanted),
+            info,
+            await needs(host, besides=self._job, coming=offer.guest),
         )
         if found.problems:
             raise Refused(found.problems)

@@ -10,11 +10,11 @@ import asyncio
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from protocol.messages import Problem
+from protocol.messages import GuestOffer, Problem
 from storage.contracts import VolumeInfo
 from xenmoved.journal import Holding
 from xenmoved.migration.holdings import is_held
@@ -48,8 +48,6 @@ class Needs:
     """Domains that have them."""
     files: _Users
     """Configurations that name them, by their paths."""
-    texts: Mapping[str, str]
-    """What is in these configurations."""
     guests: frozenset[str]
     """Names and uuids of the guests that are at home here, running or not."""
     undecided: frozenset[str]
@@ -61,22 +59,29 @@ class Needs:
         """Return in words who has a volume as a disk, and what names it."""
         return [*_among(self.disks, info), *map(_naming, _among(self.files, info))]
 
-    def without(self, text: str) -> Needs:
-        """Return the same, but for what configurations with this text name."""
-        files = {
-            key: [file for file in those if self.texts[file] != text]
-            for key, those in self.files.items()
+    def without(self, files: Collection[str]) -> Needs:
+        """Return the same, but for what these configurations name."""
+        left = {
+            key: [file for file in those if file not in files] for key, those in self.files.items()
         }
-        return replace(self, files=files)
+        return replace(self, files=left)
 
 
 _Described = Sequence[tuple[DomainStatus, Domain | ToolstackError]]
 
 
-async def needs(host: Host, *, besides: str = "", here: _Described | None = None) -> Needs:
+async def needs(
+    host: Host,
+    *,
+    besides: str = "",
+    here: _Described | None = None,
+    coming: GuestOffer | None = None,
+) -> Needs:
     """Look who needs which volumes; `here` are the domains, if they were looked at just now.
 
-    The job `besides` does not count. Raises ToolstackError.
+    The job `besides` does not count. Of the guest that is `coming`, what is beside the file that
+    was set aside for it does not count either: a copy of former times says nothing of what it needs
+    here now. Raises ToolstackError.
     """
     if here is None:
         here = await host.toolstack.describe_all()
@@ -96,13 +101,20 @@ async def needs(host: Host, *, besides: str = "", here: _Described | None = None
         for file, text in (await host.toolstack.configurations()).items()
         if not file.endswith(_RECEIVED)
     }
+    if coming is not None:
+        own = await host.toolstack.config_files(coming.target_name, coming.uuid)
+        counted = {str(file.path) for file in own}
+        texts = {
+            file: text
+            for file, text in texts.items()
+            if file in counted or named(text) != coming.target_name
+        }
     guests |= {name for text in texts.values() if (name := named(text)) is not None}
     named_in = [(file, path) for file, text in texts.items() for path in _paths(text)]
     return Needs(
         host.config.node,
         await asyncio.to_thread(_by_place, host, disks),
         await asyncio.to_thread(_by_place, host, named_in),
-        texts,
         frozenset(guests),
         await _undecided(host, besides),
         tuple(unknown),

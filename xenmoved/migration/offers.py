@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from uuid import UUID, uuid4
 
 from protocol.errors import SchemaError
@@ -38,6 +38,7 @@ from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
 from xenmoved.namemap import proposed_name
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.remarks import good_to_know, left_out, to_look_at
+from xenmoved.toolstack.guestfile import GuestFile
 from xenmoved.toolstack.interface import (
     Disk,
     Domain,
@@ -207,7 +208,7 @@ async def make_offer(
         )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
-    config, warnings = await _config_of(host, guest, peer, mode)
+    config, warnings = await _config_of(host, domain, peer, mode)
     left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
     try:
         offer = Offer(
@@ -402,21 +403,49 @@ def _name_here(host: Host, path: str) -> str:
 
 
 async def _config_of(
-    host: Host, guest: str, peer: str, mode: Mode
+    host: Host, guest: Domain, peer: str, mode: Mode
 ) -> tuple[str | None, tuple[Remark, ...]]:
     """Return the text to start a guest from one day, and what the operator should know of it."""
-    if (text := await host.toolstack.read_config(guest)) is not None or mode is Mode.COLD:
-        return text, ()
-    said = f"{guest} has no configuration file in {host.config.toolstack.config_dir}"
+    files = [
+        file
+        for file in await host.toolstack.config_files(guest.name, guest.uuid)
+        if file.is_of(guest.name, guest.uuid) is not False
+    ]
+    if files:
+        return files[0].text, _about_files(host, guest.name, peer, files)
+    if mode is Mode.COLD:
+        return None, ()
+    said = f"{guest.name} has no configuration file in {host.config.toolstack.config_dir}"
     hint = f"if it has one elsewhere, take that to {peer}, and do not start it from there here"
+    text = None
     try:
-        text = await host.toolstack.compose_config(guest)
+        text = await host.toolstack.compose_config(guest.name)
         what = "none will be" if text is None else "one is written from how it runs now,"
         said = f"{said}: {what} on {peer}"
     except ToolstackError as error:
         said = f"{said}, and none can be written: {error}"
     remark = to_look_at if text is None else good_to_know
     return text, (remark("no-config-file", said, hint),)
+
+
+def _about_files(
+    host: Host, guest: str, peer: str, files: Sequence[GuestFile]
+) -> tuple[Remark, ...]:
+    """Say which of a guest's files is taken and why, and what becomes of the rest here."""
+    taken, *others = files
+    found = []
+    if others:
+        text = f"{len(files)} files name {guest}: {taken.path} moves to {peer}"
+        text += f", as {taken.reason(others[0])}. These stay as they are, and start nothing at boot"
+        hint = f"start {guest} from none of them when it has moved; rename what is not its file"
+        paths = ", ".join(str(file.path) for file in others)
+        found.append(good_to_know("config-files", f"{text}: {paths}", hint))
+    folder = Path(host.config.toolstack.config_dir)
+    if taken.path.parent not in (folder, folder / "auto"):
+        text = f"{taken.path}, the file of {guest}, is not in {folder}: it stays as it is"
+        hint = f"do not start {guest} from it when it has moved"
+        found.append(to_look_at("config-elsewhere", text, hint))
+    return tuple(found)
 
 
 async def _guest_offer(
@@ -429,7 +458,7 @@ async def _guest_offer(
         toolstack=host.toolstack.name,
         size=domain.size,
         nics=tuple(NicOffer(nic.mac, nic.bridge, nic.script) for nic in domain.nics),
-        config=config,
+        config=config.encode("utf-8", "surrogateescape") if config is not None else None,
         autostart=await host.toolstack.autostart(domain.name),
         wish=options.rename if options.rename != domain.name else None,
         bridges=dict(options.bridges),

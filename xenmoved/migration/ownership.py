@@ -338,7 +338,7 @@ class Ownership:
         return None
 
     async def _hold_autostart(self) -> SourceEvent | None:
-        await self._host.toolstack.hold_autostart(self._job.guest)
+        await self._host.toolstack.hold_autostart(self._job.guest, self._uuid)
         return None
 
     async def _discard_guest(self) -> SourceEvent | None:

@@ -82,10 +82,10 @@ async def _file_problems(host: Host, peer: Peer, guest: GuestOffer) -> list[Prob
 
     A text that is not understood is not installed, so nothing boots from it.
     """
-    if guest.config is None:
+    if (text := guest.config_text) is None:
         return []
     try:
-        configured = await host.toolstack.describe_config(guest.name, guest.config)
+        configured = await host.toolstack.describe_config(guest.name, text)
     except ToolstackError:
         return []
     said = ", as its configuration file says for its next start"

@@ -36,7 +36,7 @@ _DISK_KEYS = (
 def read(path: str, extra_lines: list[str]) -> str:
     """Return the text of a configuration file, followed by lines from the command line."""
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8-sig", errors="backslashreplace")
     except OSError as error:
         raise CommandFailed(f"Failed to read config file: {path}: {error.strerror}") from error
     return "\n".join([text, *extra_lines])
@@ -93,6 +93,8 @@ def assignments(text: str, source: str) -> dict[str, Any]:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=key)], value=value):
                     values[key] = ast.literal_eval(value)
+                case ast.AugAssign(target=ast.Name(id=key), op=ast.Add(), value=value):
+                    values[key] = values.get(key, []) + ast.literal_eval(value)
                 case _:
                     raise SyntaxError("not an assignment")
     except (SyntaxError, ValueError) as error:

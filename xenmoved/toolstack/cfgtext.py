@@ -9,6 +9,7 @@ raises ToolstackError when anything cannot be adapted or vouched for; a human mu
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,8 +34,11 @@ _CODING: Final = re.compile(
     r"(?!(?:utf-?8|latin-?1|iso-?8859-?1?\d|(?:us-)?ascii)\b)[-\w.]",
     re.IGNORECASE,
 )
+_MARK: Final = "\ufeff"
+"""What editors of other systems put before a text in UTF-8, and Python 2 passes over."""
 _STRING: Final = re.compile(r"'([^'\n\\]|\\.)*'|\"([^\"\n\\]|\\.)*\"")
 _NUMBER: Final = re.compile(r"-?(?:0[xX][0-9A-Fa-f]+|\d+)\b")
+_COMMA: Final = re.compile(r"[ \t]*,[ \t]*")
 _END: Final = re.compile(r"[ \t\r]*(?:[\n;#]|$)")
 
 _SCREEN: Final = words(
@@ -45,7 +49,10 @@ _TEXT: Final = frozenset(("extra", "root", "cmdline", "description"))
 _SPECS: Final = frozenset(("disk", "vif", "vfb", "name"))
 _KEYS: Final[Mapping[str, Rule]] = {**policy.DOMAIN, **policy.SPECIFICATIONS}
 
-_NAME_LINE: Final = re.compile(r"^[ \t]*name[ \t]*=[ \t]*(['\"])(.*?)\1", re.MULTILINE)
+_SAID: Final = {
+    key: re.compile(rf"^\ufeff?[ \t]*{key}[ \t]*=[ \t]*(['\"])(.*?)\1", re.MULTILINE)
+    for key in ("name", "uuid")
+}
 
 _DISK_KEYS: Final = words("format vdev access backendtype backend script devtype discard target")
 _NAMED: Final = re.compile(r"[ \t]*([a-z-]+)=(.*)", re.DOTALL)
@@ -73,6 +80,7 @@ class _Statement:
     end: int = 0
     strings: list[tuple[int, int]] = field(default_factory=list)  # spans without the quotes
     numbers: list[str] = field(default_factory=list)
+    added: bool = False  # to what the key was before
     listed: bool = False
 
 
@@ -85,12 +93,13 @@ def _statements(text: str) -> list[_Statement]:
     if odd := _CODING.match(text):
         raise _unreadable(text, odd.end() - 1)
     found: list[_Statement] = []
-    position = _skip(_BLANK, text, 0)
+    position = _skip(_BLANK, text, len(_MARK) if text.startswith(_MARK) else 0)
     while position < len(text):
         match = _ASSIGN.match(text, position)
         if match is None:
             raise _unreadable(text, position)
-        statement = _Statement(match[1], text.count("\n", 0, position) + 1, position)
+        line = text.count("\n", 0, position) + 1
+        statement = _Statement(match[1], line, position, added=match[0].endswith("+="))
         position = _value(text, _skip(_SPACE, text, match.end()), statement, 0)
         if _END.match(text, position) is None:
             raise _unreadable(text, position)
@@ -204,7 +213,8 @@ def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> 
     """Replace the target of a disk specification (xl-disk-configuration(5), or xm's form).
 
     A scheme such as `phy:` becomes the one that fits the local path. An empty drive stays as it
-    is. Raises ToolstackError when the specification is not understood or may not be taken over.
+    is, and one that the guest has none in becomes empty. Raises ToolstackError when the
+    specification is not understood or may not be taken over.
     """
     disk = _parse_disk(spec)
     lead, scheme = _target(disk, spec)
@@ -212,7 +222,7 @@ def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> 
         if any(_NOT_RAW.fullmatch(prefix) for prefix in scheme[1].split(":")):
             raise ToolstackError(f"disk {spec!r} is empty, and not raw")  # xl runs block-drbd
         return spec
-    local = arrival.disks.get(disk.vdev)
+    local = arrival.disks.get(disk.vdev, "" if disk.cdrom else None)
     if disk.vdev in arrival.read_only and not (disk.cdrom or disk.readonly):
         raise ToolstackError(f"disk {spec!r} was announced as read-only")
     if local == "" and disk.cdrom and disk.target >= 0:
@@ -274,6 +284,23 @@ def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) ->
     return ",".join(adapted)
 
 
+def _absent(spec: str, arrival: Arrival) -> _DiskSpec | None:
+    """Return a disk that the guest does not have now, None for another. Raises ToolstackError.
+
+    One with a backslash, which may be another disk for xl, is for others to refuse.
+    """
+    if "\\" in spec:
+        return None
+    disk = _parse_disk(spec)
+    return disk if disk.vdev and disk.vdev not in arrival.disks else None
+
+
+def _member(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the span of a text in a list with its quotes, and the comma behind it."""
+    comma = _COMMA.match(text, end + 1)
+    return start - 1, comma.end() if comma else end + 1
+
+
 def adapt(
     text: str,
     arrival: Arrival,
@@ -287,6 +314,7 @@ def adapt(
     to `left_out`. Raises ToolstackError with all that stands in the way, when anything does.
     """
     left: list[str] = [] if left_out is None else left_out
+    later: list[str] = []
     edits: list[tuple[int, int, str]] = []
     problems: list[str] = []
     for statement in _statements(text):
@@ -303,17 +331,37 @@ def adapt(
         for start, end in statement.strings:
             value = text[start:end]
             try:
+                absent = _absent(value, arrival) if statement.key == "disk" else None
+                if absent is not None and not absent.cdrom:
+                    edits.append((*_member(text, start, end), ""))
+                    later.append(absent.vdev)
+                    continue
                 adapted = _adapt_value(statement.key, value, arrival, is_block, left)
                 if statement.key not in ("disk", "vif"):
                     _check(statement, adapted, boot_folders)
                 edits.append((start, end, adapted))
+                if absent is not None and adapted != value:
+                    left.append(f"the CD-ROM in {absent.vdev}, as that drive is empty now")
             except ToolstackError as error:
                 problems.append(f"line {statement.line}: {error}")
+    if later and not set(arrival.disks) & _vdevs(text):
+        problems.append(f"it names other disks than the guest has: {', '.join(later)}")
     if problems:
         raise ToolstackError("; ".join(problems[:20]))
+    left += [f"disk {vdev}, which its file names and it does not have now" for vdev in later]
     for start, end, replacement in reversed(edits):
         text = text[:start] + replacement + text[end:]
     return text
+
+
+def _vdevs(text: str) -> set[str]:
+    """Return the disks that a text names, whether they can move or not."""
+    found = set()
+    for statement in _statements(text):
+        for start, end in statement.strings if statement.key == "disk" else ():
+            with contextlib.suppress(ToolstackError):
+                found.add(_parse_disk(text[start:end]).vdev)
+    return found
 
 
 def named(text: str) -> str | None:
@@ -321,8 +369,14 @@ def named(text: str) -> str | None:
 
     Unlike the rest, this reads programs too: xm's files may be some.
     """
-    found = _NAME_LINE.findall(text)
+    found = _SAID["name"].findall(text)
     return found[-1][1] if found else None
+
+
+def uuid_in(text: str) -> str:
+    """Return the uuid of the domain that a file is for, "" where it does not say so plainly."""
+    found = _SAID["uuid"].findall(text)
+    return normal_uuid(found[-1][1]) if found else ""
 
 
 def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
@@ -332,8 +386,9 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
     """
     values: dict[str, list[str]] = {}
     for statement in _statements(text):
+        before = values.pop(statement.key, []) if statement.added else []
         strings = [text[start:end] for start, end in statement.strings]
-        values[statement.key] = strings or statement.numbers
+        values[statement.key] = before + (strings or statement.numbers[-1:])
     obstacles: list[str] = []
     disks: list[Disk] = []
     for spec in values.get("disk", []):
@@ -362,6 +417,19 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
         nics=tuple(_nic(spec) for spec in values.get("vif", []) if spec),
         obstacles=tuple(dict.fromkeys(obstacles)),
     )
+
+
+def fits(text: str, arrival: Arrival) -> bool:
+    """Whether a file here starts the guest with the disks and bridges that it has here."""
+    try:
+        domain = describe(text, arrival.name, ())
+    except ToolstackError:
+        return False
+    disks = {disk.vdev: disk.path for disk in domain.disks if not disk.cdrom}
+    bridges = {nic.bridge for nic in domain.nics if nic.bridge is not None}
+    return all(arrival.disks.get(vdev) == path for vdev, path in disks.items()) and bridges <= {
+        *arrival.bridges.values()
+    }
 
 
 def _size(values: Mapping[str, list[str]]) -> GuestSize:

@@ -7,7 +7,7 @@ file; what has no place here is named in a comment, for a human to look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from xenmoved.toolstack.domains import integer, items, parse_disk, truth
@@ -43,6 +43,18 @@ _EMPTY: Final[tuple[object, ...]] = (
     "unknown",
     "<default>",
 )
+_UNSET: Final[tuple[object, ...]] = (None, "", "<default>")
+_RATE: Final = ("rate_bytes_per_interval", "rate_interval_usecs")
+_DISK_KEYS: Final = words(
+    "vdev pdev_path backend backend_domid backend_domname format script removable readwrite "
+    "is_cdrom direct_io_safe discard_enable transport irq base"
+)
+"""What a disk's specification has, or what follows from it."""
+_USUAL: Final[Mapping[str, tuple[object, ...]]] = {
+    "specification": (*_UNSET, "unknown", "xen"),
+    "trusted": (*_UNSET, "True"),
+}
+"""What libxl says of devices though nobody has said it."""
 _UNQUOTABLE: Final = frozenset("'\\\n\r\0")
 
 
@@ -65,8 +77,8 @@ def compose(config: Mapping[str, object]) -> str:
             for key in _EVENTS
             if config.get(key)
         ),
-        _list("vif", map(_vif, items(config, "nics"))),
-        _list("disk", map(_disk, items(config, "disks"))),
+        _list("vif", (_vif(nic, left) for nic in items(config, "nics"))),
+        _list("disk", (_disk(disk, left) for disk in items(config, "disks"))),
     ]
     known = {"c_info", "b_info", "disks", "nics", "vkbs", *_EVENTS}
     left += sorted(key for key, value in config.items() if key not in known and value)
@@ -79,6 +91,11 @@ def compose(config: Mapping[str, object]) -> str:
     )
     missing = f"# Not taken over: {', '.join(dict.fromkeys(left))}\n" if left else ""
     return _HEAD + missing + "".join(f"{line}\n" for line in lines)
+
+
+def is_composed(text: str) -> bool:
+    """Whether a text is one that `compose` made, here or on another host."""
+    return text.startswith(_HEAD)
 
 
 def _section(values: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -156,24 +173,73 @@ def _hvm(
     left += [key for key in ("sdl", "spice") if truth(_section(special, key).get("enable"))]
 
 
-def _vif(nic: Mapping[str, object]) -> str:
-    pairs = (
-        ("mac", nic.get("mac")),
-        ("bridge", nic.get("bridge")),
-        ("model", nic.get("model")),
-        ("ip", nic.get("ip")),
-        ("vifname", nic.get("ifname")),
-        ("script", str(nic.get("script") or "").rpartition("/")[2]),
+def _vif(nic: Mapping[str, object], left: list[str]) -> str:
+    script = str(nic.get("script") or "").rpartition("/")[2]
+    pairs = {
+        "type": str(nic.get("nictype") or "").lower().removeprefix("vif_"),
+        "mac": nic.get("mac"),
+        "bridge": nic.get("bridge"),
+        "model": nic.get("model"),
+        "ip": nic.get("ip"),
+        "vifname": nic.get("ifname"),
+        "gatewaydev": nic.get("gatewaydev"),
+        "mtu": nic.get("mtu"),
+        "vlan": nic.get("vlan"),
+        "rate": _rate(nic, left),
+        "backend": _backend(nic),
+        "script": script,
+    }
+    taken = {"devid", "backend_domid", "backend_domname", "nictype", "ifname", *_RATE}
+    left += _rest("network interface", nic, taken | pairs.keys())
+    if any("," in str(value) for value in pairs.values()):
+        left.append(f"a comma in network interface {pairs['mac']}")
+    return ",".join(
+        f"{key}={value}" for key, value in pairs.items() if value and "," not in str(value)
     )
-    return ",".join(f"{key}={value}" for key, value in pairs if value)
 
 
-def _disk(item: dict[str, object]) -> str:
-    disk = parse_disk(item)
+def _rest(what: str, device: Mapping[str, object], taken: Collection[str]) -> list[str]:
+    """Name what is set of a device and has no place in the file."""
+    return [
+        f"{key} of a {what}"
+        for key, value in device.items()
+        if key not in taken and value not in _USUAL.get(key, _EMPTY)
+    ]
+
+
+def _rate(nic: Mapping[str, object], left: list[str]) -> str:
+    """Return a limit of the rate such that xl comes to the same bytes in each interval."""
+    size, interval = (integer(nic, key) for key in _RATE)
+    if not size or not interval:
+        return ""
+    rate, unit, factor = -(-size * 1_000_000 // interval), "", 1
+    if rate >= 1 << 32:  # xl takes 32 bits before the unit
+        rate, unit, factor = -(-rate // 1000), "K", 1000
+    if rate * factor * interval // 1_000_000 != size:
+        left.append(f"the exact rate of a network interface, {size} bytes in {interval} us")
+    return f"{rate}{unit}B/s@{interval}us"
+
+
+def _backend(device: Mapping[str, object]) -> str:
+    """Return the domain that serves a device, "" for dom0."""
+    return str(device.get("backend_domname") or device.get("backend_domid") or "")
+
+
+def _disk(item: Mapping[str, object], left: list[str]) -> str:
+    disk = parse_disk(dict(item))
     parts = [f"vdev={disk.vdev}", f"access={'rw' if disk.writable else 'ro'}"]
     parts += ["devtype=cdrom"] if disk.cdrom else []
     if disk.format not in ("empty", "unknown"):
         parts.insert(0, f"format={disk.format}")
+    if backend := _backend(item):
+        parts.append(f"backend={backend}")
+    if disk.script is not None:
+        parts.append(f"script={disk.script}")
+    if (discard := item.get("discard_enable")) not in _UNSET:
+        parts.append("discard" if truth(discard) else "no-discard")
+    if truth(item.get("direct_io_safe")):
+        parts.append("direct-io-safe")
+    left += _rest("disk", item, _DISK_KEYS)
     if disk.path:
         parts.append(f"target={disk.path}")  # takes the rest, commas and all
     return ",".join(parts)

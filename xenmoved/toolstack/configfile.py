@@ -1,36 +1,41 @@
 """Guests' configuration files and their autostart, in the folder where the host keeps them.
 
-The xendomains service starts whatever is in CONFIG_DIR/auto at boot. A guest that moved away must
-not be among them.
-
-The file of a guest is NAME.cfg, unless that is another domain's by what is in it; else what an
-entry of `auto` leads to, CONFIG_DIR/NAME, or any other file there that has its name in it. A file
-outside CONFIG_DIR is only ever read.
+A guest that moved away leaves FILE.moved there, and its entries of `auto` in NAME.auto.moved: they
+come back into use with it, as they were if nothing about them had to change. Which file is a
+guest's is found by `guestfile`. A file outside CONFIG_DIR is only ever read, and no file of an
+operator's is lost (`keeping`).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from protocol.messages import Remark
-from xenmoved.remarks import left_out, to_look_at
 from xenmoved.toolstack.announced import require_announced
-from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt, describe, named
+from xenmoved.toolstack.bootentries import BootEntries
+from xenmoved.toolstack.cfgtext import TEXT_LIMIT, adapt, describe
 from xenmoved.toolstack.domains import check_name
-from xenmoved.toolstack.durable import in_thread, sync_folder, write_file
+from xenmoved.toolstack.durable import in_thread
+from xenmoved.toolstack.guestfile import (
+    Evidence,
+    GuestFile,
+    created_from,
+    find,
+    look_at,
+    read_text,
+)
+from xenmoved.toolstack.installing import Course, Here, carry_out, decide
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
+from xenmoved.toolstack.keeping import MOVED, REPLACED, move, place_of, same
 
 T = TypeVar("T")
 
-_AUTO: Final = "auto"
-_MOVED: Final = ".moved"
-_OWN_MODE: Final = 0o600
-"""Of a file that is new here: it may hold passwords, and only root's tools read it."""
+_OUT_OF_USE: Final = (MOVED, REPLACED)
 
 
 def is_block_device(path: str) -> bool:
@@ -41,52 +46,13 @@ def is_block_device(path: str) -> bool:
         return False
 
 
-def _read(path: Path) -> str | None:
-    """Text of a file, None without one. Not UTF-8 is taken for Latin-1."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(TEXT_LIMIT + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ToolstackError(f"cannot read {path}: {error.strerror}.") from error
-    if len(raw) > TEXT_LIMIT:
-        raise ToolstackError(f"{path} is larger than {TEXT_LIMIT} bytes.")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
-def _name_in(path: Path) -> str | None:
-    """Name of the domain that a file is for, None where none is said or it cannot be read."""
-    try:
-        text = _read(path) if path.is_file() else None
-    except ToolstackError:
-        return None
-    return named(text) if text is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Course:
-    """What becomes of a file that comes: `text` goes to `path`, if it goes anywhere.
-
-    `aside` is the one whose owner and mode it gets. One that is `received` is not used.
-    """
-
-    path: Path | None = None
-    text: str = ""
-    aside: Path | None = None
-    remarks: tuple[Remark, ...] = ()
-    received: bool = False
-
-
 class ConfigFolder:
     """CONFIG_DIR: files of guests, and links to them in `auto`."""
 
     def __init__(self, folder: Path, boot_folders: tuple[str, ...]) -> None:
         self._folder = folder
         self._boot_folders = boot_folders
+        self._boot = BootEntries(folder)
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         try:
@@ -96,57 +62,92 @@ class ConfigFolder:
                 f"cannot change the configuration files in {self._folder}: {error}."
             ) from error
 
-    def _path(self, name: str, suffix: str = "") -> Path:
-        return self._folder / f"{check_name(name)}.cfg{suffix}"
+    # --- which file it is ---
 
-    def _file(self, name: str, suffix: str = "") -> Path | None:
-        """Find the file of a domain, with `suffix` one that was set aside."""
-        first = self._path(name, suffix)
-        if first.exists() and _name_in(first) in (None, name):
-            return first
-        return next((path for path in self._others(name, suffix) if _name_in(path) == name), None)
+    async def files(self, name: str, uuid: str = "") -> list[GuestFile]:
+        """Return the files that are a domain's or in its place, the best first.
 
-    def _others(self, name: str, suffix: str) -> Iterator[Path]:
-        if not suffix:
-            yield from (entry.resolve() for entry in self._entries())
-        yield self._folder / f"{name}{suffix}"
-        yield from sorted(self._folder.glob(f"*.cfg{suffix}"))
+        Those of another domain come last (see `GuestFile.is_of`). Without a uuid what the files say
+        of theirs does not count.
+        """
+        return await self._call(self._files, name, uuid)
 
-    def _is_ours(self, path: Path) -> bool:
-        return path.parent.resolve() == self._folder.resolve()  # whatever the file itself is
+    def _called(self, name: str, suffix: str = "") -> tuple[Path, Path]:
+        return (
+            self._folder / f"{check_name(name)}.cfg{suffix}",
+            self._folder / f"{name}{suffix}",
+        )
 
-    async def read(self, name: str) -> str | None:
-        """Text of the domain's file, None without one. Not UTF-8 is taken for Latin-1."""
-        return await self._call(self._read_file, name)
+    def _files(self, name: str, uuid: str = "") -> list[GuestFile]:
+        called = self._called(name)
+        entries = [*self._boot.all(), *self._boot.held(name)]
+        elsewhere = (entry.resolve() if entry.is_symlink() else entry for entry in entries)
+        found = find(
+            name,
+            uuid,
+            [*called, *sorted(self._folder.glob("*.cfg")), *elsewhere],
+            called=called,
+            at_boot={os.path.realpath(entry) for entry in entries},
+            noted=self._boot.noted(name),
+            made=lambda: created_from(self._folder),
+        )
+        if not self._aside(name, uuid):
+            return found
+        # What only has its name in it is not what was in use before the guest left.
+        return [file for file in found if file.evidence != {Evidence.SAID}]
 
-    def _read_file(self, name: str) -> str | None:
-        path = self._file(name)
-        return _read(path) if path is not None else None
+    def _possible(self, name: str, uuid: str = "") -> list[GuestFile]:
+        files = self._files(name, uuid)
+        return [file for file in files if file.is_of(name, uuid) is not False]
+
+    def _aside(self, name: str, uuid: str = "") -> list[GuestFile]:
+        """Return the files that were set aside when a domain left, the best first."""
+        called = self._called(name, MOVED)
+        led_to = {os.path.realpath(entry) for entry in self._boot.moved(name)}
+
+        def rank(file: GuestFile) -> tuple[bool, bool, float]:
+            at_boot = os.path.realpath(place_of(file.path)) in led_to
+            return at_boot, file.path in called, file.path.lstat().st_ctime
+
+        files = map(look_at, dict.fromkeys([*called, *self._folder.glob(f"*.cfg{MOVED}")]))
+        mine = (
+            file
+            for file in files
+            if file is not None
+            and (file.name == name or (file.name is None and file.path in called))
+            and file.is_of(name, uuid) is not False
+        )
+        return sorted(mine, key=rank, reverse=True)
 
     async def read_all(self, *, moved: bool = False) -> dict[str, str]:
         """Texts of the files here and in `auto`, by path; with `moved` of guests that left too.
 
-        A file too large to be a guest's configuration is none.
+        A file too large to be a guest's configuration is none. Raises ToolstackError.
         """
         return await self._call(self._read_all, moved)
 
     def _read_all(self, moved: bool) -> dict[str, str]:
-        found = {}
-        for folder in (self._folder, self._folder / _AUTO):
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                counts = path.is_file() and (moved or path.suffix != _MOVED)
-                if counts and path.stat().st_size <= TEXT_LIMIT:
-                    found[str(path)] = _read(path) or ""
-        return found
+        paths: list[Path] = []
+        for pattern in ("*", "auto/*", "*.auto.held/*", *([f"*.auto{MOVED}/*"] if moved else [])):
+            paths += sorted(self._folder.glob(pattern))
+        return {
+            str(path): read_text(path) or ""
+            for path in paths
+            if (moved or path.suffix not in _OUT_OF_USE)
+            and path.is_file()
+            and path.stat().st_size <= TEXT_LIMIT
+        }
 
     async def describe(self, name: str) -> Domain | None:
         """Describe the domain that its file would start, None without one."""
-        text = await self.read(name)
-        return await self.describe_text(name, text) if text is not None else None
+        files = await self._call(self._possible, name)
+        return await self.describe_text(name, files[0].text) if files else None
 
     async def describe_text(self, name: str, text: str) -> Domain:
         """Describe the domain that a text would start. Raises ToolstackError."""
         return await in_thread(describe, text, name, self._boot_folders)
+
+    # --- a guest that comes ---
 
     async def check(self, text: str, arrival: Arrival) -> None:
         """See that a text is of the announced guest, and that `install` can adapt it.
@@ -165,13 +166,9 @@ class ConfigFolder:
     async def install(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[Remark, ...]:
-        """Write the domain's file adapted to this host, and with `autostart` its link in `auto`.
+        """Have the domain's file here, adapted to this host, and with `autostart` in `auto`.
 
-        It takes the place of the one that was set aside when the domain left, with its owner and
-        mode; else it is NAME.cfg, for root alone. An existing file of the domain is kept. A text
-        that cannot be adapted, or that would let the other host run or open something here, is
-        written as it came to NAME.cfg.received, and the guest is not started at boot. Returns what
-        the operator should know of that. Idempotent.
+        See `installing`. Returns what the operator should know. Idempotent.
         """
         return await self._call(self._install, name, text, arrival, autostart)
 
@@ -179,111 +176,80 @@ class ConfigFolder:
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[Remark, ...]:
         course = self._course(name, text, arrival, autostart)
-        if course.path is not None:
-            write_file(course.path, course.text, _OWN_MODE)
-            if course.aside is not None:
-                kept = course.aside.stat()
-                os.chown(course.path, kept.st_uid, kept.st_gid)
-                course.path.chmod(stat.S_IMODE(kept.st_mode))
-        if autostart and not course.received:
-            self._start_at_boot(name)
+        carry_out(course, self._boot, name)
         return course.remarks
 
-    def _course(self, name: str, text: str, arrival: Arrival, autostart: bool) -> _Course:
-        """Decide what becomes of a file that comes, by what is here now."""
-        if (existing := self._file(name)) is not None:
-            hint = "see whether it names the disks and bridges that the guest has here"
-            kept = f"{existing} is there and is kept: the configuration that came is not used"
-            return _Course(remarks=(to_look_at("config-kept", kept, hint),))
-        left: list[str] = []
-        aside = self._file(name, _MOVED)
-        path = aside.with_name(aside.name.removesuffix(_MOVED)) if aside else self._path(name)
-        try:
-            adapted = adapt(text, arrival, self._boot_folders, is_block_device, left)
-            if path.exists():
-                raise ToolstackError(f"{path} is there, of domain {_name_in(path)}")
-        except ToolstackError as error:
-            received = self._path(name, ".received")
-            remark = self._set_aside(name, received, path, str(error), autostart=autostart)
-            return _Course(received, text, remarks=(remark,), received=True)
-        return _Course(path, adapted, aside, left_out(name, left))
+    def _course(self, name: str, text: str, arrival: Arrival, autostart: bool) -> Course:
+        files, aside = self._files(name, arrival.uuid), self._aside(name, arrival.uuid)
+        here = Here(
+            self._folder,
+            tuple(files),
+            tuple(aside),
+            tuple(self._boot.starters(name, self._places(name, files, aside))),
+            tuple(self._boot.moved(name)),
+        )
+        adapting = partial(adapt, text, arrival, self._boot_folders, is_block_device)
+        return decide(here, text, adapting, arrival, autostart)
 
-    def _set_aside(
-        self, name: str, received: Path, path: Path, why: str, *, autostart: bool
-    ) -> Remark:
-        said = f"the configuration of {name} goes to {received} and is not used: {why}"
-        hint = f"correct it there and rename it to {path.name}"
-        if autostart:
-            said = f"{name} is not started at boot: {said}"
-            hint += f"; then link it in {self._folder / _AUTO} to have {name} started at boot"
-        return to_look_at("config-received", said, hint)
+    def _places(self, name: str, files: list[GuestFile], aside: list[GuestFile]) -> list[Path]:
+        """Return where the file of a domain is or was."""
+        return [
+            self._called(name)[0],
+            *(file.path for file in files if file.name == name),
+            *(place_of(file.path) for file in aside),
+        ]
 
-    def _start_at_boot(self, name: str) -> None:
-        if not self._starters(name):
-            path, auto = self._file(name) or self._path(name), self._folder / _AUTO
-            auto.mkdir(exist_ok=True)
-            where = Path("..") / path.name if self._is_ours(path) else path
-            (auto / self._path(name).name).symlink_to(where)
-            sync_folder(auto)
-
-    def _entries(self) -> list[Path]:
-        auto = self._folder / _AUTO
-        return sorted(auto.iterdir()) if auto.is_dir() else []
+    # --- a guest that leaves, or is held ---
 
     def _starters(self, name: str) -> list[Path]:
-        """Entries of `auto` that start this domain: by what is in them, or by their names."""
-        files = {self._path(name), self._file(name), self._file(name, _MOVED)} - {None}
-        known = {os.path.normpath(str(path).removesuffix(_MOVED)) for path in files}
-
-        def starts(entry: Path) -> bool:
-            if (said := _name_in(entry)) is not None:
-                return said == name
-            # By text too: the link of a file that was renamed already leads nowhere.
-            return entry.name in (name, f"{name}.cfg") or (
-                entry.is_symlink() and os.path.normpath(entry.parent / entry.readlink()) in known
-            )
-
-        check_name(name)
-        return [entry for entry in self._entries() if starts(entry)]
+        return self._boot.starters(name, self._places(name, self._files(name), self._aside(name)))
 
     async def autostart(self, name: str) -> bool:
         """Tell whether the host starts the domain at boot, or is only held back from it."""
-        return bool(await self._call(self._starters, name)) or os.path.lexists(self._held(name))
+        return await self._call(self._starts, name)
 
-    async def hold_autostart(self, name: str) -> None:
-        """Take the domain's entry out of `auto`, to be put back. Idempotent."""
-        await self._call(self._hold, name)
+    def _starts(self, name: str) -> bool:
+        return bool(self._starters(name) or self._boot.held(name))
 
-    def _held(self, name: str) -> Path:
-        return self._folder / f"{check_name(name)}.auto.held"
+    async def hold_autostart(self, name: str, uuid: str) -> None:
+        """Take the domain's entries out of `auto`, to be put back, and note its file. Idempotent.
 
-    def _hold(self, name: str) -> None:
-        for entry in self._starters(name):
-            entry.replace(self._held(name))
-            sync_folder(self._folder)
-            sync_folder(entry.parent)
+        What tells which file it is may be gone when the domain is.
+        """
+        await self._call(self._hold, name, uuid)
+
+    def _hold(self, name: str, uuid: str = "") -> None:
+        files = self._possible(name, uuid)
+        if len(files) > 1 or (files and self._aside(name, uuid)):
+            self._boot.note(name, files[0].path)
+        self._boot.take_out(self._starters(name), self._boot.held_folder(name))
 
     async def release_autostart(self, name: str) -> None:
         """Put back into `auto` what `hold_autostart` took out. Idempotent."""
         await self._call(self._release, name)
 
     def _release(self, name: str) -> None:
-        held = self._held(name)
-        if not os.path.lexists(held):
-            return
-        auto = self._folder / _AUTO
-        auto.mkdir(exist_ok=True)
-        held.replace(auto / self._path(name).name)
-        sync_folder(auto)
-        sync_folder(self._folder)
+        self._boot.put_back(self._boot.held(name), name)
+        self._boot.forget(name)
 
     async def retire(self, name: str) -> None:
-        """Take the domain's entries out of `auto`, then rename its file to FILE.moved.
+        """Take the domain's entries of `auto` out to NAME.auto.moved, rename its file FILE.moved.
 
-        An entry that is a file of its own, or that leads out of CONFIG_DIR, is moved to
-        CONFIG_DIR/NAME.auto.moved. Idempotent.
+        Idempotent.
         """
         await self._call(self._retire, name)
+
+    def _retire(self, name: str) -> None:
+        if self._boot.noted(name) is None:
+            self._hold(name)
+        files = self._possible(name)
+        file = self._boot.noted(name) or (files[0].path if files else None)
+        entries = [*self._starters(name), *self._boot.held(name)]
+        self._boot.take_out(entries, self._boot.moved_folder(name))
+        # Whatever the file itself is: a link is the folder's.
+        if file is not None and file.parent == self._folder and os.path.lexists(file):
+            move(file, file.with_name(file.name + MOVED))
+        self._boot.forget(name)
 
     async def bring_back(self, name: str, *, autostart: bool) -> None:
         """Undo `retire`. Idempotent."""
@@ -291,43 +257,16 @@ class ConfigFolder:
 
     def _bring_back(self, name: str, autostart: bool) -> None:
         self._put_back(name)
-        own = self._own_entry(name)
-        if os.path.lexists(own):
-            own.replace(self._folder / _AUTO / self._path(name).name)
-            sync_folder(self._folder / _AUTO)
-        elif autostart:
-            self._start_at_boot(name)
-
-    def _own_entry(self, name: str) -> Path:
-        return self._folder / f"{check_name(name)}.auto{_MOVED}"
-
-    def _retire(self, name: str) -> None:
-        path, held = self._file(name), self._held(name)
-        for entry in [*self._starters(name), *([held] if os.path.lexists(held) else [])]:
-            where = (
-                os.path.normpath(self._folder / _AUTO / entry.readlink())
-                if entry.is_symlink()
-                else ""
-            )
-            if where and self._is_ours(Path(where)):
-                entry.unlink()
-            else:
-                entry.replace(self._own_entry(name))
-            sync_folder(entry.parent)
-        if path is not None and self._is_ours(path):
-            path.replace(path.with_name(path.name + _MOVED))
-        if self._folder.is_dir():
-            sync_folder(self._folder)
+        self._boot.put_back(self._boot.moved(name), name)
+        if autostart and not self._starters(name):
+            self._boot.link(f"{name}.cfg", self._called(name)[0])
 
     async def restore(self, name: str) -> None:
-        """Forget the FILE.moved of a domain; where no file came with it, use it again."""
+        """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent."""
         await self._call(self._put_back, name)
 
     def _put_back(self, name: str) -> None:
-        if (aside := self._file(name, _MOVED)) is None:
-            return
-        if self._file(name) is not None:
-            aside.unlink()
-        else:
-            aside.replace(aside.with_name(aside.name.removesuffix(_MOVED)))
-        sync_folder(self._folder)
+        for file in self._aside(name)[:1]:
+            place = place_of(file.path)
+            if not os.path.lexists(place) or same(file.path, place):
+                move(file.path, place)

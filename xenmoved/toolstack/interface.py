@@ -16,10 +16,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from protocol.messages import GuestSize, Remark
 from xenmoved.toolstack.backends import Opened
+
+if TYPE_CHECKING:
+    from xenmoved.toolstack.guestfile import GuestFile
 
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
 
@@ -359,8 +362,12 @@ class Toolstack(Protocol):
         the file cannot be read without executing it.
         """
 
-    async def read_config(self, name: str) -> str | None:
-        """Text of the domain's configuration file, None without one (see `ConfigFolder`)."""
+    async def config_files(self, name: str, uuid: str = "") -> list[GuestFile]:
+        """Find the configuration files that are the domain's or in its place, the best first.
+
+        Those of another domain come last: see `GuestFile.is_of`. Files that were set aside when it
+        moved away are not among them.
+        """
 
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs, None where none can be made.
@@ -395,19 +402,22 @@ class Toolstack(Protocol):
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[Remark, ...]:
-        """Write the domain's file with this host's disk paths and bridges, unless one exists.
+        """Have the domain's file here, with this host's disk paths and bridges.
 
-        Returns what the operator should know: a text that cannot be adapted, or that would run or
-        open something of this host, goes to NAME.cfg.received, and is not started at boot.
+        It takes the place of the one that was set aside when the domain left, and nothing of an
+        operator's is lost. Returns what the operator should know: a text that cannot be adapted, or
+        that would run or open something of this host, goes to NAME.cfg.received, and is not started
+        at boot.
         """
 
     async def autostart(self, name: str) -> bool:
         """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
 
-    async def hold_autostart(self, name: str) -> None:
+    async def hold_autostart(self, name: str, uuid: str) -> None:
         """Have the host not start the domain at boot until `release_autostart`. Idempotent.
 
-        Durable when this returns. Raises ToolstackError. `retire_config` makes it final.
+        Also notes which file is the domain's while that can be seen. Durable when this returns.
+        Raises ToolstackError. `retire_config` makes it final.
         """
 
     async def release_autostart(self, name: str) -> None:
@@ -416,8 +426,8 @@ class Toolstack(Protocol):
     async def retire_config(self, name: str) -> None:
         """Disable configuration and autostart of a domain that moved away. Idempotent.
 
-        Its file in CONFIG_DIR becomes FILE.moved, its link in auto is removed.
+        Its file in CONFIG_DIR becomes FILE.moved, its entries of auto go to NAME.auto.moved.
         """
 
     async def restore_config(self, name: str) -> None:
-        """Forget a FILE.moved of an earlier move away when the domain came back. Idempotent."""
+        """Use a FILE.moved again when the domain is here and no file came with it. Idempotent."""

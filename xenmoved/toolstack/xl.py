@@ -22,6 +22,7 @@ from xenmoved.toolstack.domains import (
     parse_domain,
     parse_info,
 )
+from xenmoved.toolstack.guestfile import GuestFile
 from xenmoved.toolstack.interface import (
     Arrival,
     Domain,
@@ -222,9 +223,9 @@ class XlToolstack:
         """Describe a domain as its configuration file has it, None without one."""
         return await self._configs.describe(name)
 
-    async def read_config(self, name: str) -> str | None:
-        """Text of the domain's configuration file, None without one."""
-        return await self._configs.read(name)
+    async def config_files(self, name: str, uuid: str = "") -> list[GuestFile]:
+        """Files that are the domain's or in its place, the best first."""
+        return await self._configs.files(name, uuid)
 
     async def configurations(self, *, moved: bool = False) -> dict[str, str]:
         """Texts of configuration files by path, of disabled ones only with `moved`."""
@@ -253,7 +254,7 @@ class XlToolstack:
     async def install_config(
         self, name: str, text: str, arrival: Arrival, autostart: bool
     ) -> tuple[Remark, ...]:
-        """Write the domain's file with this host's disk paths and bridges, unless one exists.
+        """Have the domain's file here, with this host's disk paths and bridges.
 
         Returns what the operator should know (see `ConfigFolder.install`).
         """
@@ -263,9 +264,9 @@ class XlToolstack:
         """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
         return await self._configs.autostart(name)
 
-    async def hold_autostart(self, name: str) -> None:
+    async def hold_autostart(self, name: str, uuid: str) -> None:
         """Have the host not start the domain at boot, for a while."""
-        await self._configs.hold_autostart(name)
+        await self._configs.hold_autostart(name, uuid)
 
     async def release_autostart(self, name: str) -> None:
         """Have the host start the domain at boot again if it did before."""
@@ -276,5 +277,5 @@ class XlToolstack:
         await self._configs.retire(name)
 
     async def restore_config(self, name: str) -> None:
-        """Forget a FILE.moved of an earlier move away when the domain came back."""
+        """Use a FILE.moved again when the domain is here and no file came with it."""
         await self._configs.restore(name)
