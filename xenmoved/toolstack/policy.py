@@ -109,7 +109,7 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
         "xend_suspend_evtchn_compat max_vcpus avail_vcpus cpumap nodemap vcpu_hard_affinity "
         "vcpu_soft_affinity numa_placement max_memkb target_memkb video_memkb shadow_memkb "
         "iommu_memkb rtc_timeoffset disable_migrate blkdev_start max_grant_frames "
-        "max_maptrack_frames event_channels acpi bootloader_restrict apic dm_restrict "
+        "max_maptrack_frames event_channels acpi apic dm_restrict "
         "vmtrace_buf_kb vpmu trap_unmapped_accesses xenstore_feature_mask xenstore_quota "
         "stubdomain_memkb stubdomain_memory type.invalid pae acpi_s3 acpi_s4 acpi_laptop_slate nx "
         "timeoffset hpet vpt_align mmio_hole_memkb nographic usb usbversion vkb_device "
@@ -136,9 +136,13 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     ),
     ("firmware", _FIRMWARE),
     ("bootloader", Rule(PYGRUB)),
-    ("bootloader_args", _rule(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q")),
+    (
+        "bootloader_args bootargs",
+        _rule(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q"),
+    ),
+    ("bootloader_restrict", _rule(r"1|[Tt]rue|<default>", left_out=True)),
     ("bootloader_user", _USER),
-    ("device_model_user", LEFT_OUT),
+    ("device_model_user vncviewer", LEFT_OUT),
     ("boot", _rule(r"[a-z]{0,8}")),
     ("keymap", _rule(r"[A-Za-z0-9-]*")),
     ("soundhw", _rule(r"[a-z0-9,]*")),
@@ -172,7 +176,7 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     ),
     (
         # Of xend, of tools that make guests, or for `xl create` on the terminal only.
-        "dhcp xen_shell hostname ip netmask gateway nics vncviewer nfs_root nfs_server bootargs "
+        "dhcp xen_shell hostname ip netmask gateway nics nfs_root nfs_server "
         "on_xend_start on_xend_stop iomem_policy acpi_firmware_mode pci_msitranslate "
         "pci_power_mgmt",
         _IGNORED,
@@ -184,6 +188,7 @@ DOMAIN: Final[Mapping[str, Rule]] = {key: rule for keys, rule in _EACH for key i
 
 _LIBXL: Final[Mapping[str, str]] = {
     "extra": "device_model_args",
+    "device_model": "device_model_override",
     "spiceclipboard_sharing": "spice_clipboard_sharing",
     "spiceimage_compression": "spice_image_compression",
     "spicestreaming_video": "spice_streaming_video",
@@ -198,18 +203,17 @@ def of_libxl(key: str) -> Rule | None:
 
 
 _BACKEND: Final = words("backend_domid backend_domname devid")
-DISK: Final[Mapping[str, Rule]] = dict.fromkeys(
-    _BACKEND
-    | words(
-        "vdev backend format removable readwrite is_cdrom direct_io_safe discard_enable "
-        "specification transport irq base trusted grant_usage"
-    ),
-    PLAIN,
-) | dict.fromkeys(
-    words(
-        "colo_enable colo_restore_enable colo_host colo_port colo_export active_disk hidden_disk"
-    ),
-    _OFF,
+DISK: Final[Mapping[str, Rule]] = (
+    dict.fromkeys(
+        _BACKEND
+        | words(
+            "vdev backend format removable readwrite is_cdrom direct_io_safe discard_enable "
+            "specification transport irq base trusted grant_usage"
+        ),
+        PLAIN,
+    )
+    | dict.fromkeys(words("colo_enable colo_restore_enable colo_port"), _OFF)
+    | dict.fromkeys(words("colo_host colo_export active_disk hidden_disk"), NOTHING)
 )
 VKB: Final[Mapping[str, Rule]] = dict.fromkeys(
     _BACKEND
@@ -239,8 +243,8 @@ _NIC: Final[Mapping[str, Rule]] = {
     "vlan": PLAIN,
     "script": Rule(NIC_SCRIPT),
     "ip": _rule(r"[0-9A-Fa-f.:, ]*", left_out=True),
-    "gatewaydev": LEFT_OUT,
-    "accel": LEFT_OUT,
+    **dict.fromkeys(words("gatewaydev netdev accel policy label"), LEFT_OUT),
+    "backend": _rule("(?:0|Domain-0)?"),
 }
 
 
@@ -260,16 +264,16 @@ def nic_rule(key: str, guest: str, script: str) -> Rule | None:
 
 def without_core_dump(action: str) -> str:
     """Return what to do when a guest ends, without a copy of its memory on this host's disk."""
-    return re.sub(r"\Acoredump[-_]", "", action)
+    return re.sub(r"\Acoredump[-_]", "", action, flags=re.IGNORECASE)  # as libxl compares
 
 
 SHUTDOWN_ACTIONS: Final = words("on_poweroff on_reboot on_watchdog on_crash on_soft_reset")
 
 SPECIFICATIONS: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("disk", "vif", "vif2", "vfb"), NOTHING),  # have readers of their own
-    "channel": _rule(r"connection=(?i:pty),name=[\w.-]+|name=[\w.-]+,connection=(?i:pty)|"),
-    "usbctrl": _rule(r"(?:(?:type|version|ports)=\w+(?:,(?!$)|$))*"),
-    "vkb": _rule(r"(?:(?!backend=)[\w-]+=[\w.-]*(?:,(?!$)|$))*"),
-    "rdm": _rule(r"(?:strategy=ignore)?"),
+    "channel": _rule(r"(?: *(?:connection *= *(?i:pty)|name *= *[\w.-]+) *(?:,(?!$)|$))*"),
+    "usbctrl": _rule(r"(?: *(?:type|version|ports)=\w+(?:,(?!$)|$))*"),
+    "vkb": _rule(r"(?: *(?!backend=)[\w-]+=[\w.-]*(?:,(?!$)|$))*"),
+    "rdm": _rule(r"(?:(?:strategy=ignore|policy=\w+)(?:,(?!$)|$))*"),
 }
 """Keys of xl.cfg whose values have parts."""

@@ -69,7 +69,7 @@ class _Vetter:
             elif rule is not None:
                 if (why := objection(rule, item, self.boot_folders)) and rule.left_out:
                     value[key] = None  # as libxl writes a text that is not set
-                    if not isinstance(item, str):
+                    if not isinstance(item, str) or item in ("True", "False"):
                         del value[key]
                 elif why:
                     self.refuse(f"{where}.{key}", why)
@@ -140,7 +140,7 @@ def objection(rule: Rule, value: object, boot_folders: tuple[str, ...]) -> str |
         return "is not something that may come from another host"
     for item in _leaves(value):
         if isinstance(item, str):
-            allowed = item in ("", "<default>") or rule.allows(item, boot_folders)
+            allowed = not item or rule.allows(item, boot_folders)
         else:
             allowed = rule.number or item in _EMPTY
         if not allowed:
@@ -268,13 +268,14 @@ def rewrite_config(
         vetter.refuse("c_info.uuid", f"is not the announced {arrival.uuid}")
     create.pop("domid", None)  # ids belong to a host
     for action in policy.SHUTDOWN_ACTIONS & config.keys():
-        config[action] = policy.without_core_dump(str(config[action]))
+        if isinstance(said := config[action], str):
+            config[action] = policy.without_core_dump(said)
     vetter.keys("domain", config, policy.of_libxl, _device_rules(vetter))
     vetter.keys("c_info", create, policy.of_libxl, {"name": _anything})
     vetter.keys("b_info", build, policy.of_libxl, _build_rules(vetter))
     for section in (build, build.get("type.pv")):
-        if isinstance(section, dict) and section.get("bootloader"):
-            section["bootloader"] = PurePosixPath(str(section["bootloader"])).name
+        if isinstance(section, dict) and isinstance(named := section.get("bootloader"), str):
+            section["bootloader"] = PurePosixPath(named).name
     _rewrite_disks(vetter, config, arrival)
     _rewrite_nics(vetter, config, arrival)
     return vetter.problems
