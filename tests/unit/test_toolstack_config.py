@@ -57,6 +57,7 @@ def test_only_paths_and_bridges_change():
         ("/dev/vg/root, , xvda", "/dev/here/root, , xvda"),
         ("/dev/vg/hda,,hda,rw", "/dev/here/hda,,hda,rw"),
         ("vdev=xvda,target=/dev/vg/root", "vdev=xvda,target=/dev/here/root"),
+        ("vdev=xvda,target=phy:/dev/vg/root", "vdev=xvda,target=/dev/here/root"),
         (
             "vdev=xvdb,backendtype=phy,format=raw,target=/dev/vg/data",
             "vdev=xvdb,format=raw,target=/srv/here/data.img",
@@ -178,6 +179,10 @@ def test_what_was_announced_as_read_only():
     shared = Arrival("web", "", {"xvda": "/dev/x"}, read_only=frozenset({"xvda"}))
     for spec in ("phy:/dev/x,xvda,r", "vdev=xvda,access=ro,target=/dev/x", "/dev/x,,xvda:cdrom,w"):
         assert adapt_disk(spec, shared, block) == spec
+    assert adapt_disk("phy:/dev/x,xvda,r,", shared, block) == "phy:/dev/x,xvda,r,"
+    for spec in ("phy:/dev/x,vdev=xvda,access=r,,", "/dev/x,access=ro,,, ,vdev=xvda"):
+        with pytest.raises(ToolstackError, match="empty part"):
+            adapt_disk(spec, shared, block)
     for spec in ("phy:/dev/x,xvda,w", "vdev=xvda,target=/dev/x"):
         with pytest.raises(ToolstackError, match="announced as read-only"):
             adapt_disk(spec, shared, block)

@@ -63,6 +63,7 @@ _VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)
 _SCHEME: Final = re.compile(
     r"((?:(?:phy|file|tap2?|tapdisk|aio|ioemu|raw|qcow2?|vhd|qed|drbd|e?nbd|iscsi):)*)(.*)"
 )
+_WHOLE: Final = re.compile(r"()(.*)", re.DOTALL)
 _NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|e?nbd|iscsi")
 _IMAGES: Final = frozenset(("qcow2", "vhd"))
 _BACKEND_PHY: Final = re.compile(r"\s*backendtype\s*=\s*phy\s*")
@@ -163,7 +164,8 @@ def _parse_disk(spec: str) -> _DiskSpec:
     disk = _DiskSpec(spec.split(","))
     for number, part in enumerate(disk.parts):
         named = _NAMED.fullmatch(part)
-        key, value = (named[1], named[2].strip()) if named else ("", part.strip())
+        # A blank after a word makes it another one for xl.
+        key, value = (named[1], named[2].strip()) if named else ("", part.lstrip(" \t"))
         if key == "target":  # takes the rest of the specification, commas and all
             if disk.target == 0 and disk.parts[0].strip() and number:
                 raise ToolstackError(f"disk {spec!r} has two targets")
@@ -178,6 +180,8 @@ def _parse_disk(spec: str) -> _DiskSpec:
             raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
         if part.strip(" \t"):
             _take_part(disk, spec, key, value)
+        elif "access" in disk.said and number < len(disk.parts) - 1:
+            raise ToolstackError(f"disk {spec!r} has an empty part, which xl may take for access")
     return disk
 
 
@@ -204,11 +208,14 @@ def _take_part(disk: _DiskSpec, spec: str, key: str, value: str) -> None:
 
 
 def _target(disk: _DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
-    """Return what leads to the target of a disk, and its scheme and path. Raises ToolstackError."""
+    """Return what leads to the target of a disk, and its scheme and path. Raises ToolstackError.
+
+    After `target=` xl takes all for the path, prefixes too.
+    """
     lead, target = "", disk.parts[disk.target] if disk.target >= 0 else ""
     if (named := _NAMED.fullmatch(target)) and named[1] == "target":
         lead, target = target[: named.start(2)], named[2]
-    if (scheme := _SCHEME.fullmatch(target.strip())) is None:
+    if (scheme := (_WHOLE if lead else _SCHEME).fullmatch(target.strip())) is None:
         raise ToolstackError(f"disk {spec!r} is not understood")
     return lead, scheme
 
