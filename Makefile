@@ -5,6 +5,7 @@ PYTHON ?= python3
 WORKERS ?= 4
 PYTEST_ARGS ?=
 SOAK_ARGS ?=
+FUZZ_SECONDS ?= 120
 # Where this is set, each of many thousand processes would compile all that it runs.
 unexport PYTHONDONTWRITEBYTECODE
 # Where 'make install' puts the program.
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo test suite test-slow soak lab lab-slow lab-shell bench lint format clean
+.PHONY: help venv install demo test suite test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -67,6 +68,9 @@ test-slow: $(STAMP) ## Run the rest of the crash matrix too: some minutes
 
 soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour; as root, journals too (SOAK_ARGS=...)
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+fuzz: $(STAMP) ## Look for configurations that xl reads as more than was vetted: FUZZ_SECONDS for each form
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -k nothing_is $(PYTEST_ARGS) tests/unit/test_*_fuzz.py
 
 lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)
 	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 $(PYTEST_ARGS) tests/lab

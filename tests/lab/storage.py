@@ -91,7 +91,7 @@ def run_tests(host: Host, kinds: str) -> str:
     """
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        for name in ("pyproject.toml", "tests/storage"):
+        for name in ("pyproject.toml", "tests/storage", "tests/support"):
             tar.add(ROOT / name, name, filter=_without_caches)
     unpack = f"rm -rf {_TESTS} && mkdir {_TESTS} && base64 -d | tar -xz -C {_TESTS}"
     host.run(unpack, stdin=base64.b64encode(archive.getvalue()).decode())

@@ -1,18 +1,14 @@
-"""Disk specifications from pieces: what is adapted opens nothing in xl but what was agreed upon.
+"""Disk specifications from pieces: what is adapted opens nothing in xl but what was agreed upon."""
 
-FUZZ_SECONDS sets how long it runs.
-"""
-
-import os
-import random
-import time
-
+import fuzzing
 import pytest
-import xl_disk
+from xl_reading import XlRefusesError
+from xl_reading import disk as xl_disk
 
 from xenmoved.toolstack import cfgtext
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
+pytestmark = fuzzing.PATIENCE
 HERE = "/dev/here/xvda"
 ARRIVAL = Arrival("web", "", {"xvda": HERE}, read_only=frozenset(("xvda",)))
 PIECES = (
@@ -22,15 +18,26 @@ PIECES = (
     *("/etc/shadow", "/dev/vg/web", "", "empty", "phy", "qdisk", "\\x2c", "block-x"),
 )
 
+PARTS = (
+    *("format=qcow2", "format=raw", "vdev=xvda", "access=r", "access=w", "devtype=cdrom", "/x"),
+    *("target=/x", "specification=xen", "xvda", "raw", "r", "w", "hdc:cdrom", "cdrom", ""),
+)
 
-def widened(random_of, count):
+
+def _part(chance):
+    if chance.random() < 0.7:
+        return chance.choice(PARTS)
+    return "".join(chance.choices(PIECES, k=chance.randint(1, 3)))
+
+
+def widened(chance):
     """Return a specification that our reader takes and that xl reads as more, None for none."""
-    parts = ("".join(random_of.choices(PIECES, k=random_of.randint(1, 3))) for _ in range(count))
-    spec = ",".join(parts)
+    count = chance.randint(2, 5)
+    spec = ",".join(_part(chance) for _ in range(count))
     try:
         ours = cfgtext.adapt_disk(spec, ARRIVAL, lambda _: True)
         theirs = xl_disk.read(ours)
-    except (ToolstackError, xl_disk.XlRefusesError):
+    except (ToolstackError, XlRefusesError):
         return None
     opens = theirs.get("path", "").strip()
     wrong = (
@@ -44,17 +51,8 @@ def widened(random_of, count):
     return f"{spec!r} -> {ours!r}: {theirs}" if wrong else None
 
 
-def search(seconds):
-    random_of = random.Random(int(os.environ.get("FUZZ_SEED", "7")))
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := widened(random_of, random_of.randint(2, 5)):
-            return found
-    return None
-
-
 def test_nothing_is_widened():
-    assert search(float(os.environ.get("FUZZ_SECONDS", "2"))) is None
+    assert fuzzing.search(widened) is None
 
 
 def _last_wins(monkeypatch):
@@ -91,4 +89,4 @@ def _writable(monkeypatch):
 @pytest.mark.parametrize("hole", [_last_wins, _any_script, _writable])
 def test_a_hole_is_found(hole, monkeypatch):
     hole(monkeypatch)
-    assert search(20) is not None
+    assert fuzzing.finds(widened)

@@ -11,7 +11,7 @@ DISK = Disk("xvda", "/dev/zvol/tank/web", "phy", "raw", True, False, None, 0)
 
 
 def had(backing, domid=5):
-    return GuestFacts("web", "uuid", domid, {"xvda": DiskFacts(DISK, backing)})
+    return GuestFacts("web", "uuid", domid, {"xvda": DiskFacts(DISK, backing)}, ())
 
 
 ZVOL = Backing("device 230:0", 1 << 20, 512, sequence="29")

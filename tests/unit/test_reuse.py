@@ -33,6 +33,7 @@ from xenmoved.migration.needs import needs
 from xenmoved.migration.retained import drop_chosen
 from xenmoved.migration.reuse import Claim, reuse
 from xenmoved.problems import Refused
+from xenmoved.toolstack.guestfile import GuestFile
 from xenmoved.toolstack.interface import (
     Disk,
     Domain,
@@ -58,6 +59,9 @@ class Toolstack:
 
     async def configurations(self, *, moved: bool = False) -> dict[str, str]:
         return dict(self.files)
+
+    async def config_files(self, name: str, uuid: str) -> list[GuestFile]:
+        return []
 
 
 def running(name: str, path: str, uuid: str = "") -> tuple[DomainStatus, Domain]:

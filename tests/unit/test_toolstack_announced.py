@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -91,7 +92,7 @@ def as_text(of):
 
 async def take(form, of):
     if form is as_text:
-        await ConfigFolder("/nowhere", BOOT_FOLDERS).check(as_text(of), ARRIVAL)
+        await ConfigFolder(Path("/nowhere"), BOOT_FOLDERS).check(as_text(of), ARRIVAL)
     else:
         form(of)
 

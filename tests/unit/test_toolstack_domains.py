@@ -37,7 +37,7 @@ def test_pv():
         Disk("xvda", "/dev/vg0/web-root", "phy", "raw", True, False, None, 0),
         Disk("xvdb", "/srv/xen/web-data.img", "qdisk", "raw", True, False, None, 0),
     )
-    assert domain.nics == (Nic("00:16:3e:01:02:03", "xenbr0"),)
+    assert domain.nics == (Nic("00:16:3e:01:02:03", "xenbr0", "/etc/xen/scripts/vif-bridge"),)
     assert domain.passthrough == ()
 
 

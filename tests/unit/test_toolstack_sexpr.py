@@ -1,5 +1,7 @@
 """S-expressions."""
 
+import re
+
 import pytest
 
 from xenmoved.toolstack.interface import ToolstackError
@@ -51,3 +53,12 @@ def test_access():
     assert child_value(domain, "empty") is child_value(domain, "absent") is None
     assert child_value(domain, "device") is None
     assert list(children(domain, "device")) == [["device", ["vif"]], ["device", ["vbd"]]]
+
+
+@pytest.mark.parametrize(
+    "text", ["(vncpasswd hun;ter2)", "(vncpasswd 'hunter2", r"(a 'hunter\q2')"]
+)
+def test_nothing_of_a_text_is_shown(text):
+    with pytest.raises(ToolstackError) as refused:
+        parse_all(text)
+    assert not re.search("hun|ter|[2q]", re.sub(r"character \d+", "", str(refused.value)))

@@ -279,6 +279,13 @@ def test_labels_are_left_out_and_memory_is_not_dumped():
     assert config["b_info"]["device_model_user"] is None
 
 
+def test_a_boot_loader_stays_confined():
+    config = entry(PV)["config"]
+    config["b_info"]["bootloader_restrict"] = "False"
+    assert rewrite_config(config, arrival(PV)) == []
+    assert "bootloader_restrict" not in config["b_info"]
+
+
 def test_a_password_is_not_shown():
     def change(config):
         config["b_info"]["type.hvm"]["vnc"] = {"passwd": "hunter2,x"}

@@ -66,7 +66,7 @@ def test_describe():
         Disk("xvdd", "/srv/tap.img", "tap", "raw", True, False, None, 0),
         Disk("hdc", "", "unknown", "raw", False, True, None, 0),
     )
-    assert domain.nics == (Nic("00:16:3e:11:22:33", "eth0"),)
+    assert domain.nics == (Nic("00:16:3e:11:22:33", "eth0", "/etc/xen/scripts/vif-bridge"),)
     assert domain.passthrough == ()
 
 

@@ -25,7 +25,7 @@ TEXT_LIMIT: Final = 1 << 20
 
 _BLANK: Final = re.compile(r"(?:[ \t\r\n;]|#[^\n]*|\\\n)*")
 _SPACE: Final = re.compile(r"(?:[ \t\r]|\\\n)*")
-_ASSIGN: Final = re.compile(r"([A-Za-z_]\w*)[ \t]*(?:=|\+=(?=[ \t]*\[))")
+_ASSIGN: Final = re.compile(r"([A-Za-z_][\w.]*)[ \t]*(?:=|\+=(?=[ \t]*\[))")
 # xm runs the file as a program: Python 2 takes these for the end of a comment, or of a line.
 _ODD: Final = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 # It also reads the rest in another coding if a comment in one of the first two lines says so.
@@ -46,7 +46,10 @@ _SCREEN: Final = words(
 )
 
 _TEXT: Final = frozenset(("extra", "root", "cmdline", "description"))
-_SPECS: Final = frozenset(("disk", "vif", "vfb", "name"))
+_ESCAPED: Final = re.compile(r"\\(['\"\\])")
+"""What xl and xm both take for the character alone."""
+_LISTS: Final = frozenset(("disk", "vif", "vfb"))
+_SPECS: Final = _LISTS | {"name"}
 _KEYS: Final[Mapping[str, Rule]] = {**policy.DOMAIN, **policy.SPECIFICATIONS}
 
 _SAID: Final = {
@@ -65,8 +68,11 @@ _DISK_WORDS: Final[Mapping[str, frozenset[str]]] = {
 }
 """What a word in a disk specification is about."""
 _VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)(?::(cdrom|disk))?")
-_SCHEME: Final = re.compile(r"((?:(?:phy|file|tap2?|aio|raw|qcow2?|vhd|qed|drbd|nbd):)*)(.*)")
-_NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|nbd")
+_SCHEME: Final = re.compile(
+    r"((?:(?:phy|file|tap2?|tapdisk|aio|ioemu|raw|qcow2?|vhd|qed|drbd|e?nbd|iscsi):)*)(.*)"
+)
+_WHOLE: Final = re.compile(r"()(.*)", re.DOTALL)
+_NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|e?nbd|iscsi")
 _IMAGES: Final = frozenset(("qcow2", "vhd"))
 _BACKEND_PHY: Final = re.compile(r"\s*backendtype\s*=\s*phy\s*")
 _UNQUOTABLE: Final = re.compile(r"[,'\"\\\x00-\x1f]")
@@ -82,6 +88,12 @@ class _Statement:
     numbers: list[str] = field(default_factory=list)
     added: bool = False  # to what the key was before
     listed: bool = False
+    members: int = 0  # of the list, and of the lists in it
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it is a list of texts alone: xl stops at, or passes by, anything else."""
+        return self.listed and self.members == len(self.strings)
 
 
 def _statements(text: str) -> list[_Statement]:
@@ -120,6 +132,7 @@ def _unreadable(text: str, position: int) -> ToolstackError:
 
 
 def _value(text: str, position: int, statement: _Statement, depth: int) -> int:
+    statement.members += depth > 0
     if match := _STRING.match(text, position):
         statement.strings.append((match.start() + 1, match.end() - 1))
         return match.end()
@@ -159,7 +172,8 @@ def _parse_disk(spec: str) -> _DiskSpec:
     disk = _DiskSpec(spec.split(","))
     for number, part in enumerate(disk.parts):
         named = _NAMED.fullmatch(part)
-        key, value = (named[1], named[2].strip()) if named else ("", part.strip())
+        # A blank after a word makes it another one for xl.
+        key, value = (named[1], named[2].strip()) if named else ("", part.lstrip(" \t"))
         if key == "target":  # takes the rest of the specification, commas and all
             if disk.target == 0 and disk.parts[0].strip() and number:
                 raise ToolstackError(f"disk {spec!r} has two targets")
@@ -174,6 +188,8 @@ def _parse_disk(spec: str) -> _DiskSpec:
             raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
         if part.strip(" \t"):
             _take_part(disk, spec, key, value)
+        elif "access" in disk.said and number < len(disk.parts) - 1:
+            raise ToolstackError(f"disk {spec!r} has an empty part, which xl may take for access")
     return disk
 
 
@@ -200,11 +216,14 @@ def _take_part(disk: _DiskSpec, spec: str, key: str, value: str) -> None:
 
 
 def _target(disk: _DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
-    """Return what leads to the target of a disk, and its scheme and path. Raises ToolstackError."""
+    """Return what leads to the target of a disk, and its scheme and path. Raises ToolstackError.
+
+    After `target=` xl takes all for the path, prefixes too.
+    """
     lead, target = "", disk.parts[disk.target] if disk.target >= 0 else ""
     if (named := _NAMED.fullmatch(target)) and named[1] == "target":
         lead, target = target[: named.start(2)], named[2]
-    if (scheme := _SCHEME.fullmatch(target.strip())) is None:
+    if (scheme := (_WHOLE if lead else _SCHEME).fullmatch(target.strip())) is None:
         raise ToolstackError(f"disk {spec!r} is not understood")
     return lead, scheme
 
@@ -259,7 +278,7 @@ def describe_disk(spec: str) -> Disk:
 def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) -> str:
     """Replace the bridge in a network interface specification, and leave out what must be.
 
-    What that is is added to `left_out`. Raises ToolstackError.
+    So is what no toolstack reads. What that is is added to `left_out`. Raises ToolstackError.
     """
     pairs = [(part, *(x.strip() for x in part.partition("=")[::2])) for part in spec.split(",")]
     script = next((value for _, key, value in reversed(pairs) if key == "script"), "")
@@ -270,15 +289,16 @@ def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) ->
             raise ToolstackError(f"network interface {spec!r} has {key}= twice")
         said.add(key)
         rule = policy.nic_rule(key, arrival.name, script)
-        if key == "backend" or (rule is None and (key or value)):
-            raise ToolstackError(f"network interface {spec!r} has {key}={value}")
-        if rule is not None and not rule.allows(value):
-            if not rule.left_out:
+        if rule is None or not rule.allows(value):
+            if rule is not None and not rule.left_out:
                 raise ToolstackError(f"network interface {spec!r} has {key}={value}")
             if left_out is not None:
                 left_out.append(policy.called(key, of_nic=True))
-        elif key == "bridge":
-            adapted.append(f"{part.partition('=')[0]}={arrival.bridges.get(value, value)}")
+        elif key == "bridge" and value:
+            if arrival.announced is not None and value not in arrival.bridges:
+                raise ToolstackError(f"network interface {spec!r} is on no bridge of the guest")
+            # Without a blank before the sign, for which xl would leave it out.
+            adapted.append(f"{part[: part.index(key)]}{key}={arrival.bridges.get(value, value)}")
         else:
             adapted.append(part)
     return ",".join(adapted)
@@ -299,6 +319,22 @@ def _member(text: str, start: int, end: int) -> tuple[int, int]:
     """Return the span of a text in a list with its quotes, and the comma behind it."""
     comma = _COMMA.match(text, end + 1)
     return start - 1, comma.end() if comma else end + 1
+
+
+def adapt_vfb(spec: str) -> str:
+    """Leave out of the specification of a screen what must be, and what no toolstack reads.
+
+    Raises ToolstackError, in which no part of a password is shown: one may have commas.
+    """
+    adapted: list[str] = []
+    for part in spec.split(","):
+        key, _, value = (piece.strip() for piece in part.partition("="))
+        rule = policy.DOMAIN[key] if key in _SCREEN else policy.LEFT_OUT
+        if key in _SCREEN and rule.allows(value):
+            adapted.append(part)
+        elif not rule.left_out:
+            raise ToolstackError(f"vfb has {key} = {rule.shown(value)}, which may not come over")
+    return ",".join(adapted)
 
 
 def adapt(
@@ -325,8 +361,17 @@ def adapt(
             continue
         if len(statement.strings) > (most := policy.MOST_DEVICES.get(statement.key, 1 << 20)):
             problems.append(f"line {statement.line}: more than {most} in {statement.key}")
+        if rule is policy.NOTHING and statement.key not in _SPECS and statement.members:
+            # An empty text in a list makes xl add a device of which nothing is said.
+            said = [text[start:end] for start, end in statement.strings]
+            what = f"{statement.key} = {str([*said, *statement.numbers])[:200]}"
+            problems.append(f"line {statement.line}: {what} may not come from another host unseen")
+            continue
+        if statement.key in _LISTS and not statement.is_flat:
+            problems.append(f"line {statement.line}: {statement.key} is not a list of texts")
+            continue
         if statement.numbers and not _numbers(statement):
-            what = f"{statement.key} = {', '.join(statement.numbers)[:200]}"
+            what = f"{statement.key} = {_KEYS[statement.key].shown(', '.join(statement.numbers))}"
             problems.append(f"line {statement.line}: {what} may not come from another host unseen")
         for start, end in statement.strings:
             value = text[start:end]
@@ -337,7 +382,7 @@ def adapt(
                     later.append(absent.vdev)
                     continue
                 adapted = _adapt_value(statement.key, value, arrival, is_block, left)
-                if statement.key not in ("disk", "vif"):
+                if statement.key not in _SPECS:
                     _check(statement, adapted, boot_folders)
                 edits.append((start, end, adapted))
                 if absent is not None and adapted != value:
@@ -387,6 +432,9 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
     values: dict[str, list[str]] = {}
     for statement in _statements(text):
         before = values.pop(statement.key, []) if statement.added else []
+        if statement.listed != (statement.key in _LISTS):
+            values.pop(statement.key, None)  # xl passes it by
+            continue
         strings = [text[start:end] for start, end in statement.strings]
         values[statement.key] = before + (strings or statement.numbers[-1:])
     obstacles: list[str] = []
@@ -396,25 +444,26 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
             disks.append(describe_disk(spec))
         except ToolstackError as error:
             obstacles.append(str(error))
+    nics = tuple(_nic(spec) for spec in values.get("vif", []))
     anywhere = Arrival(
         name,
         "",
         {disk.vdev: f"/{disk.vdev}" for disk in disks if disk.path},
+        {nic.bridge: nic.bridge for nic in nics if nic.bridge},
         formats={disk.vdev: disk.format for disk in disks},
     )
     try:
         adapt(text, anywhere, boot_folders, lambda _: True)
     except ToolstackError as error:
         obstacles.append(str(error))
-    kind = next(iter(values.get("type", values.get("builder", []))), "pv")
     return Domain(
         name=name,
         uuid=normal_uuid(next(iter(values.get("uuid", [])), "")),
         domid=0,
-        kind=kind if kind in ("hvm", "pvh") else "pv",
+        kind=_kind(values),
         size=_size(values),
         disks=tuple(disks),
-        nics=tuple(_nic(spec) for spec in values.get("vif", []) if spec),
+        nics=nics,
         obstacles=tuple(dict.fromkeys(obstacles)),
     )
 
@@ -453,6 +502,14 @@ def _nic(vif: str) -> Nic:
     return Nic(said.get("mac") or None, said.get("bridge") or None, said.get("script") or None)
 
 
+def _kind(values: Mapping[str, list[str]]) -> str:
+    """Return the type of a domain: xl takes the first that begins like what is said."""
+    for key, kinds in (("type", ("hvm", "pv", "pvh")), ("builder", ("hvm",))):
+        for said in values.get(key, [])[:1]:
+            return next((kind for kind in kinds if kind.startswith(said)), "pv")
+    return "pv"
+
+
 def _renamed(name: str, arrival: Arrival) -> str:
     if name != arrival.announced_name:
         raise ToolstackError(f"it is the configuration of a domain {name!r}")
@@ -472,13 +529,15 @@ def _adapt_value(
     key: str, value: str, arrival: Arrival, is_block: Callable[[str], bool], left_out: list[str]
 ) -> str:
     """Return a text as it is to stand here. Raises ToolstackError."""
-    if "\\" in value and key not in _TEXT:
+    if "\\" in (_ESCAPED.sub("", value) if key in _TEXT else value):
         shown = "(a screen)" if key == "vfb" else _KEYS[key].shown(value)
         raise ToolstackError(f"{key} has a backslash in {shown}")
     if key == "disk":
         return adapt_disk(value, arrival, is_block)
     if key == "vif":
         return adapt_vif(value, arrival, left_out)
+    if key == "vfb":
+        return adapt_vfb(value)
     if key == "name":
         return _renamed(value, arrival)
     if key not in policy.SHUTDOWN_ACTIONS:
@@ -496,23 +555,13 @@ def _dropped(statement: _Statement, rule: Rule | None, text: str) -> bool:
     if rule is None:
         return True
     values = [text[start:end] for start, end in statement.strings]
-    return rule.left_out and (bool(statement.numbers) or not all(map(rule.allows, values)))
+    return rule.left_out and not all(map(rule.allows, [*values, *statement.numbers]))
 
 
 def _check(statement: _Statement, value: str, boot_folders: tuple[str, ...]) -> None:
-    key = statement.key
-    if key == "vfb":
-        for part in value.split(",") if value.strip() else []:
-            name, _, said = (piece.strip() for piece in part.partition("="))
-            rule = policy.DOMAIN[name] if name in _SCREEN else policy.NOTHING
-            if name not in _SCREEN or not rule.allows(said):
-                shown = rule.shown(said)
-                raise ToolstackError(f"{key} has {name[:40]} = {shown}, which may not come over")
-        return
-    rule = _KEYS[key]
-    if not value or key == "name":
-        return
-    if key == "bootloader_args" and not statement.listed and re.search(r"\s", value):
-        raise ToolstackError(f"{key} = {value[:200]!r} has blanks: xl would take it apart")
-    if not rule.allows(value, boot_folders):
-        raise ToolstackError(f"{key} = {rule.shown(value)} may not come from another host unseen")
+    key, rule = statement.key, _KEYS[statement.key]
+    one_text = key in ("bootloader_args", "bootargs") and not statement.listed
+    for part in value.split() if one_text else [value]:  # as the toolstacks take it apart
+        if part and not rule.allows(part, boot_folders):
+            shown = rule.shown(part)
+            raise ToolstackError(f"{key} = {shown} may not come from another host unseen")

@@ -138,7 +138,7 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
         "ms_vm_genid tee arch_arm arch_x86 llc_colors mca_caps "
         "sched_params claim_mode bios hap oos poolid pool_name run_hotplug_scripts "
         "xend_suspend_evtchn_compat numa_placement rtc_timeoffset disable_migrate blkdev_start "
-        "acpi bootloader_restrict apic dm_restrict vpmu trap_unmapped_accesses "
+        "acpi apic dm_restrict vpmu trap_unmapped_accesses "
         "xenstore_feature_mask type.invalid pae acpi_s3 acpi_s4 acpi_laptop_slate nx "
         "timeoffset hpet vpt_align mmio_hole_memkb nographic usb usbversion vkb_device "
         "xen_platform_pci_bar_uc rdm_mem_boundary_memkb rdm_mem_boundary pirq hvm_pirq "
@@ -184,9 +184,13 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     ),
     ("firmware", _FIRMWARE),
     ("bootloader", Rule(PYGRUB)),
-    ("bootloader_args", _rule(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q")),
+    (
+        "bootloader_args bootargs",
+        _rule(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q"),
+    ),
+    ("bootloader_restrict", _rule(r"1|[Tt]rue|<default>", left_out=True)),
     ("bootloader_user", _USER),
-    ("device_model_user", LEFT_OUT),
+    ("device_model_user vncviewer", LEFT_OUT),
     ("boot", _rule(r"[a-z]{0,8}")),
     ("keymap", _rule(r"[A-Za-z0-9-]*")),
     ("soundhw", _rule(r"[a-z0-9,]*")),
@@ -220,7 +224,7 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     ),
     (
         # Of xend, of tools that make guests, or for `xl create` on the terminal only.
-        "dhcp xen_shell hostname ip netmask gateway nics vncviewer nfs_root nfs_server bootargs "
+        "dhcp xen_shell hostname ip netmask gateway nics nfs_root nfs_server "
         "on_xend_start on_xend_stop iomem_policy acpi_firmware_mode pci_msitranslate "
         "pci_power_mgmt",
         _IGNORED,
@@ -232,6 +236,7 @@ DOMAIN: Final[Mapping[str, Rule]] = {key: rule for keys, rule in _EACH for key i
 
 _LIBXL: Final[Mapping[str, str]] = {
     "extra": "device_model_args",
+    "device_model": "device_model_override",
     "spiceclipboard_sharing": "spice_clipboard_sharing",
     "spiceimage_compression": "spice_image_compression",
     "spicestreaming_video": "spice_streaming_video",
@@ -246,18 +251,17 @@ def of_libxl(key: str) -> Rule | None:
 
 
 _BACKEND: Final = words("backend_domid backend_domname devid")
-DISK: Final[Mapping[str, Rule]] = dict.fromkeys(
-    _BACKEND
-    | words(
-        "vdev backend format removable readwrite is_cdrom direct_io_safe discard_enable "
-        "specification transport irq base trusted grant_usage"
-    ),
-    PLAIN,
-) | dict.fromkeys(
-    words(
-        "colo_enable colo_restore_enable colo_host colo_port colo_export active_disk hidden_disk"
-    ),
-    _OFF,
+DISK: Final[Mapping[str, Rule]] = (
+    dict.fromkeys(
+        _BACKEND
+        | words(
+            "vdev backend format removable readwrite is_cdrom direct_io_safe discard_enable "
+            "specification transport irq base trusted grant_usage"
+        ),
+        PLAIN,
+    )
+    | dict.fromkeys(words("colo_enable colo_restore_enable colo_port"), _OFF)
+    | dict.fromkeys(words("colo_host colo_export active_disk hidden_disk"), NOTHING)
 )
 VKB: Final[Mapping[str, Rule]] = dict.fromkeys(
     _BACKEND
@@ -287,8 +291,8 @@ _NIC: Final[Mapping[str, Rule]] = {
     "vlan": PLAIN,
     "script": Rule(NIC_SCRIPT),
     "ip": _rule(r"[0-9A-Fa-f.:, ]*", left_out=True),
-    "gatewaydev": LEFT_OUT,
-    "accel": LEFT_OUT,
+    **dict.fromkeys(words("gatewaydev netdev accel policy label"), LEFT_OUT),
+    "backend": _rule("(?:0|Domain-0)?"),
 }
 
 
@@ -308,7 +312,7 @@ def nic_rule(key: str, guest: str, script: str) -> Rule | None:
 
 def without_core_dump(action: str) -> str:
     """Return what to do when a guest ends, without a copy of its memory on this host's disk."""
-    return re.sub(r"\Acoredump[-_]", "", action)
+    return re.sub(r"\Acoredump[-_]", "", action, flags=re.IGNORECASE)  # as libxl compares
 
 
 def core_dump(event: str) -> str:
@@ -327,9 +331,9 @@ SHUTDOWN_ACTIONS: Final = words("on_poweroff on_reboot on_watchdog on_crash on_s
 
 SPECIFICATIONS: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("disk", "vif", "vif2", "vfb"), NOTHING),  # have readers of their own
-    "channel": _rule(r"connection=(?i:pty),name=[\w.-]+|name=[\w.-]+,connection=(?i:pty)|"),
-    "usbctrl": _rule(r"(?:(?:type|version|ports)=\w+(?:,(?!$)|$))*"),
-    "vkb": _rule(r"(?:(?!backend=)[\w-]+=[\w.-]*(?:,(?!$)|$))*"),
-    "rdm": _rule(r"(?:strategy=ignore)?"),
+    "channel": _rule(r"(?: *(?:connection *= *(?i:pty)|name *= *[\w.-]+) *(?:,(?!$)|$))*"),
+    "usbctrl": _rule(r"(?: *(?:type|version|ports)=\w+(?:,(?!$)|$))*"),
+    "vkb": _rule(r"(?: *(?!backend=)[\w-]+=[\w.-]*(?:,(?!$)|$))*"),
+    "rdm": _rule(r"(?:(?:strategy=ignore|policy=\w+)(?:,(?!$)|$))*"),
 }
 """Keys of xl.cfg whose values have parts."""

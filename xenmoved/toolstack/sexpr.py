@@ -50,12 +50,12 @@ def _unescape(match: re.Match[str]) -> str:
     if code[0] in "01234567":
         value = int(code, 8)
         if value > 0xFF:
-            raise ToolstackError(f"S-expression has an escape out of range: \\{code}.")
+            raise ToolstackError("S-expression has an escape out of range.")
         return chr(value)
     # xend keeps the backslash of an escape that it does not know and drops the character. Nothing
     # that it writes contains one, and guessing would hide a difference between its eyes and ours.
     if code not in _NAMED:
-        raise ToolstackError(f"S-expression has an unknown escape: \\{code!r}.")
+        raise ToolstackError("S-expression has an unknown escape.")
     return _NAMED[code]
 
 
@@ -72,10 +72,8 @@ def parse_all(text: str) -> list[Sexpr]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise ToolstackError(
-                f"malformed S-expression at character {position}: "
-                f"{text[position : position + 20]!r}."
-            )
+            # Not what stands there: it may be in the middle of a password.
+            raise ToolstackError(f"malformed S-expression at character {position}.")
         position = match.end()
         kind, token = match.lastgroup, match.group()
         if kind == "open":

@@ -73,7 +73,7 @@ class _Vetter:
                 if (why := objection(rule, item, self.boot_folders)) and rule.left_out:
                     self.left_out.append(policy.called(key, of_nic=where.startswith(_NIC)))
                     value[key] = None  # as libxl writes a text that is not set
-                    if not isinstance(item, str):
+                    if not isinstance(item, str) or item in ("True", "False"):
                         del value[key]
                 elif why:
                     self.refuse(f"{where}.{key}", why)
@@ -150,7 +150,7 @@ def objection(rule: Rule, value: object, boot_folders: tuple[str, ...]) -> str |
         return "is not something that may come from another host"
     for item in _leaves(value):
         if isinstance(item, str):
-            allowed = item in ("", "<default>") or rule.allows(item, boot_folders)
+            allowed = not item or rule.allows(item, boot_folders)
         elif isinstance(item, int | float) and rule.number:
             allowed = rule.allows_number(item)
         else:
@@ -252,7 +252,8 @@ def rewrite_config(
     create["name"] = arrival.name
     create.pop("domid", None)  # ids belong to a host
     for action in policy.SHUTDOWN_ACTIONS & config.keys():
-        config[action] = vetter.without_core_dump(action, str(config[action]))
+        if isinstance(said := config[action], str):
+            config[action] = vetter.without_core_dump(action, said)
     for kind, most in policy.MOST_DEVICES.items():
         if (count := len(items(config, f"{kind}s"))) > most:
             vetter.refuse(f"domain.{kind}s", f"there are {count}, and at most {most} may come")
@@ -260,8 +261,8 @@ def rewrite_config(
     vetter.keys("c_info", create, policy.of_libxl, {"name": _anything})
     vetter.keys("b_info", build, policy.of_libxl, _build_rules(vetter))
     for section in (build, build.get("type.pv")):
-        if isinstance(section, dict) and section.get("bootloader"):
-            section["bootloader"] = PurePosixPath(str(section["bootloader"])).name
+        if isinstance(section, dict) and isinstance(named := section.get("bootloader"), str):
+            section["bootloader"] = PurePosixPath(named).name
     _rewrite_disks(vetter, config, arrival)
     _rewrite_nics(vetter, config, arrival)
     return vetter.problems

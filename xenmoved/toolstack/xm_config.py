@@ -315,7 +315,7 @@ class _Vetter:
                 item[1] = self.arrival.bridges.get(item[1], item[1])
                 self.atoms("vif bridge", item[1], _WORD)
             elif (rule := policy.nic_rule(key, self.arrival.name, script)) is None:
-                self.atoms(f"vif {key}", item[1], re.compile("0?"))
+                left_out.append(item)  # xend does nothing with it
             elif rule.allows(item[1]):
                 continue
             elif rule.left_out:
