@@ -5,7 +5,7 @@ import pytest
 from xl_reading import XlRefusesError
 from xl_reading import disk as xl_disk
 
-from xenmoved.toolstack import cfgtext
+from xenmoved.toolstack import devicetext
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
 pytestmark = fuzzing.PATIENCE
@@ -35,7 +35,7 @@ def widened(chance):
     count = chance.randint(2, 5)
     spec = ",".join(_part(chance) for _ in range(count))
     try:
-        ours = cfgtext.adapt_disk(spec, ARRIVAL, lambda _: True)
+        ours = devicetext.adapt_disk(spec, ARRIVAL, lambda _: True)
         theirs = xl_disk.read(ours)
     except (ToolstackError, XlRefusesError):
         return None
@@ -56,34 +56,34 @@ def test_nothing_is_widened():
 
 
 def _last_wins(monkeypatch):
-    take = cfgtext._take_part
+    take = devicetext._take_part
 
     def forgetting(disk, *rest):
         disk.said.clear()
         take(disk, *rest)
 
-    monkeypatch.setattr(cfgtext, "_take_part", forgetting)
+    monkeypatch.setattr(devicetext, "_take_part", forgetting)
 
 
 def _any_script(monkeypatch):
-    monkeypatch.setattr(cfgtext, "_DISK_KEYS", cfgtext._DISK_KEYS | {"backend "})
-    take = cfgtext._take_part
+    monkeypatch.setattr(devicetext, "_DISK_KEYS", devicetext._DISK_KEYS | {"backend "})
+    take = devicetext._take_part
     monkeypatch.setattr(
-        cfgtext,
+        devicetext,
         "_take_part",
         lambda disk, spec, key, value: key == "format" or take(disk, spec, key, value),
     )
 
 
 def _writable(monkeypatch):
-    parse = cfgtext._parse_disk
+    parse = devicetext.parse_disk
 
     def seeing_read_only(spec):
         disk = parse(spec)
         disk.readonly = True
         return disk
 
-    monkeypatch.setattr(cfgtext, "_parse_disk", seeing_read_only)
+    monkeypatch.setattr(devicetext, "parse_disk", seeing_read_only)
 
 
 @pytest.mark.parametrize("hole", [_last_wins, _any_script, _writable])

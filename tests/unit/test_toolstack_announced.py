@@ -163,8 +163,6 @@ def test_sizes_in_json_that_are_none(change):
         "memory = ' 64'",
         "memory = -1",
         "maxmem = '+4'",
-        "vcpus = [1, 2]",
-        "maxvcpus = ['1', '2']",
         "shadow_memory = '1k'",
     ],
 )

@@ -5,15 +5,9 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import Weight
-from xenmoved.toolstack.cfgtext import (
-    adapt,
-    adapt_disk,
-    adapt_vif,
-    describe,
-    describe_disk,
-    named,
-)
+from xenmoved.toolstack.cfgtext import adapt, describe, named
 from xenmoved.toolstack.configfile import ConfigFolder
+from xenmoved.toolstack.devicetext import adapt_disk, adapt_vif, describe_disk
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 

@@ -17,9 +17,18 @@ from typing import Final
 
 from protocol.messages import GuestSize
 from xenmoved.toolstack import policy
+from xenmoved.toolstack.devicetext import (
+    absent_disk,
+    adapt_disk,
+    adapt_vfb,
+    adapt_vif,
+    describe_disk,
+    describe_vif,
+    parse_disk,
+)
 from xenmoved.toolstack.domains import normal_uuid
-from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
-from xenmoved.toolstack.policy import Rule, words
+from xenmoved.toolstack.interface import Arrival, Disk, Domain, ToolstackError
+from xenmoved.toolstack.policy import Rule
 
 TEXT_LIMIT: Final = 1 << 20
 
@@ -41,10 +50,6 @@ _NUMBER: Final = re.compile(r"-?(?:0[xX][0-9A-Fa-f]+|\d+)\b")
 _COMMA: Final = re.compile(r"[ \t]*,[ \t]*")
 _END: Final = re.compile(r"[ \t\r]*(?:[\n;#]|$)")
 
-_SCREEN: Final = words(
-    "type vnc vncdisplay vncunused vncpasswd vnclisten keymap sdl opengl display xauthority"
-)
-
 _TEXT: Final = frozenset(("extra", "root", "cmdline", "description"))
 _ESCAPED: Final = re.compile(r"\\(['\"\\])")
 """What xl and xm both take for the character alone."""
@@ -56,26 +61,6 @@ _SAID: Final = {
     key: re.compile(rf"^\ufeff?[ \t]*{key}[ \t]*=[ \t]*(['\"])(.*?)\1", re.MULTILINE)
     for key in ("name", "uuid")
 }
-
-_DISK_KEYS: Final = words("format vdev access backendtype backend script devtype discard target")
-_NAMED: Final = re.compile(r"[ \t]*([a-z-]+)=(.*)", re.DOTALL)
-_DISK_WORDS: Final[Mapping[str, frozenset[str]]] = {
-    "format": words("raw empty qcow qcow2 vhd qed"),
-    "access": words("r ro w rw w! rw!"),
-    "devtype": frozenset(("cdrom",)),
-    "discard": words("discard no-discard"),
-    "direct-io-safe": frozenset(("direct-io-safe",)),
-}
-"""What a word in a disk specification is about."""
-_VDEV: Final = re.compile(r"(?:ioemu:)?((?:xvd|hd|sd|vd)[a-z]+\d*|d\d+(?:p\d+)?)(?::(cdrom|disk))?")
-_SCHEME: Final = re.compile(
-    r"((?:(?:phy|file|tap2?|tapdisk|aio|ioemu|raw|qcow2?|vhd|qed|drbd|e?nbd|iscsi):)*)(.*)"
-)
-_WHOLE: Final = re.compile(r"()(.*)", re.DOTALL)
-_NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|e?nbd|iscsi")
-_IMAGES: Final = frozenset(("qcow2", "vhd"))
-_BACKEND_PHY: Final = re.compile(r"\s*backendtype\s*=\s*phy\s*")
-_UNQUOTABLE: Final = re.compile(r"[,'\"\\\x00-\x1f]")
 
 
 @dataclass(slots=True)
@@ -152,189 +137,72 @@ def _value(text: str, position: int, statement: _Statement, depth: int) -> int:
     return position + 1
 
 
-@dataclass(slots=True)
-class _DiskSpec:
-    parts: list[str]
-    vdev: str = ""
-    target: int = 0  # index of the part that names it, -1 for none
-    cdrom: bool = False
-    readonly: bool = False
-    format: str = "raw"
-    said: set[str] = field(default_factory=set)
-
-
-def _parse_disk(spec: str) -> _DiskSpec:
-    """Find the parts of a disk specification that matter. Raises ToolstackError.
-
-    xl's own scanner (libxlu_disk_l.l) takes off a prefix such as `phy:` wherever it finds one, and
-    goes on with the rest; so nothing passes that it could read otherwise than is done here.
-    """
-    disk = _DiskSpec(spec.split(","))
-    for number, part in enumerate(disk.parts):
-        named = _NAMED.fullmatch(part)
-        # A blank after a word makes it another one for xl.
-        key, value = (named[1], named[2].strip()) if named else ("", part.lstrip(" \t"))
-        if key == "target":  # takes the rest of the specification, commas and all
-            if disk.target == 0 and disk.parts[0].strip() and number:
-                raise ToolstackError(f"disk {spec!r} has two targets")
-            disk.parts[number:] = [",".join(disk.parts[number:])]
-            disk.target = number
-            break
-        if number == 0 and key not in _DISK_KEYS:
-            continue  # it is the target
-        if number == 0:
-            disk.target = -1
-        if key and key not in _DISK_KEYS - {"script", "backend"}:
-            raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
-        if part.strip(" \t"):
-            _take_part(disk, spec, key, value)
-        elif "access" in disk.said and number < len(disk.parts) - 1:
-            raise ToolstackError(f"disk {spec!r} has an empty part, which xl may take for access")
-    return disk
-
-
-def _take_part(disk: _DiskSpec, spec: str, key: str, value: str) -> None:
-    """Take what one part says; what is said twice may be read in two ways."""
-    vdev = _VDEV.fullmatch(value) if key in ("", "vdev") else None
-    about = [key] if key else [one for one, known in _DISK_WORDS.items() if value in known]
-    if vdev is not None:
-        about = ["vdev", "devtype"] if vdev[2] else ["vdev"]
-        disk.vdev = vdev[1]
-    unknown = key in _DISK_WORDS and value not in {*_DISK_WORDS[key], "disk", ""}
-    by_place = disk.target == -1 and not key and about[:1] in (["format"], ["access"], ["vdev"])
-    plain = vdev is not None or re.fullmatch(r"[\w!-]*", value, re.ASCII)
-    if not about or unknown or by_place or not plain or disk.said & set(about):
-        raise ToolstackError(f"disk {spec!r} is not understood at {value!r}")
-    disk.said.update(about)
-    if about == ["format"]:
-        if value in _IMAGES:
-            disk.format = value
-        elif value not in ("raw", "empty", ""):
-            raise ToolstackError(f"disk {spec!r} is not raw")
-    disk.cdrom |= value == "cdrom" or (vdev is not None and vdev[2] == "cdrom")
-    disk.readonly |= about == ["access"] and value in ("r", "ro")
-
-
-def _target(disk: _DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
-    """Return what leads to the target of a disk, and its scheme and path. Raises ToolstackError.
-
-    After `target=` xl takes all for the path, prefixes too.
-    """
-    lead, target = "", disk.parts[disk.target] if disk.target >= 0 else ""
-    if (named := _NAMED.fullmatch(target)) and named[1] == "target":
-        lead, target = target[: named.start(2)], named[2]
-    if (scheme := (_WHOLE if lead else _SCHEME).fullmatch(target.strip())) is None:
-        raise ToolstackError(f"disk {spec!r} is not understood")
-    return lead, scheme
-
-
-def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> str:
-    """Replace the target of a disk specification (xl-disk-configuration(5), or xm's form).
-
-    A scheme such as `phy:` becomes the one that fits the local path. An empty drive stays as it
-    is, and one that the guest has none in becomes empty. Raises ToolstackError when the
-    specification is not understood or may not be taken over.
-    """
-    disk = _parse_disk(spec)
-    lead, scheme = _target(disk, spec)
-    if disk.cdrom and not scheme[2]:
-        if any(_NOT_RAW.fullmatch(prefix) for prefix in scheme[1].split(":")):
-            raise ToolstackError(f"disk {spec!r} is empty, and not raw")  # xl runs block-drbd
-        return spec
-    local = arrival.disks.get(disk.vdev, "" if disk.cdrom else None)
-    if disk.vdev in arrival.read_only and not (disk.cdrom or disk.readonly):
-        raise ToolstackError(f"disk {spec!r} was announced as read-only")
-    if local == "" and disk.cdrom and disk.target >= 0:
-        return ",".join([*disk.parts[: disk.target], lead, *disk.parts[disk.target + 1 :]])
-    if not local or disk.target < 0:
-        raise ToolstackError(f"disk {spec!r} has no volume on this host that was agreed upon")
-    if disk.format != (agreed := arrival.formats.get(disk.vdev, "raw")):
-        raise ToolstackError(f"disk {spec!r} is {disk.format}, and {agreed} was announced")
-    if _UNQUOTABLE.search(local) or any(_NOT_RAW.fullmatch(s) for s in scheme[1].split(":")):
-        raise ToolstackError(f"disk {spec!r} cannot be written with the path {local!r}")
-    block, prefix = is_block(local), scheme[1]
-    if prefix:
-        prefix = "phy:" if block else "tap:aio:" if prefix == "tap:aio:" else "file:"
-    parts = list(disk.parts)
-    parts[disk.target] = f"{lead}{prefix}{local}"
-    if not block:
-        parts = [part for part in parts if not _BACKEND_PHY.fullmatch(part)]
-    return ",".join(parts)
-
-
-def describe_disk(spec: str) -> Disk:
-    """Describe the disk of a specification. Raises ToolstackError when it cannot be moved."""
-    disk = _parse_disk(spec)
-    _, scheme = _target(disk, spec)
-    if not disk.vdev or any(map(_NOT_RAW.fullmatch, scheme[1].split(":"))):
-        raise ToolstackError(f"disk {spec!r} is not understood, or not raw")
-    path = scheme[2].strip()
-    if path and not path.startswith("/") and scheme[1] == "phy:":
-        path = f"/dev/{path}"
-    writable = not (disk.cdrom or disk.readonly)
-    return Disk(disk.vdev, path, "unknown", disk.format, writable, disk.cdrom, None, 0)
-
-
-def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) -> str:
-    """Replace the bridge in a network interface specification, and leave out what must be.
-
-    So is what no toolstack reads. What that is is added to `left_out`. Raises ToolstackError.
-    """
-    pairs = [(part, *(x.strip() for x in part.partition("=")[::2])) for part in spec.split(",")]
-    script = next((value for _, key, value in reversed(pairs) if key == "script"), "")
-    adapted: list[str] = []
-    said: set[str] = set()
-    for part, key, value in pairs:
-        if key in said:
-            raise ToolstackError(f"network interface {spec!r} has {key}= twice")
-        said.add(key)
-        rule = policy.nic_rule(key, arrival.name, script)
-        if rule is None or not rule.allows(value):
-            if rule is not None and not rule.left_out:
-                raise ToolstackError(f"network interface {spec!r} has {key}={value}")
-            if left_out is not None:
-                left_out.append(policy.called(key, of_nic=True))
-        elif key == "bridge" and value:
-            if arrival.announced is not None and value not in arrival.bridges:
-                raise ToolstackError(f"network interface {spec!r} is on no bridge of the guest")
-            # Without a blank before the sign, for which xl would leave it out.
-            adapted.append(f"{part[: part.index(key)]}{key}={arrival.bridges.get(value, value)}")
-        else:
-            adapted.append(part)
-    return ",".join(adapted)
-
-
-def _absent(spec: str, arrival: Arrival) -> _DiskSpec | None:
-    """Return a disk that the guest does not have now, None for another. Raises ToolstackError.
-
-    One with a backslash, which may be another disk for xl, is for others to refuse.
-    """
-    if "\\" in spec:
-        return None
-    disk = _parse_disk(spec)
-    return disk if disk.vdev and disk.vdev not in arrival.disks else None
-
-
 def _member(text: str, start: int, end: int) -> tuple[int, int]:
     """Return the span of a text in a list with its quotes, and the comma behind it."""
     comma = _COMMA.match(text, end + 1)
     return start - 1, comma.end() if comma else end + 1
 
 
-def adapt_vfb(spec: str) -> str:
-    """Leave out of the specification of a screen what must be, and what no toolstack reads.
+@dataclass(slots=True)
+class _Adapter:
+    """What is to be changed in a text, and what stands in the way."""
 
-    Raises ToolstackError, in which no part of a password is shown: one may have commas.
-    """
-    adapted: list[str] = []
-    for part in spec.split(","):
-        key, _, value = (piece.strip() for piece in part.partition("="))
-        rule = policy.DOMAIN[key] if key in _SCREEN else policy.LEFT_OUT
-        if key in _SCREEN and rule.allows(value):
-            adapted.append(part)
-        elif not rule.left_out:
-            raise ToolstackError(f"vfb has {key} = {rule.shown(value)}, which may not come over")
-    return ",".join(adapted)
+    text: str
+    arrival: Arrival
+    boot_folders: tuple[str, ...]
+    is_block: Callable[[str], bool]
+    left_out: list[str]
+    later: list[str] = field(default_factory=list)
+    """Disks that the file names and the guest does not have now."""
+    edits: list[tuple[int, int, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def take(self, statement: _Statement) -> None:
+        """Note what is to become of a statement."""
+        rule = _KEYS.get(statement.key)
+        if statement.key not in _SPECS and _dropped(statement, rule, self.text):
+            self.edits.append((statement.start, statement.end, ""))
+            self.left_out.append(policy.called(statement.key, of_nic=False))
+            return
+        if (whole := self._objection(statement)) is not None:
+            self.problems.append(f"line {statement.line}: {whole}")
+            return
+        for start, end in statement.strings:
+            try:
+                self._take_text(statement, start, end)
+            except ToolstackError as error:
+                self.problems.append(f"line {statement.line}: {error}")
+
+    def _objection(self, statement: _Statement) -> str | None:
+        """Return why a statement may not stand, whatever its texts are; None when it may."""
+        key, rule = statement.key, _KEYS[statement.key]
+        if len(statement.strings) > (most := policy.MOST_DEVICES.get(key, 1 << 20)):
+            return f"more than {most} in {key}"
+        if rule is policy.NOTHING and key not in _SPECS and statement.members:
+            # An empty text in a list makes xl add a device of which nothing is said.
+            said = [self.text[start:end] for start, end in statement.strings]
+            what = f"{key} = {str([*said, *statement.numbers])[:200]}"
+            return f"{what} may not come from another host unseen"
+        if key in _LISTS and not statement.is_flat:
+            return f"{key} is not a list of texts"
+        if statement.numbers and not _numbers(statement):
+            what = f"{key} = {rule.shown(', '.join(statement.numbers))}"
+            return f"{what} may not come from another host unseen"
+        return None
+
+    def _take_text(self, statement: _Statement, start: int, end: int) -> None:
+        value = self.text[start:end]
+        absent = absent_disk(value, self.arrival) if statement.key == "disk" else None
+        if absent is not None and not absent.cdrom:
+            self.edits.append((*_member(self.text, start, end), ""))
+            self.later.append(absent.vdev)
+            return
+        adapted = _adapt_value(statement.key, value, self.arrival, self.is_block, self.left_out)
+        if statement.key not in _SPECS:
+            _check(statement, adapted, self.boot_folders)
+        self.edits.append((start, end, adapted))
+        if absent is not None and adapted != value:
+            self.left_out.append(f"the CD-ROM in {absent.vdev}, as that drive is empty now")
 
 
 def adapt(
@@ -349,52 +217,18 @@ def adapt(
     `is_block` tells whether a local path is a block device. What the guest goes without is added
     to `left_out`. Raises ToolstackError with all that stands in the way, when anything does.
     """
-    left: list[str] = [] if left_out is None else left_out
-    later: list[str] = []
-    edits: list[tuple[int, int, str]] = []
-    problems: list[str] = []
+    adapter = _Adapter(text, arrival, boot_folders, is_block, [] if left_out is None else left_out)
     for statement in _statements(text):
-        rule = _KEYS.get(statement.key)
-        if statement.key not in _SPECS and _dropped(statement, rule, text):
-            edits.append((statement.start, statement.end, ""))
-            left.append(policy.called(statement.key, of_nic=False))
-            continue
-        if len(statement.strings) > (most := policy.MOST_DEVICES.get(statement.key, 1 << 20)):
-            problems.append(f"line {statement.line}: more than {most} in {statement.key}")
-        if rule is policy.NOTHING and statement.key not in _SPECS and statement.members:
-            # An empty text in a list makes xl add a device of which nothing is said.
-            said = [text[start:end] for start, end in statement.strings]
-            what = f"{statement.key} = {str([*said, *statement.numbers])[:200]}"
-            problems.append(f"line {statement.line}: {what} may not come from another host unseen")
-            continue
-        if statement.key in _LISTS and not statement.is_flat:
-            problems.append(f"line {statement.line}: {statement.key} is not a list of texts")
-            continue
-        if statement.numbers and not _numbers(statement):
-            what = f"{statement.key} = {_KEYS[statement.key].shown(', '.join(statement.numbers))}"
-            problems.append(f"line {statement.line}: {what} may not come from another host unseen")
-        for start, end in statement.strings:
-            value = text[start:end]
-            try:
-                absent = _absent(value, arrival) if statement.key == "disk" else None
-                if absent is not None and not absent.cdrom:
-                    edits.append((*_member(text, start, end), ""))
-                    later.append(absent.vdev)
-                    continue
-                adapted = _adapt_value(statement.key, value, arrival, is_block, left)
-                if statement.key not in _SPECS:
-                    _check(statement, adapted, boot_folders)
-                edits.append((start, end, adapted))
-                if absent is not None and adapted != value:
-                    left.append(f"the CD-ROM in {absent.vdev}, as that drive is empty now")
-            except ToolstackError as error:
-                problems.append(f"line {statement.line}: {error}")
-    if later and not set(arrival.disks) & _vdevs(text):
-        problems.append(f"it names other disks than the guest has: {', '.join(later)}")
-    if problems:
-        raise ToolstackError("; ".join(problems[:20]))
-    left += [f"disk {vdev}, which its file names and it does not have now" for vdev in later]
-    for start, end, replacement in reversed(edits):
+        adapter.take(statement)
+    if adapter.later and not set(arrival.disks) & _vdevs(text):
+        said = ", ".join(adapter.later)
+        adapter.problems.append(f"it names other disks than the guest has: {said}")
+    if adapter.problems:
+        raise ToolstackError("; ".join(adapter.problems[:20]))
+    adapter.left_out += [
+        f"disk {vdev}, which its file names and it does not have now" for vdev in adapter.later
+    ]
+    for start, end, replacement in reversed(adapter.edits):
         text = text[:start] + replacement + text[end:]
     return text
 
@@ -405,7 +239,7 @@ def _vdevs(text: str) -> set[str]:
     for statement in _statements(text):
         for start, end in statement.strings if statement.key == "disk" else ():
             with contextlib.suppress(ToolstackError):
-                found.add(_parse_disk(text[start:end]).vdev)
+                found.add(parse_disk(text[start:end]).vdev)
     return found
 
 
@@ -444,7 +278,7 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
             disks.append(describe_disk(spec))
         except ToolstackError as error:
             obstacles.append(str(error))
-    nics = tuple(_nic(spec) for spec in values.get("vif", []))
+    nics = tuple(describe_vif(spec) for spec in values.get("vif", []))
     anywhere = Arrival(
         name,
         "",
@@ -494,12 +328,6 @@ def _size(values: Mapping[str, list[str]]) -> GuestSize:
     vcpus = number("vcpus", 1)
     beside = number("shadow_memory", 0) << 20
     return GuestSize(memory, max(memory, maximum), beside, vcpus, number("maxvcpus", vcpus))
-
-
-def _nic(vif: str) -> Nic:
-    pairs = (part.partition("=") for part in vif.split(","))
-    said = {key.strip(): value.strip() for key, _, value in pairs}
-    return Nic(said.get("mac") or None, said.get("bridge") or None, said.get("script") or None)
 
 
 def _kind(values: Mapping[str, list[str]]) -> str:
