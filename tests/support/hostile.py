@@ -201,7 +201,8 @@ class Guest:
         self.uuid: str = self.config["c_info"]["uuid"]
         self.size = size_of(self.config["b_info"])
         self.nics = tuple(
-            NicOffer(nic.get("mac"), nic.get("bridge")) for nic in self.config.get("nics", ())
+            NicOffer(nic.get("mac"), nic.get("bridge"), nic.get("script"))
+            for nic in self.config.get("nics", ())
         )
 
     def named(self, name: str) -> Guest:
