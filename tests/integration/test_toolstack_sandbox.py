@@ -20,6 +20,7 @@ from xenmoved.toolstack.interface import (
     Arrival,
     DomainNotFound,
     DomainState,
+    NotAnnounced,
     Settled,
     StartFailed,
     ToolstackError,
@@ -164,6 +165,30 @@ async def test_cancelling_leaves_everything_to_rollback(pair, delay):
     await roll_back(pair, source, target)
 
 
+@pytest.mark.parametrize("later", [False, True])
+async def test_xm_restores_no_guest_on_another_disk(xm, later):
+    source = xm.outgoing()
+    await source.start()
+    await source.suspended()
+    async for _ in source.stream():
+        pass
+    kept = xm.image.with_name("kept")
+    xm.image.rename(kept)
+    make_image(xm.image, 4)
+    if later:
+        source = xm.later_outgoing()
+    for _ in range(2):
+        with pytest.raises(ToolstackError, match="Put back what was there"):
+            await source.rollback()
+    assert await xm.here.states() == {}
+    kept.replace(xm.image)
+    await source.rollback()
+    assert await xm.here.states() == RUNNING
+    verdict = xm.here.emulated.check("web")
+    assert verdict["ok"] and verdict["blocks"]
+    assert not [file.name for file in xm.here.spool.iterdir() if file.suffix == ".disks"]
+
+
 @pytest.mark.parametrize("live", [False, True])
 async def test_a_device_model_writes_until_the_end_of_the_stream(tmp_path, live):
     pair = Pair(tmp_path, "xl", live, lines="type = 'hvm'\n")
@@ -247,7 +272,7 @@ async def test_what_the_configuration_may_not_say(pair):
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
     await source.start()
-    with pytest.raises(ToolstackError, match="refused"):
+    with pytest.raises(NotAnnounced, match="is not what was announced"):
         async for piece in source.stream():
             await target.write(piece)
     await roll_back(pair, source, target)
@@ -330,7 +355,7 @@ async def test_a_daemon_that_dies_after_xm_save(xm):
     source = xm.outgoing()
     await source.start()
     await source._process.wait(20)
-    assert [path.suffix for path in xm.here.spool.glob("web.*")] == [".part"]
+    assert [path.suffix for path in xm.here.spool.glob("web.*.xmsave.[pr]*")] == [".part"]
     await xm.outgoing().rollback()
     assert await xm.here.states() == RUNNING
     assert not list(xm.here.spool.glob("*"))
@@ -342,7 +367,7 @@ async def test_an_image_is_not_restored_twice(xm):
     with pytest.raises(ToolstackError):
         await source.rollback()
     assert await xm.here.states() == {"web": DomainState.PAUSED}
-    assert [path.suffix for path in xm.here.spool.glob("web.*")] == [".restored"]
+    assert [path.suffix for path in xm.here.spool.glob("web.*.xmsave.[pr]*")] == [".restored"]
     xm.here.emulated.faults()
     xm.here.emulated.run("xm", "unpause", "web")
     xm.here.emulated.run("xm", "destroy", "web")

@@ -163,7 +163,10 @@ def resized(before: int, after: int) -> Script:
 
 
 def replaced(exchange: Callable[[Path, Path], object]) -> Script:
-    """Have another file behind a disk's path."""
+    """Have another file behind a disk's path.
+
+    A guest of `xm` that was saved is restored when it is put back, as its alarm says.
+    """
 
     def script(scene: Scene) -> Iterator[None]:
         disk, other = scene.disk, scene.other_image()
@@ -172,8 +175,12 @@ def replaced(exchange: Callable[[Path, Path], object]) -> Script:
         yield
         exchange(disk, other)
         yield
+        back_at_once = scene.world.tool == "xm"
+        if back_at_once:
+            kept.replace(disk)
         yield
-        kept.replace(disk)
+        if not back_at_once:
+            kept.replace(disk)
         scene.spoilt = True
 
     return script

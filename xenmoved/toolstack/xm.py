@@ -153,7 +153,7 @@ class XmToolstack:
             return self.outgoing_cold(migration, name, spool)
         if live:
             raise ToolstackError(f"domain {name} cannot be moved live: this host has `xm`.")
-        return XmOutgoing(self._lookup, migration, check_name(name), spool)
+        return XmOutgoing(self._lookup, migration, check_name(name), spool, self.describe)
 
     def outgoing_cold(self, migration: str, name: str, spool: Path) -> ColdOutgoing:
         """Image without memory of a domain that does not run."""

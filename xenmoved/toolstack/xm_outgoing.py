@@ -16,7 +16,7 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from xenmoved.toolstack.durable import check_migration, in_thread, remove_files,
 from xenmoved.toolstack.interface import (
     STALL,
     SUSPEND_PATIENCE,
+    Domain,
     DomainState,
     DomainStatus,
     ToolstackError,
@@ -32,6 +33,7 @@ from xenmoved.toolstack.interface import (
 )
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.pipes import PIECE
+from xenmoved.toolstack.saveddisks import SavedDisks
 
 SAVING_PREFIX: Final = "migrating-"
 
@@ -45,8 +47,16 @@ _MARGIN: Final = 64 << 20
 class XmOutgoing:
     """`OutgoingImage` of `xm`."""
 
-    def __init__(self, lookup: Lookup, migration: str, name: str, spool: Path) -> None:
+    def __init__(
+        self,
+        lookup: Lookup,
+        migration: str,
+        name: str,
+        spool: Path,
+        describe: Callable[[DomainStatus], Awaitable[Domain]],
+    ) -> None:
         self._lookup = lookup
+        self._describe = describe
         self._migration = check_migration(migration)
         self._name = name
         # xend, another process with another working folder, opens these.
@@ -54,6 +64,7 @@ class XmOutgoing:
         self._file = self._spool / f"{name}.{migration}.xmsave"
         self._part = self._file.with_name(self._file.name + ".part")
         self._restored = self._file.with_name(self._file.name + ".restored")
+        self._disks = SavedDisks(self._file.with_name(self._file.name + ".disks"))
         self._log = self._spool / f"{migration}.save.log"
         self._process: Process | None = None
         self._stands = False
@@ -80,6 +91,7 @@ class XmOutgoing:
                 f"{self._spool} holds an image of domain {self._name} of this very migration. "
                 "Roll it back first."
             )
+        await self._disks.note((await self._describe(domain)).disks)
         self._process = self._lookup.commands.spawn(
             "save", self._name, str(self._part), migration=self._migration, log=self._log
         )
@@ -199,7 +211,7 @@ class XmOutgoing:
                 )
             await asyncio.sleep(_POLL)
         await self._retire_image()
-        await remove_files(self._restored, self._log)
+        await remove_files(self._restored, self._disks.file, self._log)
 
     async def _retire_image(self) -> None:
         """Mark the image as used, so that it is never restored again. The domain is there."""
@@ -218,6 +230,7 @@ class XmOutgoing:
                 f"domain {self._name} was restored from {image} and is gone again. The file is "
                 "kept. Look at /var/log/xen/xend.log, then use `xm restore` by hand."
             )
+        await self._disks.require_same(self._name, image)
         process = self._lookup.commands.spawn(
             "restore", "-p", str(image), migration=self._migration, log=self._log
         )
@@ -242,4 +255,4 @@ class XmOutgoing:
                 f"domain {self._name} (id {domain.domid}) is {domain.state} on this host, where "
                 "only its image was left; it and the image are kept. Find out who restored it."
             )
-        await remove_files(self._file, self._part, self._restored, self._log)
+        await remove_files(self._file, self._part, self._restored, self._disks.file, self._log)
