@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum, auto
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from protocol.handover import SourceAction, SourceState, TargetAction, TargetState
 
@@ -124,3 +124,17 @@ class World(NamedTuple):
     resets: frozenset[str] = frozenset()
     said: frozenset[str] = frozenset()  # what operators have decided
     old: frozenset[Fault] = frozenset()  # which journals were set back
+
+
+_PLACES = {name: place for place, name in enumerate(World._fields)}
+
+
+def _replace(self: World, **changes: Any) -> World:
+    """Do what `_replace` of any named tuple does, in half the time: a walk does little else."""
+    values = list(self)
+    for name, value in changes.items():
+        values[_PLACES[name]] = value
+    return World._make(values)
+
+
+World._replace = _replace  # type: ignore[method-assign]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import mmap
 import os
 import stat
 import struct
-import uuid as uuids
 
 UNIT = 4096  # bytes; the smallest thing written and checked
 CHUNK_UNITS = 16  # the largest write is one chunk
@@ -27,6 +25,8 @@ _ZEROES = bytes(UNIT)
 
 def make(guest: bytes, disk: int, unit: int, sequence: int) -> bytes:
     """Content of one unit. `unit` counts units from the start of the disk."""
+    import hashlib
+
     header = _HEADER.pack(_MAGIC, guest, disk, unit, sequence)
     return header + hashlib.shake_128(header).digest(UNIT - _HEADER.size)
 
@@ -39,6 +39,8 @@ def diagnose(found: bytes, guest: bytes, disk: int, unit: int, sequence: int) ->
     if magic != _MAGIC:
         return f"wrong: foreign data instead of write {sequence}"
     if (owner, at_disk, at_unit) != (guest, disk, unit):
+        import uuid as uuids
+
         whose = uuids.UUID(bytes=owner)
         return f"wrong: block of guest {whose} disk {at_disk} unit {at_unit} (write {written})"
     if found != make(guest, disk, unit, written):

@@ -6,17 +6,16 @@ import fcntl
 import os
 import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xenmoved.sandbox import control, ram
 from xenmoved.sandbox.host import POWERED_OFF, CommandFailed, Domain, Host
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+PACKAGE_ROOT = os.path.realpath(f"{__file__}/../../..")
 
 
 def create(host: Host, config: dict[str, Any]) -> Domain:
@@ -55,7 +54,7 @@ def _require_disks(domain: Domain) -> None:
         if disk["format"] == "empty" or disk.get("script"):
             continue
         try:
-            Path(disk["pdev_path"]).stat()
+            os.stat(disk["pdev_path"])
         except OSError as error:
             raise CommandFailed(
                 "libxl: error: libxl_device.c:437:libxl__device_disk_set_backend: "

@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Any
 
 from xenmoved.sandbox.host import CommandFailed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 TIMEOUT = 120.0
 MAX_LINE = 1 << 20

@@ -14,9 +14,7 @@ import random
 import sys
 import threading
 import time
-import uuid as uuids
 import zlib
-from typing import TYPE_CHECKING, Any
 
 from xenmoved.sandbox import control
 from xenmoved.sandbox.blocks import CHUNK_UNITS, UNIT, Disk, diagnose, make, number_of
@@ -33,9 +31,11 @@ from xenmoved.sandbox.host import (
 from xenmoved.sandbox.ram import PAGE, MemoryDamaged, Ram, Table, knobs_from
 from xenmoved.sandbox.witness import Diverged, Witness, failures
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 MEMORY_DESCRIPTOR = 3
 READY_DESCRIPTOR = 4
@@ -122,7 +122,7 @@ class Guest:
         mean = sum(WRITE_UNITS) / len(WRITE_UNITS) * UNIT
         self._writes = self._knobs["writes"] or self._knobs["rate"] * (1 << 20) / mean
         self._filler: int = static["filler"]
-        guest = uuids.UUID(static["uuid"]).bytes
+        guest = bytes.fromhex(static["uuid"].replace("-", ""))
         self._volumes = [
             Volume(number, self._ram.table(layout), disks[layout["vdev"]], guest)
             for number, layout in enumerate(static["disks"])

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from xenmoved.sandbox import build, saving, stream
 from xenmoved.sandbox.host import INCOMING, MIGRATED_AWAY, CommandFailed, Domain, Host, NameTaken
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -19,9 +19,12 @@ import os
 import random
 import struct
 import zlib
-from typing import Any
 
 from xenmoved.sandbox.blocks import CHUNK, CHUNK_UNITS, UNIT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PAGE = 4096
 _SEQUENCE_AT = 4 * PAGE

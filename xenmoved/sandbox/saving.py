@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from xenmoved.sandbox import build, stream
 from xenmoved.sandbox.host import CommandFailed, Domain, Host
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xenmoved.sandbox.ram import Ram
 

@@ -16,13 +16,14 @@ import os
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from xenmoved.sandbox.host import CommandFailed
 from xenmoved.sandbox.ram import PAGE, MemoryDamaged, Ram
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 MAGIC = b"Xen saved domain, xl format\n \0 \r"
 BYTE_ORDER = 0x01020304

@@ -12,7 +12,6 @@ import fcntl
 import mmap
 import os
 import time
-from pathlib import Path
 
 
 class Diverged(Exception):
@@ -23,10 +22,10 @@ class Witness:
     """The witness file of one guest."""
 
     def __init__(self, folder: str | os.PathLike[str], uuid: str) -> None:
-        self._folder = Path(folder)
+        self._folder = os.fspath(folder)
         self._uuid = uuid
         self._descriptor = os.open(
-            self._folder / uuid, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+            f"{self._folder}/{uuid}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
         )
         if os.fstat(self._descriptor).st_size < mmap.PAGESIZE:
             os.ftruncate(self._descriptor, mmap.PAGESIZE)
@@ -68,7 +67,7 @@ class Witness:
     def _diverged(self, text: str) -> Diverged:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
         line = f"{stamp} process {os.getpid()}: {text}\n".encode()
-        path = self._folder / f"{self._uuid}.failures"
+        path = f"{self._folder}/{self._uuid}.failures"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             os.write(descriptor, line)
@@ -80,6 +79,9 @@ class Witness:
 def failures(folder: str | os.PathLike[str], uuid: str | None = None) -> list[str]:
     """Tell what was ever recorded against one guest, or against any."""
     found = []
-    for path in sorted(Path(folder).glob(f"{uuid or '*'}.failures")):
-        found += [f"{path.stem}: {line}" for line in path.read_text().splitlines()]
+    for name in sorted(os.listdir(folder)):
+        whose, _, kind = name.partition(".")
+        if kind == "failures" and uuid in (None, whose):
+            with open(f"{os.fspath(folder)}/{name}") as file:
+                found += [f"{whose}: {line}" for line in file.read().splitlines()]
     return found

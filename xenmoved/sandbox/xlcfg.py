@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import random
 import uuid as uuids
-from pathlib import Path
-from typing import Any
 
 from xenmoved.sandbox.host import CommandFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _FORMATS = ("raw", "qcow", "qcow2", "vhd", "empty", "qed")
 _PLAIN_PREFIXES = ("phy", "file", "aio", "ioemu", "tap", "tap2", "tapdisk")
@@ -36,7 +38,8 @@ _DISK_KEYS = (
 def read(path: str, extra_lines: list[str]) -> str:
     """Return the text of a configuration file, followed by lines from the command line."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="backslashreplace")
+        with open(path, encoding="utf-8-sig", errors="backslashreplace") as file:
+            text = file.read()
     except OSError as error:
         raise CommandFailed(f"Failed to read config file: {path}: {error.strerror}") from error
     return "\n".join([text, *extra_lines])

@@ -7,17 +7,18 @@ and the image, for which the sandbox uses the libxc stream.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from xenmoved.sandbox import sxp, xl
 from xenmoved.sandbox.host import DOM0_MEMORY, CommandFailed, Domain, Host
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from xenmoved.sandbox.sxp import Node
 
@@ -112,7 +113,11 @@ def _uname(disk: dict[str, Any]) -> str:
         return ""
     if disk.get("backend") == "tap":
         return f"tap:aio:{path}"
-    return ("phy:" if Path(path).is_block_device() else "file:") + path
+    try:
+        is_device = stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        is_device = False
+    return ("phy:" if is_device else "file:") + path
 
 
 def configuration(node: Node) -> dict[str, Any]:
