@@ -220,7 +220,9 @@ async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[
     node, name, cold = host.config.node, guest.target_name, offer.mode is Mode.COLD
     if cold and guest.config is None:
         return [problem("guest-config", f"{guest.name} came without its configuration")]
-    files = await host.toolstack.config_files(name, guest.uuid)
+    found = await host.toolstack.config_files(name, guest.uuid)
+    # What is in the place of its file, and says another name, is a guest's who is called that.
+    files = [file for file in found if file.name in (None, name)]
     if not files:
         return []
     other = files[0].is_of(name, guest.uuid) is False
