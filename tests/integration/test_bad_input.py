@@ -286,8 +286,9 @@ class TestGuest:
     @pytest.mark.parametrize("name", ["", "no body", "../etc/passwd", "-rf", "a" * 200, "täg"])
     def test_odd_guest_names(self, hosts: Hosts, name: str) -> None:
         done = hosts[0].ctl("migrate", "--", name, "host-b")
-        assert done.returncode == 2, (done.stdout, done.stderr)
-        assert "name" in done.stderr
+        # No name at all is a slip on the command line; a guest may be called the rest.
+        assert done.returncode == (3 if name else 2), (done.stdout, done.stderr)
+        assert ("xl rename" if name else "guest") in done.stderr
         assert "Traceback" not in done.stderr
 
     def test_no_default_pool(self, hosts: Hosts, tmp_path: Path) -> None:

@@ -1054,8 +1054,8 @@ async def test_a_guest_that_is_off_comes_with_the_file_that_was_announced(
 ):
     offer = image_offer(guest.named("off"), ImageFormat.RAW)
     assert offer.guest.config is not None
-    text = offer.guest.config.replace("/x,raw,xvda", "file:/x,xvda")
-    changed = replace(offer, guest=replace(offer.guest, config=text + line))
+    text = offer.guest.config.replace(b"/x,raw,xvda", b"file:/x,xvda")
+    changed = replace(offer, guest=replace(offer.guest, config=text + line.encode()))
     async with transferring(target.evil, changed) as transfer:
         said = await transfer.begin()
         assert isinstance(said, Refused)
