@@ -17,7 +17,7 @@ from typing import Final
 
 from storage.commands import lines, run
 from storage.descriptor import make_durable
-from storage.errors import VolumeError, VolumeInUse
+from storage.errors import VolumeError, VolumeInUse, VolumeResized
 from storage.pipes import Inflow, Outflow, end_others
 
 COMPRESSION_FEATURES: Final = ("lz4_compress", "zstd_compress")
@@ -77,15 +77,20 @@ class History:
         listed = ("-t", "snapshot", "-d", "1", "-s", "createtxg", "-o", "name,guid")
         return parse_snapshots(run(["zfs", "list", "-H", "-p", *listed, self.dataset]))
 
-    def take(self, name: str) -> Snapshot:
+    def take(self, name: str, size: int) -> Snapshot:
         """Make a snapshot of what the zvol holds now, dom0's page cache included.
 
         A backend that writes through it, as QEMU does for emulated disks, is told that a write is
-        done when ZFS has not seen it yet.
+        done when ZFS has not seen it yet. Raises VolumeResized when the zvol has not that size.
         """
         make_durable(self.device)
         run(["zfs", "snapshot", f"{self.dataset}@{name}"])
-        return Snapshot(name, int(self._get("guid", f"@{name}")))
+        guid, now = self.guid_and_size(name)
+        snapshot = Snapshot(name, guid)
+        if now != size:
+            self.destroy([snapshot])
+            raise VolumeResized(f"{self.device} has {now} bytes now, and had {size}")
+        return snapshot
 
     def destroy(self, snapshots: Iterable[Snapshot]) -> None:
         """Destroy snapshots, all of them ours. Fails for those that have clones or holds."""

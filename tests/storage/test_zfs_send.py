@@ -254,7 +254,7 @@ def test_a_snapshot_has_what_is_in_the_page_cache(tank: Tank) -> None:
     backend = os.open(path, os.O_RDWR)
     try:
         os.pwrite(backend, b"told to be done", 4096)
-        taken = tank.pool().history("cached").take(f"xenmoved-b-{'0' * 32}-1")
+        taken = tank.pool().history("cached").take(f"xenmoved-b-{'0' * 32}-1", SIZE)
     finally:
         os.close(backend)
     run("zfs", "clone", f"{tank.dataset}/cached@{taken.name}", f"{tank.dataset}/clone")

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from storage.buffers import AlignedBuffer
-from storage.errors import VolumeError
+from storage.errors import VolumeError, VolumeResized
 from storage.zfs_history import (
     History,
     ResumePoint,
@@ -84,18 +84,34 @@ def test_a_snapshot_has_what_a_backend_wrote_through_the_page_cache(tmp_path, mo
             os.close(beneath)
             snapshot.write_bytes(buffer)
             return ""
-        return "77"
+        return f"77\n{1 << 20}"
 
     monkeypatch.setattr("storage.zfs_history.run", zfs)
     backend = os.open(device, os.O_RDWR)
     try:
         os.pwrite(backend, b"told to be done", 4096)
-        taken = History("tank/v", device).take("name")
+        taken = History("tank/v", device).take("name", 1 << 20)
     finally:
         os.close(backend)
         subprocess.run(["losetup", "-d", device], check=True)
     assert taken == Snapshot("name", 77)
     assert b"told to be done" in snapshot.read_bytes()
+
+
+def test_a_snapshot_of_another_size_is_none_of_the_zvol_that_was_opened(tmp_path, monkeypatch):
+    device = tmp_path / "zvol"
+    device.touch()
+    commands = []
+
+    def zfs(command: list[str]) -> str:
+        commands.append(command[1:])
+        return f"77\n{96 << 20}" if command[1] == "get" else ""
+
+    monkeypatch.setattr("storage.zfs_history.run", zfs)
+    name = own_name("host-b", MIGRATION, 1)
+    with pytest.raises(VolumeResized, match="100663296 bytes now, and had 67108864"):
+        History("tank/v", str(device)).take(name, 64 << 20)
+    assert commands[-1] == ["destroy", f"tank/v@{name}"]
 
 
 def test_snapshots_are_read_in_their_order() -> None:

@@ -100,7 +100,7 @@ class StreamSource:
             expected = self.progress.size
         else:
             name = own_name(self._peer, self._migration, number)
-            snapshot = await self._threads.run(self._history.take, name)
+            snapshot = await self._threads.run(self._history.take, name, self.progress.size)
         if expected is None:
             expected = await self._threads.run(self._history.stream_size, snapshot, base)
         progress = RoundProgress(number, expected)
