@@ -225,7 +225,7 @@ async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[
     files = [file for file in found if file.name in (None, name)]
     if not files:
         return []
-    other = files[0].is_of(name, guest.uuid) is False
+    other = any(file.is_of(name, guest.uuid) is False for file in files)
     if not (cold or other):
         return []
     whose = "another guest" if other else "a guest"
@@ -339,7 +339,9 @@ class _VolumeChecks:
         if (guest := self._offer.guest) is None:
             return self._needs
         own = await self._host.toolstack.config_files(guest.target_name, guest.uuid)
-        return self._needs.without({str(file.path) for file in own})
+        name, uuid = guest.target_name, guest.uuid
+        mine = {str(file.path) for file in own if file.is_of(name, uuid) is not False}
+        return self._needs.without(mine)
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
         """Note it when a volume that is an image would be none here, or is in use at the source."""

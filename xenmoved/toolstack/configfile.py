@@ -93,8 +93,13 @@ class ConfigFolder:
         )
         if not self._aside(name, uuid):
             return found
-        # What only has its name in it is not what was in use before the guest left.
-        return [file for file in found if file.evidence != {Evidence.SAID}]
+        # What only has its name in it is not what was in use before the guest left; what is another
+        # guest's stays in sight.
+        return [
+            file
+            for file in found
+            if file.evidence != {Evidence.SAID} or file.is_of(name, uuid) is False
+        ]
 
     def _possible(self, name: str, uuid: str = "") -> list[GuestFile]:
         files = self._files(name, uuid)
