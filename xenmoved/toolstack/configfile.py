@@ -110,9 +110,9 @@ class ConfigFolder:
         called = self._called(name, MOVED)
         led_to = {os.path.realpath(entry) for entry in self._boot.moved(name)}
 
-        def rank(file: GuestFile) -> tuple[bool, bool, float]:
+        def rank(file: GuestFile) -> tuple[float, bool, bool]:
             at_boot = os.path.realpath(place_of(file.path)) in led_to
-            return at_boot, file.path in called, file.path.lstat().st_ctime
+            return file.path.lstat().st_ctime, at_boot, file.path in called
 
         files = map(look_at, dict.fromkeys([*called, *self._folder.glob(f"*.cfg{MOVED}")]))
         mine = (
