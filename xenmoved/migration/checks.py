@@ -252,6 +252,7 @@ class _VolumeChecks:
         self._needs = found
         self._placements: list[Placement] = []
         self._imagery: list[Imagery] | None = None
+        self._others: Needs | None = None
         # What is shared is not a place for a copy of something else.
         self._taken = {
             (shared_pool(peer, disk), disk.name)
@@ -338,10 +339,12 @@ class _VolumeChecks:
         """Return who needs what, but for the guest itself: its own file may be here before it."""
         if (guest := self._offer.guest) is None:
             return self._needs
-        own = await self._host.toolstack.config_files(guest.target_name, guest.uuid)
-        name, uuid = guest.target_name, guest.uuid
-        mine = {str(file.path) for file in own if file.is_of(name, uuid) is not False}
-        return self._needs.without(mine)
+        if self._others is None:
+            name, uuid = guest.target_name, guest.uuid
+            files = await self._host.toolstack.config_files(name, uuid)
+            mine = {str(file.path) for file in files if file.is_of(name, uuid) is not False}
+            self._others = self._needs.without(mine)
+        return self._others
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
         """Note it when a volume that is an image would be none here, or is in use at the source."""

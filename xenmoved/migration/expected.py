@@ -99,9 +99,7 @@ def expect(
         uuid=guest.uuid,
         disks=disks | dict.fromkeys(guest.ejected, ""),
         keep_partial=keep_partial,
-        config=(
-            guest.config.decode("utf-8", "surrogateescape") if guest.config is not None else None
-        ),
+        config=guest.config_text,
         autostart=guest.autostart,
         cold=offer.mode is Mode.COLD,
         bridges=bridges,

@@ -45,7 +45,10 @@ async def hear(host: Host, job: Job, migration: str) -> None:
     while told is None and monotonic() < give_up:
         await asyncio.sleep(_AGAIN_AFTER)
         told = await _ask(host, job.peer, migration)
-    job.remarks = together(job.remarks, [_unheard(job)] if told is None else _noted(told))
+    if told is None:
+        note_unheard(job)
+    else:
+        job.remarks = together(job.remarks, _noted(told))
 
 
 def note_unheard(job: Job) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from storage.backing import backing_of
+from storage.backing import Backing, backing_of, compare_backings
 from storage.errors import StorageError
 from xenmoved.toolstack.durable import boot_id, in_thread, write_file
 from xenmoved.toolstack.interface import Disk, ToolstackError
@@ -34,7 +35,7 @@ class SavedDisks:
             found = {path: backing_of(path) for path in paths}
         except StorageError as error:
             raise ToolstackError(str(error)) from error
-        disks = {path: (one.what, one.size) for path, one in found.items()}
+        disks = {path: asdict(one) for path, one in found.items()}
         write_file(self.file, json.dumps({_BOOT: boot_id(), "disks": disks}))
 
     async def require_same(self, domain: str, image: Path) -> None:
@@ -50,16 +51,13 @@ class SavedDisks:
         except FileNotFoundError:
             return
         same_boot = noted[_BOOT] == boot_id()
-        for path, (what, size) in noted["disks"].items():
+        for path, fields in noted["disks"].items():
+            then = Backing(**fields)
             try:
                 now = backing_of(path)
+                compare_backings(path, then if same_boot else replace(now, size=then.size), now)
             except StorageError as error:
-                why = str(error)
-            else:
-                if now.size == size and (now.what == what or not same_boot):
-                    continue
-                why = f"{path} is {now.what} of {now.size} bytes now, and was {what} of {size}"
-            raise ToolstackError(
-                f"domain {domain} is saved in {image}, and not restored: {why}. Put back what was "
-                "there; it is tried again"
-            )
+                raise ToolstackError(
+                    f"domain {domain} is saved in {image}, and not restored: {error}. Put back "
+                    "what was there; it is tried again"
+                ) from error
