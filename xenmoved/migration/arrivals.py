@@ -104,7 +104,7 @@ class Arrivals:
             text = f"{self.host.config.node} can take nothing in: {problems_of(error)[0].text}"
             return Assessment((problem("journal", text, problems_of(error)[0].hint),))
         arriving: dict[str, Sequence[str]] = {
-            migration.guest: migration.disks for migration in self._migrations.values()
+            migration.guest.name: migration.guest.disks for migration in self._migrations.values()
         }
         arriving |= {
             f"a sync from {site.visitor.peer} ({number})": site.paths
@@ -138,12 +138,12 @@ class Arrivals:
             await migration.begin()
             self.host.promises.give(begin.migration, promise)
             self._migrations[begin.migration] = migration
-            self._landings[begin.migration] = _Site(visitor, migration.landing, on_failure)
-        job.volumes = migration.landing.progress
+            self._landings[begin.migration] = _Site(visitor, migration.guest.landing, on_failure)
+        job.volumes = migration.guest.landing.progress
         self._tasks.create_task(self._keep(migration))
         try:
             await self.host.jobs.add(job)
-            placements = await migration.landing.provision(offer, placements)
+            placements = await migration.guest.landing.provision(offer, placements)
         except Exception as error:
             await self.failed(migration, problems_of(error)[0].text)
             raise
@@ -208,7 +208,7 @@ class Arrivals:
             if purpose is Purpose.VOLUME:
                 await site.landing.serve(attach.volume, channel)
             elif guest is not None:
-                await guest.serve_memory(channel)
+                await guest.guest.serve_memory(channel)
             else:
                 raise ProtocolError(Code.UNEXPECTED, "a sync has no memory")
         except Exception as error:
@@ -233,7 +233,7 @@ class Arrivals:
     async def fate(self, peer: str, migration: str) -> Fate:
         """Return what may be said of a migration from this peer: it is true after a crash, too."""
         if (live := self._live(peer, migration)) is not None:
-            return _fate(live.word, live.reason)
+            return _fate(live.handover.word, live.handover.reason)
         entry = await self.host.journal.inbound(migration)
         if entry is None:
             return _fate(Word.UNKNOWN, "there is no record of it here")
@@ -244,7 +244,7 @@ class Arrivals:
 
     async def recall(self, peer: str, migration: str) -> Remarks:
         """Return what an operator should know of a guest of this peer that has come."""
-        if (live := self._live(peer, migration)) is not None and not live.ended.is_set():
+        if (live := self._live(peer, migration)) is not None and not live.handover.ended.is_set():
             return Remarks(complete=False, remarks=())
         entry = await self.host.journal.inbound(migration)
         if entry is None or entry.peer != peer:
@@ -261,23 +261,20 @@ class Arrivals:
             live = await self._started_before(peer, migration)
         if live is not None:
             try:
-                await live.happen(event)
+                await live.handover.happen(event)
             except InvalidTransition as error:
                 raise ProtocolError(Code.UNEXPECTED, str(error)) from None
         return await self.fate(peer, migration)
 
     async def link_lost(self, migration: InboundMigration) -> None:
         """Note that the control channel ended; a guest that is ready waits for its source."""
-        await migration.happen(TargetEvent.LINK_LOST)
-        if migration.state is TargetState.READY and not self._stopping:
+        await migration.handover.happen(TargetEvent.LINK_LOST)
+        if migration.handover.state is TargetState.READY and not self._stopping:
             self._tasks.create_task(self._await_source(migration))
 
     async def failed(self, migration: InboundMigration, reason: str) -> None:
         """Note that a migration cannot go on."""
-        undecided = (TargetState.RECEIVING, TargetState.READY)
-        if migration.state in undecided:
-            migration.reason = reason[:4000]
-            await migration.happen(TargetEvent.FAILED, only_in=undecided)
+        await migration.handover.fail(TargetEvent.FAILED, reason)
 
     async def recover(self, entry: Inbound, job: Job) -> None:
         """Go on from what an earlier daemon wrote down about a migration."""
@@ -285,7 +282,7 @@ class Arrivals:
         self._migrations[entry.migration] = migration
         self._tasks.create_task(self._keep(migration))
         reason = entry.reason or "the daemon was restarted"
-        what = f"{migration.guest}, which was {entry.state}, is not taken up again"
+        what = f"{migration.guest.name}, which was {entry.state}, is not taken up again"
         restore = functools.partial(migration.restore, entry.state, reason)
         await until_done(self.host, job, what, restore)
 
@@ -305,8 +302,7 @@ class Arrivals:
         if entry is None or entry.peer != peer or entry.state is not TargetState.STARTED:
             return None
         started = self._of(entry, job_of(entry))
-        started.state = entry.state
-        started.ended.set()
+        started.handover.take_up(entry.state, "", ended=True)
         return started
 
     def _of(self, entry: Inbound, job: Job) -> InboundMigration:
@@ -345,21 +341,19 @@ class Arrivals:
 
     async def _await_source(self, migration: InboundMigration) -> None:
         timeout = self.host.config.timeouts.ready
-        log.warning("%s is ready, its source is gone: waiting %g s", migration.guest, timeout)
-        if await within(migration.ended, timeout):
-            return
-        if migration.state is TargetState.READY:
-            migration.reason = f"the source did not come back within {timeout:g} s"
-        await migration.happen(TargetEvent.READY_TIMEOUT, only_in=(TargetState.READY,))
+        log.warning("%s is ready, its source is gone: waiting %g s", migration.guest.name, timeout)
+        if not await within(migration.handover.ended, timeout):
+            reason = f"the source did not come back within {timeout:g} s"
+            await migration.handover.fail(TargetEvent.READY_TIMEOUT, reason)
 
     async def _keep(self, migration: InboundMigration) -> None:
         """Keep a migration until it has ended, and see to it that a doubt has an end."""
-        with log_context(job=migration.job.job, domain=migration.guest, peer=migration.peer):
-            while not await within(migration.ended, _TICK):
+        with log_context(job=migration.job.job, domain=migration.guest.name, peer=migration.peer):
+            while not await within(migration.handover.ended, _TICK):
                 try:
-                    await migration.go_on()
+                    await migration.handover.go_on()
                 except Exception:
-                    log.exception("%s is looked at again later", migration.guest)
+                    log.exception("%s is looked at again later", migration.guest.name)
         self._migrations.pop(migration.migration, None)
         self._landings.pop(migration.migration, None)
         self.host.promises.release(migration.migration)

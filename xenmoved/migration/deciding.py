@@ -24,8 +24,8 @@ from xenmoved.journal import JournalFailed, Outbound, Standing
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.host import Host
-from xenmoved.migration.inbound import InboundMigration
-from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.ownership import SourceHandover
+from xenmoved.migration.target_handover import TargetHandover
 from xenmoved.migration.verdicts import has_forgotten, risk, verdict
 from xenmoved.problems import JobError, Refused, problem, problems_of
 from xenmoved.tasks import TookTooLong, at_most
@@ -136,14 +136,14 @@ def _needs_somebody(host: Host, one: Standing) -> bool:
 def _heard(host: Host, one: Standing) -> DoubtWord | None:
     """Return what the target has said last to a source in doubt."""
     doubt = host.doubts.get(one.job)
-    if not isinstance(doubt, Ownership) or doubt.heard is None:
+    if not isinstance(doubt, SourceHandover) or doubt.heard is None:
         return None
     return DoubtWord(doubt.heard.word, doubt.heard.domain)
 
 
 def _told(host: Host, one: Standing) -> Problem:
     doubt = host.doubts.get(one.job)
-    if isinstance(doubt, Ownership) and has_forgotten(doubt.heard):
+    if isinstance(doubt, SourceHandover) and has_forgotten(doubt.heard):
         return doubt.doubt
     guest = both_names(one.guest, one.other_name, one.peer)
     found = verdict(one.state, guest, one.peer, one.job)
@@ -177,9 +177,9 @@ async def _check(host: Host, one: Standing, decision: Decision) -> Fate | None:
             [problem("wrong-decision", f"{decision} does not fit: {told.text}", told.hint)]
         )
     doubt = host.doubts.get(one.job)
-    if isinstance(doubt, Ownership):
+    if isinstance(doubt, SourceHandover):
         return await _check_target_gives_no_word(doubt, one, decision)
-    if isinstance(doubt, InboundMigration):
+    if isinstance(doubt, TargetHandover):
         await _check_nothing_tells(host, doubt, one)
     elif one.state in (SourceState.KEPT, SourceState.GIVEN_UP):
         raise Refused([problem("decided", f"it was decided: {told.text}", told.hint)])
@@ -187,7 +187,7 @@ async def _check(host: Host, one: Standing, decision: Decision) -> Fate | None:
 
 
 async def _check_target_gives_no_word(
-    doubt: Ownership, one: Standing, decision: Decision
+    doubt: SourceHandover, one: Standing, decision: Decision
 ) -> Fate | None:
     try:
         async with at_most(_PEER_PATIENCE, "it did not say what it has"):
@@ -215,7 +215,7 @@ async def _check_target_gives_no_word(
     raise Refused([problem("peer-answers", text, hint)])
 
 
-async def _check_nothing_tells(host: Host, doubt: InboundMigration, one: Standing) -> None:
+async def _check_nothing_tells(host: Host, doubt: TargetHandover, one: Standing) -> None:
     await doubt.happen(TargetEvent.START_UNCLEAR, only_in=(TargetState.COMMITTED,))
     if not doubt.in_doubt:
         text = f"it is not in doubt any more: {one.guest} is {doubt.state} here"

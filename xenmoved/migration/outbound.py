@@ -41,7 +41,7 @@ from xenmoved.migration.holdings import claim, note_written, retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import require_running, require_same, require_unchanged, take
 from xenmoved.migration.offers import Sending, make_offer, users_of
-from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.ownership import SourceHandover
 from xenmoved.migration.persisting import until_done
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.transfer import Transfer, is_link_loss
@@ -126,7 +126,7 @@ class OutboundMigration:
         self._live = job.mode is Mode.LIVE
         self._image = _image(host, job, self._migration)
         uuid = sending.offer.guest.uuid if sending.offer.guest is not None else ""
-        self._ownership = Ownership(host, job, self._migration, self._image, uuid)
+        self._handover = SourceHandover(host, job, self._migration, self._image, uuid)
         self._transfer = Transfer(host, job, sending, options)
         self._remove_source = options.remove_source
         self._verified = False
@@ -142,19 +142,19 @@ class OutboundMigration:
                     log.exception("internal error")
                 self._failed(error)
                 lost = is_link_loss(error)
-                await decide(self._host, job, self._ownership, link_lost=lost)
+                await decide(self._host, job, self._handover, link_lost=lost)
             remove = self._sending if self._remove_source and self._verified else None
-            await conclude(self._host, job, self._ownership, remove=remove)
+            await conclude(self._host, job, self._handover, remove=remove)
 
     async def _migrate(self) -> None:
         job = self._job
-        await self._ownership.begin()
+        await self._handover.begin()
         await self._claim_volumes()
         async with open_dialogue(self._host, job.peer) as dialogue:
-            self._ownership.dialogue = dialogue
+            self._handover.dialogue = dialogue
             await self._transfer.attend(dialogue, self._send_all(dialogue), self._failed)
             job.enter(Phase.COMMIT)
-            await self._ownership.happen(SourceEvent.TARGET_READY)
+            await self._handover.happen(SourceEvent.TARGET_READY)
 
     async def _claim_volumes(self) -> None:
         """Note whose data the volumes hold, for the day when the guest comes back."""
@@ -191,12 +191,12 @@ class OutboundMigration:
         the daemon ends: the next one does it.
         """
         if isinstance(error, Exception):
-            if is_link_loss(error) and self._ownership.dialogue is not None:
-                error = await self._ownership.dialogue.explanation() or error
+            if is_link_loss(error) and self._handover.dialogue is not None:
+                error = await self._handover.dialogue.explanation() or error
             self._failed(error)
-        if self._ownership.state is SourceState.HANDING_OVER and self._job.problem is not None:
+        if self._handover.state is SourceState.HANDING_OVER and self._job.problem is not None:
             lost = self._job.problem.code == "link-lost"
-            deciding = decide(self._host, self._job, self._ownership, link_lost=lost)
+            deciding = decide(self._host, self._job, self._handover, link_lost=lost)
             await wait_through(deciding)
 
     def _failed(self, error: Exception) -> None:
@@ -220,7 +220,7 @@ class OutboundMigration:
     async def _hand_over_cold(self, dialogue: Dialogue, disks: Disks) -> None:
         """Copy the disks of a guest that nobody can start meanwhile."""
         await self._check_configuration()
-        await self._ownership.happen(SourceEvent.SUSPENDING)
+        await self._handover.happen(SourceEvent.SUSPENDING)
         await self._image.start()
         await disks.first_round()
         await self._verify(disks)
@@ -243,7 +243,7 @@ class OutboundMigration:
         opened = await open_attached(dialogue.link, Purpose.MEMORY, self._migration)
         with closing(opened) as channel:
             job.enter(Phase.MEMORY if self._live else Phase.SUSPEND)
-            await self._ownership.happen(SourceEvent.SUSPENDING)
+            await self._handover.happen(SourceEvent.SUSPENDING)
             await self._image.start()
             async with asyncio.TaskGroup() as group:
                 memory = group.create_task(self._send_memory(channel))
@@ -341,7 +341,7 @@ def _image(host: Host, job: Job, migration: str) -> OutgoingImage:
     return host.toolstack.outgoing(migration, job.guest, spool, live=job.mode is Mode.LIVE)
 
 
-async def decide(host: Host, job: Job, ownership: Ownership, *, link_lost: bool) -> None:
+async def decide(host: Host, job: Job, handover: SourceHandover, *, link_lost: bool) -> None:
     """After a failure: the guest runs here again, the target is told. Or the doubt is resolved.
 
     Whatever fails in that, and however often: it is begun again.
@@ -350,18 +350,18 @@ async def decide(host: Host, job: Job, ownership: Ownership, *, link_lost: bool)
 
     async def work() -> None:
         nonlocal event
-        if ownership.state in (SourceState.COPYING, SourceState.HANDING_OVER, _DOUBT):
-            await ownership.happen(event)
-        elif not ownership.settled:
+        if handover.state in (SourceState.COPYING, SourceState.HANDING_OVER, _DOUBT):
+            await handover.happen(event)
+        elif not handover.settled:
             # What was decided is carried out anew, as after a restart.
-            await ownership.happen(SourceEvent.RESTARTED)
+            await handover.happen(SourceEvent.RESTARTED)
 
-    if ownership.state not in (SourceState.DONE, SourceState.ABORTED):
+    if handover.state not in (SourceState.DONE, SourceState.ABORTED):
         await until_done(host, job, f"it is not decided whose {job.guest} is", work)
 
 
 async def conclude(
-    host: Host, job: Job, ownership: Ownership, *, remove: Sending | None = None
+    host: Host, job: Job, handover: SourceHandover, *, remove: Sending | None = None
 ) -> None:
     """End the job according to who owns the guest now, and see an operator's decision confirmed.
 
@@ -370,43 +370,43 @@ async def conclude(
 
     async def work() -> None:
         if not job.finished.is_set():
-            await _end(host, job, ownership, remove)
+            await _end(host, job, handover, remove)
 
     await until_done(host, job, f"the job of {job.guest} has not come to its end", work)
-    await ownership.confirm()
-    if ownership.state is SourceState.DONE:
-        await hear_later(host, job.report(), ownership.migration)
+    await handover.confirm()
+    if handover.state is SourceState.DONE:
+        await hear_later(host, job.report(), handover.migration)
 
 
-async def _end(host: Host, job: Job, ownership: Ownership, remove: Sending | None) -> None:
-    decided = verdict(ownership.state, job.both_names, job.peer, job.job)
-    if ownership.state in (SourceState.DONE, SourceState.GIVEN_UP):
+async def _end(host: Host, job: Job, handover: SourceHandover, remove: Sending | None) -> None:
+    decided = verdict(handover.state, job.both_names, job.peer, job.job)
+    if handover.state in (SourceState.DONE, SourceState.GIVEN_UP):
         job.enter(Phase.TIDY)
         try:
             await host.toolstack.retire_config(job.guest)
         except (ToolstackError, OSError) as error:
             _note_still_enabled(job, error)
-        await retain(host, ownership.migration, job.peer, moved=True)
-        await ownership.finish()
-        if ownership.state is SourceState.DONE:
-            await hear(host, job, ownership.migration)
+        await retain(host, handover.migration, job.peer, moved=True)
+        await handover.finish()
+        if handover.state is SourceState.DONE:
+            await hear(host, job, handover.migration)
         else:
             note_unheard(job)
-        _note_blackout(job, ownership)
+        _note_blackout(job, handover)
         log.info("%s is on %s now", job.both_names, job.peer)
         remark = decided
         if remove is not None and remark is None:
-            remark = await _remove_source(host, job, ownership.migration, remove)
+            remark = await _remove_source(host, job, handover.migration, remove)
         await host.jobs.end(job, JobState.DONE, remark)
         return
-    await ownership.finish()
-    _note_blackout(job, ownership)
+    await handover.finish()
+    _note_blackout(job, handover)
     found = (
         decided
         or job.problem
         or problem(
             "target-aborted",
-            f"{job.peer} did not start {job.both_names}: {ownership.target_reason}",
+            f"{job.peer} did not start {job.both_names}: {handover.target_reason}",
             f"the log of {job.peer} says more; the guest runs here",
         )
     )
@@ -429,8 +429,8 @@ def _note_still_enabled(job: Job, error: Exception) -> None:
     job.remarks = together(job.remarks, [remark])
 
 
-def _note_blackout(job: Job, ownership: Ownership) -> None:
-    runs_since = ownership.started_at or ownership.resumed_at
+def _note_blackout(job: Job, handover: SourceHandover) -> None:
+    runs_since = handover.started_at or handover.resumed_at
     if job.suspended_at is not None and runs_since is not None:
         job.blackout = runs_since - job.suspended_at
 

@@ -28,6 +28,7 @@ from protocol.handover import (
     SourceAction,
     SourceEvent,
     SourceState,
+    Step,
     Word,
     source_step,
 )
@@ -37,6 +38,7 @@ from xenmoved.jobs import Job
 from xenmoved.journal import JournalFailed, Outbound
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
+from xenmoved.migration.handover import Walk
 from xenmoved.migration.host import Host
 from xenmoved.migration.persisting import pause_after, raise_alarm, until_done
 from xenmoved.migration.verdicts import doubt, verdict
@@ -62,7 +64,7 @@ _CONFIRMING: Final = (
 _MUST_BE_DONE: Final = (SourceAction.RESUME_GUEST, SourceAction.DISCARD_GUEST)
 
 
-class Ownership:
+class SourceHandover:
     """Who owns one guest that is being sent, as the source knows it."""
 
     def __init__(
@@ -73,7 +75,7 @@ class Ownership:
         self._migration = migration
         self._image = image
         self._uuid = uuid
-        self.state = SourceState.COPYING
+        self._walk = Walk(source_step, SourceState.COPYING, self._write_down, self._carry_out)
         self.dialogue: Dialogue | None = None
         self._asked = 0
         self._silence = ""
@@ -93,6 +95,11 @@ class Ownership:
         return self._migration
 
     @property
+    def state(self) -> SourceState:
+        """Where it is in the table."""
+        return self._walk.state
+
+    @property
     def target_reason(self) -> str:
         """Why the target does not take the guest, in its words."""
         return self.heard.reason if self.heard is not None else ""
@@ -110,25 +117,21 @@ class Ownership:
 
     def restore(self, state: SourceState, *, settled: bool = False) -> None:
         """Take up what an earlier process wrote down."""
-        self.state, self._settled = state, settled
+        self._walk.state, self._settled = state, settled
 
     async def happen(self, event: SourceEvent) -> None:
         """Take an event: next state on disk, its actions, and what follows from them."""
-        following: SourceEvent | None = event
-        while following is not None:
-            step = source_step(self.state, following)
-            log.info("hand-over: %s in %s -> %s", following, self.state, step.state)
-            if step.state is SourceState.DONE and self.started_at is None:
-                self.started_at = monotonic()
-            # Where nothing is to be done, nothing is left to do that was not before.
-            settled = (self._settled and not step.actions) or step.state in SOURCE_LEFT
-            if step.state is not self.state or settled is not self._settled:
-                await self._note(step.state, settled=settled)
-            if step.state in (SourceState.DONE, SourceState.RAN_TWICE):
-                self._left.pop(SourceAction.RESUME_GUEST, None)  # it has been started there
-            self.state, following = step.state, None
-            for action in step.actions:
-                following = await self._carry_out(action) or following
+        await self._walk.take(event)
+
+    async def _write_down(self, step: Step[SourceState, SourceAction]) -> None:
+        if step.state is SourceState.DONE and self.started_at is None:
+            self.started_at = monotonic()
+        # Where nothing is to be done, nothing is left to do that was not before.
+        settled = (self._settled and not step.actions) or step.state in SOURCE_LEFT
+        if step.state is not self.state or settled is not self._settled:
+            await self._note(step.state, settled=settled)
+        if step.state in (SourceState.DONE, SourceState.RAN_TWICE):
+            self._left.pop(SourceAction.RESUME_GUEST, None)  # it has been started there
 
     async def _carry_out(self, action: SourceAction) -> SourceEvent | None:
         """Do what a state asks for; what must be done in the end and fails is left for `finish`.
@@ -365,7 +368,9 @@ class Ownership:
             log.warning("could not tell %s of the abort: %s", self._job.peer, text)
         return None
 
-    _actions: Final[dict[SourceAction, Callable[[Ownership], Awaitable[SourceEvent | None]]]] = {
+    _actions: Final[
+        dict[SourceAction, Callable[[SourceHandover], Awaitable[SourceEvent | None]]]
+    ] = {
         SourceAction.HOLD_AUTOSTART: _hold_autostart,
         SourceAction.SEND_COMMIT: _send_commit,
         SourceAction.ASK_TARGET: _ask_target,

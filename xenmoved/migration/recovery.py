@@ -23,7 +23,7 @@ from xenmoved.migration.expected import Expected
 from xenmoved.migration.hearing import hear_later, is_unheard, note_unheard
 from xenmoved.migration.host import Host
 from xenmoved.migration.outbound import conclude
-from xenmoved.migration.ownership import Ownership
+from xenmoved.migration.ownership import SourceHandover
 from xenmoved.migration.persisting import until_done
 from xenmoved.migration.presence import runs_here
 from xenmoved.problems import problem
@@ -98,26 +98,26 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
         job.problem = _RESTARTED
         job.enter(Phase.COMMIT)
         await host.jobs.add(job)
-        ownership = _ownership(host, job, entry.migration, entry.uuid)
-        ownership.restore(entry.state)
+        handover = _handover(host, job, entry.migration, entry.uuid)
+        handover.restore(entry.state)
 
         async def again() -> None:
-            begun = ownership.state is not entry.state
-            event = SourceEvent.RESTARTED if begun else await _event(host, entry, ownership)
-            await ownership.happen(event)
+            begun = handover.state is not entry.state
+            event = SourceEvent.RESTARTED if begun else await _event(host, entry, handover)
+            await handover.happen(event)
 
         what = f"{entry.guest}, which was {entry.state}, is not taken up again"
         await until_done(host, job, what, again)
-        await conclude(host, job, ownership)
+        await conclude(host, job, handover)
 
 
-async def _event(host: Host, entry: Outbound, ownership: Ownership) -> SourceEvent:
+async def _event(host: Host, entry: Outbound, handover: SourceHandover) -> SourceEvent:
     """Return what has happened: a restart, if nothing contradicts what the journal says.
 
     What the target does not tell at once contradicts nothing. Raises ToolstackError where it cannot
     be seen whether a guest in doubt runs here: to a target that is ready, Commit would be sent.
     """
-    if entry.state in SOURCE_UNCOMMITTED and await ownership.was_committed():
+    if entry.state in SOURCE_UNCOMMITTED and await handover.was_committed():
         log.error("%s was told to start %s: this journal was set back", entry.peer, entry.guest)
         return SourceEvent.TARGET_STARTED
     if entry.state is SourceState.COMMIT_SENT and await runs_here(host.toolstack, entry.uuid):
@@ -134,16 +134,16 @@ async def _confirm(host: Host, one: Standing, report: JobReport | None) -> None:
     """Go on telling the target what an operator decided."""
     job = Job(JobKind.MIGRATE, one.guest, one.peer, job=one.job, other_name=one.other_name)
     with log_context(job=one.job, domain=one.guest, peer=one.peer):
-        ownership = _ownership(host, job, one.migration, "")
-        ownership.restore(SourceState(one.state), settled=True)
-        await ownership.confirm()
-        if report is not None and ownership.state is SourceState.DONE:
+        handover = _handover(host, job, one.migration, "")
+        handover.restore(SourceState(one.state), settled=True)
+        await handover.confirm()
+        if report is not None and handover.state is SourceState.DONE:
             await hear_later(host, report, one.migration)
 
 
-def _ownership(host: Host, job: Job, migration: str, uuid: str) -> Ownership:
+def _handover(host: Host, job: Job, migration: str, uuid: str) -> SourceHandover:
     # The journal knows the mode, where a file system that failed may have lost what the toolstack
     # left in the spool.
     live = job.mode is Mode.LIVE
     image = host.toolstack.outgoing(migration, job.guest, host.spool_of(migration), live=live)
-    return Ownership(host, job, migration, image, uuid)
+    return SourceHandover(host, job, migration, image, uuid)

@@ -83,7 +83,7 @@ class ControlSession:
         finally:
             if self._sync is not None:
                 await self._arrivals.end_sync(self._sync)
-            if self._guest is not None and not self._guest.ended.is_set():
+            if self._guest is not None and not self._guest.handover.ended.is_set():
                 await self._arrivals.link_lost(self._guest)
 
     def _volume_failed(self, error: BaseException) -> None:
