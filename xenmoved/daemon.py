@@ -27,6 +27,8 @@ from xenmoved.config.model import Config
 from xenmoved.config.pools import make_pool
 from xenmoved.control.reports import JobState
 from xenmoved.control.server import ControlServer
+from xenmoved.evacuation import Evacuations
+from xenmoved.handlers import Services, answer
 from xenmoved.jobs import JobBoard
 from xenmoved.journal import Journal, JournalFailed
 from xenmoved.link.identity import fingerprint, load_identity, parse_public
@@ -36,7 +38,7 @@ from xenmoved.migration.expiry import expire_copies
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.reception import Reception
 from xenmoved.migration.recovery import recover
-from xenmoved.requests import Requests
+from xenmoved.migration.starting import Starter
 from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
@@ -128,16 +130,8 @@ class Daemon:
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)
                 port = await self._listen(reception)
-                requests = Requests(
-                    host,
-                    server=self._server,
-                    identity=self._identity,
-                    config_file=self._config_file,
-                    port=port,
-                    reload=self._reload,
-                    tasks=tasks,
-                )
-                control = await self._open_control(requests)
+                services = self._services(port, tasks)
+                control = await self._open_control(services)
                 log.info(
                     "%s listens on port %d, key %s",
                     config.node,
@@ -156,7 +150,7 @@ class Daemon:
                 ]
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
-                requests.evacuations.end()
+                services.evacuations.end()
                 await self._end_jobs()
                 arrivals.stop()
                 await control.stop()
@@ -186,9 +180,23 @@ class Daemon:
                 f"see `listen` in {self._config_file}"
             ) from None
 
-    async def _open_control(self, requests: Requests) -> ControlServer:
+    def _services(self, port: int, tasks: asyncio.TaskGroup) -> Services:
+        starter = Starter(self._host, tasks)
+        return Services(
+            self._host,
+            server=self._server,
+            identity=self._identity,
+            config_file=self._config_file,
+            port=port,
+            reload=self._reload,
+            tasks=tasks,
+            starter=starter,
+            evacuations=Evacuations(self._host, starter, tasks),
+        )
+
+    async def _open_control(self, services: Services) -> ControlServer:
         control = self._host.config.control
-        server = ControlServer(control.socket, control.group, requests.answer)
+        server = ControlServer(control.socket, control.group, functools.partial(answer, services))
         try:
             await server.start()
         except OSError as error:

@@ -10,16 +10,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from protocol.messages import Mode, Ping, Pong, Problem, Remark
 from xenmoved.control.api import (
-    Done,
     GuestRow,
-    PlanMigration,
-    StartMigration,
     TransferOptions,
 )
 from xenmoved.control.evacuation_api import (
@@ -27,16 +24,13 @@ from xenmoved.control.evacuation_api import (
     EvacuationState,
     Fate,
     GuestToMove,
-    PlanEvacuation,
-    StartEvacuation,
-    WatchEvacuation,
 )
 from xenmoved.control.reports import JobReport, JobState
 from xenmoved.jobs import Job
 from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.fitting import Need, Space, by_room
 from xenmoved.migration.host import Host
-from xenmoved.migration.outbound import preflight
+from xenmoved.migration.preflight import choose, preflight
 from xenmoved.migration.rows import guest_rows
 from xenmoved.migration.starting import Starter
 from xenmoved.migration.warning import warnings
@@ -107,54 +101,64 @@ class Evacuations:
         self._planning = asyncio.Lock()
         self._called_off = False
 
-    async def plan(self, request: PlanEvacuation) -> Evacuation:
+    async def plan(
+        self, peers: Sequence[str], mode: Mode | None, options: TransferOptions
+    ) -> Evacuation:
         """Return what an evacuation would be. Raises Refused, ToolstackError or LinkError."""
-        options = replace(request.options, several=True)
-        guests = await self._plan(request.peers, request.mode, options)
-        return _Run(guests, 1, request.mode, options, EvacuationState.PLANNED).report()
+        options = replace(options, several=True)
+        guests = await self._plan(peers, mode, options)
+        return _Run(guests, 1, mode, options, EvacuationState.PLANNED).report()
 
-    async def start(self, request: StartEvacuation) -> Evacuation:
-        """Begin an evacuation. Raises Refused when one is under way or no guest can move."""
+    async def start(
+        self, peers: Sequence[str], mode: Mode | None, options: TransferOptions, *, concurrency: int
+    ) -> Evacuation:
+        """Begin to move every guest that runs here to `peers`, `concurrency` at a time.
+
+        Raises Refused when an evacuation is under way or no guest can move.
+        """
         async with self._planning:
             if self._run is not None and not self._run.over.is_set():
                 hint = "follow it with 'xenmovectl evacuate', end it with 'evacuate --stop'"
                 raise Refused([problem("busy", "an evacuation is under way", hint)])
             self._called_off = False
-            options = replace(request.options, several=True)
-            guests = await self._plan(request.peers, request.mode, options)
+            options = replace(options, several=True)
+            guests = await self._plan(peers, mode, options)
             if self._called_off:
                 raise Refused([problem("stopped", "the evacuation was stopped before it began")])
             blocked = [guest for guest in guests if guest.fate is Fate.BLOCKED]
             if blocked and len(blocked) == len(guests):
                 raise Refused([each for guest in blocked for each in guest.problems][:512])
-            run = _Run(guests, request.concurrency, request.mode, options)
+            run = _Run(guests, concurrency, mode, options)
             self._run = run
             self._tasks.create_task(self._carry_out(run))
         log.info("%d guests are to move, %d cannot", len(guests) - len(blocked), len(blocked))
         return run.report()
 
-    async def watch(self, request: WatchEvacuation) -> AsyncIterator[Evacuation]:
-        """Yield how it stands, to its end. Raises Refused when there has been none."""
+    async def watch(self, interval: float) -> AsyncIterator[Evacuation]:
+        """Yield how it stands, every `interval` seconds, to its end.
+
+        Raises Refused when there has been none.
+        """
         if (run := self._run) is None:
             text = "no evacuation was begun since xenmoved was started"
             raise Refused([problem("no-evacuation", text, "xenmovectl evacuate PEER begins one")])
         while not run.over.is_set():
             yield run.report()
-            await within(run.over, request.interval)
+            await within(run.over, interval)
         yield run.report()
 
-    def stop(self) -> Done:
-        """Begin no more. Raises Refused when none is under way."""
+    def stop(self) -> str:
+        """Begin no more; return what becomes of it. Raises Refused when none is under way."""
         if self._planning.locked():
             self._called_off = True
-            return Done("no guest is moved")
+            return "no guest is moved"
         run = self._run
         if run is None or run.over.is_set():
             raise Refused([problem("no-evacuation", "no evacuation is under way")])
         run.state = EvacuationState.STOPPING
         moving = [guest.name for guest in run.guests if guest.fate is Fate.MOVING]
         going = f"; still moving: {', '.join(moving)}" if moving else ""
-        return Done(f"no further guest is moved{going}"[:4000])
+        return f"no further guest is moved{going}"[:4000]
 
     def end(self) -> None:
         """Begin no more, as the daemon ends."""
@@ -188,8 +192,8 @@ class Evacuations:
 
     async def _move(self, run: _Run, guest: _Guest) -> None:
         assert guest.peer is not None
-        request = StartMigration(guest.name, guest.peer, run.mode, run.options)
-        guest.job = job = await self._starter.migrate(request)
+        move = await choose(self._host, guest.name, guest.peer, run.mode)
+        guest.job = job = await self._starter.migrate(move, run.options)
         doubtful_since: float | None = None
         while not await within(job.finished, _LOOK_EVERY):
             if job.state is not JobState.IN_DOUBT and not job.persisting:
@@ -232,15 +236,14 @@ class Evacuations:
         """Find the peer that takes a guest, and set aside what it needs there."""
         against: list[Problem] = []
         for space in by_room(spaces):
-            request = PlanMigration(guest.name, space.peer, mode, options)
-            job = await self._starter.new_job(request)
-            found = await preflight(self._host, guest.name, space.peer, job, options)
+            move = await choose(self._host, guest.name, space.peer, mode)
+            found = await preflight(self._host, move, options)
             lack = None
             if found.sending is not None and not found.problems:
                 need = Need.of(found.sending.memory, found.placements)
                 if (lack := space.lack(need)) is None:
                     space.take(need, guest.name)
-                    guest.peer, guest.remarks = space.peer, warnings(found, job)
+                    guest.peer, guest.remarks = space.peer, warnings(found)
                     return
             against += [lack] if lack is not None else found.problems
         guest.fate, guest.problems = Fate.BLOCKED, tuple(dict.fromkeys(against))

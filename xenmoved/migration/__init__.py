@@ -3,6 +3,7 @@
 host       the services of this host that everything here uses
 dialogue   the source's end of a control channel
 offers     what this host would send, and why it cannot
+preflight  what a migration would be, looked at on both hosts
 checks     what stands in the way of taking an offer
 rounds     how many pre-copy rounds, and when to stop
 disks      the volumes of an outgoing job on their channels

@@ -18,7 +18,7 @@ from protocol.handover import (
     target_step,
 )
 from protocol.messages import Fate, Ping, Pong, Presence, Problem
-from xenmoved.control.api import Decision, Done, DoubtRow, Doubts, DoubtWord, Risk
+from xenmoved.control.api import Decision, DoubtRow, Doubts, DoubtWord, Risk
 from xenmoved.jobs import both_names
 from xenmoved.journal import JournalFailed, Outbound, Standing
 from xenmoved.link.errors import LinkError
@@ -101,17 +101,17 @@ async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
     return Risk(one.job, one.guest, one.peer, text, look)
 
 
-async def decide(host: Host, wanted: str, decision: Decision) -> Done:
-    """Carry out a decision. Raises Refused."""
+async def decide(host: Host, wanted: str, decision: Decision) -> str:
+    """Carry out a decision; return what came of it. Raises Refused."""
     one = await _find(host, wanted)
     await _check(host, one, decision)
     if decision is Decision.RESOLVED:
         await _resolve(host, one)
-        return Done(f"{one.guest} is not mentioned any more")
+        return f"{one.guest} is not mentioned any more"
     log.warning("an operator decides for %s, in doubt with %s: %s", one.guest, one.peer, decision)
     doubt = host.doubts[one.job]
     await (doubt.keep() if decision is Decision.KEEP_HERE else doubt.give_up())
-    return Done(await _outcome(host, one, decision))
+    return await _outcome(host, one, decision)
 
 
 async def _outcome(host: Host, one: Standing, decision: Decision) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
@@ -15,10 +14,8 @@ from blake3 import blake3
 from protocol.frames import MAX_PAYLOAD, encode_memory
 from protocol.handover import SourceEvent, SourceState
 from protocol.messages import (
-    Findings,
     HandOver,
     Mode,
-    Placement,
     Problem,
     Ready,
     Receiving,
@@ -40,7 +37,7 @@ from xenmoved.migration.hearing import hear, hear_later, note_unheard
 from xenmoved.migration.holdings import claim, note_written, retain
 from xenmoved.migration.host import Host
 from xenmoved.migration.inventory import require_running, require_same, require_unchanged, take
-from xenmoved.migration.offers import Sending, make_offer, users_of
+from xenmoved.migration.offers import Sending, users_of
 from xenmoved.migration.ownership import SourceHandover
 from xenmoved.migration.persisting import until_done
 from xenmoved.migration.retained import drop_source
@@ -52,7 +49,7 @@ from xenmoved.problems import (
     problem,
     problems_of,
 )
-from xenmoved.remarks import from_peer, to_look_at, together
+from xenmoved.remarks import to_look_at, together
 from xenmoved.tasks import alongside, wait_through
 from xenmoved.toolstack.interface import (
     Domain,
@@ -70,47 +67,6 @@ _WATCH_EVERY: Final = 10.0
 _DOUBT: Final = SourceState.COMMIT_SENT
 _ABOUT_DOUBT: Final = ("restarted", "target-aborted", SourceState.KEPT.value)
 """Codes of problems after which a guest may turn out to be gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Preflight:
-    """What a migration would be: every problem of both hosts, and where volumes would go."""
-
-    sending: Sending | None
-    problems: tuple[Problem, ...]
-    findings: Findings
-
-    @property
-    def placements(self) -> tuple[Placement, ...]:
-        """Where volumes would go; empty when there are problems."""
-        return self.findings.volumes
-
-
-async def preflight(
-    host: Host, guest: str, peer: str, job: Job, options: TransferOptions
-) -> Preflight:
-    """Look at both hosts. Changes nothing. Raises nothing that a problem can say."""
-    try:
-        sending, problems = await make_offer(host, guest, peer, job.mode, options)
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        sending, problems = None, list(problems_of(error))
-    findings = Findings((), (), (), {}, ())
-    try:
-        if sending is None:
-            await host.link(peer)
-        else:
-            async with open_dialogue(host, peer) as dialogue:
-                findings = await dialogue.ask(sending.offer, Findings)
-                # What is not offered, as it cannot be, is missed there.
-                remarks = () if problems else from_peer(findings.remarks)
-                findings = replace(findings, remarks=remarks)
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        problems += problems_of(error)
-    return Preflight(sending, (*problems, *findings.problems), findings)
 
 
 class OutboundMigration:

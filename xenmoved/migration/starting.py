@@ -6,12 +6,12 @@ import asyncio
 import logging
 
 from protocol.messages import Mode
-from xenmoved.control.api import PlanMigration, StartMigration
+from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import JobKind
 from xenmoved.jobs import Job
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import choose_mode
-from xenmoved.migration.outbound import OutboundMigration, preflight
+from xenmoved.migration.outbound import OutboundMigration
+from xenmoved.migration.preflight import Move, Preflight, preflight
 from xenmoved.migration.warning import lasting, warnings
 from xenmoved.problems import Refused, problem
 from xenmoved.steering import Steering
@@ -27,37 +27,34 @@ class Starter:
         self._tasks = tasks
         self._starting = asyncio.Lock()
 
-    async def new_job(self, request: PlanMigration | StartMigration) -> Job:
-        """Return the job that a migration would be."""
-        mode = request.mode or await choose_mode(self._host, request.guest)
-        steering = Steering.of(request.options, self._host.config.transfer)
-        wish = request.options.rename or ""
-        return Job(
-            JobKind.MIGRATE,
-            request.guest,
-            request.peer,
-            mode,
-            other_name=wish if wish != request.guest else "",
-            steering=steering,
-            keep_partial=request.options.keep_partial,
-        )
-
-    async def migrate(self, request: StartMigration) -> Job:
+    async def migrate(self, move: Move, options: TransferOptions) -> Job:
         """Begin a migration. Raises Refused with every problem, or what else went wrong."""
         await self._host.journal.require()
-        job = await self.new_job(request)
-        if job.mode is Mode.COLD and (request.options.hold or request.options.max_downtime):
-            text = f"{job.guest} does not run: there is nothing to hold, and no downtime to limit"
+        if move.mode is Mode.COLD and (options.hold or options.max_downtime):
+            text = f"{move.guest} does not run: there is nothing to hold, and no downtime to limit"
             raise Refused([problem("usage", text, "leave out --hold and --max-downtime")])
         async with self._starting:
-            found = await preflight(self._host, request.guest, request.peer, job, request.options)
+            found = await preflight(self._host, move, options)
             if found.problems or found.sending is None:
                 raise Refused(found.problems)
-            for warning in warnings(found, job):
+            for warning in warnings(found):
                 log.warning("%s; %s", warning.text, warning.hint)
-            job.remarks = lasting(found, job.peer)
+            job = self._job(found, options)
             job.memory_total = found.sending.memory
             await self._host.jobs.add(job)
-        migration = OutboundMigration(self._host, job, found.sending, request.options)
+        migration = OutboundMigration(self._host, job, found.sending, options)
         job.task = self._tasks.create_task(migration.run())
         return job
+
+    def _job(self, found: Preflight, options: TransferOptions) -> Job:
+        move, wish = found.move, options.rename or ""
+        return Job(
+            JobKind.MIGRATE,
+            move.guest,
+            move.peer,
+            move.mode,
+            other_name=wish if wish != move.guest else "",
+            steering=Steering.of(options, self._host.config.transfer),
+            keep_partial=options.keep_partial,
+            remarks=lasting(found),
+        )

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 
-from protocol.messages import Findings, Finish, Finished
+from protocol.messages import Findings, Finish, Finished, Mode
 from xenmoved.control.api import TransferOptions
-from xenmoved.control.reports import JobState, Phase
+from xenmoved.control.reports import JobKind, JobState, Phase
 from xenmoved.jobs import Job
 from xenmoved.logs import log_context
 from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
-from xenmoved.migration.offers import Sending
+from xenmoved.migration.offers import Sending, make_sync_offer
 from xenmoved.migration.transfer import Transfer
 from xenmoved.problems import Refused, is_expected, problems_of
+from xenmoved.steering import Steering
 
 log = logging.getLogger(__name__)
 
 
-async def check_sync(host: Host, sending: Sending, peer: str) -> None:
+async def begin_sync(
+    host: Host,
+    tasks: asyncio.TaskGroup,
+    volume: str,
+    peer: str,
+    *,
+    target: str | None,
+    options: TransferOptions,
+) -> Job:
+    """Begin to send a volume (a path, or pool:name), in `tasks`.
+
+    `target` is pool:name on the peer; None: the same name in the peer's default pool. Raises
+    Refused with every problem, StorageError or LinkError.
+    """
+    await host.journal.require()
+    sending = await make_sync_offer(host, volume, target, options)
+    await _check(host, sending, peer)
+    steering = Steering.of(options, host.config.transfer)
+    job = Job(JobKind.SYNC, "", peer, Mode.SAVE, steering=steering)
+    await host.jobs.add(job)
+    job.task = tasks.create_task(OutboundSync(host, job, sending, options).run())
+    return job
+
+
+async def _check(host: Host, sending: Sending, peer: str) -> None:
     """Ask the target what stands in the way. Raises Refused with every problem, or LinkError."""
     async with open_dialogue(host, peer) as dialogue:
         findings = await dialogue.ask(sending.offer, Findings)

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from protocol.messages import Mode, Remark
 from storage.tracking import TrackingKind, tracking_method
-from xenmoved.jobs import Job
 from xenmoved.migration.geometry import enlargement
-from xenmoved.migration.outbound import Preflight
+from xenmoved.migration.preflight import Preflight
 from xenmoved.remarks import good_to_know, together
 
 
-def lasting(found: Preflight, peer: str) -> tuple[Remark, ...]:
+def lasting(found: Preflight) -> tuple[Remark, ...]:
     """Return what this host has to remark that is still so when the guest has moved."""
     if found.sending is None:
         return ()
     larger = [
-        enlargement(offered, place.size, f"{place.pool}:{place.name} on {peer}")
+        enlargement(offered, place.size, f"{place.pool}:{place.name} on {found.move.peer}")
         for offered, place in zip(found.sending.offer.volumes, found.placements, strict=False)
     ]
     return together(found.sending.warnings, filter(None, larger))
 
 
-def warnings(found: Preflight, job: Job) -> tuple[Remark, ...]:
+def warnings(found: Preflight) -> tuple[Remark, ...]:
     """Return everything that both hosts have to remark before a guest moves."""
-    return together(lasting(found, job.peer), found.findings.remarks, _untracked(found, job.mode))
+    return together(lasting(found), found.findings.remarks, _untracked(found, found.move.mode))
 
 
 def _untracked(found: Preflight, mode: Mode) -> list[Remark]:

@@ -1,0 +1,78 @@
+"""From a request to its handler. A handler belongs to its request by a decorator.
+
+A handler is given the services of the daemon and the request. It raises what `xenmoved.problems`
+knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import asyncssh
+
+from xenmoved.evacuation import Evacuations
+from xenmoved.link.server import LinkServer
+from xenmoved.migration.host import Host
+from xenmoved.migration.starting import Starter
+from xenmoved.problems import Refused, problem
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What handlers use. `port` is the one listened on; `reload` reads the configuration anew."""
+
+    host: Host
+    server: LinkServer
+    identity: asyncssh.SSHKey
+    config_file: Path
+    port: int
+    reload: Callable[[], Awaitable[None]]
+    tasks: asyncio.TaskGroup
+    starter: Starter
+    evacuations: Evacuations
+
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+Handler = Callable[[Services, Request], Awaitable[Answer]]
+Stream = Callable[[Services, Request], AsyncIterator[Answer]]
+
+_HANDLERS: Final[dict[type, Handler[Any, Any]]] = {}
+_STREAMS: Final[dict[type, Stream[Any, Any]]] = {}
+
+
+def answers(
+    request: type[Request],
+) -> Callable[[Handler[Request, Answer]], Handler[Request, Answer]]:
+    """Have a function answer requests of a type."""
+
+    def register(handler: Handler[Request, Answer]) -> Handler[Request, Answer]:
+        _HANDLERS[request] = handler
+        return handler
+
+    return register
+
+
+def streams(request: type[Request]) -> Callable[[Stream[Request, Answer]], Stream[Request, Answer]]:
+    """Have a function yield answer after answer to requests of a type."""
+
+    def register(handler: Stream[Request, Answer]) -> Stream[Request, Answer]:
+        _STREAMS[request] = handler
+        return handler
+
+    return register
+
+
+async def answer(services: Services, request: object) -> AsyncIterator[object]:
+    """Yield the answers to one request. Raises what `xenmoved.problems` knows."""
+    if (stream := _STREAMS.get(type(request))) is not None:
+        async for found in stream(services, request):
+            yield found
+    elif (handler := _HANDLERS.get(type(request))) is not None:
+        yield await handler(services, request)
+    else:
+        raise Refused([problem("usage", f"{type(request).__name__} is not a request")])

@@ -1,0 +1,104 @@
+"""Jobs: which there are, how they stand, and what an operator changes about them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from xenmoved.control.api import AbortJob, Done, GetJob, Jobs, ListJobs, SetJob, WatchJob
+from xenmoved.control.leftover import leftover
+from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
+from xenmoved.handlers.dispatch import Services, answers, streams
+from xenmoved.jobs import Job
+from xenmoved.migration.host import Host
+from xenmoved.problems import Refused, problem
+from xenmoved.tasks import within
+
+
+@answers(ListJobs)
+async def list_jobs(services: Services, request: ListJobs) -> Jobs:
+    """Describe jobs, newest first."""
+    reports = await services.host.jobs.reports()
+    wanted = [one for one in reports if request.ended or one.state not in ENDED]
+    return Jobs(tuple(_brief(one) if one.state in ENDED else one for one in wanted[:1000]))
+
+
+@answers(GetJob)
+async def get_job(services: Services, request: GetJob) -> JobReport:
+    """Describe one job, with its course."""
+    host = services.host
+    return await host.jobs.with_samples(await _find(host, request.job))
+
+
+@streams(WatchJob)
+async def watch(services: Services, request: WatchJob) -> AsyncIterator[JobReport]:
+    """Describe one job over and over, to its end."""
+    jobs = services.host.jobs
+    first = await _find(services.host, request.job)
+    live = jobs.find_live(first.job)
+    while live is not None and not live.finished.is_set():
+        yield live.report()
+        await within(live.finished, request.interval)
+    yield live.report() if live is not None else first
+
+
+@answers(SetJob)
+async def change(services: Services, request: SetJob) -> Done:
+    """Change a running job."""
+    live = await _find_ours(services.host, request.job)
+    if live.kind is not JobKind.MIGRATE and (request.hold or request.max_downtime):
+        text = f"job {live.job} moves no guest: only its rate limit can be set"
+        raise Refused([problem("usage", text)])
+    if request.hold is not None and live.suspending:
+        text = f"job {live.job} is in phase {live.phase}: {live.guest} is being moved already"
+        raise Refused([problem("too-late", text)])
+    live.steering.change(request)
+    if request.hold is False:
+        limit = live.steering.max_downtime
+        unless = "" if limit is None else f", unless it would stand still for over {limit:g} s"
+        text = f"job {live.job}: {live.guest} moves as soon as its disks are close{unless}"
+        return Done(text)
+    return Done(f"job {live.job} was changed")
+
+
+@answers(AbortJob)
+async def abort(services: Services, request: AbortJob) -> Done:
+    """End a job before its commit."""
+    live = await _find_ours(services.host, request.job)
+    if live.state is JobState.IN_DOUBT:
+        text = f"job {live.job} is in doubt: {live.guest} may run on {live.peer} already"
+        hint = "it is decided as soon as the peer can be reached; see: xenmovectl recover"
+        raise Refused([problem("in-doubt", text, hint)])
+    live.request_abort("aborted by the operator")
+    if not await live.over():
+        return Done(f"job {live.job} is given up; not finished yet: {live.doing}"[:4000])
+    if live.state is JobState.DONE:
+        text = f"job {live.job} could not be aborted any more: it is done"
+        raise Refused([problem("too-late", text)])
+    stays = f": {live.guest} stays here" if live.guest else ""
+    return Done(f"job {live.job} is {live.state}{stays}; {leftover(live.report())}")
+
+
+async def _find(host: Host, wanted: str) -> JobReport:
+    if (report := await host.jobs.find(wanted)) is None:
+        hint = "xenmovectl jobs --all shows them"
+        raise Refused([problem("job-unknown", f"no job is called {wanted}", hint)])
+    return report
+
+
+async def _find_ours(host: Host, wanted: str) -> Job:
+    """Return a job that was begun here and has not ended."""
+    report = await _find(host, wanted)
+    live = host.jobs.find_live(report.job)
+    if live is None:
+        raise Refused([problem("ended", f"job {report.job} has ended: it is {report.state}")])
+    if live.kind is JobKind.RECEIVE:
+        text = f"job {live.job} is {live.peer}'s"
+        raise Refused([problem("not-ours", text, f"say it on {live.peer}")])
+    return live
+
+
+def _brief(report: JobReport) -> JobReport:
+    """Leave out the course of a job, so that one message holds all jobs that are kept."""
+    volumes = tuple(replace(volume, rounds=()) for volume in report.volumes)
+    return replace(report, volumes=volumes, phases=(), blackout_parts=())

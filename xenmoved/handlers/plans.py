@@ -1,0 +1,104 @@
+"""What a migration would be, for an operator: made from what both hosts have found."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from storage.errors import StorageError
+from storage.tracking import TrackingKind, tracking_method
+from xenmoved.control.api import (
+    Plan,
+    PlannedBridge,
+    PlannedDrive,
+    PlannedVolume,
+    TransferOptions,
+)
+from xenmoved.link.errors import LinkError
+from xenmoved.link.probe import measure
+from xenmoved.migration.estimate import (
+    PROBE_SECONDS,
+    Content,
+    Estimate,
+    Rates,
+    estimate,
+    look,
+)
+from xenmoved.migration.host import Host
+from xenmoved.migration.preflight import Preflight
+from xenmoved.migration.warning import warnings
+from xenmoved.steering import Steering
+
+log = logging.getLogger(__name__)
+
+
+async def make_plan(host: Host, found: Preflight, options: TransferOptions) -> Plan:
+    """Return the plan; how long it would take is measured where nothing stands in the way."""
+    move = found.move
+    guess = None if found.problems else await _estimate(host, found, options)
+    return Plan(
+        guest=move.guest,
+        peer=move.peer,
+        mode=move.mode,
+        problems=found.problems[:512],
+        warnings=warnings(found),
+        volumes=_volumes(found),
+        memory=found.sending.memory if found.sending is not None else 0,
+        target_name=options.rename or move.guest,
+        drives=_drives(found),
+        bridges=tuple(PlannedBridge(*names) for names in sorted(found.findings.bridges.items())),
+        estimate=guess.total if guess is not None else None,
+        blackout=guess.blackout if guess is not None else None,
+    )
+
+
+async def _estimate(host: Host, found: Preflight, options: TransferOptions) -> Estimate | None:
+    """Guess how long it would take; None when the link or a disk cannot be measured."""
+    sending, move = found.sending, found.move
+    if sending is None:
+        return None
+    limit = Steering.of(options, host.config.transfer).limiter.rate
+    try:
+        link = await host.link(move.peer)
+        sent = await measure(link, PROBE_SECONDS)
+        data, read = await asyncio.to_thread(look, sending.paths, host.open_source)
+    except (LinkError, StorageError) as error:
+        log.info("no estimate of a migration to %s: %s", move.peer, error)
+        return None
+    disks = [
+        Content(size, placement.zeroed, tracking_method(path).kind is TrackingKind.TRACEFS)
+        for size, placement, path in zip(data, found.placements, sending.paths, strict=False)
+    ]
+    rates = Rates(min(sent, limit or sent), read)
+    return estimate(disks, sending.memory, rates, move.mode)
+
+
+def _volumes(found: Preflight) -> tuple[PlannedVolume, ...]:
+    if found.sending is None:
+        return ()
+    offered = found.sending.offer.volumes
+    return tuple(
+        PlannedVolume(
+            vdev=volume.vdev or "",
+            source=path,
+            target=f"{placement.pool}:{placement.name}",
+            size=volume.size,
+            fresh=placement.fresh,
+            zeroed=placement.zeroed,
+            format=volume.format,
+        )
+        for volume, path, placement in zip(
+            offered, found.sending.paths, found.placements, strict=False
+        )
+    )
+
+
+def _drives(found: Preflight) -> tuple[PlannedDrive, ...]:
+    sending = found.sending
+    if sending is None or sending.offer.guest is None or found.problems:
+        return ()
+    shared = zip(sending.offer.guest.shared, found.findings.shared, strict=False)
+    return (
+        *(PlannedDrive(one.vdev, one.path, path, one.cdrom) for one, path in shared),
+        *(PlannedDrive(disk.vdev, disk.path, "", True) for disk in sending.ejected),
+    )
