@@ -44,28 +44,28 @@ TRIGGERS = {
 
 STEPS = (
     Step("inbound:receiving:after", stays=True),
-    Step("landing:make:after", stays=True),
     Step("outbound:phase-pre-copy", stays=True),
-    Step("ask:HandOver:before", stays=True),
     Step("outbound:handing-over:after", stays=True),
     Step("outgoing:stream:middle", stays=True),
-    Step("outbound:phase-final-delta", stays=True),
-    Step("incoming:build:after", stays=True),
     Step("inbound:ready:after", stays=True),
     Step("outbound:commit-sent:after"),
     Step("inbound:committed:after"),
     Step("incoming:commit:after", stays=False),
     Step("inbound:started:after", stays=False),
     Step("outbound:done:after", stays=False),
-    Step("outgoing:discard:after", stays=False),
     Step("inbound:aborted:after", "build fails", stays=True),
     Step("outbound:aborted:after", "build fails", stays=True),
     Step("outgoing:rollback:before", "start fails", stays=True),
     Step("ask:Inquire:after", first=("cut@ask:Commit:before",)),
 )
-"""Every step of a migration at its most dangerous moment."""
+"""Every state of a migration, and every way in which it fails, at its most dangerous moment."""
 
 MORE_STEPS = (
+    Step("landing:make:after", stays=True),
+    Step("ask:HandOver:before", stays=True),
+    Step("outbound:phase-final-delta", stays=True),
+    Step("incoming:build:after", stays=True),
+    Step("outgoing:discard:after", stays=False),
     Step("outbound:copying:before", stays=True, reconnects=True),
     Step("outbound:phase-provision", stays=True),
     Step("ask:Begin:before", stays=True),

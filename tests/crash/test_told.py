@@ -41,17 +41,17 @@ def assert_told(host: CrashHost) -> None:
 @pytest.mark.parametrize(
     ("at_source", "fault"),
     [
-        (True, "cut@ask:Commit:before"),
         (True, "cut@ask:Commit:after"),
         (True, "cut@ask:Recall:before"),
-        (True, "cut@ask:Recall:after"),
         (True, "kill@ask:Recall:before"),
-        (True, "kill@outbound:settled:after"),
-        (False, "cut@answer:Recall:before"),
         (False, "kill@inbound:started:after"),
-        (False, "kill@inbound:phase-tidy"),
-        (False, "kill@inbound:settled:before"),
         (False, "kill@inbound:settled:after"),
+        pytest.param(True, "cut@ask:Commit:before", marks=pytest.mark.slow),
+        pytest.param(True, "cut@ask:Recall:after", marks=pytest.mark.slow),
+        pytest.param(True, "kill@outbound:settled:after", marks=pytest.mark.slow),
+        pytest.param(False, "cut@answer:Recall:before", marks=pytest.mark.slow),
+        pytest.param(False, "kill@inbound:phase-tidy", marks=pytest.mark.slow),
+        pytest.param(False, "kill@inbound:settled:before", marks=pytest.mark.slow),
     ],
 )
 def test_the_remarks_arrive(world: World, at_source: bool, fault: str) -> None:

@@ -32,7 +32,7 @@ from xenmoved.control.api import (
 from xenmoved.control.reports import ENDED, JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.sandbox.host import Domain
-from xenmoved.sandbox.pair import Launcher, SandboxHost
+from xenmoved.sandbox.pair import Launcher
 
 RESIDENT = "resident"
 """Name of a guest that every test finds running, and leaves running."""
@@ -71,7 +71,7 @@ class Guest:
     config: Path
 
 
-class Dom0(SandboxHost):
+class Dom0(preloaded.PreloadedHost):
     """An emulated host with pools of every sort.
 
     images  files; the default

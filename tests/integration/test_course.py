@@ -80,7 +80,7 @@ def test_the_course_of_a_migration(request: pytest.FixtureRequest, tool: str, mo
     a, b = request.getfixturevalue("hosts" if tool == "xl" else "xm_hosts")
     name = unique("course")
     disks = [image(a.images / f"{name}-{part}", 16, data=12) for part in ("root", "data")]
-    a.boot(name, disks, memory=8, extra="sandbox.rate=50")
+    a.boot(name, disks, memory=8, extra="sandbox.rate=5")
     options = TransferOptions(rate_limit=16 * MIB, verify=True)
     job = a.ask(StartMigration(name, "host-b", mode, options)).job
     assert a.finish(job).state is JobState.DONE

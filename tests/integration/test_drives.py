@@ -63,8 +63,9 @@ class TestCdroms:
         assert (drive["format"], drive.get("pdev_path")) == ("empty", None)
         assert iso.exists()
         assert not (b.images / iso.name).exists()
-        b.migrate(name, "host-a")
-        a.assert_runs(name)
+        if mode == "save":
+            b.migrate(name, "host-a")
+            a.assert_runs(name)
 
     def test_ejected_for_a_peer(self, hosts: Hosts, guest: tuple[str, Path]) -> None:
         a, b = hosts
@@ -159,8 +160,9 @@ class TestShared:
                 b.xen.xl("create", str(b.guest_configs / f"{name}.cfg"))
             b.assert_runs(name)
             assert disks_of(b, name)["xvdb"]["pdev_path"] == str(data)
-            b.migrate(name, "host-a")
-            a.assert_runs(name)
+            if mode is Mode.SAVE:
+                b.migrate(name, "host-a")
+                a.assert_runs(name)
         assert not (b.images / "data.img").exists()
 
     def test_by_pool(self, hosts: Hosts) -> None:

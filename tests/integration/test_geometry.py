@@ -118,7 +118,9 @@ def test_large_sectors_move_to_large_sectors_and_back(hosts: Hosts, attach: Atta
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("odd", [1, 511, 513, 4095])
+@pytest.mark.parametrize(
+    "odd", [511, 513, *(pytest.param(odd, marks=pytest.mark.slow) for odd in (1, 4095))]
+)
 def test_a_size_that_is_no_whole_number_of_sectors_is_refused_beforehand(
     hosts: Hosts, attach: Attach, odd: int
 ):

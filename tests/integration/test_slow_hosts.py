@@ -309,9 +309,9 @@ def test_a_disk_that_hangs_under_suspension_does_not_keep_the_guest(
     a, _ = hosts
     name = unique("hanging")
     a.boot(name, [image(a.images / f"{name}-root", 8)], extra=QUIET)
-    a.arm("hang=0@outbound:phase-final-delta", *[f"hang={10 * STALL}@disk:read"] * 4)
+    a.arm("hang=0@outbound:phase-final-delta", *[f"hang={6 * STALL}@disk:read"] * 4)
     report = a.finish(a.begin(name, mode=mode).job)
     the_problem(report, "stalled")
     assert report.blackout is not None
-    assert report.blackout < 6 * STALL, "it stood still for as long as the disk hung"
+    assert report.blackout < 5 * STALL, "it stood still for as long as the disk hung"
     a.assert_runs(name)

@@ -181,6 +181,8 @@ BUGS = {
 LONG = {  # to find
     "source does not tell that it kept the guest",
     "target does not heed that the source kept the guest",
+    "target waits for ever",
+    "source forgets to resume",
 }
 
 

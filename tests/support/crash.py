@@ -31,7 +31,7 @@ PATIENCE = 45.0
 """Seconds for what takes one or two: a busy machine may stand still for a while."""
 
 
-class CrashHost(SandboxHost):
+class CrashHost(preloaded.PreloadedHost):
     """A host whose daemon can be armed with faults."""
 
     def __init__(self, root: Path, name: str, tool: str, settings: dict[str, Any]) -> None:

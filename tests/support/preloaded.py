@@ -27,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO
 
-from xenmoved.sandbox.pair import DaemonProcess, Launcher
+from xenmoved.sandbox.pair import DaemonProcess, Launcher, SandboxHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -127,6 +127,15 @@ def run(
         for file in (out, errors):
             file.seek(0)
         return subprocess.CompletedProcess((module, *arguments), status, out.read(), errors.read())
+
+
+class PreloadedHost(SandboxHost):
+    """A host whose `xenmovectl` is started in this way."""
+
+    def ctl(self, *args: str, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+        """Run `xenmovectl` against this host's daemon, with nothing on its standard input."""
+        typed = ["--socket", str(self.socket), *args]
+        return run("xenmoved.ctl.main", typed, os.environ, "", timeout)
 
 
 @functools.cache

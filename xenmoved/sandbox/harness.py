@@ -119,12 +119,17 @@ class EmulatedHost:
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
-    """Wait for a condition. Raises AssertionError naming `what` in the end."""
+    """Wait for a condition. Raises AssertionError naming `what` in the end.
+
+    It is looked at less often as time goes on: a look may be as much work as what it waits for.
+    """
     deadline = time.monotonic() + timeout
+    pause = 0.01
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.15)
 
 
 def make_image(path: Path, mebibytes: int) -> Path:
