@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from storage.tracefs import TracingUnavailable, borrowed_tracefs, find_tracefs
 
@@ -18,6 +19,10 @@ _TRACING = "needs the kernel's tracing"
 
 _DESCRIPTORS = 4096
 """How many files a worker may have open; the thousand connections of a test are among them."""
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+"""How long an example takes says how busy the machine is, and nothing of what is tested."""
 
 _borrowed = ExitStack()
 
