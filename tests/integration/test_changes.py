@@ -55,8 +55,15 @@ def stays(hosts: Hosts, guest: Guest, job: JobReport, code: str) -> None:
     assert not [path for path in b.images.iterdir() if guest.disks[0].name in path.name]
 
 
-@MODES
-@pytest.mark.parametrize("size", [16 * MIB, 4 * MIB], ids=["grown", "shrunk"])
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [
+        pytest.param(Mode.LIVE, 16 * MIB, id="live-grown"),
+        pytest.param(Mode.SAVE, 4 * MIB, id="save-shrunk"),
+        pytest.param(Mode.SAVE, 16 * MIB, id="save-grown", marks=pytest.mark.slow),
+        pytest.param(Mode.LIVE, 4 * MIB, id="live-shrunk", marks=pytest.mark.slow),
+    ],
+)
 def test_a_disk_of_another_size_does_not_move(hosts: Hosts, backing, mode: Mode, size: int):
     a, _ = hosts
     name = unique("disk")
@@ -146,8 +153,18 @@ DEVICES = {
 }
 
 
-@MODES
-@pytest.mark.parametrize(("change", "code"), DEVICES.values(), ids=DEVICES)
+@pytest.mark.parametrize(
+    ("mode", "change", "code"),
+    [
+        pytest.param(mode, *DEVICES[what], id=f"{mode}-{what}", marks=marks)
+        for mode, what, marks in (
+            *((Mode.LIVE, what, ()) for what in DEVICES),
+            (Mode.SAVE, "exchanged", ()),
+            (Mode.SAVE, "detached", pytest.mark.slow),
+            (Mode.SAVE, "attached", pytest.mark.slow),
+        )
+    ],
+)
 def test_a_guest_whose_disks_are_others_does_not_move(hosts: Hosts, mode: Mode, change, code: str):
     a, _ = hosts
     disk = image(a.images / unique("disk"), 8, data=2)
@@ -224,8 +241,15 @@ def write_by_loop(path: Path) -> None:
         run("losetup", "-d", device)
 
 
-@pytest.mark.parametrize("how", [write, pytest.param(write_by_loop, marks=pytest.mark.root)])
-@pytest.mark.parametrize("phase", [Phase.PRE_COPY, Phase.VERIFY])
+@pytest.mark.parametrize(
+    ("phase", "how"),
+    [
+        pytest.param(Phase.PRE_COPY, write_by_loop, marks=pytest.mark.root),
+        (Phase.VERIFY, write),
+        pytest.param(Phase.PRE_COPY, write, marks=pytest.mark.slow),
+        pytest.param(Phase.VERIFY, write_by_loop, marks=[pytest.mark.root, pytest.mark.slow]),
+    ],
+)
 def test_a_stopped_guest_whose_disk_is_written_does_not_move(
     hosts: Hosts, how: Callable[[Path], None], phase: Phase
 ):

@@ -313,7 +313,13 @@ ODD_NAMES = {
 }
 
 
-@pytest.mark.parametrize(("odd", "proposed"), ODD_NAMES.items())
+@pytest.mark.parametrize(
+    ("odd", "proposed"),
+    [
+        pytest.param(*names, marks=[pytest.mark.slow] if number else [])
+        for number, names in enumerate(ODD_NAMES.items())
+    ],
+)
 def test_a_disk_of_a_name_that_others_cannot_take_moves_under_another(
     hosts: Hosts, odd: str, proposed: str
 ) -> None:
