@@ -63,7 +63,7 @@ suite: $(STAMP)
 	@$(BIN)/python -m pytest --collect-only -qq $(PYTEST_ARGS) >/dev/null || true
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-test-slow: $(STAMP) ## Run the rest of the crash matrix too: some minutes
+test-slow: $(STAMP) ## Run the tests that are left out: more of the crash matrix, more repetitions: minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST_ARGS)
 
 soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour; as root, journals too (SOAK_ARGS=...)
