@@ -44,6 +44,7 @@ import importlib
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -81,6 +82,7 @@ class Faults:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._taking = threading.Lock()
         self.unwritable_until = 0.0
         self.awaits = 0
         self._links: list[PeerLink] = []
@@ -90,20 +92,27 @@ class Faults:
         """Do what is armed for this point, where it may take a while."""
         await asyncio.sleep(self.at(point))
 
+    def _take(self, point: str) -> str:
+        """Return the action that is armed for this point, "" without one; it comes once.
+
+        Threads that read disks pass their point at the same time.
+        """
+        with self._taking:
+            try:
+                lines = self._file.read_text().splitlines()
+            except FileNotFoundError:
+                return ""
+            action, _, wanted = lines[0].partition("@") if lines else ("", "", "")
+            if wanted != point:
+                return ""
+            partial = self._file.with_name(f"{self._file.name}.new")
+            partial.write_text("".join(f"{line}\n" for line in lines[1:]))
+            partial.replace(self._file)
+            return action
+
     def at(self, point: str) -> float:
         """Do what is armed for this point; returns for how many seconds it hangs."""
-        try:
-            lines = self._file.read_text().splitlines()
-        except FileNotFoundError:
-            return 0
-        action, _, wanted = lines[0].partition("@") if lines else ("", "", "")
-        if wanted != point:
-            return 0
-        rest = "".join(f"{line}\n" for line in lines[1:])
-        partial = self._file.with_name(f"{self._file.name}.new")
-        partial.write_text(rest)
-        partial.replace(self._file)
-        name, _, number = action.partition("=")
+        name, _, number = self._take(point).partition("=")
         if name == "kill":
             kill(int(number or os.getpid()))
         elif name == "term":
@@ -123,8 +132,8 @@ class Faults:
             raise JournalFailed("the journal cannot be written: disk I/O error")
         elif name == "await":
             self.awaits = int(number)
-        else:
-            raise ValueError(f"unknown action {action}")
+        elif name:
+            raise ValueError(f"unknown action {name}")
         return 0
 
     def watch_connections(self) -> None:
