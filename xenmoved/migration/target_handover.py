@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 LOOK_EVERY: Final = 30.0
 """Seconds until it is looked again what became of a start that is in doubt."""
 _SOME_ATTEMPTS: Final = 3
+_DECIDED: Final = (TargetState.STARTED, TargetState.ABORTED, TargetState.RAN_TWICE)
+"""States after which only tidying up is left: the guest is here, but for `ABORTED`."""
 
 
 class TargetHandover:
@@ -219,9 +221,9 @@ class TargetHandover:
 
     async def _conclude(self) -> None:
         """Where all is decided, tidy up and end the job; what fails is left to `go_on`."""
-        if self.state is TargetState.RAN_TWICE:
+        if self.state is TargetState.RAN_TWICE and self.ended.is_set():
             await self._report_second_run()
-        if self.state not in (TargetState.STARTED, TargetState.ABORTED) or self.ended.is_set():
+        if self.state not in _DECIDED or self.ended.is_set():
             return
         try:
             await self._tidy()
@@ -243,21 +245,24 @@ class TargetHandover:
         if self._copy_left:
             await self._guest.remove()
             self._copy_left = False
-        if self.state is TargetState.STARTED:
+        if self.state is TargetState.ABORTED:
+            await self._guest.keep_copies()
+        else:
             self._job.enter(Phase.TIDY)
             if not self._guest.remarks_noted:
                 await self._guest.note_remarks(self._remark)
                 await self._guest.write_down(self.state, self.reason)
             await self._guest.settle_in()
-        else:
-            await self._guest.keep_copies()
         self._host.clear_spool(self._guest.migration)
         await self._guest.write_down(self.state, self.reason, settled=True)
         self._unrecorded = False
 
     async def _end_job(self) -> None:
         job, jobs = self._job, self._host.jobs
-        if self.state is not TargetState.STARTED:
+        if self.state is TargetState.RAN_TWICE:
+            await jobs.end(job, JobState.FAILED, self._second_run())
+            return
+        if self.state is TargetState.ABORTED:
             text = self.reason or "the source went away"
             log.warning("%s does not come: %s", self._guest.name, text)
             await jobs.end(job, JobState.FAILED, problem("aborted", text))
@@ -270,11 +275,15 @@ class TargetHandover:
         await jobs.end(job, JobState.DONE, self._remark)
 
     async def _report_second_run(self) -> None:
+        found = self._second_run()
+        await self._host.jobs.amend(self._job.job, state=JobState.FAILED, problem=found)
+
+    def _second_run(self) -> Problem:
         job = self._job
         found = verdict(self.state, job.both_names, self._guest.peer, job.job)
         assert found is not None, self.state
         log.error("%s; %s", found.text, found.hint)
-        await self._host.jobs.amend(job.job, state=JobState.FAILED, problem=found)
+        return found
 
     _actions: Final[
         dict[TargetAction, Callable[[TargetHandover], Awaitable[TargetEvent | None]]]
