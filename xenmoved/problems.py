@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
@@ -29,6 +30,7 @@ from storage.errors import (
     VolumeResized,
     VolumeWritten,
 )
+from xenmoved.codes import LINK_LOST, code_of_peer
 from xenmoved.journal import JournalFailed
 from xenmoved.link.errors import (
     LinkError,
@@ -77,7 +79,7 @@ _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
         "peer-unreachable",
         "check that xenmoved runs there, its address and port, and the firewall between",
     ),
-    (LinkLost, "link-lost", "check the network and the log of the other host, then try again"),
+    (LinkLost, LINK_LOST, "check the network and the log of the other host, then try again"),
     (LinkError, "link", "look at the log of xenmoved on the other host"),
     (ProtocolError, "protocol", "see that both hosts have the same release of xenmoved"),
     (
@@ -127,6 +129,11 @@ class PeerFailed(JobError):
 
 class AbortRequested(JobError):
     """The operator ended the job."""
+
+
+def from_peer(untrusted_problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Return what a peer has to object, with codes that nothing here acts upon."""
+    return tuple(replace(one, code=code_of_peer(one.code)) for one in untrusted_problems)
 
 
 def problem(code: str, text: str, hint: str = "") -> Problem:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from protocol.messages import Problem, Remark, Weight
+from xenmoved.codes import code_of_peer
 from xenmoved.logs import printable
 
 MOST: Final = 64
@@ -43,18 +44,16 @@ def together(*groups: Iterable[Remark]) -> tuple[Remark, ...]:
 
 
 def from_peer(untrusted_remarks: Iterable[Remark]) -> tuple[Remark, ...]:
-    """Return what a peer remarks with nothing in it that could move a cursor or start a line."""
+    """Return what a peer remarks with nothing in it that could move a cursor or start a line.
+
+    No code of it is one that this host acts upon.
+    """
     return tuple(
         Remark(
             one.weight,
-            printable(one.code)[:200],
+            code_of_peer(printable(one.code)[:200]),
             printable(one.text)[:_LIMIT],
             printable(one.hint)[:_LIMIT],
         )
         for one in untrusted_remarks
     )
-
-
-def needs_somebody(remarks: Iterable[Remark]) -> bool:
-    """Whether somebody has to do something after one of them."""
-    return any(one.weight is Weight.ACTION for one in remarks)

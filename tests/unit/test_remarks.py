@@ -8,7 +8,6 @@ from xenmoved.remarks import (
     from_peer,
     good_to_know,
     left_out,
-    needs_somebody,
     to_look_at,
     together,
 )
@@ -23,8 +22,6 @@ def test_together_they_are_few_and_the_urgent_ones_come_first():
     assert found[0] == urgent
     assert len(found) == MOST
     assert found[1:] == tuple(fine[: MOST - 1])
-    assert needs_somebody(found)
-    assert not needs_somebody(fine)
 
 
 def test_what_a_peer_says_moves_no_cursor():

@@ -36,7 +36,7 @@ from xenmoved.link.client import PeerLink
 from xenmoved.link.errors import LinkLost
 from xenmoved.migration.host import Host
 from xenmoved.migration.stalls import stalled_hint
-from xenmoved.problems import JobError, PeerFailed, problem
+from xenmoved.problems import JobError, PeerFailed, from_peer, problem
 from xenmoved.tasks import result_within, within
 
 _STEP_PATIENCE: Final = 600.0
@@ -166,7 +166,7 @@ class Dialogue:
                     message = PEER.decode(frame.untrusted_body)
                     self._conversation.reply(message)
                     if isinstance(message, Failed):
-                        told = message.problem
+                        (told,) = from_peer([message.problem])
                         text = f"{self._channel.peer}: {told.text}"[:4000]
                         raise PeerFailed([replace(told, text=text)])
                     self._heard = monotonic()

@@ -14,6 +14,7 @@ from typing import Final
 
 from protocol.errors import ProtocolError
 from protocol.messages import Recall, Remark, Remarks
+from xenmoved.codes import UNHEARD
 from xenmoved.control.reports import JobReport
 from xenmoved.jobs import Job
 from xenmoved.link.errors import LinkError
@@ -25,7 +26,6 @@ from xenmoved.tasks import TookTooLong, at_most
 
 log = logging.getLogger(__name__)
 
-_UNHEARD: Final = "unheard"
 _PATIENCE: Final = 10.0
 """Seconds that the end of a job waits for the target's remarks."""
 _AGAIN_AFTER: Final = 0.3
@@ -35,7 +35,7 @@ _LATER_AFTER: Final = (1.0, 5.0, 15.0, 60.0)
 
 def is_unheard(report: JobReport) -> bool:
     """Whether a guest has moved, and its target has not said what there is to remark."""
-    return any(one.code == _UNHEARD for one in report.remarks)
+    return any(one.code == UNHEARD for one in report.remarks)
 
 
 async def hear(host: Host, job: Job, migration: str) -> None:
@@ -66,7 +66,7 @@ async def hear_later(host: Host, report: JobReport, migration: str) -> None:
         await asyncio.sleep(_LATER_AFTER[min(attempt, len(_LATER_AFTER) - 1)])
         attempt += 1
         if (told := await _ask(host, report.peer, migration)) is not None:
-            known = [one for one in report.remarks if one.code != _UNHEARD]
+            known = [one for one in report.remarks if one.code != UNHEARD]
             report = replace(report, remarks=together(known, _noted(told)))
             await host.jobs.amend(report.job, remarks=report.remarks)
 
@@ -92,4 +92,4 @@ def _unheard(job: Job) -> Remark:
     there = job.other_name or job.guest
     text = f"{job.peer} has not said yet whether there is anything to remark on {there} there"
     see = f"see later: xenmovectl show {job.job}; or, on {job.peer}: xenmovectl show {there}"
-    return to_look_at(_UNHEARD, text, f"it is asked until it does; {see}")
+    return to_look_at(UNHEARD, text, f"it is asked until it does; {see}")

@@ -23,6 +23,7 @@ from protocol.messages import (
 )
 from storage.backing import check_backing
 from storage.errors import StorageError
+from xenmoved.codes import LINK_LOST
 from xenmoved.control.api import TransferOptions
 from xenmoved.control.reports import JobState, Phase
 from xenmoved.jobs import Job
@@ -151,7 +152,7 @@ class OutboundMigration:
                 error = await self._handover.dialogue.explanation() or error
             self._failed(error)
         if self._handover.state is SourceState.HANDING_OVER and self._job.problem is not None:
-            lost = self._job.problem.code == "link-lost"
+            lost = self._job.problem.code == LINK_LOST
             deciding = decide(self._host, self._job, self._handover, link_lost=lost)
             await wait_through(deciding)
 

@@ -9,6 +9,7 @@ from xenmoved.control.api import TransferOptions
 from xenmoved.migration.dialogue import open_dialogue
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, choose_mode, make_offer
+from xenmoved.problems import from_peer as objections
 from xenmoved.problems import is_expected, problems_of
 from xenmoved.remarks import from_peer
 
@@ -62,7 +63,9 @@ async def preflight(host: Host, move: Move, options: TransferOptions) -> Preflig
                 findings = await dialogue.ask(sending.offer, Findings)
                 # What is not offered, as it cannot be, is missed there.
                 remarks = () if problems else from_peer(findings.remarks)
-                findings = replace(findings, remarks=remarks)
+                findings = replace(
+                    findings, problems=objections(findings.problems), remarks=remarks
+                )
     except Exception as error:
         if not is_expected(error):
             raise

@@ -15,7 +15,7 @@ from xenmoved.migration.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending, make_sync_offer
 from xenmoved.migration.transfer import Transfer
-from xenmoved.problems import Refused, is_expected, problems_of
+from xenmoved.problems import Refused, from_peer, is_expected, problems_of
 from xenmoved.steering import Steering
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ async def _check(host: Host, sending: Sending, peer: str) -> None:
     async with open_dialogue(host, peer) as dialogue:
         findings = await dialogue.ask(sending.offer, Findings)
     if findings.problems:
-        raise Refused(findings.problems)
+        raise Refused(from_peer(findings.problems))
 
 
 class OutboundSync:

@@ -13,6 +13,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement
 from protocol.messages import Refused as RefusedByPeer
 from storage.zfs_history import History
+from xenmoved.codes import LINK_LOST
 from xenmoved.control.api import TransferOptions
 from xenmoved.jobs import Job
 from xenmoved.migration.dialogue import Dialogue
@@ -20,7 +21,14 @@ from xenmoved.migration.disks import Disks, attached_disks
 from xenmoved.migration.host import Host
 from xenmoved.migration.offers import Sending
 from xenmoved.migration.stalls import Stalls
-from xenmoved.problems import AbortRequested, JobError, Refused, problem, problems_of
+from xenmoved.problems import (
+    AbortRequested,
+    JobError,
+    Refused,
+    from_peer,
+    problem,
+    problems_of,
+)
 from xenmoved.sync.compression import Compression
 from xenmoved.sync.source import SyncTools
 from xenmoved.tasks import alongside
@@ -49,7 +57,7 @@ class Transfer:
         begin = Begin(migration, self._sending.offer, self._keep_partial)
         answer = await dialogue.ask(begin, Accepted, RefusedByPeer)
         if isinstance(answer, RefusedByPeer):
-            raise Refused(answer.problems)
+            raise Refused(from_peer(answer.problems))
         placements: tuple[Placement, ...] = answer.volumes
         if len(placements) != len(self._sending.paths):
             raise ProtocolError(Code.OUT_OF_RANGE, "the target placed other volumes than offered")
@@ -105,7 +113,7 @@ class Transfer:
 
 def is_link_loss(error: BaseException) -> bool:
     """Whether nothing else went wrong than that the connection ended."""
-    return all(item.code == "link-lost" for item in problems_of(error))
+    return all(item.code == LINK_LOST for item in problems_of(error))
 
 
 async def _telling(watcher: Coroutine[Any, Any, None], failed: Callable[[Exception], None]) -> None:
