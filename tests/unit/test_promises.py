@@ -20,9 +20,10 @@ def placed(name: str, size: int, *, fresh: bool = True, zeroed: bool = True) -> 
 class Pool:
     """A pool that holds volumes of one size, of which a part is written."""
 
-    name = "p"
-
-    def __init__(self, *, reserves: bool, allocated: dict[str, int | None]) -> None:
+    def __init__(
+        self, *, reserves: bool, allocated: dict[str, int | None], name: str = "p"
+    ) -> None:
+        self.name = name
         self.reserves = reserves
         self._allocated = allocated
 
@@ -69,8 +70,8 @@ def test_volumes_count_by_their_peer_whether_they_are_there_or_not() -> None:
 def test_what_a_volume_still_takes(reserves: bool, expected: tuple[int, ...]) -> None:
     pool: Any = Pool(reserves=reserves, allocated={"part": GIB // 4, "unknown": None})
     names = ("absent", "part", "unknown", "broken")
-    assert tuple(unfilled(pool, placed(name, GIB)) for name in names) == expected
-    assert unfilled(pool, placed("part", GIB, fresh=False, zeroed=False)) == 0
+    assert tuple(unfilled(pool, [placed(name, GIB)]) for name in names) == expected
+    assert unfilled(pool, [placed("part", GIB, fresh=False, zeroed=False)]) == 0
 
 
 async def test_space_of_one_pool_of_all_that_come() -> None:
@@ -78,6 +79,6 @@ async def test_space_of_one_pool_of_all_that_come() -> None:
     promises.give("m1", Promise("host-a", "", 0, (placed("one", GIB), placed("two", GIB))))
     promises.give("m2", Promise("host-c", "", 0, (placed("three", GIB),)))
     pool: Any = Pool(reserves=False, allocated={"two": GIB // 2})
-    pools: Any = {"p": pool, "q": Pool(reserves=False, allocated={})}
+    pools: Any = {"p": pool, "q": Pool(reserves=False, allocated={}, name="q")}
     assert await promises.space(pools, "p") == 5 * GIB // 2
     assert await promises.space(pools, "q") == 0

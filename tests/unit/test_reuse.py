@@ -29,7 +29,7 @@ from xenmoved.config.model import Allow, Peer
 from xenmoved.control.volume_api import DropVolumes
 from xenmoved.journal import NOBODY, Holding, Journal
 from xenmoved.migration.landing import Landing
-from xenmoved.migration.needs import needs
+from xenmoved.migration.needs import imagery, needs
 from xenmoved.migration.retained import drop_chosen
 from xenmoved.migration.reuse import Claim, reuse
 from xenmoved.problems import Refused
@@ -58,7 +58,11 @@ class Toolstack:
         return self.here
 
     async def configurations(self, *, moved: bool = False) -> dict[str, str]:
-        return dict(self.files)
+        return {
+            file: text
+            for file, text in self.files.items()
+            if moved or not file.endswith((".moved", ".replaced"))
+        }
 
     async def config_files(self, name: str, uuid: str) -> list[GuestFile]:
         return []
@@ -224,6 +228,52 @@ async def test_a_copy_of_a_guest_that_is_here_is_neither_written_nor_dropped(wor
     assert (await world.ask(other))[0] == []
     await drop_chosen(world.host, DropVolumes("images:web-root", None, confirmed=True))
     assert not world.file.exists()
+
+
+FREE = "name = 'evil'\nextra = 'qcow2 {0}'\nvnc = 1 # {0}\nvncpasswd = '{0}'\ndisk = [{1}]\n"
+"""What a peer may have written: `{0}` in its words, `{1}` as disks."""
+
+
+async def test_a_text_of_a_peer_keeps_no_volume_from_anybody(world: World) -> None:
+    world.allow("b")
+    offer = a_sync(overwrite=True)
+    said = FREE.format(world.file, "'/srv/evil,qcow2,xvda,w'")
+    world.toolstack.files = {"/etc/xen/evil.cfg": said}
+    assert (await world.ask(offer))[0] == []
+    (found,) = await imagery(world.host)
+    assert not found.may_open(str(world.file), str(world.file))
+    assert found.may_open("/srv/evil", "/srv/evil")
+    world.toolstack.files = {"/etc/xen/evil.cfg": FREE.format("", f"'phy:{world.file},xvda,w'")}
+    assert (await world.ask(offer))[0] == ["guest-here"]
+
+
+@pytest.mark.parametrize("kept", ["", ".replaced", ".2.replaced"])
+async def test_what_waits_for_its_operator_is_no_imagery(world: World, kept: str) -> None:
+    name = f"/etc/xen/x.cfg.received{kept}"
+    world.toolstack.files = {name: f"disk = ['{world.file},qcow2,xvda,w']"}
+    assert await imagery(world.host) == []
+
+
+async def test_only_copies_of_the_file_set_aside_do_not_count(world: World) -> None:
+    def text(*disks: str) -> str:
+        return f"name = 'web'\ndisk = {[f'phy:{disk},xvda,w' for disk in disks]}\n"
+
+    guest = a_guest().guest
+    mine, other = str(world.file), "/srv/other"
+    for aside, beside, counts in (
+        ((mine,), (mine,), False),
+        ((mine, other), (mine,), False),
+        ((other,), (mine,), True),
+        ((other,), (mine, other), True),
+        (None, (mine,), True),
+    ):
+        world.toolstack.files = {"/etc/xen/old.cfg": text(*beside)}
+        if aside is not None:
+            world.toolstack.files["/etc/xen/web.cfg.moved"] = text(*aside)
+        found = await needs(world.host, coming=guest)
+        assert bool(found.users(world.info)) is counts, (aside, beside)
+    world.toolstack.files["/etc/xen/web.cfg.moved"] = f"uuid = '{'9' * 32}'\n{text(mine)}"
+    assert (await needs(world.host, coming=guest)).users(world.info), "another guest's"
 
 
 async def test_a_guest_that_cannot_be_described_may_need_anything(world: World) -> None:

@@ -23,7 +23,7 @@ from protocol.messages import (
     Remark,
     VolumeOffer,
 )
-from storage.contracts import Pool, VolumeInfo
+from storage.contracts import Capacity, Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
@@ -370,7 +370,7 @@ class _VolumeChecks:
         found = [
             one
             for one in self._imagery
-            if one.formats != {volume.format.value} and (path in one.text or real in one.paths)
+            if one.formats != {volume.format.value} and one.may_open(path, real)
         ]
         for one in found:
             text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
@@ -382,8 +382,9 @@ class _VolumeChecks:
         found = []
         for name in dict.fromkeys(place.pool for place in self._placements if place.zeroed):
             pool = self._host.pools[name]
-            free = await free_space(self._host, name)
-            needed = await asyncio.to_thread(self._needed_of, pool)
+            capacity = await asyncio.to_thread(pool.capacity)
+            free = await free_space(self._host, name, capacity) if capacity is not None else None
+            needed = await asyncio.to_thread(unfilled, pool, self._placements)
             if free is not None and needed > free:
                 text = (
                     f"pool {name} on {self._node} has {format_size(free)} free, "
@@ -402,9 +403,6 @@ class _VolumeChecks:
                 )
                 found.append(problem("quota", text, "remove old copies there or raise the quota"))
         return found
-
-    def _needed_of(self, pool: Pool) -> int:
-        return sum(unfilled(pool, place) for place in self._placements if place.pool == pool.name)
 
     @property
     def _node(self) -> str:
@@ -456,13 +454,11 @@ async def quota_used(host: Host, peer: str) -> int:
     return sum(sizes.values())
 
 
-async def free_space(host: Host, name: str) -> int | None:
-    """Bytes that new volumes may take of a pool, beside what is promised already.
+async def free_space(host: Host, name: str, capacity: Capacity) -> int | None:
+    """Bytes that new volumes may take of a pool of this capacity, beside what is promised already.
 
-    None where there is no limit, as volumes may be larger than what is free, or none are made.
-    Raises StorageError.
+    None where there is no limit, as volumes may be larger than what is free.
     """
-    capacity = await asyncio.to_thread(host.pools[name].capacity)
-    if capacity is None or capacity.overcommit:
+    if capacity.overcommit:
         return None
     return max(0, capacity.free - await host.promises.space(host.pools, name))

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,16 +20,13 @@ from xenmoved.journal import Holding
 from xenmoved.migration.holdings import is_held
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem
-from xenmoved.toolstack.cfgtext import named
+from xenmoved.toolstack.cfgtext import named, uuid_in
 from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
+from xenmoved.toolstack.keeping import MOVED
+from xenmoved.toolstack.opened import opened
 
-_PATHS: Final = re.compile(r"""(?:(?<=phy:)|(?=/))[^\s'",;\[\]()]+""")
-"""What may be a path in a configuration, in whatever syntax; after `phy:` it may be below /dev."""
-
-_IMAGES: Final = re.compile(r"\b(qcow2?|vhd|qed|vmdk|vdi)\b", re.IGNORECASE)
-
-_RECEIVED: Final = ".received"
-"""Of a file that came from a peer and waits for its operator: it is nobody's word yet."""
+_RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
+"""Of a file that came from a peer and waits for its operator, or waited: it is nobody's word."""
 
 Place = tuple[str, str]
 """Names of a pool and of a volume in it."""
@@ -79,9 +76,8 @@ async def needs(
 ) -> Needs:
     """Look who needs which volumes; `here` are the domains, if they were looked at just now.
 
-    The job `besides` does not count. Of the guest that is `coming`, what is beside the file that
-    was set aside for it does not count either: a copy of former times says nothing of what it needs
-    here now. Raises ToolstackError.
+    The job `besides` does not count. Nor do copies of the file that was set aside for the guest
+    that is `coming`: they say nothing of what it needs here now. Raises ToolstackError.
     """
     if here is None:
         here = await host.toolstack.describe_all()
@@ -96,21 +92,17 @@ async def needs(
             continue
         guests |= {domain.name, domain.uuid}
         disks += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
-    texts = {
-        file: text
-        for file, text in (await host.toolstack.configurations()).items()
-        if not file.endswith(_RECEIVED)
-    }
+    texts = _in_use(await host.toolstack.configurations())
     if coming is not None:
         own = await host.toolstack.config_files(coming.target_name, coming.uuid)
         counted = {str(file.path) for file in own}
+        everything = _in_use(await host.toolstack.configurations(moved=True))
+        copies = await asyncio.to_thread(_copies_of, coming, everything)
         texts = {
-            file: text
-            for file, text in texts.items()
-            if file in counted or named(text) != coming.target_name
+            file: text for file, text in texts.items() if file in counted or file not in copies
         }
     guests |= {name for text in texts.values() if (name := named(text)) is not None}
-    named_in = [(file, path) for file, text in texts.items() for path in _paths(text)]
+    named_in = [(file, path) for file, text in texts.items() for path in opened(text).paths]
     return Needs(
         host.config.node,
         await asyncio.to_thread(_by_place, host, disks),
@@ -119,6 +111,32 @@ async def needs(
         await _undecided(host, besides),
         tuple(unknown),
     )
+
+
+def _in_use(texts: Mapping[str, str]) -> dict[str, str]:
+    return {file: text for file, text in texts.items() if not _RECEIVED.search(file)}
+
+
+def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
+    """Return files with a guest's name that name no disk but those of the file set aside for it.
+
+    Another, without a uuid, may be of another guest that has the name now. Blocks.
+    """
+    named_here = {file: text for file, text in texts.items() if named(text) == coming.target_name}
+    aside = {
+        file: _real_paths(text)
+        for file, text in named_here.items()
+        if file.endswith(MOVED) and uuid_in(text) in ("", coming.uuid)
+    }
+    return {
+        file
+        for file, text in named_here.items()
+        if any(_real_paths(text) <= paths for paths in aside.values())
+    }
+
+
+def _real_paths(text: str) -> frozenset[str]:
+    return frozenset(map(os.path.realpath, opened(text).paths))
 
 
 async def _undecided(host: Host, besides: str) -> frozenset[str]:
@@ -188,34 +206,35 @@ def _by_place(host: Host, paths: Iterable[tuple[str, str]]) -> _Users:
     return dict(users)
 
 
-def _paths(text: str) -> Iterator[str]:
-    for found in _PATHS.findall(text):
-        yield found if found.startswith("/") else f"/dev/{found}"
-
-
 @dataclass(frozen=True, slots=True)
 class Imagery:
-    """A configuration that speaks of disks that are not raw."""
+    """A configuration that has disks opened that are not raw."""
 
     file: str
-    text: str
     formats: frozenset[str]
     paths: frozenset[str]
-    """All paths in it, links followed. One with blanks is not among them, only in the text."""
+    """All that it has opened, links followed."""
+    doubtful: tuple[str, ...]
+    """Texts in which a path with blanks may be that is not among them."""
+
+    def may_open(self, path: str, real: str) -> bool:
+        """Whether it may have a path opened that leads to `real`."""
+        return real in self.paths or any(path in text for text in self.doubtful)
 
 
 async def imagery(host: Host) -> list[Imagery]:
-    """Return the configurations that speak of disks that are not raw.
+    """Return the configurations that have disks opened that are not raw.
 
     Those of guests that moved away count, as they come back to life with the guest. Raises
     ToolstackError.
     """
-    return await asyncio.to_thread(_imagery, await host.toolstack.configurations(moved=True))
+    texts = _in_use(await host.toolstack.configurations(moved=True))
+    return await asyncio.to_thread(_imagery, texts)
 
 
 def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
     return [
-        Imagery(file, text, formats, frozenset(map(os.path.realpath, _paths(text))))
+        Imagery(file, found.formats, frozenset(map(os.path.realpath, found.paths)), found.doubtful)
         for file, text in texts.items()
-        if (formats := frozenset(word.lower() for word in _IMAGES.findall(text)))
+        if (found := opened(text)).formats
     ]

@@ -74,21 +74,17 @@ class Promises:
 
     async def space(self, pools: Mapping[str, Pool], name: str) -> int:
         """Return how much of the free space of a pool what is on its way still takes."""
-        places = [
-            place
-            for promise in self._given.values()
-            for place in promise.placements
-            if place.pool == name
-        ]
-        return await asyncio.to_thread(_unfilled, pools[name], places) if places else 0
+        places = [place for promise in self._given.values() for place in promise.placements]
+        return await asyncio.to_thread(unfilled, pools[name], places)
 
 
-def _unfilled(pool: Pool, places: Iterable[Placement]) -> int:
-    return sum(unfilled(pool, place) for place in places)
+def unfilled(pool: Pool, places: Iterable[Placement]) -> int:
+    """Return how much more space those of the volumes that are in a pool take. Blocks."""
+    return sum(_unfilled(pool, place) for place in places if place.pool == pool.name)
 
 
-def unfilled(pool: Pool, place: Placement) -> int:
-    """Return how much more space a volume takes when it is filled from nothing. Blocks.
+def _unfilled(pool: Pool, place: Placement) -> int:
+    """Return how much more space a volume takes when it is filled from nothing.
 
     What is kept of a volume that is there counts for nothing.
     """

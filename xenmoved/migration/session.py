@@ -38,6 +38,7 @@ from protocol.messages import (
 )
 from protocol.messages import Refused as RefusedByUs
 from storage.errors import StorageError
+from xenmoved.codes import LINK_LOST
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.server import Visitor
@@ -78,7 +79,7 @@ class ControlSession:
             if not is_expected(error):
                 log.exception("internal error")
             # A guest that is ready survives the loss of its link, and nobody is there to be told.
-            if problems_of(error)[0].code != "link-lost":
+            if problems_of(error)[0].code != LINK_LOST:
                 await self._say_failed(error)
         finally:
             if self._sync is not None:
@@ -250,6 +251,6 @@ async def _room(host: Host, pools: Iterable[str]) -> tuple[Room, ...]:
     found = []
     for name in pools:
         with suppress(StorageError):
-            if await asyncio.to_thread(host.pools[name].capacity) is not None:
-                found.append(Room(name, await free_space(host, name)))
+            if (capacity := await asyncio.to_thread(host.pools[name].capacity)) is not None:
+                found.append(Room(name, await free_space(host, name, capacity)))
     return tuple(found)
