@@ -59,5 +59,7 @@ class SavedDisks:
             except StorageError as error:
                 raise ToolstackError(
                     f"domain {domain} is saved in {image}, and not restored: {error}. Put back "
-                    "what was there; it is tried again"
+                    "what was there: it is tried again. If it is the disk that the domain had, "
+                    "and only came back as another device (a volume that was activated again), "
+                    f"restore it by hand: xm restore {image}"
                 ) from error
