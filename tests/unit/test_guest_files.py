@@ -1,10 +1,14 @@
 """Which file is a guest's, and what becomes of it and of those in its place."""
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
+from xenmoved.toolstack.bootentries import BootEntries
+from xenmoved.toolstack.cfgtext import named, uuid_in
+from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.compose import _HEAD
 from xenmoved.toolstack.configfile import ConfigFolder
 from xenmoved.toolstack.guestfile import Evidence, created_from
@@ -82,7 +86,7 @@ async def test_what_was_noted_leaves_when_nothing_else_tells_any_more(folder, tm
     os.utime(tmp_path / "web-run.cfg", (0, 0))
     await folder.hold_autostart("web", UUID)
     for _ in range(2):
-        await folder.retire("web")
+        await folder.retire("web", "")
     assert sorted(path.name for path in tmp_path.glob("*.cfg*")) == [
         "web-install.cfg",
         "web-run.cfg.moved",
@@ -103,7 +107,7 @@ async def test_the_one_that_was_set_aside_comes_back_beside_a_copy(folder, tmp_p
     link.symlink_to("git/web.cfg")
     (tmp_path / "web-2019.cfg").write_text("name = 'web'\n")
     (tmp_path / "auto/01-web").symlink_to("../web.cfg")
-    await folder.retire("web")
+    await folder.retire("web", "")
     assert not await folder.autostart("web")
     for _ in range(2):
         assert await folder.install("web", COMES, ARRIVAL, True) == ()
@@ -122,7 +126,7 @@ async def test_what_is_not_the_same_is_kept(folder, tmp_path):
     for number, text in enumerate(("name = 'web'\n", "name = 'web'\nmemory = 1\n"), 1):
         (tmp_path / "web.cfg").write_text(text)
         (tmp_path / "web.cfg").chmod(0o604)
-        await folder.retire("web")
+        await folder.retire("web", "")
         remarks = await folder.install("web", COMES, ARRIVAL, False)
         assert len(remarks) == 1
         assert ".replaced" in remarks[0].hint
@@ -139,7 +143,7 @@ async def test_what_is_not_the_same_is_kept(folder, tmp_path):
 async def test_leaving_twice_loses_no_file(folder, tmp_path):
     (tmp_path / "web.cfg.moved").write_text("name = 'web'\n# of an earlier time\n")
     (tmp_path / "web.cfg").write_text("name = 'web'\n")
-    await folder.retire("web")
+    await folder.retire("web", "")
     assert (tmp_path / "web.cfg.moved").read_text() == "name = 'web'\n"
     assert "earlier" in (tmp_path / "web.cfg.replaced").read_text()
 
@@ -169,7 +173,7 @@ async def test_no_entry_starts_what_nobody_has_read(folder, tmp_path):
 async def test_entries_stay_out_when_it_was_not_started_at_boot_meanwhile(folder, tmp_path):
     (tmp_path / "web.cfg").write_text(HERE)
     (tmp_path / "auto/05-web").symlink_to("../web.cfg")
-    await folder.retire("web")
+    await folder.retire("web", "")
     (remark,) = await folder.install("web", COMES, ARRIVAL, False)
     assert "not started at boot" in remark.hint
     assert not await folder.autostart("web")
@@ -190,7 +194,7 @@ async def test_a_composed_file_takes_no_operators_place(folder, tmp_path, aside)
     own = HERE.replace("512", "768")
     (tmp_path / "web.cfg").write_text(own)
     if aside:
-        await folder.retire("web")
+        await folder.retire("web", "")
     await folder.install("web", _HEAD + COMES, ARRIVAL, True)
     assert (tmp_path / "web.cfg").read_text() == own
     assert await folder.autostart("web")
@@ -213,7 +217,140 @@ async def test_a_composed_file_makes_room_for_another(folder, tmp_path):
 async def test_what_cannot_be_used_leaves_the_old_one_aside(folder, tmp_path):
     (tmp_path / "web.cfg").write_text(HERE)
     (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
-    await folder.retire("web")
+    await folder.retire("web", "")
     await folder.install("web", "import os\n", ARRIVAL, True)
     assert (tmp_path / "web.cfg.moved").read_text() == HERE
     assert not list((tmp_path / "auto").iterdir())
+
+
+class NoDomains:
+    """A host on which nothing runs."""
+
+    async def find(self, name):
+        return None
+
+
+async def test_a_cold_departure_taken_back_puts_back_what_it_took_and_no_more(folder, tmp_path):
+    former = tmp_path / "web.auto.moved"
+    former.mkdir()
+    (former / "05-web").symlink_to("../web-old.cfg")
+    (tmp_path / "web-old.cfg.moved").write_text("name = 'web'\n# of a former time\n")
+    (tmp_path / "web.cfg").write_text(HERE)
+    ledger = ColdOutgoing.ledger("m1", tmp_path / "spool")
+    for entries in ([], ["20-web"]):
+        for entry in entries:
+            (tmp_path / "auto" / entry).symlink_to("../web.cfg")
+        leaving = ColdOutgoing(NoDomains(), folder, "web", UUID, ledger)
+        await leaving.start()
+        assert not (tmp_path / "web.cfg").exists()
+        assert not list((tmp_path / "auto").iterdir())
+        # By another process, and it was begun before what came in between.
+        (tmp_path / "web-late.cfg.moved").write_text("name = 'web'\n# set aside later\n")
+        for _ in range(2):
+            await ColdOutgoing(NoDomains(), folder, "web", "", ledger).rollback()
+        assert (tmp_path / "web.cfg").read_text() == HERE
+        assert [path.name for path in (tmp_path / "auto").iterdir()] == entries
+        assert [path.name for path in former.iterdir()] == ["05-web"]
+        assert not (tmp_path / "web-old.cfg").exists()
+        assert not (tmp_path / "web-late.cfg").exists()
+        assert not ledger.exists()
+
+
+async def test_a_cold_departure_that_ends_leaves_everything_set_aside(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "auto/20-web").symlink_to("../web.cfg")
+    leaving = ColdOutgoing(NoDomains(), folder, "web", UUID, tmp_path / "spool/m1.cold")
+    await leaving.start()
+    await leaving.discard()
+    for _ in range(2):
+        await folder.retire("web", UUID)
+    await folder.release_autostart("web")
+    assert (tmp_path / "web.cfg.moved").read_text() == HERE
+    assert (tmp_path / "web.auto.moved/20-web").is_symlink()
+    assert not (tmp_path / "web.auto.held").exists()
+
+
+async def test_the_file_that_was_set_aside_last_is_restored(folder, tmp_path):
+    # By when it was set aside, not by when it was written or what it is called.
+    for file, written in (("web.cfg", 2000), ("web-2.cfg", 1000)):
+        (tmp_path / file).write_text(f"name = 'web'\nuuid = '{UUID}'\n# {file}\n")
+        os.utime(tmp_path / file, (written, written))
+        await asyncio.sleep(0.02)
+        (tmp_path / file).rename(tmp_path / f"{file}.moved")
+    (tmp_path / "zzz.cfg.moved").write_text(f"name = 'web'\nuuid = '{OTHER}'\n")
+    await folder.restore("web", UUID)
+    assert [path.name for path in tmp_path.glob("*.cfg")] == ["web-2.cfg"]
+
+
+ANOTHERS = "name = 'web'\ndisk = ['file:/srv/own/other.img,xvda,w']\n"
+
+
+@pytest.mark.parametrize("autostart", [False, True])
+async def test_a_file_with_the_name_and_other_disks_is_another_guests(folder, tmp_path, autostart):
+    (tmp_path / "web.cfg").write_text(ANOTHERS)
+    (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
+    (remark,) = await folder.install("web", COMES, ARRIVAL, autostart)
+    assert "names other disks than web has" in remark.text
+    assert (tmp_path / "web.cfg").read_text() == ANOTHERS
+    assert (tmp_path / "web.cfg.received").read_text() == COMES
+    assert (tmp_path / "auto/web.cfg").readlink() == Path("../web.cfg")
+
+
+async def test_an_entry_with_other_disks_stays_and_another_name_is_found(folder, tmp_path):
+    (tmp_path / "own.cfg").write_text(ANOTHERS)
+    (tmp_path / "auto/web.cfg").symlink_to("../own.cfg")
+    await folder.install("web", COMES, ARRIVAL, True)
+    assert (tmp_path / "auto/web.cfg").readlink() == Path("../own.cfg")
+    assert (tmp_path / "auto/web.2.cfg").read_text() == HERE
+    assert (tmp_path / "own.cfg").read_text() == ANOTHERS
+
+
+@pytest.mark.parametrize("step", ["retire", "set_aside", "hold_autostart"])
+async def test_what_has_another_uuid_stays_when_a_guest_leaves(folder, tmp_path, step):
+    (tmp_path / "web.cfg").write_text(f"name = 'web'\nuuid = '{OTHER}'\n")
+    (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
+    assert not await folder.autostart("web", UUID)
+    assert await folder.autostart("web", OTHER)
+    await getattr(folder, step)("web", UUID)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "web.cfg"]
+    assert (tmp_path / "auto/web.cfg").is_symlink()
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_an_entry_of_an_earlier_release_survives_a_crash(folder, tmp_path, made):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "web.auto.held.entry").symlink_to("../web.cfg")
+    if made:
+        (tmp_path / "web.auto.held").mkdir()
+    assert await folder.autostart("web")
+    await folder.release_autostart("web")
+    assert (tmp_path / "auto/web.cfg").read_text() == HERE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "web.cfg"]
+
+
+async def test_a_text_with_another_uuid_is_not_used(folder, tmp_path):
+    (remark,) = await folder.install("web", f"{COMES}uuid = '{OTHER}'\n", ARRIVAL, True)
+    assert OTHER in remark.text
+    assert not (tmp_path / "web.cfg").exists()
+    assert await folder.install("web", f"{COMES}uuid = '{UUID.upper()}'\n", ARRIVAL, True) == ()
+
+
+def test_a_taken_name_of_an_entry_is_passed_over(tmp_path):
+    entries = BootEntries(tmp_path)
+    for _ in range(3):
+        entries.link("web.cfg", tmp_path / "web.cfg")
+    assert [path.name for path in entries.all()] == ["web.2.cfg", "web.3.cfg", "web.cfg"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"memory = 5; name = 'web'; uuid = '{UUID}'\n",
+        f"name = \\\n 'web'\nuuid = \\\n\\\n '{UUID}'\n",
+        f"extra = \"name = 'db'\"\nname = 'web'\nuuid='{UUID}' # uuid='{OTHER}'\n",
+        f"name = 'db'\nname = 'web'; uuid = '{OTHER}'; uuid = '{UUID}'",
+        f"import os\nname = 'web'\nuuid = '{UUID}'\n",
+    ],
+)
+def test_name_and_uuid_are_read_as_xl_reads_them(text):
+    assert (named(text), uuid_in(text)) == ("web", UUID)

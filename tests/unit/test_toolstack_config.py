@@ -522,7 +522,7 @@ async def test_retire_and_restore(folder, tmp_path):
     (tmp_path / "auto/web.cfg").write_text("a file of its own")
     assert await folder.autostart("web")
     for _ in range(2):
-        await folder.retire("web")
+        await folder.retire("web", "")
     assert not await folder.autostart("web")
     assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["other.cfg"]
     assert (tmp_path / "web.cfg.moved").read_text() == "mine"
@@ -530,10 +530,10 @@ async def test_retire_and_restore(folder, tmp_path):
     assert (tmp_path / "web.auto.moved/10-first").readlink() == Path("../web.cfg")
     assert await read(folder, "web") is None
     for _ in range(2):
-        await folder.restore("web")
+        await folder.restore("web", "")
     assert await read(folder, "web") == "mine"
     (tmp_path / "web.cfg.moved").write_text("old")
-    await folder.restore("web")
+    await folder.restore("web", "")
     assert await read(folder, "web") == "mine"
     assert (tmp_path / "web.cfg.moved").read_text() == "old", "it is nowhere else"
 
@@ -559,7 +559,7 @@ async def test_what_was_held_is_gone_with_the_guest(folder, tmp_path):
     (tmp_path / "web.cfg").write_text("mine")
     (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
     await folder.hold_autostart("web", "")
-    await folder.retire("web")
+    await folder.retire("web", "")
     await folder.release_autostart("web")
     assert not await folder.autostart("web")
     names = {path.name for path in tmp_path.iterdir()}
@@ -570,7 +570,7 @@ async def test_retire_after_a_crash_between_its_steps(folder, tmp_path):
     (tmp_path / "auto").mkdir()
     (tmp_path / "auto/x").symlink_to("../web.cfg")
     (tmp_path / "web.cfg.moved").write_text("mine")
-    await folder.retire("web")
+    await folder.retire("web", "")
     assert not list((tmp_path / "auto").iterdir())
 
 
@@ -670,7 +670,7 @@ def test_a_program_is_not_described():
 
 
 @pytest.mark.parametrize("own_file", [False, True])
-async def test_bringing_back_undoes_retiring(tmp_path, own_file):
+async def test_what_was_set_aside_is_put_back(tmp_path, own_file):
     folder = ConfigFolder(tmp_path, BOOT_FOLDERS)
     auto = tmp_path / "auto"
     auto.mkdir()
@@ -679,14 +679,16 @@ async def test_bringing_back_undoes_retiring(tmp_path, own_file):
         (auto / "web.cfg").write_text("of its own")
     else:
         (auto / "web.cfg").symlink_to("../web.cfg")
-    await folder.retire("web")
-    assert not await folder.autostart("web")
     for _ in range(2):
-        await folder.bring_back("web", autostart=True)
+        await folder.set_aside("web", "")
+    assert not list(auto.iterdir())
+    assert await read(folder, "web") is None
+    for _ in range(2):
+        await folder.release_autostart("web")
     assert (tmp_path / "web.cfg").read_text() == TEXT
     assert (auto / "web.cfg").read_text() == ("of its own" if own_file else TEXT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "web.cfg"]
     (auto / "web.cfg").unlink()
-    await folder.retire("web")
-    await folder.bring_back("web", autostart=False)
+    await folder.set_aside("web", "")
+    await folder.release_autostart("web")
     assert not await folder.autostart("web")

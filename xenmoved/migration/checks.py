@@ -102,13 +102,16 @@ async def assess(
         problems += await bridge_problems(host, peer, guest)
         stands_against, shared = await look_at_shared(host, peer, guest.shared, in_use)
         problems += stands_against
-        if guest.target_name not in uuids:  # that of a domain says no more than the domain
-            problems += await _config_problems(host, offer, guest)
         free = info.free_memory - host.promises.memory(status for status, _ in here)
         problems += await size_problems(host, peer, max(0, free), offer)
     checker = _VolumeChecks(host, peer, offer, in_use, await needs(host, here=here, coming=guest))
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
+    if guest is not None and all(one.name != guest.target_name for one, _ in here):
+        # Beside a domain of that name its file says no more.
+        problems += await _config_problems(
+            host, offer, guest, _own_disks(host, offer, placements, shared)
+        )
     if problems:
         return Assessment(tuple(problems))
     found = Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
@@ -211,11 +214,28 @@ def _guest_problems(
     return found
 
 
-async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[Problem]:
+def _own_disks(
+    host: Host, offer: Offer, placements: Sequence[Placement | None], shared: Sequence[str]
+) -> set[str]:
+    """Return the paths here of the disks that the guest writes, of those that have a place."""
+    assert offer.guest is not None
+    placed = {
+        host.pools[placement.pool].path(placement.name)
+        for volume, placement in zip(offer.volumes, placements, strict=True)
+        if placement is not None and volume.writable
+    }
+    beside = zip(offer.guest.shared, shared, strict=True)
+    return placed | {path for disk, path in beside if disk.writable}
+
+
+async def _config_problems(
+    host: Host, offer: Offer, guest: GuestOffer, disks: Collection[str]
+) -> list[Problem]:
     """Find what keeps a guest from being at home here under its name, running or not.
 
-    A configuration of that name is another guest's if it has another uuid: this host would start
-    that one at the next boot. A guest that comes with nothing but its configuration comes to none.
+    A configuration of that name is another guest's if it has another uuid, or none and other disks
+    than `disks`: this host would start that one at the next boot. A guest that comes with nothing
+    but its configuration comes to none.
     """
     node, name, cold = host.config.node, guest.target_name, offer.mode is Mode.COLD
     if cold and guest.config is None:
@@ -225,7 +245,7 @@ async def _config_problems(host: Host, offer: Offer, guest: GuestOffer) -> list[
     files = [file for file in found if file.name in (None, name)]
     if not files:
         return []
-    other = any(file.is_of(name, guest.uuid) is False for file in files)
+    other = any(file.is_of(name, guest.uuid, disks) is False for file in files)
     if not (cold or other):
         return []
     whose = "another guest" if other else "a guest"

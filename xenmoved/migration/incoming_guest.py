@@ -172,7 +172,7 @@ class IncomingGuest:
                     expected.name, expected.config, expected.arrival, expected.autostart
                 )
             else:
-                await toolstack.restore_config(expected.name)
+                await toolstack.restore_config(expected.name, expected.arrival.uuid)
         except (ToolstackError, OSError) as error:
             text = f"the configuration of {expected.name} is not in place: {error}"
             hint = f"take it from FILE.moved on {self.peer}, with the disks that it has here"

@@ -459,7 +459,7 @@ async def _guest_offer(
         size=domain.size,
         nics=tuple(NicOffer(nic.mac, nic.bridge, nic.script) for nic in domain.nics),
         config=config.encode("utf-8", "surrogateescape") if config is not None else None,
-        autostart=await host.toolstack.autostart(domain.name),
+        autostart=await host.toolstack.autostart(domain.name, domain.uuid),
         wish=options.rename if options.rename != domain.name else None,
         bridges=dict(options.bridges),
         shared=tuple(disks.shared),

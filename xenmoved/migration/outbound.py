@@ -81,8 +81,8 @@ class OutboundMigration:
         self._facts = sending.facts
         self._migration = secrets.token_hex(16)
         self._live = job.mode is Mode.LIVE
-        self._image = _image(host, job, self._migration)
         uuid = sending.offer.guest.uuid if sending.offer.guest is not None else ""
+        self._image = _image(host, job, self._migration, uuid)
         self._handover = SourceHandover(host, job, self._migration, self._image, uuid)
         self._transfer = Transfer(host, job, sending, options)
         self._remove_source = options.remove_source
@@ -291,10 +291,10 @@ class OutboundMigration:
         return Seal(size, digest.digest())
 
 
-def _image(host: Host, job: Job, migration: str) -> OutgoingImage:
+def _image(host: Host, job: Job, migration: str, uuid: str) -> OutgoingImage:
     spool = host.spool_of(migration)
     if job.mode is Mode.COLD:
-        return host.toolstack.outgoing_cold(migration, job.guest, spool)
+        return host.toolstack.outgoing_cold(migration, job.guest, spool, uuid)
     return host.toolstack.outgoing(migration, job.guest, spool, live=job.mode is Mode.LIVE)
 
 
@@ -340,7 +340,7 @@ async def _end(host: Host, job: Job, handover: SourceHandover, remove: Sending |
     if handover.state in (SourceState.DONE, SourceState.GIVEN_UP):
         job.enter(Phase.TIDY)
         try:
-            await host.toolstack.retire_config(job.guest)
+            await host.toolstack.retire_config(job.guest, handover.uuid)
         except (ToolstackError, OSError) as error:
             _note_still_enabled(job, error)
         await retain(host, handover.migration, job.peer, moved=True)

@@ -95,6 +95,11 @@ class SourceHandover:
         return self._migration
 
     @property
+    def uuid(self) -> str:
+        """Uuid of the guest, "" in records of old releases."""
+        return self._uuid
+
+    @property
     def state(self) -> SourceState:
         """Where it is in the table."""
         return self._walk.state
@@ -316,7 +321,7 @@ class SourceHandover:
         if self.state is SourceState.LOST:
             await self._host.journal.put_to_use(self._migration)
             try:
-                await self._host.toolstack.restore_config(job.guest)
+                await self._host.toolstack.restore_config(job.guest, self._uuid)
             except (ToolstackError, OSError) as error:
                 log.error("the configuration of %s was not put back: %s", job.guest, error)
 

@@ -7,6 +7,8 @@ not decided where the guest is, NAME.auto.moved when it has moved away.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -51,24 +53,30 @@ class BootEntries:
         return self._taken_out(name, self.moved_folder(name))
 
     def _taken_out(self, name: str, folder: Path) -> list[Path]:
+        # Earlier releases renamed the entry itself. A crash may have come between these steps.
+        entry = folder.with_name(f"{folder.name}.entry")
         if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-            # Earlier releases renamed the entry itself.
-            entry = folder.rename(folder.with_name(f"{folder.name}.entry"))
-            folder.mkdir()
+            folder.rename(entry)
+        if os.path.lexists(entry):
             move(entry, folder / f"{name}.cfg")
         return _entries(folder)
 
-    def starters(self, name: str, files: Collection[Path]) -> list[Path]:
+    def starters(
+        self, name: str, uuid: str, files: Collection[Path], disks: Collection[str] = ()
+    ) -> list[Path]:
         """Entries of `auto` that start a guest: by what is in them, or by their names.
 
-        `files` are where its file is or was: a link may lead to one that is not there now.
+        `files` are where its file is or was: a link may lead to one that is not there now. Those
+        that start another guest are not among them (see `GuestFile.is_of`).
         """
         known = {os.path.realpath(path) for path in files}
         found: list[Path] = []
         for entry in self.all():
             file = look_at(entry)
+            if file is not None and file.is_of(name, uuid, disks) is False:
+                continue
             if file is not None and file.name is not None:
-                starts = file.name == name
+                starts = True
             else:
                 starts = entry.name in (name, f"{name}.cfg") or os.path.realpath(entry) in known
             found += [entry] if starts else []
@@ -125,10 +133,15 @@ class BootEntries:
             keep(there)
 
     def link(self, entry: str, path: Path) -> None:
-        """Have the host start what is at `path`. Durable."""
+        """Have the host start what is at `path`, under the first free name. Durable."""
         self.auto.mkdir(exist_ok=True)
         inside = path.parent.resolve() == self._folder.resolve()
-        (self.auto / entry).symlink_to(Path("..") / path.name if inside else path)
+        wish = Path(entry)
+        names = (f"{wish.stem}.{number}{wish.suffix}" for number in itertools.count(2))
+        for name in itertools.chain([entry], names):
+            with contextlib.suppress(FileExistsError):
+                (self.auto / name).symlink_to(Path("..") / path.name if inside else path)
+                break
         sync_folder(self.auto)
 
 

@@ -57,7 +57,7 @@ _LISTS: Final = frozenset(("disk", "vif", "vfb"))
 _SPECS: Final = _LISTS | {"name"}
 _KEYS: Final[Mapping[str, Rule]] = {**policy.DOMAIN, **policy.SPECIFICATIONS}
 
-_SAID: Final = {
+_SAID_BY_PROGRAM: Final = {
     key: re.compile(rf"^\ufeff?[ \t]*{key}[ \t]*=[ \t]*(['\"])(.*?)\1", re.MULTILINE)
     for key in ("name", "uuid")
 }
@@ -248,21 +248,35 @@ def named(text: str) -> str | None:
 
     Unlike the rest, this reads programs too: xm's files may be some.
     """
-    found = _SAID["name"].findall(text)
-    return found[-1][1] if found else None
+    return _said("name", text)
 
 
 def uuid_in(text: str) -> str:
     """Return the uuid of the domain that a file is for, "" where it does not say so plainly."""
-    found = _SAID["uuid"].findall(text)
-    return normal_uuid(found[-1][1]) if found else ""
+    return normal_uuid(_said("uuid", text) or "")
 
 
-def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
-    """Describe the domain that a configuration file would start. It has no id.
+def _said(key: str, text: str) -> str | None:
+    try:
+        values = _values(text).get(key, [])
+    except ToolstackError:
+        return next((said for _, said in reversed(_SAID_BY_PROGRAM[key].findall(text))), None)
+    return values[-1] if values else None
 
-    Raises ToolstackError when it is not made of plain assignments.
-    """
+
+def own_disks(text: str) -> frozenset[str]:
+    """Return the paths of the disks that a file's domain writes, as far as it says so plainly."""
+    found: set[str] = set()
+    with contextlib.suppress(ToolstackError):
+        for spec in _values(text).get("disk", []):
+            with contextlib.suppress(ToolstackError):
+                disk = describe_disk(spec)
+                found |= {disk.path} if disk.path and disk.writable else set()
+    return frozenset(found)
+
+
+def _values(text: str) -> dict[str, list[str]]:
+    """Return what each key is in the end, as xl reads it. Raises ToolstackError."""
     values: dict[str, list[str]] = {}
     for statement in _statements(text):
         before = values.pop(statement.key, []) if statement.added else []
@@ -271,6 +285,15 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
             continue
         strings = [text[start:end] for start, end in statement.strings]
         values[statement.key] = before + (strings or statement.numbers[-1:])
+    return values
+
+
+def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
+    """Describe the domain that a configuration file would start. It has no id.
+
+    Raises ToolstackError when it is not made of plain assignments.
+    """
+    values = _values(text)
     obstacles: list[str] = []
     disks: list[Disk] = []
     for spec in values.get("disk", []):
@@ -368,6 +391,8 @@ def _adapt_value(
         return adapt_vfb(value)
     if key == "name":
         return _renamed(value, arrival)
+    if key == "uuid" and arrival.uuid and normal_uuid(value) != normal_uuid(arrival.uuid):
+        raise ToolstackError(f"it is the configuration of the domain with the uuid {value[:80]!r}")
     if key not in policy.SHUTDOWN_ACTIONS:
         return value
     if (kept := policy.without_core_dump(value)) != value:

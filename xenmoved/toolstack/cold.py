@@ -2,7 +2,7 @@
 
 The sender's `NAME.cfg` is disabled before its disks are read, so that neither an operator nor the
 next boot starts the guest from disks that are being copied, or that are the other host's already.
-Taking the guest back enables it again. A word in the spool tells how it was.
+Taking the guest back puts back just what was taken. A word in the spool tells that it was begun.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from xenmoved.toolstack.durable import Ledger, check_migration, remove_files
 from xenmoved.toolstack.interface import STALL, Arrival, Settled, ToolstackError
 from xenmoved.toolstack.lookup import Lookup
 
-_BY_HAND: Final = "by-hand"
-_AT_BOOT: Final = "at-boot"
+_SET_ASIDE: Final = "set-aside"
 
 
 async def _require_absent(lookup: Lookup, name: str) -> None:
@@ -32,29 +31,30 @@ class ColdOutgoing:
     """`OutgoingImage` without memory, of a domain that does not run."""
 
     def __init__(
-        self, lookup: Lookup, configs: ConfigFolder, migration: str, name: str, spool: Path
+        self, lookup: Lookup, configs: ConfigFolder, name: str, uuid: str, ledger: Path
     ) -> None:
         self._lookup = lookup
         self._configs = configs
         self._name = name
-        self._ledger = Ledger(self._path(migration, spool))
+        self._uuid = uuid
+        self._ledger = Ledger(ledger)
 
     @staticmethod
-    def _path(migration: str, spool: Path) -> Path:
+    def ledger(migration: str, spool: Path) -> Path:
+        """Path of what is remembered of a migration."""
         return spool / f"{check_migration(migration)}.cold"
 
     @classmethod
     def was_begun(cls, migration: str, spool: Path) -> bool:
         """Whether a migration was begun in this way, maybe by an earlier process."""
-        return cls._path(migration, spool).exists()
+        return cls.ledger(migration, spool).exists()
 
     async def start(self) -> None:
         """Disable the configuration of the domain, which must not run."""
         await _require_absent(self._lookup, self._name)
         self._ledger.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        at_boot = await self._configs.autostart(self._name)
-        await self._ledger.write(_AT_BOOT if at_boot else _BY_HAND)
-        await self._configs.retire(self._name)
+        await self._ledger.write(_SET_ASIDE)
+        await self._configs.set_aside(self._name, self._uuid)
 
     async def suspended(self) -> None:
         """See that nobody started the domain. Raises ToolstackError."""
@@ -69,7 +69,7 @@ class ColdOutgoing:
         """Enable the configuration again."""
         word, _ = self._ledger.read()
         if word:
-            await self._configs.bring_back(self._name, autostart=word == _AT_BOOT)
+            await self._configs.release_autostart(self._name)
         await remove_files(self._ledger.path)
 
     async def discard(self) -> None:

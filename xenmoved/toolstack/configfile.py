@@ -185,12 +185,13 @@ class ConfigFolder:
         return course.remarks
 
     def _course(self, name: str, text: str, arrival: Arrival, autostart: bool) -> Course:
-        files, aside = self._files(name, arrival.uuid), self._aside(name, arrival.uuid)
+        uuid, disks = arrival.uuid, arrival.own_disks
+        files, aside = self._files(name, uuid), self._aside(name, uuid)
         here = Here(
             self._folder,
             tuple(files),
             tuple(aside),
-            tuple(self._boot.starters(name, self._places(name, files, aside))),
+            tuple(self._boot.starters(name, uuid, self._places(name, files, aside), disks)),
             tuple(self._boot.moved(name)),
         )
         adapting = partial(adapt, text, arrival, self._boot_folders, is_block_device)
@@ -206,15 +207,16 @@ class ConfigFolder:
 
     # --- a guest that leaves, or is held ---
 
-    def _starters(self, name: str) -> list[Path]:
-        return self._boot.starters(name, self._places(name, self._files(name), self._aside(name)))
+    def _starters(self, name: str, uuid: str) -> list[Path]:
+        places = self._places(name, self._possible(name, uuid), self._aside(name, uuid))
+        return self._boot.starters(name, uuid, places)
 
-    async def autostart(self, name: str) -> bool:
+    async def autostart(self, name: str, uuid: str = "") -> bool:
         """Tell whether the host starts the domain at boot, or is only held back from it."""
-        return await self._call(self._starts, name)
+        return await self._call(self._starts, name, uuid)
 
-    def _starts(self, name: str) -> bool:
-        return bool(self._starters(name) or self._boot.held(name))
+    def _starts(self, name: str, uuid: str) -> bool:
+        return bool(self._starters(name, uuid) or self._boot.held(name))
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Take the domain's entries out of `auto`, to be put back, and note its file. Idempotent.
@@ -223,55 +225,58 @@ class ConfigFolder:
         """
         await self._call(self._hold, name, uuid)
 
-    def _hold(self, name: str, uuid: str = "") -> None:
+    def _hold(self, name: str, uuid: str) -> None:
         files = self._possible(name, uuid)
         if len(files) > 1 or (files and self._aside(name, uuid)):
             self._boot.note(name, files[0].path)
-        self._boot.take_out(self._starters(name), self._boot.held_folder(name))
+        self._boot.take_out(self._starters(name, uuid), self._boot.held_folder(name))
 
     async def release_autostart(self, name: str) -> None:
-        """Put back into `auto` what `hold_autostart` took out. Idempotent."""
+        """Undo `hold_autostart` and `set_aside`: put back what they took, no more. Idempotent."""
         await self._call(self._release, name)
 
     def _release(self, name: str) -> None:
+        if (file := self._boot.noted(name)) is not None and not os.path.lexists(file):
+            aside = file.with_name(file.name + MOVED)
+            if os.path.lexists(aside):
+                move(aside, file)
         self._boot.put_back(self._boot.held(name), name)
         self._boot.forget(name)
 
-    async def retire(self, name: str) -> None:
-        """Take the domain's entries of `auto` out to NAME.auto.moved, rename its file FILE.moved.
+    async def set_aside(self, name: str, uuid: str) -> None:
+        """Hold the domain's entries of `auto`, and rename its file FILE.moved. Idempotent.
 
-        Idempotent.
+        What is noted and held is what `release_autostart` puts back, and `retire` makes it final.
         """
-        await self._call(self._retire, name)
+        await self._call(self._set_aside, name, uuid)
 
-    def _retire(self, name: str) -> None:
-        if self._boot.noted(name) is None:
-            self._hold(name)
-        files = self._possible(name)
-        file = self._boot.noted(name) or (files[0].path if files else None)
-        entries = [*self._starters(name), *self._boot.held(name)]
-        self._boot.take_out(entries, self._boot.moved_folder(name))
+    def _set_aside(self, name: str, uuid: str) -> None:
+        if self._boot.noted(name) is None and (files := self._possible(name, uuid)):
+            self._boot.note(name, files[0].path)
+        self._boot.take_out(self._starters(name, uuid), self._boot.held_folder(name))
+        file = self._boot.noted(name)
         # Whatever the file itself is: a link is the folder's.
         if file is not None and file.parent == self._folder and os.path.lexists(file):
             move(file, file.with_name(file.name + MOVED))
+
+    async def retire(self, name: str, uuid: str) -> None:
+        """Set the domain's file and its entries of `auto`, in NAME.auto.moved, aside for good.
+
+        Idempotent.
+        """
+        await self._call(self._retire, name, uuid)
+
+    def _retire(self, name: str, uuid: str) -> None:
+        self._set_aside(name, uuid)
+        self._boot.take_out(self._boot.held(name), self._boot.moved_folder(name))
         self._boot.forget(name)
 
-    async def bring_back(self, name: str, *, autostart: bool) -> None:
-        """Undo `retire`. Idempotent."""
-        await self._call(self._bring_back, name, autostart)
-
-    def _bring_back(self, name: str, autostart: bool) -> None:
-        self._put_back(name)
-        self._boot.put_back(self._boot.moved(name), name)
-        if autostart and not self._starters(name):
-            self._boot.link(f"{name}.cfg", self._called(name)[0])
-
-    async def restore(self, name: str) -> None:
+    async def restore(self, name: str, uuid: str) -> None:
         """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent."""
-        await self._call(self._put_back, name)
+        await self._call(self._restore, name, uuid)
 
-    def _put_back(self, name: str) -> None:
-        for file in self._aside(name)[:1]:
+    def _restore(self, name: str, uuid: str) -> None:
+        for file in self._aside(name, uuid)[:1]:
             place = place_of(file.path)
             if not os.path.lexists(place) or same(file.path, place):
                 move(file.path, place)

@@ -18,7 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from xenmoved.toolstack.cfgtext import TEXT_LIMIT, named, uuid_in
+from xenmoved.toolstack.cfgtext import TEXT_LIMIT, named, own_disks, uuid_in
 from xenmoved.toolstack.interface import ToolstackError
 
 _PROC: Final = Path("/proc")
@@ -60,15 +60,21 @@ class GuestFile:
     evidence: frozenset[Evidence] = frozenset()
     changed: float = 0.0
 
-    def is_of(self, name: str, uuid: str) -> bool | None:
+    def is_of(self, name: str, uuid: str, disks: Collection[str] = ()) -> bool | None:
         """Whether it is the file of the domain with this name and uuid, None if nothing tells.
 
-        A file with the right name and no uuid may be of another domain that had the name before:
-        whose disks it names then tells.
+        The name alone never does: where it says no uuid it is another domain's if it names disks
+        that are written to, and none of `disks`, the paths of those that this domain writes.
         """
-        if self.name not in (None, name) or (self.uuid and uuid and self.uuid != uuid):
+        if self.name not in (None, name):
             return False
-        return True if self.uuid and self.uuid == uuid else None
+        if self.uuid and uuid:
+            return self.uuid == uuid
+        named_disks = own_disks(self.text) if disks else ()
+        mine = set(map(os.path.realpath, disks))
+        return (
+            False if named_disks and mine.isdisjoint(map(os.path.realpath, named_disks)) else None
+        )
 
     def rank(self) -> tuple[Sequence[Evidence], float]:
         """Return what sorts files by how likely they are the guest's."""

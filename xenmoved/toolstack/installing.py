@@ -107,7 +107,8 @@ def _in_use(here: Here, arrival: Arrival) -> list[GuestFile]:
     return [
         file
         for file in here.files
-        if file.evidence != {Evidence.SAID} and file.is_of(arrival.name, arrival.uuid) is not False
+        if file.evidence != {Evidence.SAID}
+        and file.is_of(arrival.name, arrival.uuid, arrival.own_disks) is not False
     ]
 
 
@@ -142,9 +143,12 @@ def _vacated(course: Course, arrival: Arrival) -> Course:
     ]
     if os.path.lexists(path):
         there = look_at(path)
-        if there is None or there.is_of(name, arrival.uuid) is False:
-            whose = f"of domain {there.name}" if there is not None else "and cannot be read"
-            raise ToolstackError(f"{path} is there, {whose}")
+        if there is None:
+            raise ToolstackError(f"{path} is there, and cannot be read")
+        if there.is_of(name, arrival.uuid) is False:
+            raise ToolstackError(f"{path} is there, of domain {there.name}")
+        if there.is_of(name, arrival.uuid, arrival.own_disks) is False:
+            raise ToolstackError(f"{path} is there, and names other disks than {name} has")
         if there.text != course.text:
             remarks.append(_replaced(str(path), name, kept_as(path)))
     return replace(course, remarks=tuple(remarks))

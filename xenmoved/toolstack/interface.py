@@ -209,6 +209,13 @@ class Arrival:
     announced: Announced | None = None
 
     @property
+    def own_disks(self) -> frozenset[str]:
+        """Local paths of the disks that the guest writes: no other guest has them."""
+        return frozenset(
+            path for vdev, path in self.disks.items() if path and vdev not in self.read_only
+        )
+
+    @property
     def announced_name(self) -> str:
         """The name in what comes from the peer."""
         return self.source_name or self.name
@@ -343,7 +350,7 @@ class Toolstack(Protocol):
         cannot. `rollback` and `discard` find out by themselves how an earlier process began.
         """
 
-    def outgoing_cold(self, migration: str, name: str, spool: Path) -> OutgoingImage:
+    def outgoing_cold(self, migration: str, name: str, spool: Path, uuid: str) -> OutgoingImage:
         """Image without memory of a domain that does not run.
 
         `start` disables its configuration, so that nobody starts it, and `rollback` enables it.
@@ -410,7 +417,7 @@ class Toolstack(Protocol):
         at boot.
         """
 
-    async def autostart(self, name: str) -> bool:
+    async def autostart(self, name: str, uuid: str = "") -> bool:
         """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
@@ -423,11 +430,12 @@ class Toolstack(Protocol):
     async def release_autostart(self, name: str) -> None:
         """Have the host start the domain at boot again if it did before. Idempotent."""
 
-    async def retire_config(self, name: str) -> None:
+    async def retire_config(self, name: str, uuid: str) -> None:
         """Disable configuration and autostart of a domain that moved away. Idempotent.
 
-        Its file in CONFIG_DIR becomes FILE.moved, its entries of auto go to NAME.auto.moved.
+        Its file in CONFIG_DIR becomes FILE.moved, its entries of auto go to NAME.auto.moved. What
+        is another domain's of that name stays.
         """
 
-    async def restore_config(self, name: str) -> None:
+    async def restore_config(self, name: str, uuid: str) -> None:
         """Use a FILE.moved again when the domain is here and no file came with it. Idempotent."""

@@ -150,14 +150,15 @@ class XmToolstack:
     ) -> OutgoingImage:
         """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
         if ColdOutgoing.was_begun(migration, spool):
-            return self.outgoing_cold(migration, name, spool)
+            return self.outgoing_cold(migration, name, spool, "")
         if live:
             raise ToolstackError(f"domain {name} cannot be moved live: this host has `xm`.")
         return XmOutgoing(self._lookup, migration, check_name(name), spool, self.describe)
 
-    def outgoing_cold(self, migration: str, name: str, spool: Path) -> ColdOutgoing:
+    def outgoing_cold(self, migration: str, name: str, spool: Path, uuid: str) -> ColdOutgoing:
         """Image without memory of a domain that does not run."""
-        return ColdOutgoing(self._lookup, self._configs, migration, check_name(name), spool)
+        ledger = ColdOutgoing.ledger(migration, spool)
+        return ColdOutgoing(self._lookup, self._configs, check_name(name), uuid, ledger)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XmIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""
@@ -216,9 +217,9 @@ class XmToolstack:
         """
         return await self._configs.install(name, text, arrival, autostart)
 
-    async def autostart(self, name: str) -> bool:
+    async def autostart(self, name: str, uuid: str = "") -> bool:
         """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
-        return await self._configs.autostart(name)
+        return await self._configs.autostart(name, uuid)
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Have the host not start the domain at boot, for a while."""
@@ -228,10 +229,10 @@ class XmToolstack:
         """Have the host start the domain at boot again if it did before."""
         await self._configs.release_autostart(name)
 
-    async def retire_config(self, name: str) -> None:
+    async def retire_config(self, name: str, uuid: str) -> None:
         """Disable configuration and autostart of a domain that moved away."""
-        await self._configs.retire(name)
+        await self._configs.retire(name, uuid)
 
-    async def restore_config(self, name: str) -> None:
+    async def restore_config(self, name: str, uuid: str) -> None:
         """Use a FILE.moved again when the domain is here and no file came with it."""
-        await self._configs.restore(name)
+        await self._configs.restore(name, uuid)
