@@ -133,15 +133,24 @@ def test_a_file_of_its_name_that_is_anothers(hosts: Hosts) -> None:
     assert f"is there, of domain {other}" in b.log()
 
 
-@pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE, Mode.COLD])
-def test_another_guest_that_is_off_has_the_name(hosts: Hosts, mode: Mode) -> None:
+@pytest.mark.parametrize(
+    ("mode", "uuid"),
+    [
+        (Mode.LIVE, f"uuid = '{uuid4()}'\n"),
+        (Mode.SAVE, f"uuid = '{uuid4()}'\n"),
+        (Mode.COLD, f"uuid = '{uuid4()}'\n"),
+        (Mode.LIVE, ""),  # its disks tell
+    ],
+    ids=["live", "save", "cold", "by its disks"],
+)
+def test_another_guest_that_is_off_has_the_name(hosts: Hosts, mode: Mode, uuid: str) -> None:
     """The next boot of host-b would start that one under the name of the one that came."""
     a, b = hosts
     name = unique("web")
     guest = a.boot(name, [image(a.images / f"{name}-root", 1)], extra=QUIET)
     if mode is Mode.COLD:
         a.xen.xl("destroy", name)
-    other = f"name = '{name}'\nuuid = '{uuid4()}'\ndisk = ['phy:/dev/null,xvda,w']\n"
+    other = f"name = '{name}'\n{uuid}disk = ['phy:/dev/null,xvda,w']\n"
     file = b.guest_configs / f"{name}.cfg"
     file.write_text(other)
     (found,) = a.plan(name, mode=mode).problems

@@ -250,7 +250,10 @@ async def _config_problems(
         return []
     whose = "another guest" if other else "a guest"
     text = f"{node} has a configuration of {whose} called {name} already"
-    hint = "if it is not needed any more, rename it there; else have this one called otherwise"
+    hint = (
+        "if it is this guest's of former times, or not needed any more, rename it there to end in "
+        ".replaced; else have this one called otherwise"
+    )
     return [problem("guest-exists", text, f"{hint}: --rename NEW")]
 
 
