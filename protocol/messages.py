@@ -44,6 +44,9 @@ DiskPath = Annotated[
 SourcePath = Annotated[str, Length(1, 4096)]
 """Where the source has a disk, as its toolstack says it: to be compared, never to be opened."""
 Vdev = Annotated[str, Pattern(r"[a-z0-9]{1,16}", "a virtual device name such as xvda")]
+BootOrder = Annotated[
+    str, Pattern(r"[0-9]{1,8}[-_.+]?", "a number that names of boot entries begin with, as 01-")
+]
 Digest = Annotated[bytes, Length(32, 32)]
 Guid = Annotated[str, Pattern(r"[0-9a-f]{16}", "the guid of a snapshot (16 hex digits)")]
 GuestKind = Annotated[str, Pattern(r"pv|pvh|hvm", "a type of guest (pv, pvh or hvm)")]
@@ -204,7 +207,8 @@ class GuestOffer:
     `name` is what the source calls it, and `wish` what it was asked to be called on the target.
     `bridges` has the names there of bridges, where they were asked for. `shared` are disks that are
     not copied, `ejected` the CD-ROM drives that are to be empty there. `config` is its
-    configuration file, in whatever encoding.
+    configuration file, in whatever encoding. `autostart`: it is started at boot, among those in
+    `boot_order`, where the name of its entry says so.
     """
 
     name: GuestName
@@ -215,6 +219,7 @@ class GuestOffer:
     nics: Annotated[tuple[NicOffer, ...], Length(0, 64)]
     config: Annotated[bytes, Length(0, 65536)] | None
     autostart: bool
+    boot_order: BootOrder | None
     wish: GuestName | None
     bridges: Bridges
     shared: Annotated[tuple[SharedOffer, ...], Length(0, 64)]

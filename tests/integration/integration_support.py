@@ -287,6 +287,7 @@ class Dom0(preloaded.PreloadedHost):
         for folder in (*self.pools.values(), self.devices, self.guest_configs):
             for path in folder.rglob("*"):
                 kept = path.name.removesuffix(".cfg").removesuffix("-root") in keep
+                kept |= path.parent == self.guest_configs / "scripts"
                 if (path.is_symlink() or path.is_file()) and not kept:
                     path.unlink()
         for folder in self.guest_configs.glob("*.auto.*"):

@@ -257,6 +257,8 @@ def arrived(case: Case, host: Dom0) -> Path:
     """Return the file that a guest has where it came to, and see that it is started at boot."""
     entries = [path for path in (host.guest_configs / "auto").iterdir() if case.name in path.name]
     assert len(entries) == (case.entry is not None), entries
+    order, _, _ = (case.entry or "").partition("NAME")
+    assert {entry.name for entry in entries} <= {f"{order}{case.name}.cfg"}, "started in order"
     path = host.guest_configs / f"{case.name}.cfg"
     assert all(entry.resolve() == path for entry in entries)
     return path

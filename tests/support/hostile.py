@@ -226,6 +226,7 @@ class Guest:
             nics=self.nics,
             config=None,
             autostart=False,
+            boot_order=None,
             wish=None,
             bridges={},
             shared=(),

@@ -28,6 +28,9 @@ GENEROUS = Allow(
     memory=8 * 2**30,
     vcpus=4,
     overwrite=True,
+    scripts=("vif-route",),
+    ip=("192.0.2.0/24", "2001:db8::/64"),
+    gatewaydev=("eth0", "no"),
 )
 
 
@@ -113,6 +116,22 @@ def test_files_of_peers_are_read_with_the_main_file(file):
 def test_a_problem_names_the_file_of_the_peer(file, name, text, problem):
     written = _drop_in(file, name, text)
     assert f"{written}{problem}" in _error(file)
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ("scripts: [/etc/xen/scripts/vif-route]", "allow.scripts[0]: must be the name of a script"),
+        ("scripts: ['*']", "allow.scripts[0]: must be the name of a script, without its folder"),
+        ("ip: true", "allow.ip: must be a list of networks such as 192.0.2.0/24, is True"),
+        ("ip: [192.0.2.1/24]", "allow.ip: '192.0.2.1/24' is no network such as 192.0.2.0/24"),
+        ("gatewaydev: ['*/x']", "allow.gatewaydev[0]: must be the name of a network device"),
+        ("gatewaydev: ['*']", "allow.gatewaydev[0]: must be the name of a network device"),
+    ],
+)
+def test_what_interfaces_may_have(file, said, problem):
+    _drop_in(file, "b.yaml", f"address: b\nkey: {_key(1)}\nallow:\n  {said}\n")
+    assert problem in _error(file)
 
 
 def test_a_peer_that_is_in_both_places_is_refused(file):

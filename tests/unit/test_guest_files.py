@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from xenmoved.toolstack.bootentries import BootEntries
+from xenmoved.toolstack.bootentries import BootEntries, order_of
 from xenmoved.toolstack.cfgtext import named, uuid_in
 from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.compose import _HEAD
@@ -354,3 +355,43 @@ def test_a_taken_name_of_an_entry_is_passed_over(tmp_path):
 )
 def test_name_and_uuid_are_read_as_xl_reads_them(text):
     assert (named(text), uuid_in(text)) == ("web", UUID)
+
+
+@pytest.mark.parametrize(
+    ("entry", "order"),
+    [
+        *(("01-web.cfg", "01-"), ("01-web", "01-"), ("10_web.cfg", "10_"), ("007web.cfg", "007")),
+        *(("05-mail.cfg", "05-"), ("web.cfg", ""), ("web", ""), ("x-web.cfg", ""), ("", "")),
+        ("123456789-web", "12345678"),
+    ],
+)
+def test_the_order_of_an_entry(entry, order):
+    assert order_of(entry, "web") == order
+
+
+def test_digits_of_a_name_are_no_order():
+    assert order_of("3com.cfg", "3com") == ""
+    assert order_of("02-3com.cfg", "3com") == "02-"
+
+
+async def test_a_new_entry_is_started_in_the_order_of_the_source(folder, tmp_path):
+    coming = replace(ARRIVAL, boot_order="01-")
+    for _ in range(2):
+        assert await folder.install("web", COMES, coming, True) == ()
+    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["01-web.cfg"]
+    assert (tmp_path / "auto/01-web.cfg").read_text() == HERE
+
+
+async def test_a_new_entry_takes_no_others_place(folder, tmp_path):
+    (tmp_path / "db.cfg").write_text("name = 'db'\n")
+    (tmp_path / "auto/01-web.cfg").symlink_to("../db.cfg")
+    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
+    assert (tmp_path / "auto/01-web.cfg").readlink() == Path("../db.cfg")
+    assert (tmp_path / "auto/web.cfg").read_text() == HERE
+
+
+async def test_an_order_that_is_here_stays(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "auto/20-web").symlink_to("../web.cfg")
+    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
+    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["20-web"]

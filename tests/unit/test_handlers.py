@@ -2,9 +2,12 @@
 
 import pytest
 
+from xenmoved.config.model import Action, Allow, Peer
 from xenmoved.control.api import Done, GetStatus
+from xenmoved.control.peer_api import AddPeer
 from xenmoved.control.reports import CONTROL
 from xenmoved.handlers import dispatch
+from xenmoved.handlers.peer_rows import peer_data
 from xenmoved.problems import Refused
 
 VERBS = (
@@ -35,3 +38,20 @@ def test_a_handler_is_what_its_module_has():
     from xenmoved.handlers import status
 
     assert dispatch._HANDLERS[GetStatus] is status.status
+
+
+def test_a_peer_that_is_changed_keeps_what_the_command_does_not_know():
+    allow = Allow(scripts=("vif-route",), ip=("192.0.2.0/24",), gatewaydev=("eth0",))
+    known = Peer(name="b", address="b", key="", allow=allow, bridges={"x": "y"})
+    request = AddPeer(
+        *("b", "b", 7222, "", (Action.SYNC,), ("p",), ("*",), None, None, None),
+        overwrite=False,
+        replace=True,
+    )
+    data = peer_data(request, known)
+    assert data["bridges"] == {"x": "y"}
+    assert data["allow"] == {
+        **{"actions": ["sync"], "pools": ["p"], "guests": ["*"], "overwrite": False},
+        **{"scripts": ["vif-route"], "ip": ["192.0.2.0/24"], "gatewaydev": ["eth0"]},
+    }
+    assert "scripts" not in peer_data(request, None)["allow"]

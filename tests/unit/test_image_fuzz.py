@@ -259,7 +259,7 @@ def _any_interface(monkeypatch):
     monkeypatch.setattr(
         policy,
         "nic_rule",
-        lambda key, guest, script: policy.PLAIN if key == "ifname" else rule(key, guest, script),
+        lambda key, **said: policy.PLAIN if key == "ifname" else rule(key, **said),
     )
 
 

@@ -508,7 +508,9 @@ async def test_what_a_file_comes_without(folder):
     assert {one.weight for one in foreseen} == {Weight.INFO}
     assert [one.text.removeprefix("web comes without ") for one in foreseen] == [
         *("new_key", "seclabel", "the core dump of on_crash"),
-        *("vifname of a network interface", "gatewaydev of a network interface"),
+        "vifname of a network interface",
+        "gatewaydev of a network interface (on the target, see `gatewaydev` in `allow` of the "
+        "source)",
     ]
     assert "eth" not in "".join(one.text for one in foreseen), "values are in no remark"
 

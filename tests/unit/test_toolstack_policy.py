@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from xenmoved.toolstack import policy
+from xenmoved.toolstack.wiring import CAUTIOUS
 
 KEYS = json.loads((Path(__file__).parents[1] / "data" / "xen_keys.json").read_text())
 TABLES = {
     "domain": policy.of_libxl,
     "disk": policy.DISK.get,
-    "nic": lambda key: policy.nic_rule(key, "web", "vif-bridge"),
+    "nic": lambda key: policy.nic_rule(key, "web", "vif-bridge", CAUTIOUS),
     "vkb": policy.VKB.get,
     "vfb": policy.VFB.get,
     "usbctrl": policy.USBCTRL.get,
@@ -45,7 +46,7 @@ def test_passwords_are_secret(key):
 
 def test_an_interface_has_the_whole_name_of_its_guest():
     def allows(guest, name):
-        return policy.nic_rule("vifname", guest, "").allows(name)
+        return policy.nic_rule("vifname", guest, "", CAUTIOUS).allows(name)
 
     assert allows("web", "vif-web.0")
     assert not any(

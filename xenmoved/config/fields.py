@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -75,6 +76,20 @@ def parse_volume_names(written: object) -> dict[str, str]:
     return dict(written)
 
 
+def parse_networks(written: object) -> tuple[str, ...]:
+    """Return networks, or addresses, of either kind of IP. Raises ValueError."""
+    if not isinstance(written, list):
+        raise ValueError(f"must be a list of networks such as 192.0.2.0/24, is {written!r}")
+    for network in written:
+        if not isinstance(network, str):
+            raise ValueError(f"{network!r} is no network such as 192.0.2.0/24")
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise ValueError(f"{network!r} is no network such as 192.0.2.0/24: {error}") from None
+    return tuple(written)
+
+
 def parse_shared(written: object) -> tuple[str, ...]:
     """Return pools, and patterns of absolute paths. Raises ValueError."""
     if not isinstance(written, list):
@@ -99,6 +114,7 @@ BridgeNames = Annotated[Mapping[str, str], Parsed(parse_bridges)]
 PoolNames = Annotated[Mapping[str, str], Parsed(parse_pool_names)]
 VolumeNames = Annotated[Mapping[str, str], Parsed(parse_volume_names)]
 SharedPlaces = Annotated[tuple[str, ...], Parsed(parse_shared)]
+Networks = Annotated[tuple[str, ...], Parsed(parse_networks)]
 PublicKey = Annotated[str, Parsed(parse_public_key)]
 
 # Names become file names and parts of `pool:volume`, so they hold neither slashes nor colons.
@@ -108,6 +124,12 @@ NAME_PATTERN = Pattern(
 ConfigName = Annotated[str, NAME_PATTERN]
 HostAddress = Annotated[str, Parsed(parse_address)]
 ListenAddress = Annotated[str, Parsed(parse_listen_address)]
+ScriptName = Annotated[
+    str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}", "the name of a script, without its folder")
+]
+DeviceName = Annotated[
+    str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,14}", "the name of a network device")
+]
 GuestPattern = Annotated[str, Pattern(r"[!-.0-~]{1,200}", "a guest's name, in which * matches all")]
 
 

@@ -24,14 +24,17 @@ from xenmoved.config.fields import (
     BridgeNames,
     ConfigName,
     Count,
+    DeviceName,
     Duration,
     GuestPattern,
     HostAddress,
     Limit,
     ListenAddress,
+    Networks,
     PoolNames,
     Port,
     PublicKey,
+    ScriptName,
     SharedPlaces,
     VolumeNames,
 )
@@ -99,7 +102,7 @@ class ToolstackConfig:
 
     `command` is the program with its first arguments; when empty, the tool is found in PATH.
     `boot_folders` are folders, besides the usual ones, whose files an arriving guest may name as
-    its kernel or ramdisk.
+    its kernel or ramdisk, and `root` is below what they, and boot loaders, are looked for.
     """
 
     kind: ToolstackKind = ToolstackKind.AUTO
@@ -109,6 +112,7 @@ class ToolstackConfig:
     sysfs_backends: AbsolutePath = Path("/sys/bus/xen-backend/devices")
     processes: AbsolutePath = Path("/proc")
     boot_folders: tuple[AbsolutePath, ...] = ()
+    root: AbsolutePath = Path("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,10 @@ class Allow:
     `quota` limits the bytes that volumes made for this peer take in all. `memory` limits what one
     guest may be given at most, in bytes, and `vcpus` its processors. None is no limit. With
     `overwrite` it may have volumes emptied for it that are not known as copies of what it brings.
+
+    Of network interfaces: `scripts` are those of this host that its guests may have run for them,
+    `ip` the networks in which a script may route addresses to them, `gatewaydev` the network
+    devices of this host that one may do it by.
     """
 
     actions: tuple[Action, ...] = ()
@@ -136,6 +144,9 @@ class Allow:
     memory: Limit = None
     vcpus: Count = None
     overwrite: bool = False
+    scripts: tuple[ScriptName, ...] = ("vif-bridge", "vif-openvswitch")
+    ip: Networks = ()
+    gatewaydev: tuple[DeviceName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

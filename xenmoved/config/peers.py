@@ -40,6 +40,11 @@ allow:
   vcpus: {vcpus}
   # Whether it may have volumes of these pools emptied and used that are not known as its own.
   overwrite: {overwrite}
+  # For network interfaces: scripts of this host's /etc/xen/scripts that may be run, networks in
+  # which they may route addresses to its guests, and devices of this host to do it by.
+  scripts: {scripts}
+  ip: {ip}
+  gatewaydev: {gatewaydev}
 
 # Names here of network bridges that are called otherwise there, for guests that come from there.
 bridges: {bridges}
@@ -141,6 +146,9 @@ def _text(peer: Peer) -> str:
         "memory": _limit(allow.memory),
         "vcpus": UNLIMITED if allow.vcpus is None else allow.vcpus,
         "overwrite": allow.overwrite,
+        "scripts": allow.scripts,
+        "ip": allow.ip,
+        "gatewaydev": allow.gatewaydev,
     }
     # JSON is YAML, and quotes whatever YAML might take for something else.
     return _TEXT.format(name=peer.name, **{key: json.dumps(v) for key, v in values.items()})

@@ -10,6 +10,7 @@ from xenmoved.control.peer_api import AddPeer, PeerRow
 from xenmoved.link.identity import fingerprint, parse_public
 
 _KEPT: Final = ("bridges", "pools", "volumes", "shared", "cdrom")
+_KEPT_IN_ALLOW: Final = ("scripts", "ip", "gatewaydev")
 """What 'peer add' does not know of, and leaves as it is."""
 _LIMITS: Final = ("quota", "memory", "vcpus")
 
@@ -48,6 +49,7 @@ def peer_data(request: AddPeer, known: Peer | None) -> dict[str, object]:
             "guests": list(request.guests),
             "overwrite": request.overwrite,
             **{key: limit for key in _LIMITS if (limit := getattr(request, key)) is not None},
+            **({key: plain(getattr(known.allow, key)) for key in _KEPT_IN_ALLOW} if known else {}),
         }
     if known is not None:
         data.update({key: plain(getattr(known, key)) for key in _KEPT})

@@ -132,7 +132,9 @@ class Arrivals:
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
             job.memory_total = memory
-            expected = expect(offer, disks, accepted.bridges, keep_partial=begin.keep_partial)
+            expected = expect(
+                offer, disks, accepted.bridges, accepted.wiring, keep_partial=begin.keep_partial
+            )
             await self._require_configured(expected)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePath
 from typing import Final
 
 from protocol.messages import GuestOffer, NicOffer, Problem
@@ -17,6 +16,7 @@ from xenmoved.config.model import Peer
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem
 from xenmoved.toolstack.interface import Nic
+from xenmoved.toolstack.wiring import ROUTING_SCRIPTS, script_name
 
 _SWITCHED: Final = re.compile(r"([^.:]+)((?:\.\d+)?(?::\d+)*)", re.ASCII)
 _OPEN_VSWITCH: Final = "vif-openvswitch"
@@ -29,7 +29,7 @@ def _parts(bridge: str) -> tuple[str, str]:
 
 
 def _is_switched(nic: Nic | NicOffer) -> bool:
-    return nic.script is not None and PurePath(nic.script).name == _OPEN_VSWITCH
+    return script_name(nic.script or "") == _OPEN_VSWITCH
 
 
 def names_of(nics: Iterable[Nic]) -> set[str]:
@@ -59,7 +59,7 @@ async def bridge_problems(host: Host, peer: Peer, guest: GuestOffer) -> list[Pro
     local = local_bridges(peer, guest)
     missing: dict[str, str] = {}
     for nic in guest.nics:
-        if not nic.bridge:
+        if not nic.bridge or script_name(nic.script or "") in ROUTING_SCRIPTS:
             continue
         name = local[nic.bridge]
         base = _parts(name)[0]

@@ -28,6 +28,7 @@ from storage.errors import StorageError
 from xenmoved.config.model import Peer
 from xenmoved.config.units import format_size
 from xenmoved.guestnames import misnamed_there
+from xenmoved.migration.bootfiles import boot_problems, foresee
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.drives import denied, look_at_shared, shared_pool
 from xenmoved.migration.expected import expect
@@ -37,10 +38,12 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.needs import Imagery, Needs, claims, imagery, needs
 from xenmoved.migration.promises import unfilled
 from xenmoved.migration.reuse import NEEDED_HINT, Claim, reuse
+from xenmoved.migration.scripts import denied_scripts, missing_scripts, wiring_for
 from xenmoved.migration.weighing import size_problems
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Domain, HostInfo
+from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
 _DROP: Final = (
     "drop it there (xenmovectl volumes drop), or call this one otherwise: --volume OLD=NEW"
@@ -52,14 +55,15 @@ class Assessment:
     """Every problem at once; the rest only without problems.
 
     `placements` is where each volume would go, `shared` the path here of each disk that is not
-    copied, `bridges` the name here of each bridge of the guest, and `remarks` what there will be to
-    remark when it has come.
+    copied, `bridges` the name here of each bridge of the guest, `wiring` what else its interfaces
+    may have, and `remarks` what there will be to remark when it has come.
     """
 
     problems: tuple[Problem, ...]
     placements: tuple[Placement, ...] = ()
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = field(default_factory=dict)
+    wiring: Wiring = CAUTIOUS
     remarks: tuple[Remark, ...] = ()
 
     def disks(self, host: Host, offer: Offer) -> dict[str, str]:
@@ -100,6 +104,9 @@ async def assess(
         }
         problems += _guest_problems(host, info, guest, uuids, arriving)
         problems += await bridge_problems(host, peer, guest)
+        problems += await missing_scripts(host, guest)
+        if offer.mode is Mode.COLD and guest.config_text is not None:
+            problems += await boot_problems(host, guest.name, guest.config_text)
         stands_against, shared = await look_at_shared(host, peer, guest.shared, in_use)
         problems += stands_against
         free = info.free_memory - host.promises.memory(status for status, _ in here)
@@ -114,7 +121,8 @@ async def assess(
         )
     if problems:
         return Assessment(tuple(problems))
-    found = Assessment((), tuple(p for p in placements if p is not None), shared, bridges)
+    placed = tuple(place for place in placements if place is not None)
+    found = Assessment((), placed, shared, bridges, wiring_for(host, peer))
     return replace(found, remarks=await _foreseen(host, offer, found))
 
 
@@ -122,10 +130,9 @@ async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark
     """Return what there will be to remark on a guest that comes as it is offered."""
     if offer.guest is None:
         return ()
-    come = expect(offer, found.disks(host, offer), found.bridges, keep_partial=False)
-    if come.config is None:
-        return ()
-    return await host.toolstack.foresee_config(come.name, come.config, come.arrival, come.autostart)
+    disks = found.disks(host, offer)
+    come = expect(offer, disks, found.bridges, found.wiring, keep_partial=False)
+    return await foresee(host, come)
 
 
 def _require_honest(offer: Offer) -> None:
@@ -182,8 +189,10 @@ def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
         elif not peer.may_use(pool) or pool not in host.pools:
             text = f"{node} has no pool {pool} that {peer.name} may use"
             found.append(problem("permission", text, hint))
-    shared = offer.guest.shared if offer.guest is not None else ()
-    return found + [one for disk in shared if (one := denied(host, peer, disk)) is not None]
+    if (guest := offer.guest) is None:
+        return found
+    found += denied_scripts(host, peer, guest)
+    return found + [one for disk in guest.shared if (one := denied(host, peer, disk)) is not None]
 
 
 def _guest_problems(

@@ -9,6 +9,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.messages import GuestSize, ImageFormat, Mode, Offer, Remark
 from protocol.schema import build
 from xenmoved.toolstack.interface import Announced, Arrival, Nic, SourceDisk
+from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Expected:
     """What it comes without; known when it is ready."""
     remarks: list[object] | None = None
     """What an operator should know of its being here: `Remark`s as plain data, None before."""
+    wiring: dict[str, Any] | None = None
+    """What its interfaces may have of this host: fields of a `Wiring`, None in old records."""
+    boot_order: str = ""
+    """What the name of its entry begins with that starts it at boot at the source."""
 
     @property
     def arrival(self) -> Arrival:
@@ -55,6 +60,8 @@ class Expected:
             self.formats,
             {vdev: SourceDisk(**said) for vdev, said in self.sources.items()},
             _announced(self.announced) if self.announced is not None else None,
+            _wiring(self.wiring) if self.wiring is not None else CAUTIOUS,
+            self.boot_order,
         )
 
     @property
@@ -73,16 +80,23 @@ def _announced(said: dict[str, Any]) -> Announced:
     return Announced(said["kind"], GuestSize(**said["size"]), nics)
 
 
+def _wiring(said: dict[str, Any]) -> Wiring:
+    lists = {key: tuple(said[key]) for key in ("scripts", "networks", "gateways")}
+    return Wiring(folder=said["folder"], **lists)
+
+
 def expect(
     offer: Offer,
     disks: dict[str, str],
     bridges: dict[str, str],
+    wiring: Wiring,
     *,
     keep_partial: bool,
 ) -> Expected:
     """Return what is to be kept of an offer of a guest.
 
-    `disks` maps each vdev to its path here, `bridges` the source's to those here.
+    `disks` maps each vdev to its path here, `bridges` the source's to those here, and `wiring` is
+    what its interfaces may have beside them.
     """
     guest = offer.guest
     assert guest is not None
@@ -113,4 +127,6 @@ def expect(
             "nics": [asdict(nic) for nic in guest.nics],
         },
         was_ready=False,
+        wiring=asdict(wiring),
+        boot_order=guest.boot_order or "",
     )

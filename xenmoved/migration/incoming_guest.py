@@ -15,6 +15,7 @@ from protocol.schema import plain
 from xenmoved.jobs import Job
 from xenmoved.journal import Inbound
 from xenmoved.link.channel import Channel
+from xenmoved.migration.bootfiles import foresee
 from xenmoved.migration.expected import Expected
 from xenmoved.migration.holdings import retain
 from xenmoved.migration.host import Host
@@ -141,15 +142,11 @@ class IncomingGuest:
         To be written down before `settle_in`: what is found after that, by a daemon that goes on
         after a crash, is our own doing.
         """
-        expected = self.expected
         foreseen: tuple[Remark, ...] = ()
-        if expected.config is not None:
-            with suppress(ToolstackError, OSError):  # told of when it is installed
-                foreseen = await self.host.toolstack.foresee_config(
-                    expected.name, expected.config, expected.arrival, expected.autostart
-                )
+        with suppress(ToolstackError, OSError):  # told of when it is installed
+            foreseen = await foresee(self.host, self.expected)
         ended = [from_problem(found)] if found is not None else []
-        self._remember(ended, foreseen, left_out(expected.name, expected.left_out))
+        self._remember(ended, foreseen, left_out(self.name, self.expected.left_out))
 
     async def settle_in(self) -> None:
         """Give it its configuration file and its volumes for good."""

@@ -38,6 +38,7 @@ from xenmoved.migration.wishes import idle_wishes, wanted_name, wanted_pool
 from xenmoved.namemap import proposed_name
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.remarks import good_to_know, left_out, to_look_at
+from xenmoved.toolstack.bootentries import order_of
 from xenmoved.toolstack.guestfile import GuestFile
 from xenmoved.toolstack.interface import (
     Disk,
@@ -451,6 +452,7 @@ def _about_files(
 async def _guest_offer(
     host: Host, domain: Domain, disks: SortedDisks, options: TransferOptions, config: str | None
 ) -> GuestOffer:
+    entry = await host.toolstack.autostart(domain.name, domain.uuid)
     return GuestOffer(
         name=domain.name,
         uuid=domain.uuid,
@@ -459,7 +461,8 @@ async def _guest_offer(
         size=domain.size,
         nics=tuple(NicOffer(nic.mac, nic.bridge, nic.script) for nic in domain.nics),
         config=config.encode("utf-8", "surrogateescape") if config is not None else None,
-        autostart=await host.toolstack.autostart(domain.name, domain.uuid),
+        autostart=entry is not None,
+        boot_order=order_of(entry or "", domain.name) or None,
         wish=options.rename if options.rename != domain.name else None,
         bridges=dict(options.bridges),
         shared=tuple(disks.shared),

@@ -21,6 +21,13 @@ from xenmoved.control.client import ControlClient, DaemonUnavailable
 from xenmoved.control.peer_api import AddPeer, GetIdentity, Identity
 from xenmoved.control.reports import ENDED, JobReport
 from xenmoved.sandbox.harness import EmulatedHost
+from xenmoved.toolstack.wiring import BRIDGE_SCRIPTS, ROUTING_SCRIPTS
+
+_INSTALLED = (
+    *("boot/vmlinuz", "boot/initrd", "usr/bin/pygrub", "usr/lib/xen-4.17/bin/pygrub"),
+    "usr/lib/grub-xen/grub-x86_64-xen.bin",
+)
+"""What guests are started from; nobody reads it here."""
 
 
 class DaemonProcess(Protocol):
@@ -96,6 +103,7 @@ class SandboxHost:
                 "sysfs_net": str(self.xen.root / "sys" / "class" / "net"),
                 "sysfs_backends": str(self.xen.root / "sys" / "bus" / "xen-backend" / "devices"),
                 "processes": str(self.xen.root / "proc"),
+                "root": str(self.xen.root),
             },
             "pools": {
                 "images": {"kind": "dir", "path": str(self.images), "overcommit": overcommit}
@@ -103,8 +111,15 @@ class SandboxHost:
             "default_pool": "images",
             **(settings or {}),
         }
-        for folder in (self.images, self.config_file.parent, self.folder / "xen" / "auto"):
+        scripts = self.folder / "xen" / "scripts"
+        for folder in (self.images, self.config_file.parent, self.folder / "xen/auto", scripts):
             folder.mkdir(parents=True, exist_ok=True)
+        for script in (*BRIDGE_SCRIPTS, *ROUTING_SCRIPTS):  # as Xen installs them; none is run
+            (scripts / script).write_text("#!/bin/sh\n")
+        for file in _INSTALLED:
+            path = self.xen.root / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         self.write_config()
 
     def write_config(self, **settings: Any) -> None:

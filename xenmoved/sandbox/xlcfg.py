@@ -195,9 +195,9 @@ def parse_nic(text: str, number: int) -> dict[str, Any]:
     )
     nic: dict[str, Any] = {"devid": number} if number else {}
     nic["mac"] = mac
-    for key, name in (("bridge", "bridge"), ("vifname", "ifname"), ("script", "script")):
+    for key in ("bridge", "vifname", "script", "ip", "gatewaydev"):
         if given.get(key):
-            nic[name] = given[key]
+            nic["ifname" if key == "vifname" else key] = given[key]
     return nic
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,16 @@ from xenmoved.toolstack.guestfile import look_at
 from xenmoved.toolstack.keeping import MOVED, REPLACED, keep, move, same
 
 _NOTE: Final = ".file"
+_ORDER: Final = re.compile(r"\d{1,8}[-_.+]?", re.ASCII)
+
+
+def order_of(entry: str, name: str) -> str:
+    """Return what the name of a domain's entry begins with to have it started in order, as `01-`.
+
+    It is "" where it says no order.
+    """
+    match = _ORDER.match(entry) if not entry.startswith(name) else None
+    return match[0] if match else ""
 
 
 class BootEntries:
@@ -131,6 +142,11 @@ class BootEntries:
             if entry != there:
                 move(entry, there)
             keep(there)
+
+    def new_name(self, name: str, order: str) -> str:
+        """Return how to call a new entry of a domain: with its order where that name is free."""
+        ordered = f"{order}{name}.cfg"
+        return f"{name}.cfg" if os.path.lexists(self.auto / ordered) else ordered
 
     def link(self, entry: str, path: Path) -> None:
         """Have the host start what is at `path`, under the first free name. Durable."""

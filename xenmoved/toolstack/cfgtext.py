@@ -29,6 +29,7 @@ from xenmoved.toolstack.devicetext import (
 from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, ToolstackError
 from xenmoved.toolstack.policy import Rule
+from xenmoved.toolstack.wiring import UNKNOWN
 
 TEXT_LIMIT: Final = 1 << 20
 
@@ -308,6 +309,7 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
         {disk.vdev: f"/{disk.vdev}" for disk in disks if disk.path},
         {nic.bridge: nic.bridge for nic in nics if nic.bridge},
         formats={disk.vdev: disk.format for disk in disks},
+        wiring=UNKNOWN,
     )
     try:
         adapt(text, anywhere, boot_folders, lambda _: True)
@@ -323,6 +325,28 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
         nics=nics,
         obstacles=tuple(dict.fromkeys(obstacles)),
     )
+
+
+def boot_files(text: str) -> dict[str, str]:
+    """Return the files of a host from which a file starts its guest, by key, as they are named.
+
+    Raises ToolstackError when it is not made of plain assignments.
+    """
+    found: dict[str, str] = {}
+    for statement in _statements(text):
+        if statement.key == "bootloader" or _is_path(statement.key):
+            found.pop(statement.key, None)
+            for start, end in statement.strings if not statement.listed else ():
+                found[statement.key] = text[start:end]
+    if found.get("bootloader"):  # brings a kernel from the disk
+        found = {key: path for key, path in found.items() if key not in ("kernel", "ramdisk")}
+    if found.get("kernel", "").endswith("/hvmloader"):  # xl takes its own
+        del found["kernel"]
+    return {key: path for key, path in found.items() if path}
+
+
+def _is_path(key: str) -> bool:
+    return key in policy.DOMAIN and policy.DOMAIN[key].path
 
 
 def fits(text: str, arrival: Arrival) -> bool:

@@ -211,12 +211,13 @@ class ConfigFolder:
         places = self._places(name, self._possible(name, uuid), self._aside(name, uuid))
         return self._boot.starters(name, uuid, places)
 
-    async def autostart(self, name: str, uuid: str = "") -> bool:
-        """Tell whether the host starts the domain at boot, or is only held back from it."""
-        return await self._call(self._starts, name, uuid)
+    async def autostart(self, name: str, uuid: str = "") -> str | None:
+        """Name the entry that has the host start the domain at boot, held back or not."""
+        return await self._call(self._starter, name, uuid)
 
-    def _starts(self, name: str, uuid: str) -> bool:
-        return bool(self._starters(name, uuid) or self._boot.held(name))
+    def _starter(self, name: str, uuid: str) -> str | None:
+        entries = [*self._starters(name, uuid), *self._boot.held(name)]
+        return entries[0].name if entries else None
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Take the domain's entries out of `auto`, to be put back, and note its file. Idempotent.

@@ -178,12 +178,15 @@ def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) ->
         if key in said:
             raise ToolstackError(f"network interface {spec!r} has {key}= twice")
         said.add(key)
-        rule = policy.nic_rule(key, arrival.name, script)
+        rule = policy.nic_rule(key, arrival.name, script, arrival.wiring)
         if rule is None or not rule.allows(value):
             if rule is not None and not rule.left_out:
-                raise ToolstackError(f"network interface {spec!r} has {key}={value}")
+                what = f"network interface {spec!r} has {key}={value}"
+                raise ToolstackError(f"{what}{rule.advice}")
             if left_out is not None:
-                left_out.append(policy.called(key, of_nic=True))
+                left_out.append(policy.called(key, rule, of_nic=True))
+        elif key == "script" and value and (here := arrival.wiring.here(value)) != value:
+            adapted.append(f"{part[: part.index(key)]}{key}={here}")
         elif key == "bridge" and value:
             agreed = arrival.announced is not None or arrival.bridges
             if agreed and value not in arrival.bridges:

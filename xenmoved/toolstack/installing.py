@@ -81,7 +81,7 @@ def decide(
         course = replace(course, remarks=(*left_out(arrival.name, left), *course.remarks))
     except ToolstackError as error:
         return _received(here, text, arrival.name, str(error), autostart)
-    return _at_boot(here, course, arrival.name, autostart)
+    return _at_boot(here, course, arrival, autostart)
 
 
 def _chosen(here: Here, adapted: str, arrival: Arrival) -> str:
@@ -169,8 +169,9 @@ def _received(here: Here, text: str, name: str, why: str, autostart: bool) -> Co
     return Course(path, text, received=True, remarks=(to_look_at("config-received", said, hint),))
 
 
-def _at_boot(here: Here, course: Course, name: str, autostart: bool) -> Course:
+def _at_boot(here: Here, course: Course, arrival: Arrival, autostart: bool) -> Course:
     """Decide about the entries of `auto`: no other file than this one starts the guest."""
+    name = arrival.name
     places = {os.path.realpath(path) for path in (course.path, course.back) if path is not None}
     leading = {entry for entry in here.starters if os.path.realpath(entry) in places}
     back = {entry for entry in here.moved if os.path.realpath(entry) in places}
@@ -178,7 +179,8 @@ def _at_boot(here: Here, course: Course, name: str, autostart: bool) -> Course:
     wrong = [one for one in (*here.starters, *here.moved) if one not in {*leading, *right}]
     link = None
     if autostart and not leading and not right:
-        link = wrong[0].name if wrong else f"{name}.cfg"
+        new = BootEntries(here.folder).new_name(name, arrival.boot_order)
+        link = wrong[0].name if wrong else new
     return replace(
         course,
         right=tuple(sorted(right - {course.back})),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from protocol.messages import GuestSize, Remark
 from xenmoved.toolstack.backends import Opened
+from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
 if TYPE_CHECKING:
     from xenmoved.toolstack.guestfile import GuestFile
@@ -195,7 +196,9 @@ class Arrival:
 
     A guest has exactly these disks when it comes, and each in `sources` as it was announced: what
     was copied to the local path is what the guest knows. What else it is, is in `announced`; None
-    where nobody announced anything (see `announced.require_announced`).
+    where nobody announced anything (see `announced.require_announced`). `wiring` is what its
+    interfaces may have of this host, `boot_order` what the name of its new entry of `auto` is to
+    begin with.
     """
 
     name: str
@@ -207,6 +210,8 @@ class Arrival:
     formats: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, SourceDisk] = field(default_factory=dict)
     announced: Announced | None = None
+    wiring: Wiring = CAUTIOUS
+    boot_order: str = ""
 
     @property
     def own_disks(self) -> frozenset[str]:
@@ -417,8 +422,8 @@ class Toolstack(Protocol):
         at boot.
         """
 
-    async def autostart(self, name: str, uuid: str = "") -> bool:
-        """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
+    async def autostart(self, name: str, uuid: str = "") -> str | None:
+        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Have the host not start the domain at boot until `release_autostart`. Idempotent.

@@ -12,11 +12,12 @@ and another host's word must not count (`LEFT_OUT`, names of interfaces, address
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from xenmoved.toolstack.domains import under
+from xenmoved.toolstack.wiring import BRIDGE_SCRIPTS, Wiring, script_name
 
 BOOT_FOLDERS: Final = (
     "/boot",
@@ -31,8 +32,15 @@ BOOT_FOLDERS: Final = (
     "/usr/share/grub2",
     "/usr/share/OVMF",
     "/usr/share/ovmf",
+    "/usr/share/edk2*",
     "/usr/share/qemu",
+    "/usr/share/seabios",
 )
+"""Where Xen and packages of Debian, SUSE, Fedora and Arch have kernels, boot loaders and firmware.
+
+`grub-xen-host` (/usr/lib/grub-xen), `grub2-x86_64-xen` (/usr/share/grub2, in older releases
+/usr/lib/grub2), `ovmf`, `edk2-ovmf`, `qemu-ovmf-x86_64` (/usr/share/qemu), `seabios`.
+"""
 
 
 def words(text: str) -> frozenset[str]:
@@ -46,6 +54,7 @@ class Rule:
 
     `number`: a number may stand there, which may be up to `most`: of what the host sets aside.
     `left_out`: what is not allowed is dropped, not refused. `secret`: the value is never shown.
+    `by`: the key of a peer's `allow` that has what is allowed beyond the pattern, as `takes` tells.
     """
 
     pattern: re.Pattern[str]
@@ -54,9 +63,13 @@ class Rule:
     left_out: bool = False
     secret: bool = False
     most: int | None = None
+    by: str = ""
+    takes: Callable[[str], bool] | None = None
 
     def allows(self, value: str, boot_folders: tuple[str, ...] = ()) -> bool:
         """Whether a text may come from another host."""
+        if self.takes is not None and self.takes(value):
+            return True
         if self.pattern.fullmatch(value):
             number = number_in(value) if self.most is not None else None
             return number is None or self.allows_number(number)
@@ -69,6 +82,11 @@ class Rule:
     def shown(self, value: object) -> str:
         """Return the value as a message may have it."""
         return "(a password)" if self.secret else repr(str(value)[:80])
+
+    @property
+    def advice(self) -> str:
+        """Where the receiver may allow it, to go behind what was not allowed; "" for nowhere."""
+        return f" (on the target, see `{self.by}` in `allow` of the source)" if self.by else ""
 
 
 def number_in(text: str) -> int | None:
@@ -97,8 +115,6 @@ def _count(most: int) -> Rule:
     return Rule(re.compile(r"(?:0|[1-9]\d*|0[xX][0-9A-Fa-f]+)?", re.ASCII), number=True, most=most)
 
 
-NIC_SCRIPT: Final = re.compile(r"(?:/etc/xen/scripts/)?(?P<name>vif-(?:bridge|openvswitch))")
-"""Scripts that put an interface on a bridge, and do nothing else on the host."""
 PYGRUB: Final = re.compile(r"(?:/usr/(?!.*\.\.)[\w./+-]*/)?pygrub", re.ASCII)
 _LINE: Final = r"[^\x00-\x1f\x7f]*"
 _NUMBER: Final = _rule(r"-?(?:0[xX][0-9A-Fa-f]+|\d*)", number=True)
@@ -289,24 +305,27 @@ _NIC: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(_NIC_PLAIN, _rule(r"[\w.:@/ <>-]*", number=True)),
     "mtu": PLAIN,
     "vlan": PLAIN,
-    "script": Rule(NIC_SCRIPT),
     "ip": _rule(r"[0-9A-Fa-f.:, ]*", left_out=True),
-    **dict.fromkeys(words("gatewaydev netdev accel policy label"), LEFT_OUT),
+    **dict.fromkeys(words("netdev accel policy label"), LEFT_OUT),
     "backend": _rule("(?:0|Domain-0)?"),
 }
 
 
-def nic_rule(key: str, guest: str, script: str) -> Rule | None:
+def nic_rule(key: str, guest: str, script: str, wiring: Wiring) -> Rule | None:
     """Return the rule for a key of a network interface of a guest, None for an unknown one.
 
     The scripts of a bridge take an interface of the host that has the given name for the guest's:
-    only a name passes that has the guest's own in it. An address becomes a route of this host
-    unless the script is one of a bridge.
+    only a name passes that has the guest's own in it. To other scripts an address is a route of
+    this host, which has to allow that, as it does scripts and devices.
     """
     if key in ("ifname", "vifname"):
         return _rule(rf"vif-{re.escape(guest)}\.\d+" if len(guest) < 9 else "", left_out=True)
-    if key == "ip" and not NIC_SCRIPT.fullmatch(script):
-        return LEFT_OUT
+    if key == "script":
+        return replace(NOTHING, by="scripts", takes=wiring.runs)
+    if key == "gatewaydev":
+        return replace(LEFT_OUT, by="gatewaydev", takes=wiring.goes_by)
+    if key == "ip" and script_name(script) not in BRIDGE_SCRIPTS:
+        return replace(LEFT_OUT, by="ip", takes=wiring.routes)
     return NOTHING if _COLO.fullmatch(key) else _NIC.get(key)
 
 
@@ -320,11 +339,12 @@ def core_dump(event: str) -> str:
     return f"the core dump of {event}"
 
 
-def called(key: str, *, of_nic: bool) -> str:
-    """Name something that is left out, in the same words for all three forms."""
+def called(key: str, rule: Rule | None = None, *, of_nic: bool) -> str:
+    """Name something that is left out by a rule, in the same words for all three forms."""
     if not of_nic:
         return key[:80]
-    return f"{'vifname' if key == 'ifname' else key} of a network interface"
+    advice = rule.advice if rule is not None else ""
+    return f"{'vifname' if key == 'ifname' else key[:80]} of a network interface{advice}"
 
 
 SHUTDOWN_ACTIONS: Final = words("on_poweroff on_reboot on_watchdog on_crash on_soft_reset")

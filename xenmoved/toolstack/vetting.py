@@ -18,8 +18,8 @@ key that is not there passes only with an empty value. In particular:
 - kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders
   that hold nothing secret (`BOOT_FOLDERS`). bootloader: only pygrub, from this host's own folder,
   with arguments that choose an entry.
-- interfaces: only the scripts of bridges, from this host's own folder; no name, address or gateway
-  device that could be one of the host.
+- interfaces: only scripts that this host allows, from its own folder (`wiring`); no name of one of
+  the host's, and no address or gateway device that it does not allow.
 - pcidevs, usbdevs, dtdevs, rdms, ioports, irqs, iomem, vtpms, p9s, pvcallsifs, virtios, vdispls,
   vsnds, sockets of channels, xsdata, platformdata, driver_domain, device_tree: refused.
 """
@@ -37,6 +37,7 @@ from xenmoved.toolstack.announced import require_announced
 from xenmoved.toolstack.domains import items, parse_disk, parse_domain
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS, Rule
+from xenmoved.toolstack.wiring import script_name
 
 _EMPTY: Final[tuple[object, ...]] = (None, False, 0, "", "<default>", [], {})
 _SCREENS: Final = ("vnc", "spice", "sdl")
@@ -71,7 +72,7 @@ class _Vetter:
                 check(f"{where}.{key}", item)
             elif rule is not None:
                 if (why := objection(rule, item, self.boot_folders)) and rule.left_out:
-                    self.left_out.append(policy.called(key, of_nic=where.startswith(_NIC)))
+                    self.left_out.append(policy.called(key, rule, of_nic=where.startswith(_NIC)))
                     value[key] = None  # as libxl writes a text that is not set
                     if not isinstance(item, str) or item in ("True", "False"):
                         del value[key]
@@ -157,7 +158,7 @@ def objection(rule: Rule, value: object, boot_folders: tuple[str, ...]) -> str |
             allowed = item in _EMPTY
         if not allowed:
             folders = f", in none of {', '.join(boot_folders)}" if rule.path else ""
-            return f"may not come from another host as {rule.shown(item)}{folders}"
+            return f"may not come from another host as {rule.shown(item)}{folders}{rule.advice}"
     return None
 
 
@@ -221,11 +222,11 @@ def _rewrite_nics(vetter: _Vetter, config: dict[str, object], arrival: Arrival) 
     for number, item in enumerate(items(config, "nics")):
         where = f"{_NIC} {number}"
         script = str(item.get("script") or "")
-        find = partial(policy.nic_rule, guest=arrival.name, script=script)
+        find = partial(policy.nic_rule, guest=arrival.name, script=script, wiring=arrival.wiring)
         vetter.keys(where, item, find)
         vetter.backend(where, item)
-        if match := policy.NIC_SCRIPT.fullmatch(script):
-            item["script"] = match["name"]
+        if arrival.wiring.runs(script):
+            item["script"] = script_name(script)
         bridge = item.get("bridge")
         if isinstance(bridge, str) and bridge in arrival.bridges:
             item["bridge"] = arrival.bridges[bridge]

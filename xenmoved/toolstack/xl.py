@@ -35,6 +35,7 @@ from xenmoved.toolstack.interface import (
 from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.vetting import rewrite_config
+from xenmoved.toolstack.wiring import UNKNOWN
 from xenmoved.toolstack.xl_incoming import XlIncoming
 from xenmoved.toolstack.xl_live import XlLive, stale_copy
 from xenmoved.toolstack.xl_outgoing import XlOutgoing
@@ -165,7 +166,7 @@ class XlToolstack:
     def _judged(
         self, domain: Domain, entry: Mapping[str, object]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Find what a host like this one would refuse, passthrough aside, and would leave out."""
+        """Find what any host of this kind would refuse, passthrough aside, and would leave out."""
         config = copy.deepcopy(entry["config"])
         assert isinstance(config, dict)  # as parse_domain has found
         config["c_info"]["name"] = domain.name
@@ -173,7 +174,8 @@ class XlToolstack:
             config.pop(key, None)
         for key in ("ioports", "irqs", "iomem"):
             config["b_info"].pop(key, None)
-        here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        disks = {disk.vdev: disk.path for disk in domain.disks if disk.path}
+        here = Arrival(domain.name, domain.uuid, disks, wiring=UNKNOWN)
         left: list[str] = []
         try:
             return tuple(rewrite_config(config, here, self._boot_folders, left)), tuple(left)
@@ -261,8 +263,8 @@ class XlToolstack:
         """
         return await self._configs.install(name, text, arrival, autostart)
 
-    async def autostart(self, name: str, uuid: str = "") -> bool:
-        """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
+    async def autostart(self, name: str, uuid: str = "") -> str | None:
+        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
         return await self._configs.autostart(name, uuid)
 
     async def hold_autostart(self, name: str, uuid: str) -> None:

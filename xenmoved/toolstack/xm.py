@@ -28,6 +28,7 @@ from xenmoved.toolstack.interface import (
 from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.sexpr import Sexpr, child_value, name_of, parse_all
+from xenmoved.toolstack.wiring import UNKNOWN
 from xenmoved.toolstack.xl import find_bridges, find_switches, host_info
 from xenmoved.toolstack.xm_config import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm_incoming import XmIncoming
@@ -111,14 +112,15 @@ class XmToolstack:
         return dataclasses.replace(domain, obstacles=obstacles, left_out=left_out)
 
     def _judged(self, domain: Domain, expression: Sexpr) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Find what a host like this one would refuse, passthrough aside, and would leave out."""
+        """Find what any host of this kind would refuse, passthrough aside, and would leave out."""
         assert isinstance(expression, list)  # as parse_xm_domain has found
         moved = [
             copy.deepcopy(item)
             for item in expression
             if name_of(item) != "device" or name_of(item[1]) not in domain.passthrough
         ]
-        here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks if d.path})
+        disks = {disk.vdev: disk.path for disk in domain.disks if disk.path}
+        here = Arrival(domain.name, domain.uuid, disks, wiring=UNKNOWN)
         left: list[str] = []
         try:
             found = rewrite_xm_config(moved, here, self._boot_folders, is_block_device, left)
@@ -217,8 +219,8 @@ class XmToolstack:
         """
         return await self._configs.install(name, text, arrival, autostart)
 
-    async def autostart(self, name: str, uuid: str = "") -> bool:
-        """Whether the host starts the domain at boot (CONFIG_DIR/auto)."""
+    async def autostart(self, name: str, uuid: str = "") -> str | None:
+        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
         return await self._configs.autostart(name, uuid)
 
     async def hold_autostart(self, name: str, uuid: str) -> None:

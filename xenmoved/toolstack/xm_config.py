@@ -305,8 +305,8 @@ class _Vetter:
 
     def nic(self, body: list[Sexpr]) -> None:
         self.backend("vif", body)
-        script = child_value(body, "script") or ""
-        left_out: list[Sexpr] = []
+        script, wiring = child_value(body, "script") or "", self.arrival.wiring
+        left_out: list[tuple[Sexpr, Rule | None]] = []
         for item in body[1:]:
             key = name_of(item)
             if not isinstance(item, list) or len(item) != 2 or not isinstance(item[1], str):
@@ -314,16 +314,21 @@ class _Vetter:
             elif key == "bridge":
                 item[1] = self.arrival.bridges.get(item[1], item[1])
                 self.atoms("vif bridge", item[1], _WORD)
-            elif (rule := policy.nic_rule(key, self.arrival.name, script)) is None:
-                left_out.append(item)  # xend does nothing with it
+            elif (rule := policy.nic_rule(key, self.arrival.name, script, wiring)) is None:
+                left_out.append((item, rule))  # xend does nothing with it
             elif rule.allows(item[1]):
-                continue
+                if key == "script" and item[1]:
+                    item[1] = wiring.here(item[1])
             elif rule.left_out:
-                left_out.append(item)
+                left_out.append((item, rule))
             elif item[1]:
-                self.problems.append(f"vif {key}: {item[1][:80]!r} may not come from another host")
-        self.left_out += [policy.called(name_of(item), of_nic=True) for item in left_out]
-        body[:] = [item for item in body if item not in left_out]
+                what = f"vif {key}: {item[1][:80]!r} may not come from another host"
+                self.problems.append(f"{what}{rule.advice}")
+        self.left_out += [
+            policy.called(name_of(item), rule, of_nic=True) for item, rule in left_out
+        ]
+        gone = [item for item, _ in left_out]
+        body[:] = [item for item in body if item not in gone]
 
     def device(self, body: list[Sexpr], seen: set[str]) -> None:
         kind = name_of(body)
