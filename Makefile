@@ -69,7 +69,7 @@ test-slow: $(STAMP) ## Run the tests that are left out: more of the crash matrix
 soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour; as root, journals too (SOAK_ARGS=...)
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
-fuzz: $(STAMP) ## Look for configurations that xl reads as more than was vetted: FUZZ_SECONDS for each form
+fuzz: $(STAMP) ## Look for configurations that xl or xend read as more than was vetted: FUZZ_SECONDS for each form
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -k nothing_is $(PYTEST_ARGS) tests/unit/test_*_fuzz.py
 
 lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)

@@ -238,3 +238,41 @@ def test_bad_images(data, message):
     for _ in range(2):
         with pytest.raises(ToolstackError, match=message):
             image.feed(data)
+
+
+def with_item(*path_and_item):
+    """The domain with an item more at the end of a part of it."""
+    *path, item = path_and_item
+    place = domain = web()
+    for name in path:
+        place = next(one for one in place[1:] if name_of(one) == name)
+    place.append(item)
+    return domain
+
+
+def test_what_is_off_is_not_said():
+    """There are keys of xend, such as `target`, to which 0 is a value like any other."""
+    domain = with_item(["target", "0"])
+    assert rewrite(domain) == ""
+    assert child_value(domain, "target") is None
+    domain = with_item("image", "linux", ["fda", ""])
+    assert rewrite(domain) == ""
+    assert "fda" not in to_string(domain)
+
+
+def test_a_domain_with_an_order_to_boot_in_has_a_device_model():
+    assert parse_xm_domain(web()).kind == "pv"
+    assert parse_xm_domain(with_item("image", "linux", ["boot", "c"])).kind == "hvm"
+
+
+def test_what_xend_passes_by_is_refused():
+    assert "has attributes" in rewrite(with_item(["cpu_time", ["@", "x"], "5"]))
+    for item in ("ab", ["dev", "xvdb", "x"], ["mode", ["w"]], []):
+        assert "says something other than (key value)" in rewrite(with_item("device", "vif", item))
+
+
+@pytest.mark.parametrize("item", [["vnclisten", "unix:run"], ["keymap", "a.b"], ["sdl", "x"]])
+def test_a_screen_of_its_own_is_judged_as_one_of_the_domain(item):
+    domain = web()
+    next(one[1] for one in children(domain, "device") if name_of(one[1]) == "vfb").append(item)
+    assert f"vfb {item[0]}: {item[1]!r} may not come from another host" in rewrite(domain)

@@ -30,10 +30,11 @@ _BOOT: Final = ("/var/run/xend/boot", "/var/lib/xend/boot", "/var/run/libxl")
 _UNPACKED: Final = re.compile(r"/var/lib/xen/boot_(?:kernel|ramdisk)\.[\w-]+")
 _PLAIN: Final = re.compile(r"[\w.,:+\-=<>()@*^%!| ]*", re.ASCII)
 _WORD: Final = re.compile(r"[\w.:+\-@ ]*", re.ASCII)
-_SCREEN: Final = words(
-    "type uuid devid backend location protocol vnc vncunused vncdisplay vnclisten vncpasswd "
-    "vncconsole keymap sdl opengl display"
+_SHOWN: Final = words(
+    "vnc vncunused vncdisplay vnclisten vncpasswd vncconsole keymap sdl opengl display"
 )
+"""What a screen says in the same words as a domain that has one."""
+_SCREEN: Final = _SHOWN | words("type uuid devid backend location protocol")
 
 _XEND: Final = words(
     "domid start_time cpu_time online_vcpus status state store_mfn console_mfn node cpu "
@@ -143,10 +144,19 @@ def _size(domain: Sexpr, images: list[Sexpr]) -> GuestSize:
     )
 
 
+def _has_attributes(expression: Sexpr) -> bool:
+    """Whether there is (name (@ ...) ...) anywhere, which xend passes by and `child_value` not."""
+    return isinstance(expression, list) and any(
+        name_of(child) == "@" or _has_attributes(child) for child in expression
+    )
+
+
 def parse_xm_domain(domain: Sexpr) -> Domain:
     """One `(domain …)` of `xm list -l`. Raises ToolstackError naming what was expected."""
     if name_of(domain) != "domain":
         raise ToolstackError("expected (domain …) from `xm list -l`.")
+    if _has_attributes(domain):
+        raise ToolstackError("the domain's description has attributes, which nothing should need.")
     for key in _ONCE:  # what is said twice may be read in two ways
         if len(list(children(domain, key))) > 1:
             raise ToolstackError(f"expected one ({key} …) of the domain.")
@@ -155,7 +165,8 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
         raise ToolstackError("expected a name and a uuid in the domain's description.")
     bodies = _devices(domain)
     images = [part for image in children(domain, "image") for part in image[1:]]
-    hvm = any(name_of(image) == "hvm" for image in images)
+    # Whatever else it says, xend gives a device model to a domain with an order to boot in.
+    hvm = any(name_of(one) == "hvm" or child_value(one, "boot") is not None for one in images)
     return Domain(
         name=name,
         uuid=uuid,
@@ -176,6 +187,11 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
             name_of(body) for body in bodies if name_of(body) not in (*_DISKS, *_HARMLESS, "vif")
         ),
     )
+
+
+def _is_pair(item: Sexpr) -> bool:
+    """Whether an item is (key) or (key value), of atoms."""
+    return isinstance(item, list) and len(item) in (1, 2) and all(isinstance(x, str) for x in item)
 
 
 class _Vetter:
@@ -221,10 +237,10 @@ class _Vetter:
 
     def judged(self, key: str, item: list[Sexpr]) -> None:
         """Judge (key value ...) by the rule of its key; what is to be left out is emptied."""
-        rule = _of_xend(key)
-        if rule is None:
+        if (rule := _of_xend(key)) is None:
             if any(part not in ("", "0", []) for part in item[1:]):
                 self.problems.append(f"{key}: is not something that may come from another host")
+            item[:] = []  # off is not always what xend takes where nothing is said
             return
         if rule.left_out:
             if any(part not in ("", []) for part in item[1:]):
@@ -262,7 +278,7 @@ class _Vetter:
                 self.judge(key, item[1:], policy.TEXT)
             else:
                 self.judged(key, item)
-        image[:] = [item for item in image if name_of(item) != "xauthority"]
+        image[:] = [item for item in image if item and name_of(item) != "xauthority"]
 
     def boots(self, path: str) -> bool:
         """Whether a guest may be booted from a file."""
@@ -333,6 +349,8 @@ class _Vetter:
     def device(self, body: list[Sexpr], seen: set[str]) -> None:
         kind = name_of(body)
         said = [name_of(item) for item in body[1:]]
+        if not all(_is_pair(item) for item in body[1:]):  # xend passes it by
+            self.problems.append(f"device {kind}: says something other than (key value)")
         if len(set(said)) < len(said):  # xend takes the last one
             self.problems.append(f"device {kind}: says one thing twice")
         if kind in _DISKS:
@@ -346,8 +364,8 @@ class _Vetter:
             for item in body[1:]:
                 if (key := name_of(item)) not in _SCREEN:
                     self.problems.append(f"device {kind}: {key!r} may not come from another host")
-                if key == "vncpasswd" and isinstance(item, list):
-                    self.judge(kind, item[1:], policy.DOMAIN[key])
+                if key in _SHOWN and isinstance(item, list):
+                    self.judge(f"{kind} {key}", item[1:], policy.DOMAIN[key])
                 else:
                     self.atoms(kind, item, _WORD)
         else:
@@ -376,7 +394,7 @@ def rewrite_xm_config(
     for item in domain[1:]:
         if name_of(item) not in ("name", "uuid"):
             vetter.top(item)
-    domain[1:] = [["name", arrival.name] if name_of(i) == "name" else i for i in domain[1:]]
+    domain[1:] = [["name", arrival.name] if name_of(i) == "name" else i for i in domain[1:] if i]
     seen: set[str] = set()
     kinds = Counter(name_of(body) for body in _devices(domain))
     for kind, most in policy.MOST_DEVICES.items():
