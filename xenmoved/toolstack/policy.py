@@ -48,6 +48,9 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_PASSWORD: Final = re.compile(r"pass(?:word|wd|phrase)|secret|ticket", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What a value may be: text that `pattern` matches, or a path in a folder to boot from.
@@ -80,8 +83,9 @@ class Rule:
         return self.number and (self.most is None or 0 <= value <= self.most)
 
     def shown(self, value: object) -> str:
-        """Return the value as a message may have it."""
-        return "(a password)" if self.secret else repr(str(value)[:80])
+        """Return the value as a message may have it: without a password, whatever the key is."""
+        text = str(value)
+        return "(a password)" if self.secret or _PASSWORD.search(text) else repr(text[:80])
 
     @property
     def advice(self) -> str:

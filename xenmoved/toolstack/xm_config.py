@@ -211,7 +211,8 @@ class _Vetter:
             for child in value:
                 self.atoms(where, child, pattern)
         elif not pattern.fullmatch(value):
-            self.problems.append(f"{where}: {value[:80]!r} may not come from another host")
+            shown = policy.PLAIN.shown(value)
+            self.problems.append(f"{where}: {shown} may not come from another host")
 
     def backend(self, where: str, body: list[Sexpr]) -> None:
         if _backend(body) != 0:
