@@ -77,7 +77,7 @@ def test_a_file_elsewhere_that_is_started_at_boot(
     config = b.guest_configs / f"{guest.name}-b.cfg"
     assert "Written by xenmoved" not in config.read_text()
     assert f"name = '{guest.name}-b'" in config.read_text()
-    assert entries(b) == [config.name]
+    assert entries(b) == [f"10-{config.name}"]
     assert entries(a) == []
     assert file.exists()
     b.migrate(f"{guest.name}-b", "host-a", rename=guest.name)

@@ -238,7 +238,7 @@ def _of_nic(info, _here):
     if (
         said["bridge"] not in ("", "br0")
         or said["script"] not in ("", "vif-bridge", "/etc/xen/scripts/vif-bridge")
-        or said["vifname"]
+        or not re.fullmatch(r"|vif-web\.\d+", str(said["vifname"]))
         or not re.fullmatch(r"[0-9a-fA-F.:, ]*", str(said["ip"]))
         or (said["ip"] and not said["script"])
         or said["policy"]

@@ -182,7 +182,7 @@ class _Adapter:
         if rule is policy.NOTHING and key not in _SPECS and statement.members:
             # An empty text in a list makes xl add a device of which nothing is said.
             said = [self.text[start:end] for start, end in statement.strings]
-            what = f"{key} = {rule.shown([*said, *statement.numbers])}"
+            what = f"{key} = {rule.shown(', '.join([*said, *statement.numbers]))}"
             return f"{what} may not come from another host unseen"
         if key in _LISTS and not statement.is_flat:
             return f"{key} is not a list of texts"
