@@ -215,9 +215,9 @@ def test_nothing_is_found(trial):
 
 def _only_the_last(monkeypatch):
     """A key that is set twice is read once, though `+=` adds to what was there."""
-    read = cfgtext._statements
+    read = cfgtext.statements
     monkeypatch.setattr(
-        cfgtext, "_statements", lambda text: [*{one.key: one for one in read(text)}.values()]
+        cfgtext, "statements", lambda text: [*{one.key: one for one in read(text)}.values()]
     )
 
 
@@ -254,9 +254,9 @@ def _words_of_arguments(monkeypatch):
 
 def _lists_anew(monkeypatch):
     """A list with `+=` is described as if it were all there is."""
-    read = cfgtext._statements
+    read = cfgtext.statements
     monkeypatch.setattr(
-        cfgtext, "_statements", lambda text: [replace(one, added=False) for one in read(text)]
+        cfgtext, "statements", lambda text: [replace(one, added=False) for one in read(text)]
     )
 
 

@@ -82,7 +82,7 @@ class _Statement:
         return self.listed and self.members == len(self.strings)
 
 
-def _statements(text: str) -> list[_Statement]:
+def statements(text: str) -> list[_Statement]:
     """Find the assignments of literals that the text consists of. Raises ToolstackError."""
     if len(text) > TEXT_LIMIT:
         raise ToolstackError(f"it is longer than {TEXT_LIMIT} characters")
@@ -219,7 +219,7 @@ def adapt(
     to `left_out`. Raises ToolstackError with all that stands in the way, when anything does.
     """
     adapter = _Adapter(text, arrival, boot_folders, is_block, [] if left_out is None else left_out)
-    for statement in _statements(text):
+    for statement in statements(text):
         adapter.take(statement)
     if adapter.later and not set(arrival.disks) & _vdevs(text):
         said = ", ".join(adapter.later)
@@ -237,7 +237,7 @@ def adapt(
 def _vdevs(text: str) -> set[str]:
     """Return the disks that a text names, whether they can move or not."""
     found = set()
-    for statement in _statements(text):
+    for statement in statements(text):
         for start, end in statement.strings if statement.key == "disk" else ():
             with contextlib.suppress(ToolstackError):
                 found.add(parse_disk(text[start:end]).vdev)
@@ -279,7 +279,7 @@ def own_disks(text: str) -> frozenset[str]:
 def _values(text: str) -> dict[str, list[str]]:
     """Return what each key is in the end, as xl reads it. Raises ToolstackError."""
     values: dict[str, list[str]] = {}
-    for statement in _statements(text):
+    for statement in statements(text):
         before = values.pop(statement.key, []) if statement.added else []
         if statement.listed != (statement.key in _LISTS):
             values.pop(statement.key, None)  # xl passes it by
@@ -333,7 +333,7 @@ def boot_files(text: str) -> dict[str, str]:
     Raises ToolstackError when it is not made of plain assignments.
     """
     found: dict[str, str] = {}
-    for statement in _statements(text):
+    for statement in statements(text):
         if statement.key == "bootloader" or _is_path(statement.key):
             found.pop(statement.key, None)
             for start, end in statement.strings if not statement.listed else ():
