@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from xenmoved.toolstack import policy
-from xenmoved.toolstack.cfgtext import statements as statements
+from xenmoved.toolstack.cfgtext import statements
 from xenmoved.toolstack.devicetext import describe_disk
 from xenmoved.toolstack.interface import ToolstackError
 
