@@ -134,13 +134,13 @@ def misread(chance):
         theirs = guest.read(text, chance.choice(VERSIONS))
     except (ToolstackError, XlRefusesError):
         return None
-    if ours.obstacles or re.search(r"\s=|=\s", "".join(theirs.specifications)):
-        return None  # blanks at a sign belong to what is beside it for xl, not for xm
+    if ours.obstacles or re.search(r"\s=|=\s| (,|$)", ",".join(theirs.specifications)):
+        return None  # blanks at a sign or an end belong to what is beside it for xl, not for xm
     disks = [(d.vdev, _place(d.path), d.writable, d.cdrom) for d in ours.disks]
     bridges = [nic.bridge or "" for nic in ours.nics]
     differ = (
         ours.kind != theirs.kind
-        or ours.memory != theirs.numbers.get("memory", 0) << 20
+        or ours.size.memory != theirs.numbers.get("memory", 0) << 20
         or disks != [_described(disk) for disk in theirs.disks]
         or bridges != [nic.get("bridge", "") for nic in theirs.nics]
     )

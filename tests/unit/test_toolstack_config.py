@@ -694,3 +694,15 @@ async def test_what_was_set_aside_is_put_back(tmp_path, own_file):
     await folder.set_aside("web", "")
     await folder.release_autostart("web")
     assert not await folder.autostart("web")
+
+
+def test_an_interface_with_a_tab_in_it_is_not_understood():
+    with pytest.raises(ToolstackError, match="characters in it that nobody sees"):
+        describe("name = 'web'\nmemory = 512\nvif = ['bridge=xenbr0\t']\n", "web", BOOT_FOLDERS)
+
+
+@pytest.mark.parametrize(
+    ("target", "path"), [("/srv/a,b", "/srv/a,b"), ("/srv/a,", "/srv/a"), ("/srv/a,,", "/srv/a,")]
+)
+def test_the_target_is_the_rest_but_for_one_comma(target, path):
+    assert describe_disk(f"vdev=xvda,access=rw,target={target}").path == path

@@ -189,6 +189,9 @@ def test_names_that_mean_something_else_to_a_command_or_a_folder(name):
         ("/usr/lib/xen/x", True),
         ("/srv/usr/lib/xen/x", False),
         ("/srv/boot/x", False),
+        ("/boot/vmlinuz\t6.1", False),
+        ("/usr/lib/xen-4\t.17/boot/hvmloader", False),
+        ("/boot/a\x00b", False),
     ],
 )
 def test_under(path, expected):

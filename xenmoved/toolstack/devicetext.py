@@ -64,10 +64,10 @@ def parse_disk(spec: str) -> DiskSpec:
         named = _NAMED.fullmatch(part)
         # A blank after a word makes it another one for xl.
         key, value = (named[1], named[2].strip()) if named else ("", part.lstrip(" \t"))
-        if key == "target":  # takes the rest of the specification, commas and all
+        if key == "target":  # takes the rest of the specification, but for one comma at its end
             if disk.target == 0 and disk.parts[0].strip() and number:
                 raise ToolstackError(f"disk {spec!r} has two targets")
-            disk.parts[number:] = [",".join(disk.parts[number:])]
+            disk.parts[number:] = [",".join(disk.parts[number:]).removesuffix(",")]
             disk.target = number
             break
         if number == 0 and key not in _DISK_KEYS:
@@ -226,7 +226,12 @@ def adapt_vfb(spec: str) -> str:
 
 
 def describe_vif(vif: str) -> Nic:
-    """Describe a network interface."""
+    """Describe a network interface.
+
+    Raises ToolstackError where a tab or the like is in it, which xl takes for a part of a name.
+    """
+    if not vif.isprintable():
+        raise ToolstackError(f"interface {vif!r} has characters in it that nobody sees")
     pairs = (part.partition("=") for part in vif.split(","))
     said = {key.strip(): value.strip() for key, _, value in pairs}
     return Nic(said.get("mac") or None, said.get("bridge") or None, said.get("script") or None)

@@ -291,11 +291,15 @@ def parse_domain(entry: Mapping[str, object]) -> Domain:
 
 
 def under(path: str, folders: tuple[str, ...]) -> bool:
-    """Whether an absolute path without `..` lies under a folder that matches one of the patterns.
+    """Whether a plain absolute path lies under a folder that matches one of the patterns.
+
+    One with `..` or with characters that nobody sees, such as a tab, is not plain.
 
     A pattern is matched as a whole folder name by name: "/usr/lib/xen*" covers /usr/lib/xen-4.17.
     """
     pure = PurePosixPath(path)
     if not pure.is_absolute() or ".." in pure.parts or path.startswith("//"):
+        return False
+    if not path.isprintable():
         return False
     return any(parent.match(folder) for parent in pure.parents for folder in folders)
