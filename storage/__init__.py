@@ -14,6 +14,7 @@ All calls block and are meant for threads. Where to look:
 - `rehash`      tracker for where nothing can track
 - `tracefs_tracker` tracker by the kernel's trace: `tracefs` instances of it, `ringpages` what is in
                 them, `writelog` what that says, `tracktarget` which device sees a volume's writes
+- `window`      a volume at another size than its own
 - `extents`     arithmetic on ranges; `buffers` aligned memory and `is_zero`
 - `usage`       who has a path in use; `names` which names volumes may have
 - `zfs`         pool of zvols; `zvol` volume on one; `zfs_history` its snapshots and the streams

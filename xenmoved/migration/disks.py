@@ -11,6 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
+from protocol.errors import Code, ProtocolError
 from protocol.frames import MAX_PAYLOAD
 from protocol.messages import MigrationId, Placement
 from storage.backing import Backing, check_backing, compare_backings
@@ -20,6 +21,7 @@ from storage.errors import VolumeNotFound, VolumeReplaced, VolumeWritten
 from storage.extents import merge
 from storage.tracking import choose_tracker
 from storage.watching import Watch
+from storage.window import window
 from storage.zfs_history import History
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
@@ -30,7 +32,6 @@ from xenmoved.migration.rounds import Outlook, outlook, send_rate
 from xenmoved.migration.stalls import Stalls
 from xenmoved.sync.compression import Compression, Compressor
 from xenmoved.sync.devices import DeviceThreads
-from xenmoved.sync.extended import extended
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.source import SyncTools, VolumeSource
@@ -306,7 +307,7 @@ async def attached_disks(
             if streams is not None:
                 stack.push_async_exit(_settling(streams, placement.fresh and not keep_made))
             else:  # a stream gives the volume there the size that it has here
-                volume = extended(volume, placement.size)
+                volume = _as_large_as_there(volume, placement)
                 shown.size = volume.size
             source = VolumeSource(
                 volume,
@@ -330,6 +331,17 @@ async def attached_disks(
             )
             disks.append(_StreamedDisk(*disk, streams=streams) if streams else _Disk(*disk))
         yield Disks(disks, tools.limiter, stalls)
+
+
+def _as_large_as_there(volume: Volume, placement: Placement) -> Volume:
+    """Return a volume as if it went on with zeros to the end of the one that it is copied to.
+
+    Raises ProtocolError where that is smaller: the target has said that it is as large.
+    """
+    if placement.size < volume.size:
+        text = f"the target has {placement.size} bytes for {volume.name}, which has {volume.size}"
+        raise ProtocolError(Code.OUT_OF_RANGE, text)
+    return window(volume, placement.size)
 
 
 async def _agreed(streams: StreamSource | None) -> StreamSource | None:

@@ -11,8 +11,8 @@ from typing import Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Offer, Placement, VolumeOffer, Working
-from storage.contracts import Volume
 from storage.errors import StorageError, VolumeExists, VolumeReplaced
+from storage.window import window
 from storage.zfs_history import History
 from xenmoved.config.units import format_size
 from xenmoved.journal import Holding, MadeVolume
@@ -179,7 +179,7 @@ class Landing:
                 if not blocks_follow:
                     return
                 progress.size = filled.size
-                volume = _Sized(filled.volume, filled.size)
+                volume = window(filled.volume, filled.size)
                 target = VolumeTarget(
                     volume, channel, threads, self._host.incoming_buffers, progress
                 )
@@ -282,23 +282,6 @@ class Landing:
 async def _close(volumes: Sequence[FilledVolume]) -> None:
     for volume in volumes:
         await asyncio.to_thread(volume.close)
-
-
-class _Sized:
-    """A volume that is used only as far as it is to be filled."""
-
-    def __init__(self, volume: Volume, size: int) -> None:
-        self._volume = volume
-        self.name = volume.name
-        self.size = size
-        self.alignment = volume.alignment
-        self.read_into = volume.read_into
-        self.write = volume.write
-        self.zero = volume.zero
-        self.flush = volume.flush
-        self.close = volume.close
-        self.data_extents = volume.data_extents
-        self.backing = volume.backing
 
 
 async def remove_made(host: Host, migration: str) -> None:
