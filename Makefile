@@ -70,7 +70,7 @@ soak: $(STAMP) ## Disturb 500 migrations at random moments: half an hour; as roo
 	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 fuzz: $(STAMP) ## Look for configurations that xl or xend read as more than was vetted: FUZZ_SECONDS for each form
-	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -k nothing_is $(PYTEST_ARGS) tests/unit/test_*_fuzz.py
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -k nothing_is $(PYTEST_ARGS) tests/unit/toolstack
 
 lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md)
 	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 $(PYTEST_ARGS) tests/lab

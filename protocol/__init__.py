@@ -8,6 +8,7 @@
     conversation  which message may come when on a control channel
     fingerprints  what a block is compared by
     blocksync     the exchange on a volume channel, both ends
+    streams       a volume that goes as streams which its storage makes
     handover      who owns the guest: the transition tables of both roles
 
 No module here opens a socket or file, starts a thread or reads a clock: callers feed bytes in, take

@@ -2,31 +2,33 @@
 
 All calls block and are meant for threads. Where to look:
 
-- `contracts`   what every backend provides: `Volume`, `Pool`, `Tracker`
-- `errors`      every error raised here
-- `registry`    kinds of pools, and `open_pool`
-- `directory`   pool of image files in a folder; `block` pool of listed devices
-- `lvm`         pools of logical volumes, plain and thin: `lvmreport` what LVM says of them, `thin`
-                an open thin volume, `thinmetadata` what is mapped in it, `devmapper` names in sysfs
-- `opening`     `open_source`: a guest's disk by its path
-- `rawfile`     volume on a file; `blockdev` on a block device, under the page cache
-- `tracking`    `choose_tracker`: which tracker a volume gets, and why
-- `rehash`      tracker for where nothing can track
-- `tracefs_tracker` tracker by the kernel's trace: `tracefs` instances of it, `ringpages` what is in
-                them, `writelog` what that says, `tracktarget` which device sees a volume's writes
-- `window`      a volume at another size than its own
-- `extents`     arithmetic on ranges; `buffers` aligned memory and `is_zero`
-- `usage`       who has a path in use; `names` which names volumes may have
-- `zfs`         pool of zvols; `zvol` volume on one; `zfs_history` its snapshots and the streams
-                between them, `zfs_stream` what is in a stream
-- `commands`    runs the tools of storage, `pipes` those that stream; nothing else runs commands
-- `sectors`     logical sector sizes, as guests see them
-- `backing`     what a path or an open volume is at this moment, and whether that has changed
-- `identity`    what tells a volume from others that had its name, or will: `identify` finds it out,
-                `shared_identity` that of what two hosts see, `devices` asks sysfs and udev
-- `descriptor`, `claiming`, `syscalls`: what the volumes are built from
+contracts        what every backend provides: `Volume`, `Pool`, `Tracker`, `History`
+errors           every error raised here
+registry         kinds of pools, and `open_pool`
+files            image files in a folder
+devices          block devices that the operator listed
+lvm              logical volumes, plain and thin
+zfs              zvols, their snapshots, and the streams between them
+tracking         which parts of a volume are written: `choose_tracker`
+opening          `open_source`: a guest's disk by its path
+extents          arithmetic on ranges
+window           a volume at another size than its own
+buffers          aligned memory, and `is_zero`
+names            which names volumes may have
+sectors          logical sector sizes, as guests see them
+usage            who has a path in use
+watching         whether anybody opens a volume while it is copied
+backing          what a path or an open volume is at this moment, and whether that has changed
+identify         what tells a volume from others that had its name, or will
+shared_identity  the same for what two hosts see
+commands         runs the tools of storage
+pipes            runs those that stream; nothing else runs commands
+descriptor       what volumes that are one file descriptor have in common
+claiming         opens paths, and keeps others off what is written
+sysfs            what sysfs and udev say of a block device
+syscalls         system calls that Python has no binding for
 
-A new backend is one module, a line in `registry` and a line in the conformance tests.
+A new backend is a package, a line in `registry` and a line in the conformance tests.
 """
 
 from __future__ import annotations
@@ -56,9 +58,9 @@ from storage.errors import (
 )
 from storage.opening import open_source
 from storage.registry import POOL_KINDS, open_pool
-from storage.rehash import RehashTracker
-from storage.tracefs import clean_up_stale
-from storage.tracking import TrackingKind, TrackingMethod, choose_tracker, tracking_method
+from storage.tracking.choice import TrackingKind, TrackingMethod, choose_tracker, tracking_method
+from storage.tracking.rehash import RehashTracker
+from storage.tracking.tracefs import clean_up_stale
 
 __all__ = [
     "BUFFER_ALIGNMENT",

@@ -10,49 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
-from typing import Final
 
-from storage.devices import SYSFS, device_folder, read_attribute
+from storage.contracts import FILE_SECTOR, Backing
 from storage.errors import VolumeError, VolumeNotFound, VolumeReplaced, VolumeResized, reason
 from storage.syscalls import device_size, loop_backing, sector_size
-
-FILE_SECTOR: Final = 512
-"""Bytes of the sectors in which backends show a file to a guest: the default of losetup and QEMU,
-whatever the disk beneath the file has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backing:
-    """A file or block device as it is now.
-
-    `thing` with the kernel's `sequence` number of a device tells it from everything else on this
-    host. For a loop device it names the very file behind it, which `file` is alone, "" where there
-    is none. `size` and the logical `sector` are in bytes.
-    """
-
-    thing: str
-    size: int
-    sector: int
-    file: str = ""
-    sequence: str = ""
-
-    @property
-    def what(self) -> str:
-        """All that tells it from everything else."""
-        return f"{self.thing} sequence {self.sequence}" if self.sequence else self.thing
-
-    def is_resized(self, earlier: Backing) -> bool:
-        """Whether it is what was seen earlier, with another size.
-
-        A device counts by its number alone: ZFS gives a zvol another sequence number then, as to
-        a drive whose medium was changed.
-        """
-        return self.thing == earlier.thing and self.size != earlier.size
-
-    def serves(self, other: Backing) -> bool:
-        """Whether who has this open has the other: the same thing, or its file by a loop device."""
-        return self.what == other.what or (self.file != "" and self.file == other.what)
+from storage.sysfs import SYSFS, device_folder, read_attribute
 
 
 def backing_of(path: str | os.PathLike[str]) -> Backing:

@@ -7,15 +7,119 @@ are in bytes everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from storage.backing import FILE_SECTOR, Backing
-from storage.identity import UNKNOWN, Identity
-from storage.watching import Watch
-from storage.zfs_history import History
+OWN_NAME: Final = re.compile(
+    r"xenmoved-(?P<peer>.+)-(?P<migration>[0-9a-f]{32})-(?P<round>\d{1,10})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot of one zvol. `name` is what comes after the @."""
+
+    name: str
+    guid: int
+
+    @property
+    def ours(self) -> bool:
+        """Whether this program made it."""
+        return OWN_NAME.fullmatch(self.name) is not None
+
+    def is_for(self, peer: str) -> bool:
+        """Whether this program made it in a migration to or from the peer."""
+        match = OWN_NAME.fullmatch(self.name)
+        return match is not None and match["peer"] == peer
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """How far an interrupted stream came: the guids of both its ends, and what to go on with.
+
+    `base` is None for a full stream.
+    """
+
+    token: str
+    snapshot: int
+    base: int | None
+
+
+def own_name(peer: str, migration: str, number: int) -> str:
+    """Name of the snapshot of a round of a migration."""
+    return f"xenmoved-{peer}-{migration}-{number}"
+
+
+FILE_SECTOR: Final = 512
+"""Bytes of the sectors in which backends show a file to a guest: the default of losetup and QEMU,
+whatever the disk beneath the file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """A file or block device as it is now.
+
+    `thing` with the kernel's `sequence` number of a device tells it from everything else on this
+    host. For a loop device it names the very file behind it, which `file` is alone, "" where there
+    is none. `size` and the logical `sector` are in bytes.
+    """
+
+    thing: str
+    size: int
+    sector: int
+    file: str = ""
+    sequence: str = ""
+
+    @property
+    def what(self) -> str:
+        """All that tells it from everything else."""
+        return f"{self.thing} sequence {self.sequence}" if self.sequence else self.thing
+
+    def is_resized(self, earlier: Backing) -> bool:
+        """Whether it is what was seen earlier, with another size.
+
+        A device counts by its number alone: ZFS gives a zvol another sequence number then, as to
+        a drive whose medium was changed.
+        """
+        return self.thing == earlier.thing and self.size != earlier.size
+
+    def serves(self, other: Backing) -> bool:
+        """Whether who has this open has the other: the same thing, or its file by a loop device."""
+        return self.what == other.what or (self.file != "" and self.file == other.what)
+
+
+class Identity:
+    """The identity of a volume. One that is not known is false, and equal to none, not to itself.
+
+    So nothing that compares identities can take two volumes for one because it knows neither.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def __bool__(self) -> bool:
+        return self._text != ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Identity) and bool(self) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Identity({self._text!r})"
+
+
+UNKNOWN: Final = Identity()
+
 
 BUFFER_ALIGNMENT: Final = 4096
 """Memory alignment that `Volume.read_into` and `Volume.write` may require of a buffer."""
@@ -119,14 +223,129 @@ class Volume(Protocol):
         """Release the volume. Idempotent. Does not flush."""
 
 
+class Watching(Protocol):
+    """Watches for others who open a volume, until it is closed."""
+
+    def require_alone(self) -> None:
+        """See that nobody else has it open for writing, nor had it since this was asked before.
+
+        Raises `VolumeInUse`, or `VolumeWritten` when it was open for writing and is not any more.
+        """
+
+    def close(self) -> None:
+        """Watch no more. Idempotent."""
+
+
 class PoolVolume(Volume, Protocol):
     """An open volume of a pool."""
 
-    def watch(self) -> Watch:
+    def watch(self) -> Watching:
         """Begin to watch for others who open it. The caller's to close."""
 
     def unlock(self) -> None:
         """Let programs that lock what they open have it too, while it stays open here."""
+
+
+class StreamOut(Protocol):
+    """A stream that a tool gives out."""
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes, fewer at the end and none after it.
+
+        Raises `VolumeError` when the tool fails.
+        """
+
+    def end(self) -> None:
+        """End the tool if it still runs. Idempotent."""
+
+
+class StreamIn(Protocol):
+    """A stream that a tool takes in."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Give it all of `data`. Raises `VolumeError`, as when it has ended."""
+
+    def finish(self) -> None:
+        """Close its input and wait until it has ended. Raises `VolumeError` when it failed."""
+
+    def end(self) -> None:
+        """End the tool if it still runs. Idempotent."""
+
+
+class History(Protocol):
+    """Snapshots of one volume, and streams between them. All methods raise `VolumeError`."""
+
+    def snapshots(self) -> list[Snapshot]:
+        """Every snapshot, the oldest first."""
+
+    def take(self, name: str, size: int) -> Snapshot:
+        """Make a snapshot of what the zvol holds now, dom0's page cache included.
+
+        A backend that writes through it, as QEMU does for emulated disks, is told that a write is
+        done when ZFS has not seen it yet. Raises VolumeResized when the zvol has not that size.
+        """
+
+    def destroy(self, snapshots: Iterable[Snapshot]) -> None:
+        """Destroy snapshots, all of them ours. Fails for those that have clones or holds."""
+
+    def roll_back(self, snapshot: Snapshot) -> None:
+        """Undo what was written since the snapshot. Fails when there is a newer one."""
+
+    def written_since(self, snapshot: Snapshot) -> int:
+        """Bytes of space that was written since. What is a few seconds old may be missing."""
+
+    def guid_and_size(self, name: str) -> tuple[int, int]:
+        """Guid of a snapshot, and the size of the volume in bytes when it was made."""
+
+    def is_encrypted(self) -> bool:
+        """Tell whether the dataset is encrypted.
+
+        It is sent in clear then, and the target encrypts it with a key of its own if it has one:
+        one that was sent as it is could not be opened there.
+        """
+
+    def features(self) -> frozenset[str]:
+        """Those of `COMPRESSION_FEATURES` that the pool can take blocks of."""
+
+    def needed_features(self) -> frozenset[str]:
+        """Those of `COMPRESSION_FEATURES` that the pool may have blocks of."""
+
+    def end_receiving(self) -> None:
+        """End what an earlier process may have left that still receives into the volume."""
+
+    def resume_point(self) -> ResumePoint | None:
+        """How far a stream of ours came that was interrupted here, None when there is none.
+
+        Raises `VolumeError` when it is the stream of somebody else.
+        """
+
+    def read_token(self, untrusted_token: str) -> ResumePoint | None:
+        """Tell what a token says, None when it is none, or not of a snapshot of ours."""
+
+    def forget_partial(self) -> None:
+        """Drop what arrived of an interrupted stream. There must be some."""
+
+    def clear(self) -> None:
+        """Drop what could bring back what the zvol held before: snapshots, half of a stream.
+
+        Raises `VolumeInUse` for snapshots that others made: those are theirs to destroy.
+        """
+
+    def stream_size(self, snapshot: Snapshot, base: Snapshot | None) -> int:
+        """Bytes that `send` would give, about."""
+
+    def send(self, snapshot: Snapshot, base: Snapshot | None, *, compressed: bool) -> StreamOut:
+        """Start to stream the difference between two snapshots, or all of one."""
+
+    def send_rest(self, point: ResumePoint) -> StreamOut:
+        """Start to stream what is missing of an interrupted stream."""
+
+    def receive(self, name: str, *, full: bool) -> StreamIn:
+        """Start to take in a stream, whose snapshot gets the name.
+
+        What arrives of one that is interrupted is kept. A full one needs a volume without any
+        snapshot, and replaces all of it.
+        """
 
 
 class Pool(Protocol):

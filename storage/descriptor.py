@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from storage.backing import Backing, backing_of_descriptor
+from storage.backing import backing_of_descriptor
 from storage.buffers import AlignedBuffer
+from storage.contracts import Backing
 from storage.errors import VolumeError, VolumeFull, reason
 from storage.syscalls import UNSUPPORTED, discard_device, zero_device
 from storage.watching import Watch

@@ -12,18 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from storage.commands import run
-from storage.devices import (
-    SYSFS,
-    UDEV,
-    device_folder,
-    disk_number,
-    property_of,
-    read_attribute,
-)
+from storage.contracts import UNKNOWN, Identity
 from storage.errors import StorageError
-from storage.identity import UNKNOWN, Identity
 from storage.syscalls import birth_time, file_handle, file_system, loop_backing
-from storage.zvol import dataset_of
+from storage.sysfs import SYSFS, UDEV, device_folder, disk_number, property_of, read_attribute
+from storage.zfs.volume import dataset_of
 
 _SECOND: Final = 10**9
 

@@ -6,10 +6,10 @@ import os
 import stat
 from pathlib import Path
 
-from storage.blockdev import BlockDevice
 from storage.contracts import PoolVolume
+from storage.devices.volume import BlockDevice
 from storage.errors import UnsupportedVolume, VolumeError, VolumeNotFound, reason
-from storage.rawfile import RawFile
+from storage.files.volume import RawFile
 
 
 def open_source(path: str | os.PathLike[str], *, exclusive: bool = False) -> PoolVolume:

@@ -7,11 +7,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-from storage.block import BlockOptions, BlockPool
 from storage.contracts import Pool
-from storage.directory import DirectoryOptions, DirectoryPool
-from storage.lvm import LvmOptions, LvmPool, LvmThinOptions, LvmThinPool
-from storage.zfs import ZfsOptions, ZfsPool
+from storage.devices.pool import BlockOptions, BlockPool
+from storage.files.pool import DirectoryOptions, DirectoryPool
+from storage.lvm.pool import LvmOptions, LvmPool, LvmThinOptions, LvmThinPool
+from storage.zfs.pool import ZfsOptions, ZfsPool
 
 POOL_KINDS: Final[dict[str, tuple[type[Any], Callable[[str, Any], Pool]]]] = {
     "block": (BlockOptions, BlockPool),

@@ -1,6 +1,6 @@
 """What tells a volume that two hosts see from another one of its size: for shared storage.
 
-Unlike `storage.identity` it is compared with what another host says.
+Unlike `Identity` it is compared with what another host says.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from storage.devices import SYSFS, device_folder, disk_number, read_attribute
-from storage.identity import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, Identity
+from storage.sysfs import SYSFS, device_folder, disk_number, read_attribute
 
 
 def shared_identity(path: str, sysfs: Path = SYSFS) -> Identity:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from storage.backing import Backing
-from storage.contracts import Extent, Volume
+from storage.contracts import Backing, Extent, Volume
 from storage.errors import VolumeError
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import HealthCheck, settings
 
-from storage.tracefs import TracingUnavailable, borrowed_tracefs, find_tracefs
+from storage.tracking.tracefs import TracingUnavailable, borrowed_tracefs, find_tracefs
 
 _ROOT = "needs root"
 _TRACING = "needs the kernel's tracing"

@@ -18,27 +18,27 @@ from typing import Final, Self
 
 import asyncssh
 
-from storage.thinmetadata import release_leftovers
-from storage.tracefs import TracingUnavailable, clean_up_stale, mount_tracefs
+from storage.lvm.thinmetadata import release_leftovers
+from storage.tracking.tracefs import TracingUnavailable, clean_up_stale, mount_tracefs
 from xenmoved import logs, notify
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load_again
 from xenmoved.config.model import Config
 from xenmoved.config.pools import make_pool
-from xenmoved.control.reports import JobState
 from xenmoved.control.server import ControlServer
-from xenmoved.evacuation import Evacuations
+from xenmoved.evacuation.run import Evacuations
 from xenmoved.handlers import Services, answer
-from xenmoved.jobs import JobBoard
+from xenmoved.jobs.board import JobBoard
+from xenmoved.jobs.report import JobState
 from xenmoved.journal import Journal, JournalFailed
 from xenmoved.link.identity import fingerprint, load_identity, parse_public
 from xenmoved.link.server import LinkServer
-from xenmoved.migration.arrivals import Arrivals
 from xenmoved.migration.expiry import expire_copies
 from xenmoved.migration.host import Host, Links
-from xenmoved.migration.reception import Reception
-from xenmoved.migration.recovery import recover
-from xenmoved.migration.starting import Starter
+from xenmoved.migration.restart import recover
+from xenmoved.migration.source.start import Starter
+from xenmoved.migration.target.arrivals import Arrivals
+from xenmoved.migration.target.channels import Reception
 from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
@@ -333,7 +333,7 @@ def _open_lock(state_dir: Path) -> int:
 
 
 def _provide_tracing() -> None:
-    """Have the kernel able to tell what guests write; see `storage.tracefs`. Only root can."""
+    """Have the kernel able to tell what guests write: `storage.tracking.tracefs`. Only root can."""
     if os.geteuid() != 0:
         return
     try:

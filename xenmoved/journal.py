@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from protocol.handover import SourceState, TargetState
-from storage.identity import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, Identity
 from xenmoved.journalfile import copied, is_about_space, prepared
 from xenmoved.reserve import Reserve
 from xenmoved.tasks import all_done, retrieve

@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from protocol.messages import Mode
-from xenmoved.control.api import StartMigration, TransferOptions
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.control.api import StartMigration
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.report import JobReport, JobState
 from xenmoved.sandbox.pair import SandboxHost
 
 GUEST = "writer"

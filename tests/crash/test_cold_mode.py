@@ -1,9 +1,9 @@
 """A guest that does not run, with the source, the target or the link ended while it moves."""
 
 import pytest
-from test_save_mode import Step
 
 from protocol.messages import Mode
+from tests.crash.test_save_mode import Step
 from tests.support.crash import GUEST, PATIENCE
 from xenmoved.sandbox.harness import wait_until
 

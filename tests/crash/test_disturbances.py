@@ -14,7 +14,7 @@ import pytest
 from tests.support.crash import EXECUTES, GUEST, PATIENCE, World
 from xenmoved.control.api import AbortJob, Done, Failure
 from xenmoved.control.peer_api import RemovePeer
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.jobs.report import JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 

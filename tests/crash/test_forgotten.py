@@ -7,9 +7,9 @@ import time
 from contextlib import closing
 
 import pytest
-from test_recover import doubtful, doubts, world
 
 from protocol.messages import Mode
+from tests.crash.test_recover import doubtful, doubts, world
 from tests.support.crash import EXECUTES, GUEST, PATIENCE, CrashHost, World
 from xenmoved.sandbox.harness import wait_until
 

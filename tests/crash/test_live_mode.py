@@ -5,9 +5,9 @@ becomes of the daemon, what `xl migrate` began must be ended by `xl migrate`.
 """
 
 import pytest
-from test_save_mode import Step, crash, matrix
 
 from protocol.messages import Mode
+from tests.crash.test_save_mode import Step, crash, matrix
 from tests.support.crash import PATIENCE
 from xenmoved.sandbox.harness import wait_until
 

@@ -10,7 +10,7 @@ import pytest
 
 from protocol.messages import Mode
 from tests.support.crash import EXECUTES, GUEST, PATIENCE, CrashHost, World
-from xenmoved.control.reports import JobState
+from xenmoved.jobs.report import JobState
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.toolstack.durable import boot_id
 

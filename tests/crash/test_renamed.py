@@ -10,7 +10,7 @@ import pytest
 
 from protocol.messages import Mode
 from tests.support.crash import DISKS, EXECUTES, GUEST, PATIENCE, CrashHost, World
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.jobs.report import JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 
 OTHER = "shop"

@@ -13,7 +13,7 @@ import pytest
 from protocol.messages import Mode
 from tests.support.crash import EXECUTES, GUEST, PATIENCE, World
 from xenmoved.control.api import Failure
-from xenmoved.control.reports import JobState
+from xenmoved.jobs.report import JobState
 from xenmoved.sandbox.harness import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")

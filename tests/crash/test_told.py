@@ -9,10 +9,10 @@ import pytest
 from protocol.messages import Weight
 from tests.support.crash import GUEST, PATIENCE, CrashHost, World, Worlds
 from tests.support.faulty_daemon import LIMITS
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.jobs.report import JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 
-SHORT = {LIMITS: "xenmoved.migration.hearing._PATIENCE=1"}
+SHORT = {LIMITS: "xenmoved.migration.source.remarks._PATIENCE=1"}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from protocol.messages import Mode
 from tests.support.crash import EXECUTES, GUEST, PATIENCE, SETTINGS, World, Worlds
-from xenmoved.control.reports import ENDED
+from xenmoved.jobs.report import ENDED
 from xenmoved.sandbox.harness import wait_until
 
 AWAITS = range(1, 200, 3)

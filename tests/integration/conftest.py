@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from integration_support import QUIET, RESIDENT, Dom0, image, run
 
+from tests.support.dom0 import QUIET, RESIDENT, Dom0, image, run
 from xenmoved.control.peer_api import ListPeers, RemovePeer
 from xenmoved.sandbox.harness import wait_until
 

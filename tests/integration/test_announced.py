@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from integration_support import MIB, QUIET, Dom0, Guest, image, the_problem, unique
 
 from protocol.messages import Mode
-from xenmoved.control.reports import JobReport, JobState, Phase
+from tests.support.dom0 import MIB, QUIET, Dom0, Guest, image, the_problem, unique
+from xenmoved.jobs.report import JobReport, JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from integration_support import (
+
+from tests.support.dom0 import (
     MIB,
     QUIET,
     Dom0,
@@ -23,10 +24,10 @@ from integration_support import (
     the_problem,
     unique,
 )
-
 from xenmoved.control.api import ListJobs
-from xenmoved.control.reports import Phase
-from xenmoved.control.volume_api import DropVolumes, ListVolumes, Volumes
+from xenmoved.control.volume_api import DropVolumes, ListVolumes
+from xenmoved.jobs.report import Phase
+from xenmoved.migration.report import Volumes
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]

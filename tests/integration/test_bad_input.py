@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_support import (
+
+from protocol.messages import Problem
+from tests.support.dom0 import (
     MIB,
     QUIET,
     RESIDENT,
@@ -23,10 +25,8 @@ from integration_support import (
     the_problem,
     unique,
 )
-
-from protocol.messages import Problem
 from xenmoved.control.api import AbortJob, ListGuests
-from xenmoved.control.reports import JobReport, JobState, Phase
+from xenmoved.jobs.report import JobReport, JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from integration_support import QUIET, RESIDENT, Dom0, Guest, digest, image, problems, unique
 
 from protocol.messages import Mode
+from tests.support.dom0 import QUIET, RESIDENT, Dom0, Guest, digest, image, problems, unique
 from xenmoved.control.api import Done
-from xenmoved.control.volume_api import DropVolumes, ListVolumes, Volumes
+from xenmoved.control.volume_api import DropVolumes, ListVolumes
+from xenmoved.migration.report import Volumes
 from xenmoved.sandbox.harness import wait_until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="attaches loop devices")

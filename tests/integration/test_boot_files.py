@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from integration_support import QUIET, Dom0, image, unique
 
 from protocol.messages import Mode, Weight
-from xenmoved.control.reports import JobState
+from tests.support.dom0 import QUIET, Dom0, image, unique
+from xenmoved.jobs.report import JobState
 
 Hosts = tuple[Dom0, Dom0]
 LACKING = {

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from integration_support import MIB, QUIET, Dom0, Guest, image, run, the_problem, unique
 
 from protocol.messages import Mode
-from xenmoved.control.reports import JobReport, JobState, Phase
+from tests.support.dom0 import MIB, QUIET, Dom0, Guest, image, run, the_problem, unique
+from xenmoved.jobs.report import JobReport, JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 Backing = Callable[[Dom0, str], Path]

@@ -6,9 +6,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from integration_support import QUIET, Dom0, Guest, image, problems, unique
 
 from protocol.messages import Mode
+from tests.support.dom0 import QUIET, Dom0, Guest, image, problems, unique
 
 Hosts = tuple[Dom0, Dom0]
 

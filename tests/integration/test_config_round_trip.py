@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from integration_support import QUIET, Dom0, image, unique
 
 from protocol.messages import Mode
-from xenmoved.control.reports import JobState
+from tests.support.dom0 import QUIET, Dom0, image, unique
+from xenmoved.jobs.report import JobState
 
 XEN_TOOLS = """\
 #

@@ -8,11 +8,12 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from integration_support import MIB, Dom0, image, unique
 
 from protocol.messages import Mode
-from xenmoved.control.api import AbortJob, StartMigration, TransferOptions
-from xenmoved.control.reports import JobState, Phase
+from tests.support.dom0 import MIB, Dom0, image, unique
+from xenmoved.control.api import AbortJob, StartMigration
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.report import JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 CLOCKS = 0.05

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_support import MIB, RESIDENT, Dom0, image, run, the_problem, unique
 
-from storage.tracefs import find_tracefs
+from storage.tracking.tracefs import find_tracefs
+from tests.support.dom0 import MIB, RESIDENT, Dom0, image, run, the_problem, unique
 from xenmoved.control.api import GetJob, ListJobs
 from xenmoved.control.client import ControlClient
 from xenmoved.control.peer_api import GetIdentity
-from xenmoved.control.reports import JobState
+from xenmoved.jobs.report import JobState
 from xenmoved.sandbox.pair import launch_daemon
 
 Hosts = tuple[Dom0, Dom0]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from integration_support import QUIET, Dom0, digest, image, the_problem, unique
 
 from protocol.messages import Mode
+from tests.support.dom0 import QUIET, Dom0, digest, image, the_problem, unique
 
 Hosts = tuple[Dom0, Dom0]
 

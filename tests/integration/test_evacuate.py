@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_support import MIB, QUIET, Dom0, Guest, image, problems, unique
 
+from tests.support.dom0 import MIB, QUIET, Dom0, Guest, image, problems, unique
 from xenmoved.control.api import AbortJob, Done, ListJobs
 from xenmoved.control.evacuation_api import StartEvacuation, StopEvacuation
 from xenmoved.sandbox.harness import wait_until

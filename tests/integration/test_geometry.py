@@ -5,21 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from integration_support import (
-    BLOCK,
-    MIB,
-    QUIET,
-    Dom0,
-    image,
-    problems,
-    run,
-    the_problem,
-    unique,
-)
 
 from protocol.messages import Mode, Problem
-from xenmoved.control.evacuation_api import Fate, PlanEvacuation
-from xenmoved.control.reports import JobReport, Phase
+from tests.support.dom0 import BLOCK, MIB, QUIET, Dom0, image, problems, run, the_problem, unique
+from xenmoved.control.evacuation_api import PlanEvacuation
+from xenmoved.evacuation.report import Fate
+from xenmoved.jobs.report import JobReport, Phase
 
 Hosts = tuple[Dom0, Dom0]
 Attach = Callable[..., Path]

@@ -85,7 +85,8 @@ HELLO = Hello(VERSION, "hostile 1", "hostile", CAPABILITIES)
 
 
 QUICKLY = (
-    "xenmoved.migration.reception.ATTACH_PATIENCE=5 xenmoved.migration.session._HELLO_PATIENCE=5"
+    "xenmoved.migration.target.channels.ATTACH_PATIENCE=5 "
+    "xenmoved.migration.target.dialogue._HELLO_PATIENCE=5"
 )
 """Limits of the daemon, which are longer in life."""
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from integration_support import MIB, Dom0, digest, problems, the_problem, unique
 
 from protocol.messages import ImageFormat, Mode
+from tests.support.dom0 import MIB, Dom0, digest, problems, the_problem, unique
 from tests.support.images import DIFFERENCING, STANDING_ALONE, qcow2_header, vhd_footer
 from xenmoved.control.volume_api import DropVolumes
 

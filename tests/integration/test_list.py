@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from integration_support import QUIET, Dom0, image, unique
-
-from xenmoved.control.api import GuestRow, ListGuests
+from tests.support.dom0 import QUIET, Dom0, image, unique
+from xenmoved.control.api import ListGuests
+from xenmoved.migration.report import GuestRow
 
 Hosts = tuple[Dom0, Dom0]
 

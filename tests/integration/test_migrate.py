@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from integration_support import (
+
+from protocol.messages import Mode
+from tests.support.dom0 import (
     BLOCK,
     MIB,
     QUIET,
@@ -23,10 +25,8 @@ from integration_support import (
     unique,
     volume_wire,
 )
-
-from protocol.messages import Mode
 from xenmoved.control.api import AbortJob, Done, ListJobs
-from xenmoved.control.reports import JobKind, JobState, Phase
+from xenmoved.jobs.report import JobKind, JobState, Phase
 
 Hosts = tuple[Dom0, Dom0]
 

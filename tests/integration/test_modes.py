@@ -8,7 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from integration_support import (
+
+from protocol.messages import Mode
+from tests.support.dom0 import (
     MIB,
     QUIET,
     Dom0,
@@ -20,10 +22,8 @@ from integration_support import (
     the_problem,
     unique,
 )
-
-from protocol.messages import Mode
 from xenmoved.control.api import AbortJob, Done
-from xenmoved.control.reports import JobState, Phase
+from xenmoved.jobs.report import JobState, Phase
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]

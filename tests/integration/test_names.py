@@ -7,17 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from integration_support import (
-    QUIET,
-    RESIDENT,
-    Dom0,
-    image,
-    the_problem,
-    unique,
-    volume_wire,
-)
 
 from protocol.messages import Mode
+from tests.support.dom0 import QUIET, RESIDENT, Dom0, image, the_problem, unique, volume_wire
 from xenmoved.control.api import GetJob
 
 Hosts = tuple[Dom0, Dom0]

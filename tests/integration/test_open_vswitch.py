@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from integration_support import QUIET, Dom0, image, unique
+
+from tests.support.dom0 import QUIET, Dom0, image, unique
 
 Hosts = tuple[Dom0, Dom0]
 

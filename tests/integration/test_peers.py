@@ -7,8 +7,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncssh
-from integration_support import RESIDENT, Dom0, image, the_problem, unique
 
+from tests.support.dom0 import RESIDENT, Dom0, image, the_problem, unique
 from xenmoved.control.api import Done
 from xenmoved.control.peer_api import (
     AddPeer,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_support import RESIDENT, Dom0, image, the_problem
 
 from protocol.messages import Action
+from tests.support.dom0 import RESIDENT, Dom0, image, the_problem
 
 Hosts = tuple[Dom0, Dom0]
 NOBODY = 65534

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from integration_support import MIB, QUIET, RESIDENT, Dom0, image, unique
 
 from protocol.messages import Action
+from tests.support.dom0 import MIB, QUIET, RESIDENT, Dom0, image, unique
 
 Hosts = tuple[Dom0, Dom0]
 

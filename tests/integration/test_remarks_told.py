@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-from integration_support import QUIET, Dom0, image, unique
-
 from protocol.messages import Mode, Remark, Weight
-from xenmoved.control.reports import JobState
+from tests.support.dom0 import QUIET, Dom0, image, unique
+from xenmoved.jobs.report import JobState
 
 Hosts = tuple[Dom0, Dom0]
 

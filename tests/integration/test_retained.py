@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from integration_support import (
+
+from protocol.messages import Mode
+from tests.support.dom0 import (
     MIB,
     QUIET,
     Dom0,
@@ -23,11 +25,10 @@ from integration_support import (
     unique,
     volume_wire,
 )
-
-from protocol.messages import Mode
 from xenmoved.control.api import Done, SetJob
-from xenmoved.control.reports import Phase
-from xenmoved.control.volume_api import DropVolumes, ListVolumes, Retained, VolumeRow, Volumes
+from xenmoved.control.volume_api import DropVolumes, ListVolumes
+from xenmoved.jobs.report import Phase
+from xenmoved.migration.report import Retained, VolumeRow, Volumes
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from integration_support import QUIET, Dom0, image, unique
 
 from protocol.messages import Mode
-from xenmoved.control.reports import JobState
+from tests.support.dom0 import QUIET, Dom0, image, unique
+from xenmoved.jobs.report import JobState
 
 Hosts = tuple[Dom0, Dom0]
 ALLOWED = {"scripts": "[vif-bridge, vif-lab]", "ip": "[192.0.2.0/24]", "gatewaydev": "[eth0]"}

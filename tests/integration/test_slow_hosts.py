@@ -11,24 +11,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from integration_support import (
-    QUIET,
-    Dom0,
-    image,
-    in_pre_copy,
-    the_problem,
-    unique,
-)
 
 from protocol.messages import Mode
 from tests.support import preloaded
+from tests.support.dom0 import QUIET, Dom0, image, in_pre_copy, the_problem, unique
 from tests.support.faulty_daemon import LIMITS, VARIABLE
 from xenmoved.control.api import ListJobs
-from xenmoved.control.reports import ENDED, JobReport, JobState, Phase
+from xenmoved.jobs.report import ENDED, JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
 
 STALL = 2.0
-QUICKLY = "xenmoved.migration.reception.ATTACH_PATIENCE=2 xenmoved.toolstack.xl_incoming.STALL=2"
+QUICKLY = (
+    "xenmoved.migration.target.channels.ATTACH_PATIENCE=2 xenmoved.toolstack.xl.incoming.STALL=2"
+)
 """Limits of the daemons that are longer in life."""
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from integration_support import (
+
+from tests.support.dom0 import (
     BLOCK,
     MIB,
     Dom0,
@@ -21,9 +22,8 @@ from integration_support import (
     the_problem,
     volume_wire,
 )
-
 from xenmoved.control.api import AbortJob
-from xenmoved.control.reports import JobKind, JobReport, JobState
+from xenmoved.jobs.report import JobKind, JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from xenmoved.sandbox.harness import wait_until
-from xenmoved.toolstack import xl_holder
-from xenmoved.toolstack.xl_holder import BANNER, GO, READY, REPORT
+from xenmoved.toolstack.xl import holder as xl_holder
+from xenmoved.toolstack.xl.holder import BANNER, GO, READY, REPORT
 
 
 class Sender:

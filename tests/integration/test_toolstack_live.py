@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from toolstack_pair import RUNNING, Pair, pass_on, roll_back
 
+from tests.support.toolstack_pair import RUNNING, Pair, pass_on, roll_back
 from xenmoved.sandbox.harness import make_image
-from xenmoved.toolstack import xl_holder, xl_outgoing
 from xenmoved.toolstack.commands import find_tagged_processes
 from xenmoved.toolstack.interface import DomainState, Settled, ToolstackError
+from xenmoved.toolstack.xl import holder as xl_holder
+from xenmoved.toolstack.xl import outgoing as xl_outgoing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AWAY = {"web--migratedaway": DomainState.SUSPENDED}
@@ -263,7 +264,7 @@ from pathlib import Path
 sys.path.insert(0, {repository!r})
 from xenmoved.toolstack import xl_live
 from xenmoved.toolstack.interface import Arrival
-from xenmoved.toolstack.xl import XlToolstack
+from xenmoved.toolstack.xl.driver import XlToolstack
 
 def end(step):
     if step == {step!r}:

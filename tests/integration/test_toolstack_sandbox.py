@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toolstack_pair import RUNNING, Pair, roll_back
 
+from tests.support.toolstack_pair import RUNNING, Pair, roll_back
 from xenmoved.sandbox.harness import make_image
-from xenmoved.toolstack import lookup, xl_incoming, xl_outgoing, xm_incoming, xm_outgoing
+from xenmoved.toolstack import lookup
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.interface import (
@@ -25,6 +25,10 @@ from xenmoved.toolstack.interface import (
     StartFailed,
     ToolstackError,
 )
+from xenmoved.toolstack.xl import incoming as xl_incoming
+from xenmoved.toolstack.xl import outgoing as xl_outgoing
+from xenmoved.toolstack.xm import incoming as xm_incoming
+from xenmoved.toolstack.xm import outgoing as xm_outgoing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -391,8 +395,8 @@ from pathlib import Path
 sys.path.insert(0, {repository!r})
 sys.path.insert(0, {here!r})
 from xenmoved.toolstack.interface import Arrival
-from xenmoved.toolstack.xl import XlToolstack
-from xenmoved.toolstack.xm import XmToolstack
+from xenmoved.toolstack.xl.driver import XlToolstack
+from xenmoved.toolstack.xm.driver import XmToolstack
 
 async def main():
     make = XlToolstack if {kind!r} == "xl" else XmToolstack

@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from storage import open_pool
-from storage.zfs import ZfsPool
-from xenmoved.control.api import AbortJob, GetJob, StartMigration, StartSync, TransferOptions
-from xenmoved.control.reports import ENDED, JobReport, JobState
+from storage.zfs.pool import ZfsPool
+from xenmoved.control.api import AbortJob, GetJob, StartMigration, StartSync
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.report import ENDED, JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
 from xenmoved.sandbox.pair import SandboxHost
 

@@ -14,7 +14,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.frames import MAX_MESSAGE, FrameDecoder, Kind
 from protocol.messages import CAPABILITIES, PEER, VERSION, Hello, Ping, common_capabilities
 from tests.support.protocol_strategies import objects
-from xenmoved.control.reports import CONTROL
+from xenmoved.control.message_set import CONTROL
 
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 SETS = [(PEER, kind) for kind in PEER.kinds] + [(CONTROL, kind) for kind in CONTROL.kinds]

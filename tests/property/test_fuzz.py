@@ -39,7 +39,7 @@ from protocol.frames import (
 from protocol.messages import BLOCK_SIZE, PEER, BeginRound, Credit, EndRound, Receipt
 from tests.support.protocol_document import DOCUMENT, examples
 from tests.support.protocol_strategies import objects
-from xenmoved.control.reports import CONTROL
+from xenmoved.control.message_set import CONTROL
 
 PARTS = 8
 QUICK_PARTS = 2

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from explorer import Violation, explore
-from handover_model import HandOverModel
-from handover_world import Fault, Guest
 
 from protocol.handover import (
     SOURCE,
@@ -25,6 +22,9 @@ from protocol.handover import (
     TargetState,
     mermaid,
 )
+from tests.support.explorer import Violation, explore
+from tests.support.handover_model import HandOverModel
+from tests.support.handover_world import Fault, Guest
 
 S, SE, SA = SourceState, SourceEvent, SourceAction
 T, TE, TA = TargetState, TargetEvent, TargetAction

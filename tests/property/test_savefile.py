@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.savefile import CONFIG_LIMIT, MAGIC, ImageFilter
-from xenmoved.toolstack.sexpr import parse_all, to_string
-from xenmoved.toolstack.xm_savefile import XmImageFilter
+from xenmoved.toolstack.xl.savefile import CONFIG_LIMIT, MAGIC, ImageFilter
+from xenmoved.toolstack.xm.savefile import XmImageFilter
+from xenmoved.toolstack.xm.sexpr import parse_all, to_string
 
 UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
 ARRIVAL = Arrival("web", UUID, {"xvda": "/dev/here/root"}, {"xenbr0": "br0"})

@@ -15,7 +15,7 @@ from protocol.messages import PEER, Begin, GuestOffer, Hello, Offer, Pong, Recei
 from protocol.schema import Length, Pattern, Range, build, plain
 from tests.support.protocol_document import parts
 from tests.support.protocol_strategies import objects
-from xenmoved.control.reports import CONTROL
+from xenmoved.control.message_set import CONTROL
 
 QUICK = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 KINDS = [*PEER.kinds, *CONTROL.kinds]

@@ -15,8 +15,9 @@ from tests.soak.cable import Cable
 from tests.soak.statefs import StateFilesystem
 from tests.soak.victims import VICTIMS, Scene
 from tests.support.crash import GUEST, CrashHost, World
-from xenmoved.control.api import StartMigration, TransferOptions
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.control.api import StartMigration
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.report import JobReport, JobState
 
 PATIENCE = 120.0
 """Seconds until nothing may be left to do: several limits of the program come one after another."""

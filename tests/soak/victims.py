@@ -22,7 +22,7 @@ from tests.soak.cable import Cable
 from tests.soak.statefs import StateFilesystem
 from tests.support.crash import DISKS, EXECUTES, GUEST, PATIENCE, CrashHost, World
 from xenmoved.control.peer_api import ListPeers
-from xenmoved.control.reports import Phase
+from xenmoved.jobs.report import Phase
 from xenmoved.sandbox.harness import wait_until
 
 SIZE = 8 << 20

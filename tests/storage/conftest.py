@@ -9,13 +9,13 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
-from lvm_support import Group, volume_group
-from storage_support import BACKENDS, Backend, only_where_possible, run
-from zfs_support import Tank, zfs_tank
 
-from storage.blockdev import BlockDevice
 from storage.contracts import Volume
-from storage.rawfile import RawFile
+from storage.devices.volume import BlockDevice
+from storage.files.volume import RawFile
+from tests.support.lvm import Group, volume_group
+from tests.support.volumes import BACKENDS, Backend, only_where_possible, run
+from tests.support.zfs import Tank, zfs_tank
 
 
 @pytest.fixture

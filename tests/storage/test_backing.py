@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.backing import backing_of, backing_of_device, check_backing
-from storage.blockdev import BlockDevice
+from storage.devices.volume import BlockDevice
 from storage.errors import VolumeNotFound, VolumeReplaced, VolumeResized
 from storage.opening import open_source
 

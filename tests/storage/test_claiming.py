@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.blockdev import BlockDevice
 from storage.claiming import PASSING_USE_SECONDS
+from storage.devices.volume import BlockDevice
 from storage.errors import VolumeInUse
 
 _HOLD = """

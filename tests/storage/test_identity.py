@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from storage_support import run
 
+from storage.contracts import UNKNOWN, Identity
 from storage.identify import device_identity, file_identity
-from storage.identity import UNKNOWN, Identity
+from tests.support.volumes import run
 
 MIB = 1 << 20
 Mount = Callable[..., Path]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import UnfitImage
-from storage.images import require_standalone
+from storage.files.images import require_standalone
 from storage.opening import open_source
 from tests.support.images import qcow2_header, vhd_footer
 

@@ -11,13 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from lvm_support import CHUNK, EXTENT, THIN_POOL, Group
-from storage_support import BLOCK, aligned, only_where_possible, read, run
 
-from storage import lvm as lvm_module
-from storage import open_source, thinmetadata
+from storage import open_source
 from storage.contracts import EVERYTHING, Capacity, Extent, Volume
-from storage.devmapper import join_name
 from storage.errors import (
     PoolFull,
     UnsupportedVolume,
@@ -26,9 +22,14 @@ from storage.errors import (
     VolumeFull,
     VolumeInUse,
 )
-from storage.lvm import LvmPool, LvmThinPool
-from storage.tracefs_tracker import TracefsTracker
-from storage.tracking import choose_tracker
+from storage.lvm import pool as lvm_module
+from storage.lvm import thinmetadata
+from storage.lvm.devmapper import join_name
+from storage.lvm.pool import LvmPool, LvmThinPool
+from storage.tracking.choice import choose_tracker
+from storage.tracking.tracefs_tracker import TracefsTracker
+from tests.support.lvm import CHUNK, EXTENT, THIN_POOL, Group
+from tests.support.volumes import BLOCK, aligned, only_where_possible, read, run
 
 pytestmark = only_where_possible("lvm")
 

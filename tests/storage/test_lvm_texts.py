@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from storage import lvmreport, open_pool, thinmetadata
+from storage import open_pool
 from storage.contracts import Extent
-from storage.devmapper import join_name, split_name
 from storage.errors import InvalidVolumeName, VolumeError
-from storage.lvmreport import logical_volumes, volume_group
-from storage.thinmetadata import parse_dump
+from storage.lvm import report as lvmreport
+from storage.lvm import thinmetadata
+from storage.lvm.devmapper import join_name, split_name
+from storage.lvm.report import logical_volumes, volume_group
+from storage.lvm.thinmetadata import parse_dump
 
 ROW = {
     "lv_name": "web-root",

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lvm_support import SHARED, Group
-from storage_support import BLOCK, aligned, only_where_possible, read
-from zfs_support import Tank
 
 from storage import open_pool
 from storage.contracts import Capacity, Pool, Volume
@@ -27,6 +24,9 @@ from storage.errors import (
     VolumeNotFound,
 )
 from storage.registry import POOL_KINDS
+from tests.support.lvm import SHARED, Group
+from tests.support.volumes import BLOCK, aligned, only_where_possible, read
+from tests.support.zfs import Tank
 
 Attach = Callable[..., Path]
 Mount = Callable[..., Path]

@@ -15,15 +15,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lvm_support import EXTENT, THIN_POOL
-from storage_support import only_where_possible
 
 from protocol.messages import Action, ImageFormat, Mode, Offer, Placement, VolumeOffer
 from storage import open_pool
 from storage.contracts import VolumeInfo
 from storage.errors import PoolFull
+from tests.support.lvm import EXTENT, THIN_POOL
+from tests.support.volumes import only_where_possible
 from xenmoved.journal import Journal
-from xenmoved.migration.landing import Landing, remove_made
+from xenmoved.migration.target.volumes import Landing, remove_made
 
 MIGRATION = "m" * 32
 

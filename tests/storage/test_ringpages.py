@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.ringpages import EVENTS, Batch, PageDecoder, UnknownLayout, event_device
+from storage.tracking.ringpages import EVENTS, Batch, PageDecoder, UnknownLayout, event_device
 
 HEADER_PAGE = """\
 \tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;

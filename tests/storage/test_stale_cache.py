@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from storage_support import BLOCK, aligned, read
 
 from storage import open_source
-from storage.blockdev import BlockDevice
 from storage.contracts import Volume
-from storage.rawfile import RawFile
+from storage.devices.volume import BlockDevice
+from storage.files.volume import RawFile
+from tests.support.volumes import BLOCK, aligned, read
 
 SIZE = 16 * BLOCK
 OLD = b"old." * (SIZE // 4)

@@ -19,7 +19,8 @@ UNMOUNTED = (
 def said(script: str, prepare: str = "", *, user: str = "") -> list[str]:
     """Run a script in a mount namespace in which tracefs is not mounted; returns its lines."""
     drop = f"import os; os.setresuid({user}, {user}, {user})\n" if user else ""
-    imports = "from storage.tracefs import *\nfrom storage.tracefs import mount_tracefs\n"
+    imports = "from storage.tracking.tracefs import *\n"
+    imports += "from storage.tracking.tracefs import mount_tracefs\n"
     code = imports + drop + textwrap.dedent(script)
     command = f'{UNMOUNTED}{prepare}exec "$0" -c "$1"'
     words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", command]

@@ -15,13 +15,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from storage_support import BLOCK, run
-from tracker_support import PAGE, blocks, instance, instances, write
 
 from storage import EVERYTHING, syscalls
-from storage.ringpages import EVENTS
-from storage.tracefs import clean_up_stale, find_tracefs
-from storage.tracefs_tracker import SETTLE_PATIENCE, TracefsTracker
+from storage.tracking.ringpages import EVENTS
+from storage.tracking.tracefs import clean_up_stale, find_tracefs
+from storage.tracking.tracefs_tracker import SETTLE_PATIENCE, TracefsTracker
+from tests.support.trackers import PAGE, blocks, instance, instances, write
+from tests.support.volumes import BLOCK, run
 
 pytestmark = pytest.mark.tracing
 
@@ -343,7 +343,7 @@ def test_stopping_leaves_nothing_behind(device: Path, track: Track) -> None:
 
 TRACKING = """
 import sys, time
-from storage.tracefs_tracker import TracefsTracker
+from storage.tracking.tracefs_tracker import TracefsTracker
 tracker = TracefsTracker(sys.argv[1])
 tracker.start()
 print(tracker.trouble, flush=True)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from storage_support import run
-from tracker_support import PAGE, covers, write
 
 from storage import EVERYTHING, RehashTracker, Tracker
-from storage.tracefs_tracker import TracefsTracker
-from storage.tracking import choose_tracker
+from storage.tracking.choice import choose_tracker
+from storage.tracking.tracefs_tracker import TracefsTracker
+from tests.support.trackers import PAGE, covers, write
+from tests.support.volumes import run
 
 pytestmark = pytest.mark.root
 

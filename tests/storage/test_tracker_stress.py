@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from storage_support import run
 
 from storage import EVERYTHING, AlignedBuffer, Extent, Volume, open_source
 from storage.extents import pieces, total
-from storage.tracefs_tracker import TracefsTracker
+from storage.tracking.tracefs_tracker import TracefsTracker
+from tests.support.volumes import run
 
 pytestmark = [pytest.mark.tracing, pytest.mark.timeout(300)]
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from storage import RehashTracker, TrackingKind, choose_tracker, tracefs, tracking_method
-from storage.tracefs import clean_up_stale
-from storage.tracefs_tracker import TracefsTracker
+from storage import RehashTracker, TrackingKind, choose_tracker, tracking_method
+from storage.tracking import tracefs
+from storage.tracking.tracefs import clean_up_stale
+from storage.tracking.tracefs_tracker import TracefsTracker
 
 Attach = Callable[..., Path]
 

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from storage_support import run
 
 from storage import usage
 from storage.usage import in_use, writer
+from tests.support.volumes import run
 
 Attach = Callable[..., Path]
 Mount = Callable[..., Path]

@@ -11,11 +11,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from storage_support import Backend, aligned, read
 
 from storage.contracts import Volume
 from storage.errors import VolumeError, VolumeInUse
 from storage.extents import complement
+from tests.support.volumes import Backend, aligned, read
 
 Opened = Callable[[Volume], Volume]
 

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from storage_support import BLOCK, Backend, aligned, read, run
 
 from storage import open_source
-from storage.blockdev import BlockDevice
 from storage.contracts import Extent, Volume
+from storage.devices.volume import BlockDevice
 from storage.errors import UnsupportedVolume, VolumeError, VolumeFull, VolumeInUse, VolumeNotFound
-from storage.rawfile import RawFile
+from storage.files.volume import RawFile
+from tests.support.volumes import BLOCK, Backend, aligned, read, run
 
 Attach = Callable[..., Path]
 Mount = Callable[..., Path]
@@ -198,9 +198,9 @@ def test_zeros_are_written_where_nothing_better_works(
 ) -> None:
     volume = opened(local_backend.open(writable=True))
     volume.write(0, aligned(b"x" * local_backend.size))
-    monkeypatch.setattr("storage.rawfile.punch_hole", refuse(errno.EOPNOTSUPP))
-    monkeypatch.setattr("storage.blockdev.punch_hole", refuse(errno.EOPNOTSUPP))
-    monkeypatch.setattr("storage.blockdev.zero_device", refuse(errno.ENOTTY))
+    monkeypatch.setattr("storage.files.volume.punch_hole", refuse(errno.EOPNOTSUPP))
+    monkeypatch.setattr("storage.devices.volume.punch_hole", refuse(errno.EOPNOTSUPP))
+    monkeypatch.setattr("storage.devices.volume.zero_device", refuse(errno.ENOTTY))
     volume.zero(0, local_backend.size)
     volume.flush()
     assert local_backend.backing.read_bytes() == bytes(local_backend.size)
@@ -214,7 +214,7 @@ def test_zeros_longer_than_the_zero_buffer(
     content = b"x" * ((3 << 20) + 7)
     path.write_bytes(content)
     volume = opened(RawFile.open(str(path), name="x", writable=True))
-    monkeypatch.setattr("storage.rawfile.punch_hole", refuse(errno.EOPNOTSUPP))
+    monkeypatch.setattr("storage.files.volume.punch_hole", refuse(errno.EOPNOTSUPP))
     volume.zero(3, len(content) - 5)
     assert path.read_bytes() == b"xxx" + bytes(len(content) - 5) + b"xx"
 
@@ -224,7 +224,7 @@ def test_device_writes_zeros_where_a_discard_gives_none(
     image: Path, attach: Attach, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume = opened(BlockDevice.open(str(attach(image)), name="x", writable=True))
-    monkeypatch.setattr("storage.blockdev.punch_hole", refuse(errno.EOPNOTSUPP))
+    monkeypatch.setattr("storage.devices.volume.punch_hole", refuse(errno.EOPNOTSUPP))
     monkeypatch.setattr(os, "pwrite", refuse(errno.EIO))  # so it is the device that does it
     volume.zero(512, BLOCK)
     assert read(volume, 0, 2 * BLOCK) == b"d" * 512 + bytes(BLOCK) + b"d" * (BLOCK - 512)
@@ -234,8 +234,8 @@ def test_errors_of_zeroing_are_not_taken_for_lack_of_support(
     local_backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume = opened(local_backend.open(writable=True))
-    monkeypatch.setattr("storage.rawfile.punch_hole", refuse(errno.EIO))
-    monkeypatch.setattr("storage.blockdev.punch_hole", refuse(errno.EIO))
+    monkeypatch.setattr("storage.files.volume.punch_hole", refuse(errno.EIO))
+    monkeypatch.setattr("storage.devices.volume.punch_hole", refuse(errno.EIO))
     with pytest.raises(VolumeError, match=r"cannot zero .* Input/output error"):
         volume.zero(0, local_backend.size)
 
@@ -285,7 +285,7 @@ def test_writeback_begins_before_dirty_pages_pile_up(
     os.truncate(path, 40 << 20)
     volume = opened(RawFile.open(str(path), name="x", writable=True))
     begun: list[int] = []
-    monkeypatch.setattr("storage.rawfile.start_writeback", begun.append)
+    monkeypatch.setattr("storage.files.volume.start_writeback", begun.append)
     buffer = aligned(b"w" * (1 << 20))
     for number in range(40):
         volume.write(number << 20, buffer)

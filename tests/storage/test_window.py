@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from storage_support import BLOCK, aligned, read
 
 from storage.contracts import Extent, Volume
 from storage.errors import VolumeError
 from storage.opening import open_source
 from storage.window import window
+from tests.support.volumes import BLOCK, aligned, read
 
 SIZE = 3 * BLOCK
 

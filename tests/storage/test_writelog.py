@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import writelog
 from storage.contracts import Extent
 from storage.extents import subtract
-from storage.ringpages import Batch, Sectors
-from storage.writelog import BLOCK, LARGEST_BIO, WriteLog
+from storage.tracking import writelog
+from storage.tracking.ringpages import Batch, Sectors
+from storage.tracking.writelog import BLOCK, LARGEST_BIO, WriteLog
 
 SECTORS = BLOCK // 512
 SIZE = 64 * BLOCK

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from storage_support import BLOCK, aligned, only_where_possible, read, run
-from zfs_support import Tank
 
 from storage import open_pool
+from storage.contracts import own_name
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -19,7 +18,8 @@ from storage.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from storage.zfs_history import own_name
+from tests.support.volumes import BLOCK, aligned, only_where_possible, read, run
+from tests.support.zfs import Tank
 
 MIGRATION = "00112233445566778899aabbccddeeff"
 MIB = 1 << 20

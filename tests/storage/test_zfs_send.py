@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage_support import BLOCK, aligned, only_where_possible, read, run
-from zfs_support import Tank
 
+from tests.support.volumes import BLOCK, aligned, only_where_possible, read, run
+from tests.support.zfs import Tank
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress

@@ -9,19 +9,17 @@ import subprocess
 import pytest
 
 from storage.buffers import AlignedBuffer
+from storage.contracts import ResumePoint, Snapshot, own_name
 from storage.errors import VolumeError, VolumeResized
-from storage.zfs_history import (
-    History,
-    ResumePoint,
-    Snapshot,
+from storage.zfs.history import (
+    ZfsHistory,
     is_receiving,
-    own_name,
     parse_features,
     parse_snapshots,
     parse_stream_size,
     parse_token,
 )
-from storage.zfs_stream import HEAD_SIZE, StreamHead, read_head
+from storage.zfs.stream import HEAD_SIZE, StreamHead, read_head
 
 MIGRATION = "00112233445566778899aabbccddeeff"
 
@@ -86,11 +84,11 @@ def test_a_snapshot_has_what_a_backend_wrote_through_the_page_cache(tmp_path, mo
             return ""
         return f"77\n{1 << 20}"
 
-    monkeypatch.setattr("storage.zfs_history.run", zfs)
+    monkeypatch.setattr("storage.zfs.history.run", zfs)
     backend = os.open(device, os.O_RDWR)
     try:
         os.pwrite(backend, b"told to be done", 4096)
-        taken = History("tank/v", device).take("name", 1 << 20)
+        taken = ZfsHistory("tank/v", device).take("name", 1 << 20)
     finally:
         os.close(backend)
         subprocess.run(["losetup", "-d", device], check=True)
@@ -107,10 +105,10 @@ def test_a_snapshot_of_another_size_is_none_of_the_zvol_that_was_opened(tmp_path
         commands.append(command[1:])
         return f"77\n{96 << 20}" if command[1] == "get" else ""
 
-    monkeypatch.setattr("storage.zfs_history.run", zfs)
+    monkeypatch.setattr("storage.zfs.history.run", zfs)
     name = own_name("host-b", MIGRATION, 1)
     with pytest.raises(VolumeResized, match="100663296 bytes now, and had 67108864"):
-        History("tank/v", str(device)).take(name, 64 << 20)
+        ZfsHistory("tank/v", str(device)).take(name, 64 << 20)
     assert commands[-1] == ["destroy", f"tank/v@{name}"]
 
 

@@ -13,9 +13,10 @@ from typing import Any
 from protocol.messages import Mode
 from tests.support import preloaded
 from tests.support.faulty_daemon import VARIABLE
-from xenmoved.control.api import GetStatus, ListJobs, StartMigration, TransferOptions
+from xenmoved.control.api import GetStatus, ListJobs, StartMigration
 from xenmoved.control.client import DaemonUnavailable
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.report import JobReport, JobState
 from xenmoved.sandbox import xl
 from xenmoved.sandbox.harness import make_image, wait_until
 from xenmoved.sandbox.pair import SandboxHost

@@ -31,8 +31,9 @@ Points, each with `:before` and `:after` unless said otherwise:
     holder:start, ready, done, back      a word to the process that holds the pipes of `xl migrate`
     incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
 
-XENMOVED_LIMITS has other values for constants, as in ``xenmoved.migration.reception.PROBE_LIMIT=9
-…``, so that no test has to wait for what takes minutes.
+XENMOVED_LIMITS has other values for constants, as in
+``xenmoved.migration.target.channels.PROBE_LIMIT=9 …``, so that no test has to wait
+for what takes minutes.
 """
 
 from __future__ import annotations
@@ -51,24 +52,24 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from storage.blockdev import BlockDevice
-from storage.rawfile import RawFile
-from xenmoved.control.reports import JobKind
-from xenmoved.jobs import Job
+from storage.devices.volume import BlockDevice
+from storage.files.volume import RawFile
+from xenmoved.jobs.job import Job
+from xenmoved.jobs.report import JobKind
 from xenmoved.journal import Journal, JournalFailed, MadeVolume
 from xenmoved.link.client import PeerLink
 from xenmoved.link.server import LinkServer
 from xenmoved.main import main
-from xenmoved.migration.dialogue import Dialogue
-from xenmoved.migration.landing import Landing
-from xenmoved.migration.outbound import OutboundMigration
-from xenmoved.migration.session import ControlSession
+from xenmoved.migration.source.dialogue import Dialogue
+from xenmoved.migration.source.migration import OutboundMigration
+from xenmoved.migration.target.dialogue import ControlSession
+from xenmoved.migration.target.volumes import Landing
 from xenmoved.toolstack.cold import ColdOutgoing
-from xenmoved.toolstack.xl_incoming import XlIncoming
-from xenmoved.toolstack.xl_live import HolderConnection, XlLive
-from xenmoved.toolstack.xl_outgoing import XlOutgoing
-from xenmoved.toolstack.xm_incoming import XmIncoming
-from xenmoved.toolstack.xm_outgoing import XmOutgoing
+from xenmoved.toolstack.xl.incoming import XlIncoming
+from xenmoved.toolstack.xl.live import HolderConnection, XlLive
+from xenmoved.toolstack.xl.outgoing import XlOutgoing
+from xenmoved.toolstack.xm.incoming import XmIncoming
+from xenmoved.toolstack.xm.outgoing import XmOutgoing
 
 VARIABLE = "XENMOVED_FAULT"
 LIMITS = "XENMOVED_LIMITS"

@@ -35,7 +35,12 @@ _LARGEST = 1 << 18
 """Bytes of a request: an environment, mostly."""
 
 _PROGRAMS = ("tests.support.faulty_daemon", "xenmoved.main", "xenmoved.ctl.main")
-_PRELOADED = (*_PROGRAMS, "xenmoved.ctl.verbs", "xenmoved.ctl.live", "xenmoved.ctl.report.page")
+_PRELOADED = (
+    *_PROGRAMS,
+    "xenmoved.ctl.verbs.table",
+    "xenmoved.ctl.views.live",
+    "xenmoved.ctl.report.page",
+)
 
 _lock = threading.Lock()
 

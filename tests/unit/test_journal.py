@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from protocol.handover import SourceState, TargetState
-from storage.identity import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, Identity
 from xenmoved.journal import Holding, Inbound, Journal, JournalFailed, MadeVolume, Outbound
 
 HOLDING = Holding("images", "web", "uuid", "web", Identity("inode 7"), "m2")

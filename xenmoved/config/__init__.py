@@ -1,5 +1,13 @@
 """Configuration of the daemon: its types, its file, and the files of single peers.
 
-Import from the modules: `xenmoved.config.model` for the types, `xenmoved.config.loader` to read,
-`xenmoved.config.peers` to write, `xenmoved.config.units` for sizes and durations as text.
+model      what can be configured, with the defaults
+loader     reads the main file, and the files of single peers beside it
+yamlfile   YAML as plain data, with its lines
+reader     objects from plain data, finding every problem
+fields     kinds of values
+addresses  where hosts are
+keys       public keys of peers
+pools      the section `pools`
+peers      writes and removes the files of single peers
+errors     where, what is wrong, and what would be right
 """

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Final
 from protocol.schema import Pattern, Range
 from xenmoved.config.addresses import parse_address, parse_listen_address
 from xenmoved.config.keys import parse_public_key
-from xenmoved.config.units import parse_count, parse_duration, parse_limit, parse_size
 from xenmoved.namemap import check_rule
+from xenmoved.units import parse_count, parse_duration, parse_limit, parse_size
 
 NEVER: Final = "never"
 

@@ -15,7 +15,7 @@ from xenmoved.config.errors import ConfigError, PeerExists, PeerNotFound, Proble
 from xenmoved.config.fields import NAME_PATTERN
 from xenmoved.config.loader import PEER_SUFFIX, check, load, peer_from, peers_directory
 from xenmoved.config.model import Peer
-from xenmoved.config.units import UNLIMITED, format_size
+from xenmoved.units import UNLIMITED, format_size
 
 _TEXT = """\
 # Peer {name}, written by xenmoved. It may be edited; have the daemon read it again with

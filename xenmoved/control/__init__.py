@@ -1,6 +1,10 @@
 """The control socket between `xenmovectl` and the daemon of the same host.
 
-api     the messages
-server  the daemon's end
-client  the other end, blocking and quick to import
+message_set     the messages, by name
+api             the messages about guests, jobs and doubts
+volume_api      those about volumes
+evacuation_api  those about moving all guests away
+peer_api        those about this host's identity and its peers
+server          the daemon's end
+client          the other end, blocking and quick to import
 """

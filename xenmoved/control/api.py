@@ -8,15 +8,18 @@ durations in seconds, moments in seconds since 1970.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Annotated
 
-from protocol.handover import Word
-from protocol.messages import ImageFormat, Mode, Presence, Problem, SomeRemarks
+from protocol.messages import ImageFormat, Mode, Problem, SomeRemarks
 from protocol.schema import U16, U63, Length, Name, Range, Text
-from xenmoved.control.reports import CONTROL, JobId, JobReport, Moment, PathText, Seconds
+from xenmoved.control.message_set import CONTROL
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.report import JobReport, PathText, Seconds
+from xenmoved.migration.report import Decision, Doubts, GuestRow, Risk
 
-NameMap = Annotated[dict[Name, Name], Length(0, 64)]
+CONTROL.add(JobReport)
+CONTROL.add(Doubts)
+CONTROL.add(Risk)
 
 
 @CONTROL.add
@@ -64,73 +67,12 @@ class ListGuests:
     """Ask for the guests of this host. Answered by `Guests`."""
 
 
-@dataclass(frozen=True, slots=True)
-class DiskRow:
-    """A disk of a guest. `volume`: pool:name when a pool has it. `obstacle`: why it cannot move."""
-
-    vdev: Text
-    path: Text
-    volume: Text | None
-    size: U63 | None
-    writable: bool
-    obstacle: Text | None
-
-
-@dataclass(frozen=True, slots=True)
-class GuestRow:
-    """A guest with its disks. `obstacles`: why it cannot move; empty when it can.
-
-    One that has a configuration here and does not run is in the `state` off, with a `domid` of 0.
-    """
-
-    name: Text
-    domid: U63
-    kind: Text
-    memory: U63
-    state: Name
-    disks: Annotated[tuple[DiskRow, ...], Length(0, 256)]
-    obstacles: Annotated[tuple[Text, ...], Length(0, 256)]
-
-
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class Guests:
     """The guests of this host."""
 
     guests: Annotated[tuple[GuestRow, ...], Length(0, 4096)]
-
-
-@dataclass(frozen=True, slots=True)
-class TransferOptions:
-    """Choices for one job; None leaves them to the configuration.
-
-    `rate_limit` is in bytes a second, 0 is no limit. `compression` is off, zstd or auto. `pool` is
-    where the target is to put new volumes. `keep_partial`: when it fails, volumes made for it stay,
-    so that the next try sends only what is missing. `overwrite`: volumes that are there and not
-    known to be this guest's may be used. `max_downtime`: the guest may stand still for no
-    longer, as far as can be told before. `hold`: it is suspended only when `SetJob` takes that
-    back. `remove_source`: verify, and drop the volumes here when the guest has moved. `pools`,
-    `volumes` and `bridges` have names there by names here, those of volumes being patterns
-    (`xenmoved.namemap`); `pools` goes before `pool`. `rename` is what the guest is to be called
-    there, and `cdrom` (eject or require) what becomes of a CD-ROM in its drive. `several`: they are
-    for many guests, of which some may not have what is named.
-    """
-
-    rate_limit: U63 | None = None
-    compression: Name | None = None
-    verify: bool | None = None
-    pool: Name | None = None
-    keep_partial: bool = False
-    overwrite: bool = False
-    max_downtime: Seconds | None = None
-    hold: bool = False
-    remove_source: bool = False
-    pools: NameMap = field(default_factory=dict)
-    volumes: NameMap = field(default_factory=dict)
-    bridges: NameMap = field(default_factory=dict)
-    rename: Name | None = None
-    cdrom: Name | None = None
-    several: bool = False
 
 
 @CONTROL.add
@@ -280,61 +222,12 @@ class AbortJob:
     job: Name
 
 
-class Decision(StrEnum):
-    """What an operator may decide about a migration whose other host cannot tell."""
-
-    KEEP_HERE = "keep-here"
-    GIVE_UP = "give-up"
-    RESOLVED = "resolved"  # a decision was wrong, and that has been put right
-
-
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class ListDoubts:
     """Ask what is in doubt, and with `reach` whether the peers answer. Answered by `Doubts`."""
 
     reach: bool
-
-
-@dataclass(frozen=True, slots=True)
-class DoubtWord:
-    """What the target of a guest in doubt has said last, and whether a domain of it is there.
-
-    Each is one of the words of docs/protocol.md. `unknown` and `never-ready` say that the target's
-    journal was lost or set back; only with them was it looked for a domain.
-    """
-
-    word: Word
-    domain: Presence
-
-
-@dataclass(frozen=True, slots=True)
-class DoubtRow:
-    """A migration in doubt, or one that was decided without the peer's word.
-
-    `state`: as in docs/handover.md. `domain`: the guest's state here now, or "absent".
-    `peer_answers` is None when it was not tried, and `peer_says` when it has said nothing.
-    """
-
-    job: JobId
-    guest: Text
-    peer: Name
-    at_source: bool
-    state: Name
-    since: Moment
-    domain: Name
-    peer_answers: bool | None
-    problem: Problem
-    peer_says: DoubtWord | None = None
-
-
-@CONTROL.add
-@dataclass(frozen=True, slots=True)
-class Doubts:
-    """Everything that is in doubt on this host, and what is tried again until it is done."""
-
-    doubts: Annotated[tuple[DoubtRow, ...], Length(0, 1000)]
-    alarms: Annotated[tuple[Problem, ...], Length(0, 1000)] = ()
 
 
 @CONTROL.add
@@ -345,18 +238,6 @@ class DecideDoubt:
     job: Name
     decision: Decision
     confirmed: bool
-
-
-@CONTROL.add
-@dataclass(frozen=True, slots=True)
-class Risk:
-    """What a decision risks, and what to make sure of first. Nothing was changed."""
-
-    job: JobId
-    guest: Text
-    peer: Name
-    text: Text
-    look: Annotated[tuple[Text, ...], Length(0, 16)]
 
 
 @CONTROL.add

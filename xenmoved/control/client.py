@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from protocol.errors import ProtocolError
 from protocol.frames import FrameDecoder, Kind
-from xenmoved.control.reports import CONTROL
+from xenmoved.control.message_set import CONTROL
 
 
 class DaemonUnavailable(Exception):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from protocol.messages import Action, Processors
 from protocol.schema import U16, U63, Length, Name, Text
-from xenmoved.control.reports import CONTROL, Rate, Seconds
+from xenmoved.control.message_set import CONTROL
+from xenmoved.jobs.report import Rate, Seconds
 
 
 @CONTROL.add

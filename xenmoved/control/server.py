@@ -17,7 +17,7 @@ from typing import Final
 from protocol.errors import ProtocolError
 from protocol.frames import FrameDecoder, Kind
 from xenmoved.control.api import Failure
-from xenmoved.control.reports import CONTROL
+from xenmoved.control.message_set import CONTROL
 from xenmoved.problems import is_expected, problem, problems_of
 
 log = logging.getLogger(__name__)

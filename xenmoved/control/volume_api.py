@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from protocol.messages import Problem
-from protocol.schema import U63, Length, Name, Text
-from xenmoved.control.reports import CONTROL, Moment
+from protocol.schema import Name, Text
+from xenmoved.control.message_set import CONTROL
+from xenmoved.migration.report import Volumes
 
-
-@dataclass(frozen=True, slots=True)
-class Retained:
-    """Whose copy a volume is, since when it is kept here, and the peer where its guest is."""
-
-    guest: Text
-    uuid: Text
-    since: Moment
-    place: Text
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeRow:
-    """A volume. `allocated` is None where its pool cannot tell. `users`: who needs it, in words."""
-
-    pool: Text
-    name: Text
-    path: Text
-    size: U63
-    allocated: U63 | None
-    users: Annotated[tuple[Text, ...], Length(0, 256)]
-    retained: Retained | None
+CONTROL.add(Volumes)
 
 
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class ListVolumes:
     """Ask for the volumes of all pools. Answered by `Volumes`."""
-
-
-@CONTROL.add
-@dataclass(frozen=True, slots=True)
-class Volumes:
-    """Volumes, by pool and name. `problems`: pools that cannot be looked at."""
-
-    volumes: Annotated[tuple[VolumeRow, ...], Length(0, 4096)]
-    problems: Annotated[tuple[Problem, ...], Length(0, 512)] = ()
 
 
 @CONTROL.add

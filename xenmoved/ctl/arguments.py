@@ -119,7 +119,7 @@ def _name(part: str, written: str) -> str:
 
 def rate_limit(written: str) -> int:
     """Parse a rate in bytes a second; 0 for ``unlimited``."""
-    from xenmoved.config.units import parse_limit
+    from xenmoved.units import parse_limit
 
     try:
         return parse_limit(written) or 0
@@ -129,7 +129,7 @@ def rate_limit(written: str) -> int:
 
 def downtime(written: str) -> float:
     """Parse a duration in seconds; 0 for ``unlimited``."""
-    from xenmoved.config.units import UNLIMITED, parse_duration
+    from xenmoved.units import UNLIMITED, parse_duration
 
     if written == UNLIMITED:
         return 0.0
@@ -141,7 +141,7 @@ def downtime(written: str) -> float:
 
 def limit(written: str) -> int | None:
     """Parse a size in bytes; None for ``unlimited``."""
-    from xenmoved.config.units import parse_limit
+    from xenmoved.units import parse_limit
 
     try:
         return parse_limit(written)
@@ -151,7 +151,7 @@ def limit(written: str) -> int | None:
 
 def count(written: str) -> int | None:
     """Parse a number of things; None for ``unlimited``."""
-    from xenmoved.config.units import parse_count
+    from xenmoved.units import parse_count
 
     try:
         return parse_count(int(written) if written.isdecimal() else written)
@@ -171,7 +171,7 @@ def public_key(written: str) -> str:
 
 def concurrency(written: str) -> int:
     """Parse how many guests move at a time."""
-    from xenmoved.control.evacuation_api import MOST_AT_ONCE
+    from xenmoved.evacuation.report import MOST_AT_ONCE
 
     if not written.isascii() or not written.isdigit() or not 1 <= int(written) <= MOST_AT_ONCE:
         raise ArgumentTypeError(f"{written!r} is not a number from 1 to {MOST_AT_ONCE}")

@@ -102,14 +102,16 @@ def all_jobs(parsed_args: Namespace, **_: Any) -> list[str]:
 
 def doubts(parsed_args: Namespace, **_: Any) -> list[str]:
     """Return the jobs that are in doubt, or were decided without the peer."""
-    from xenmoved.control.api import Doubts, ListDoubts
+    from xenmoved.control.api import ListDoubts
+    from xenmoved.migration.report import Doubts
 
     answer = _ask(parsed_args, ListDoubts(reach=False), Doubts)
     return _words(row.job for row in answer.doubts) if answer else []
 
 
 def _retained(parsed_args: Namespace) -> list[Any]:
-    from xenmoved.control.volume_api import ListVolumes, Volumes
+    from xenmoved.control.volume_api import ListVolumes
+    from xenmoved.migration.report import Volumes
 
     answer = _ask(parsed_args, ListVolumes(), Volumes)
     return [row for row in answer.volumes if row.retained is not None] if answer else []

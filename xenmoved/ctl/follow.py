@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 from protocol.messages import Remark, Weight
 from xenmoved.control.api import WatchJob
-from xenmoved.control.leftover import leftover
-from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
-from xenmoved.ctl import job_views
 from xenmoved.ctl.daemon import Daemon, fields_of
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
-from xenmoved.ctl.remarks import by_weight, remarks
 from xenmoved.ctl.text import indent, line
+from xenmoved.ctl.views import jobs as job_views
+from xenmoved.ctl.views.remarks import by_weight, remarks
+from xenmoved.jobs.leftover import leftover
+from xenmoved.jobs.report import ENDED, JobKind, JobReport, JobState
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -93,7 +93,7 @@ class LiveDisplay(Display):
 
     def show(self, report: JobReport) -> None:
         """Show the report in place of the one before."""
-        from xenmoved.ctl import live
+        from xenmoved.ctl.views import live
 
         if self._live is None:
             self._live = self._stack.enter_context(live.screen(self._no_color))

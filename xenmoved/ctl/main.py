@@ -48,7 +48,7 @@ def _run(arguments: Sequence[str]) -> Exit:
     try:
         args = parser.parse_args(arguments)
         from xenmoved.ctl.daemon import Daemon
-        from xenmoved.ctl.verbs import VERBS
+        from xenmoved.ctl.verbs.table import VERBS
 
         return VERBS[args.verb](Daemon(args.socket), _output(args), args)
     except CommandError as error:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from xenmoved.config.units import format_duration, format_size
 from xenmoved.logs import printable
+from xenmoved.units import format_duration, format_size
 
 UNKNOWN: Final = "-"
 

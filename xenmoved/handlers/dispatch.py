@@ -14,10 +14,10 @@ from typing import Any, Final, TypeVar
 
 import asyncssh
 
-from xenmoved.evacuation import Evacuations
+from xenmoved.evacuation.run import Evacuations
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.host import Host
-from xenmoved.migration.starting import Starter
+from xenmoved.migration.source.start import Starter
 from xenmoved.problems import Refused, problem
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from xenmoved.control.api import DecideDoubt, Done, Doubts, ListDoubts, Risk
+from xenmoved.control.api import DecideDoubt, Done, ListDoubts
 from xenmoved.handlers.dispatch import Services, answers
-from xenmoved.migration.deciding import decide, list_doubts, weigh
+from xenmoved.migration.doubts import decide, list_doubts, weigh
+from xenmoved.migration.report import Doubts, Risk
 
 
 @answers(ListDoubts)

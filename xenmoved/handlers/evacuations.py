@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 from xenmoved.control.api import Done
 from xenmoved.control.evacuation_api import (
-    Evacuation,
     PlanEvacuation,
     StartEvacuation,
     StopEvacuation,
     WatchEvacuation,
 )
+from xenmoved.evacuation.report import Evacuation
 from xenmoved.handlers.dispatch import Services, answers, streams
 
 

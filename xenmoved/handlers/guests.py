@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from xenmoved.control.api import Guests, ListGuests, Plan, PlanMigration, StartMigration
-from xenmoved.control.reports import JobReport
 from xenmoved.handlers.dispatch import Services, answers
 from xenmoved.handlers.plans import make_plan
-from xenmoved.migration.preflight import choose, preflight
-from xenmoved.migration.rows import guest_rows, stopped_rows
+from xenmoved.jobs.report import JobReport
+from xenmoved.migration.source.guests import guest_rows, stopped_rows
+from xenmoved.migration.source.preflight import choose, preflight
 
 
 @answers(ListGuests)

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from xenmoved.control.api import AbortJob, Done, GetJob, Jobs, ListJobs, SetJob, WatchJob
-from xenmoved.control.leftover import leftover
-from xenmoved.control.reports import ENDED, JobKind, JobReport, JobState
 from xenmoved.handlers.dispatch import Services, answers, streams
-from xenmoved.jobs import Job
+from xenmoved.jobs.job import Job
+from xenmoved.jobs.leftover import leftover
+from xenmoved.jobs.report import ENDED, JobKind, JobReport, JobState
 from xenmoved.migration.host import Host
 from xenmoved.problems import Refused, problem
 from xenmoved.tasks import within
@@ -52,7 +52,9 @@ async def change(services: Services, request: SetJob) -> Done:
     if request.hold is not None and live.suspending:
         text = f"job {live.job} is in phase {live.phase}: {live.guest} is being moved already"
         raise Refused([problem("too-late", text)])
-    live.steering.change(request)
+    live.steering.change(
+        rate_limit=request.rate_limit, max_downtime=request.max_downtime, hold=request.hold
+    )
     if request.hold is False:
         limit = live.steering.max_downtime
         unless = "" if limit is None else f", unless it would stand still for over {limit:g} s"

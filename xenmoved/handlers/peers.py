@@ -28,7 +28,7 @@ from xenmoved.handlers.peer_rows import peer_data, peer_row
 from xenmoved.link.client import fetch_host_key
 from xenmoved.link.identity import fingerprint, public_text
 from xenmoved.link.probe import measure
-from xenmoved.migration.dialogue import open_dialogue
+from xenmoved.migration.source.dialogue import open_dialogue
 from xenmoved.problems import Refused, problem
 
 _PROBE_SECONDS: Final = 1.0

@@ -6,17 +6,14 @@ import asyncio
 import logging
 
 from storage.errors import StorageError
-from storage.tracking import TrackingKind, tracking_method
-from xenmoved.control.api import (
-    Plan,
-    PlannedBridge,
-    PlannedDrive,
-    PlannedVolume,
-    TransferOptions,
-)
+from storage.tracking.choice import TrackingKind, tracking_method
+from xenmoved.control.api import Plan, PlannedBridge, PlannedDrive, PlannedVolume
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.steering import Steering
 from xenmoved.link.errors import LinkError
 from xenmoved.link.probe import measure
-from xenmoved.migration.estimate import (
+from xenmoved.migration.host import Host
+from xenmoved.migration.source.estimate import (
     PROBE_SECONDS,
     Content,
     Estimate,
@@ -24,10 +21,8 @@ from xenmoved.migration.estimate import (
     estimate,
     look,
 )
-from xenmoved.migration.host import Host
-from xenmoved.migration.preflight import Preflight
-from xenmoved.migration.warning import warnings
-from xenmoved.steering import Steering
+from xenmoved.migration.source.preflight import Preflight
+from xenmoved.migration.source.warnings import warnings
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import xenmoved
 from xenmoved.control.api import GetStatus, Status
 from xenmoved.handlers.dispatch import Services, answers
 from xenmoved.link.identity import fingerprint
-from xenmoved.migration.deciding import alarms
+from xenmoved.migration.doubts import alarms
 
 
 @answers(GetStatus)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from xenmoved.control.api import Done, StartSync
-from xenmoved.control.reports import JobReport
-from xenmoved.control.volume_api import DropVolumes, ListVolumes, Volumes
+from xenmoved.control.volume_api import DropVolumes, ListVolumes
 from xenmoved.handlers.dispatch import Services, answers
+from xenmoved.jobs.report import JobReport
+from xenmoved.migration.report import Volumes
 from xenmoved.migration.retained import drop_chosen, list_volumes
-from xenmoved.migration.syncing import begin_sync
+from xenmoved.migration.source.sync import begin_sync
 
 
 @answers(ListVolumes)
@@ -19,7 +20,12 @@ async def describe_volumes(services: Services, _: ListVolumes) -> Volumes:
 @answers(DropVolumes)
 async def drop_volumes(services: Services, request: DropVolumes) -> Volumes | Done:
     """Drop copies that are kept, or tell which these would be."""
-    return await drop_chosen(services.host, request)
+    found = await drop_chosen(
+        services.host, volume=request.volume, guest=request.guest, confirmed=request.confirmed
+    )
+    if not request.confirmed:
+        return found
+    return Done(f"dropped {', '.join(f'{row.pool}:{row.name}' for row in found.volumes)}")
 
 
 @answers(StartSync)

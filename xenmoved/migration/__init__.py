@@ -1,18 +1,24 @@
 """Moving guests and volumes between this host and its peers.
 
-host       the services of this host that everything here uses
-dialogue   the source's end of a control channel
-offers     what this host would send, and why it cannot
-preflight  what a migration would be, looked at on both hosts
-checks     what stands in the way of taking an offer
-rounds     how many pre-copy rounds, and when to stop
-disks      the volumes of an outgoing job on their channels
-outbound   a guest that leaves
-handover   the walk of a table of the hand-over, for both sides
-ownership  the source's half of the hand-over, also after a crash
-syncing    a volume that is sent without a guest
-inbound    a guest that comes: incoming_guest is what has come of it, with incoming_memory
-target_handover  the target's half of the hand-over, also after a crash
-arrivals   all that comes to this host, and the channels of peers
-recovery   what an earlier daemon left
+A source, a target, and one table of the hand-over between them (`protocol.handover`). `source` and
+`target` have the same names for what answers each other, and never import one another.
+
+host            the services of this host that everything here uses
+hello           the greeting of either end
+handover        the walk of a table of the hand-over, for both sides
+source          what sends
+target          what takes in
+report          what an operator is shown of guests, volumes and doubts
+uncopied_disks  disks that both hosts share, and CD-ROMs
+geometry        whether a disk of a certain geometry can be a volume of another one
+bridges         what the bridges of a guest are called here, and whether they are here
+promises        what this host has promised to peers and they have not taken yet
+volume_notes    what the journal knows of volumes, and whether they still are those
+volume_needs    who needs which volumes of this host
+retained        copies of volumes that stay when their guest has gone
+expiry          drops them when they are old enough
+retrying        what must be done in the end, however often it fails
+doubts          what is in doubt, and what an operator decides about it
+doubt_texts     what an operator is told of that
+restart         what an earlier daemon left
 """

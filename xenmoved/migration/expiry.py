@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Final
 
 from storage.errors import StorageError
-from xenmoved.config.units import format_duration
 from xenmoved.journal import JournalFailed
 from xenmoved.migration.host import Host
-from xenmoved.migration.needs import needs
 from xenmoved.migration.retained import drop, listed, obstacles
+from xenmoved.migration.volume_needs import needs
 from xenmoved.problems import Refused, problems_of
 from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.units import format_duration
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from protocol.messages import ImageFormat, Problem, Remark, VolumeOffer
-from xenmoved.config.units import format_size
 from xenmoved.problems import problem
 from xenmoved.remarks import good_to_know
+from xenmoved.units import format_size
 
 
 def misfits(

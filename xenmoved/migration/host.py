@@ -15,7 +15,7 @@ from protocol.messages import Problem
 from storage.contracts import Pool, PoolVolume
 from storage.opening import open_source
 from xenmoved.config.model import Config, Peer
-from xenmoved.jobs import JobBoard
+from xenmoved.jobs.board import JobBoard
 from xenmoved.journal import Journal
 from xenmoved.link.client import PeerLink, connect
 from xenmoved.link.identity import parse_public

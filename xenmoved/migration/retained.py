@@ -16,15 +16,14 @@ from typing import Final
 from protocol.messages import Problem
 from storage.contracts import VolumeInfo
 from storage.errors import StorageError
-from xenmoved.config.units import format_duration
-from xenmoved.control.api import Done
-from xenmoved.control.volume_api import DropVolumes, Retained, VolumeRow, Volumes
 from xenmoved.journal import Holding
-from xenmoved.migration.holdings import is_held, when_let_go
 from xenmoved.migration.host import Host
-from xenmoved.migration.needs import Needs, Place, against, needs
+from xenmoved.migration.report import Retained, VolumeRow, Volumes
+from xenmoved.migration.volume_needs import Needs, Place, against, needs
+from xenmoved.migration.volume_notes import is_held, when_let_go
 from xenmoved.problems import Refused, problem, problems_of
 from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.units import format_duration
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +83,19 @@ async def obstacles(host: Host, row: VolumeRow, found: Needs) -> list[Problem]:
     return problems
 
 
-async def drop_chosen(host: Host, request: DropVolumes) -> Volumes | Done:
-    """Drop what was asked for, or return what that would be.
+async def drop_chosen(
+    host: Host, *, volume: str | None = None, guest: str | None = None, confirmed: bool
+) -> Volumes:
+    """Drop one volume (pool:name) or all of a guest if that is `confirmed`. Returns which.
 
     Raises Refused, with everything that speaks against it, ToolstackError or StorageError.
     """
-    rows = await _chosen(host, request.volume, request.guest)
-    if not request.confirmed:
+    rows = await _chosen(host, volume, guest)
+    if not confirmed:
         return Volumes(rows)
     for row in rows:
         await drop(host, row)
-    return Done(f"dropped {', '.join(f'{row.pool}:{row.name}' for row in rows)}")
+    return Volumes(rows)
 
 
 async def _chosen(host: Host, volume: str | None, guest: str | None) -> tuple[VolumeRow, ...]:

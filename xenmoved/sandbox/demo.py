@@ -20,12 +20,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from storage.tracefs import borrowed_tracefs
-from xenmoved.config.units import format_size
+from storage.tracking.tracefs import borrowed_tracefs
 from xenmoved.control.api import GetJob, ListJobs
-from xenmoved.control.reports import JobReport, JobState
+from xenmoved.jobs.report import JobReport, JobState
 from xenmoved.sandbox.harness import make_image
 from xenmoved.sandbox.pair import SandboxHost
+from xenmoved.units import format_size
 
 GUEST = "web1"
 _ROOT_DISK, _DATA_DISK = "web1-root", "web1-data"

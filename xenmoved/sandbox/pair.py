@@ -19,7 +19,7 @@ from protocol.messages import Action
 from xenmoved.control.api import WatchJob
 from xenmoved.control.client import ControlClient, DaemonUnavailable
 from xenmoved.control.peer_api import AddPeer, GetIdentity, Identity
-from xenmoved.control.reports import ENDED, JobReport
+from xenmoved.jobs.report import ENDED, JobReport
 from xenmoved.sandbox.harness import EmulatedHost
 from xenmoved.toolstack.wiring import BRIDGE_SCRIPTS, ROUTING_SCRIPTS
 

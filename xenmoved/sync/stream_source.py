@@ -11,9 +11,8 @@ from protocol.errors import Code, ProtocolError
 from protocol.frames import MAX_PAYLOAD
 from protocol.messages import BeginStream, StreamReceipt, StreamTerms
 from protocol.streams import StreamSender
+from storage.contracts import History, ResumePoint, Snapshot, StreamOut, own_name
 from storage.errors import StorageError
-from storage.pipes import Outflow
-from storage.zfs_history import History, ResumePoint, Snapshot, own_name
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.sync.devices import DeviceThreads
@@ -173,12 +172,12 @@ class StreamSource:
 
     def _start(
         self, snapshot: Snapshot, base: Snapshot | None, point: ResumePoint | None
-    ) -> Outflow:
+    ) -> StreamOut:
         if point is not None:
             return self._history.send_rest(point)
         return self._history.send(snapshot, base, compressed=self._compressed)
 
-    async def _pump(self, flow: Outflow, progress: RoundProgress) -> None:
+    async def _pump(self, flow: StreamOut, progress: RoundProgress) -> None:
         sent = self._channel.sent_bytes
         while piece := await self._threads.run(flow.read, MAX_PAYLOAD):
             await self._limiter.take(len(piece))

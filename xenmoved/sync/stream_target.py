@@ -11,11 +11,9 @@ from typing import Final
 from protocol.errors import Code, ProtocolError
 from protocol.messages import BeginStream, StreamOffer, StreamTerms
 from protocol.streams import BlocksBegin, PieceArrived, StreamEvent, StreamReceiver
-from storage.contracts import Volume
+from storage.contracts import History, ResumePoint, Snapshot, StreamIn, Volume, own_name
 from storage.errors import StorageError
-from storage.pipes import Inflow
-from storage.zfs_history import History, ResumePoint, Snapshot, own_name
-from storage.zfs_stream import HEAD_SIZE, read_head
+from storage.zfs.stream import HEAD_SIZE, read_head
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
 from xenmoved.sync.devices import DeviceThreads
@@ -55,7 +53,7 @@ class StreamTarget:
         self._progress = progress
         self._peer = peer
         self._migration = migration
-        # What of a block is not its bytes takes less than they do; see `storage.zfs_stream`.
+        # What of a block is not its bytes takes less than they do; see `storage.zfs.stream`.
         self._receiver = StreamReceiver(2 * progress.size + _OVERHEAD)
         self._base: Snapshot | None = None
         self._partial: ResumePoint | None = None
@@ -168,7 +166,7 @@ class StreamTarget:
         arriving.flow.write(untrusted_payload)
         self._progress.rounds[-1].streamed(len(untrusted_payload))
 
-    def _start(self, arriving: _Arriving) -> Inflow:
+    def _start(self, arriving: _Arriving) -> StreamIn:
         """Begin to receive what is, by its head, the stream that was announced."""
         assert self._history is not None
         begun = arriving.begun
@@ -213,7 +211,7 @@ class _Arriving:
 
     begun: BeginStream
     untrusted_head: bytearray = field(default_factory=bytearray)
-    flow: Inflow | None = None
+    flow: StreamIn | None = None
 
 
 def common_base(known: Sequence[Snapshot], offered: Collection[str]) -> Snapshot | None:

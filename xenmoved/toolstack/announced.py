@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from protocol.messages import GuestSize
-from xenmoved.config.units import format_size
 from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Announced, Arrival, Disk, Domain, Nic, NotAnnounced
+from xenmoved.units import format_size
 
 _MEMORY: Final = {
     "memory": "of memory",

@@ -17,7 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from storage.backing import Backing, backing_of_descriptor, backing_of_device
+from storage.backing import backing_of_descriptor, backing_of_device
+from storage.contracts import Backing
 
 _DOMID: Final = b"-xen-domid"
 _NUMBER: Final = re.compile(r"([0-9a-f]+):([0-9a-f]+)")

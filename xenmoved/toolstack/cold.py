@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from xenmoved.toolstack.configfile import ConfigFolder
+from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.durable import Ledger, check_migration, remove_files
 from xenmoved.toolstack.interface import STALL, Arrival, Settled, ToolstackError
 from xenmoved.toolstack.lookup import Lookup

@@ -11,8 +11,8 @@ from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.commands import printable
 from xenmoved.toolstack.interface import Toolstack, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
-from xenmoved.toolstack.xl import XlToolstack
-from xenmoved.toolstack.xm import XmToolstack
+from xenmoved.toolstack.xl.driver import XlToolstack
+from xenmoved.toolstack.xm.driver import XmToolstack
 
 Kind = Literal["auto", "xl", "xm"]
 

@@ -23,7 +23,7 @@ from xenmoved.toolstack.backends import Opened
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
 if TYPE_CHECKING:
-    from xenmoved.toolstack.guestfile import GuestFile
+    from xenmoved.toolstack.configs.guest_file import GuestFile
 
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
 

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from xenmoved import __version__
-from xenmoved.control.leftover import leftover
-from xenmoved.control.reports import (
+from xenmoved.ctl.report import plots, units
+from xenmoved.ctl.report.markup import Markup, join, tag
+from xenmoved.ctl.report.style import STYLE
+from xenmoved.ctl.views import course
+from xenmoved.ctl.views import jobs as job_views
+from xenmoved.ctl.views.remarks import HEADS, by_weight
+from xenmoved.jobs.leftover import leftover
+from xenmoved.jobs.report import (
     ENDED,
     JobKind,
     JobReport,
@@ -17,11 +23,6 @@ from xenmoved.control.reports import (
     RoundReport,
     VolumeReport,
 )
-from xenmoved.ctl import course, job_views
-from xenmoved.ctl.remarks import HEADS, by_weight
-from xenmoved.ctl.report import plots, units
-from xenmoved.ctl.report.markup import Markup, join, tag
-from xenmoved.ctl.report.style import STYLE
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _STATES: Final = {

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from xenmoved.control.reports import JobReport, Phase
-from xenmoved.ctl import course
 from xenmoved.ctl.report import units
 from xenmoved.ctl.report.charts import (
     WIDTH,
@@ -26,6 +24,8 @@ from xenmoved.ctl.report.charts import (
 )
 from xenmoved.ctl.report.markup import Markup, join
 from xenmoved.ctl.report.scale import Scale, Tick, log_size_ticks, size_ticks, time_ticks
+from xenmoved.ctl.views import course
+from xenmoved.jobs.report import JobReport, Phase
 
 _TIMES: Final = Frame(84, 44, WIDTH - 12, 224)
 _ROUNDS: Final = Frame(84, 24, WIDTH - 12, 204)

@@ -1,0 +1,5 @@
+"""Volumes on block devices that the operator made and listed.
+
+pool    pool of listed devices
+volume  a volume on a block device, with O_DIRECT
+"""

@@ -1,0 +1,6 @@
+"""Volumes in image files.
+
+pool    pool of image files in one folder
+volume  a volume on a file
+images  disk images with a format of their own: qcow2 and VHD
+"""

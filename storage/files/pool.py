@@ -1,0 +1,223 @@
+"""Pools of kind ``dir``: image files in one folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from storage import usage
+from storage.contracts import Capacity, PoolVolume, VolumeInfo
+from storage.errors import (
+    InvalidVolumeName,
+    PoolFull,
+    StorageError,
+    UnsupportedVolume,
+    VolumeError,
+    VolumeExists,
+    VolumeInUse,
+    VolumeNotFound,
+    reason,
+)
+from storage.files.volume import RawFile
+from storage.identify import file_identity
+from storage.names import check_name
+
+_ALLOCATION_UNIT: Final = 512  # of st_blocks, whatever the file system's block size is
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryOptions:
+    """Options of a pool of kind ``dir``.
+
+    `path` is the folder. `reserve` is how many bytes of the file system new volumes leave free.
+    With `overcommit`, volumes may be larger than what is free: files are sparse, but writes fail
+    when the space does run out.
+    """
+
+    path: Path
+    overcommit: bool = False
+    reserve: int = 0
+
+
+class DirectoryPool:
+    """A folder of sparse image files; a volume's name is its file's."""
+
+    kind = "dir"
+    makes_zeros = True
+    reserves = False
+
+    def __init__(self, name: str, options: DirectoryOptions) -> None:
+        self.name = name
+        self._options = options
+
+    def find(self, volume: str) -> VolumeInfo | None:
+        """Describe the volume, or None when there is none of that name.
+
+        Raises `InvalidVolumeName` (also for a symbolic link that leaves the folder),
+        `UnsupportedVolume` for what is no regular file, `VolumeError`.
+        """
+        file = self._resolve(volume)
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failure(volume, "look at", error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsupportedVolume(f"volume {self.name}:{volume}: {file} is not a regular file")
+        return VolumeInfo(
+            pool=self.name,
+            name=volume,
+            path=str(self._options.path / volume),
+            size=status.st_size,
+            allocated=status.st_blocks * _ALLOCATION_UNIT,
+            in_use=usage.in_use(file),
+            identity=file_identity(file),
+            written=status.st_mtime_ns,
+        )
+
+    def volumes(self) -> list[VolumeInfo]:
+        """Describe every volume, sorted by name; leaves out what no volume can be.
+
+        Raises `VolumeError` when the folder cannot be read.
+        """
+        try:
+            names = sorted(entry.name for entry in self._folder().iterdir())
+        except OSError as error:
+            raise self._failure(None, "list", error) from error
+        found: list[VolumeInfo] = []
+        for name in names:
+            try:
+                info = self.find(name)
+            except (InvalidVolumeName, UnsupportedVolume):
+                continue
+            if info is not None:
+                found.append(info)
+        return found
+
+    def locate(self, path: str) -> str | None:
+        """Name of the volume that `path` denotes, or None unless it is a file in the folder."""
+        file = Path(os.path.realpath(path))
+        try:
+            if file.parent != self._folder() or self.find(file.name) is None:
+                return None
+        except StorageError:
+            return None
+        return file.name
+
+    def path(self, volume: str) -> str:
+        """Path of the volume's file, whether it is there or not."""
+        return str(self._resolve(volume))
+
+    def prospect(self, volume: str, size: int) -> VolumeInfo:
+        """Describe a file of exactly `size` bytes. Raises `InvalidVolumeName`, `VolumeError`."""
+        self._resolve(volume)
+        path = str(self._options.path / volume)
+        return VolumeInfo(self.name, volume, path, size, allocated=0, in_use=None)
+
+    def create(self, volume: str, size: int) -> VolumeInfo:
+        """Make a sparse file of exactly `size` bytes, durable when this returns.
+
+        Raises `VolumeExists`, `PoolFull`, `InvalidVolumeName` and `VolumeError`; nothing is left
+        behind then.
+        """
+        if size <= 0:
+            raise VolumeError(f"volume {self.name}:{volume}: cannot have {size} bytes")
+        if self.find(volume) is not None:
+            raise VolumeExists(f"volume {self.name}:{volume} is already there")
+        self._check_space(volume, size)
+        file = self._folder() / volume  # not resolved: a dangling link is in the way, too
+        try:
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError as error:
+            raise VolumeExists(f"volume {self.name}:{volume} is already there") from error
+        except OSError as error:
+            raise self._failure(volume, "create", error) from error
+        try:
+            try:
+                os.ftruncate(fd, size)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self._sync_folder()
+            info = self.find(volume)
+        except OSError as error:
+            file.unlink(missing_ok=True)
+            raise self._failure(volume, f"create {size} bytes as", error) from error
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+        if info is None:
+            raise VolumeError(f"volume {self.name}:{volume}: {file} vanished when just created")
+        return info
+
+    def remove(self, volume: str) -> None:
+        """Remove the volume's file, durably. One that does not exist is not an error.
+
+        Raises `VolumeInUse` rather than take a disk from under its user, and `VolumeError`.
+        """
+        info = self.find(volume)
+        if info is None:
+            return
+        if info.in_use is not None:
+            raise VolumeInUse(f"volume {self.name}:{volume} is in use: {info.in_use}")
+        try:
+            (self._folder() / volume).unlink(missing_ok=True)
+            self._sync_folder()
+        except OSError as error:
+            raise self._failure(volume, "remove", error) from error
+
+    def capacity(self) -> Capacity:
+        """Space of the folder's file system, the reserve not being free. Raises `VolumeError`."""
+        try:
+            status = os.statvfs(self._folder())
+        except OSError as error:
+            raise self._failure(None, "measure", error) from error
+        free = status.f_bavail * status.f_frsize - self._options.reserve
+        total = status.f_blocks * status.f_frsize
+        return Capacity(total, max(0, free), self._options.overcommit)
+
+    def history(self, volume: str) -> None:
+        """Return None: volumes of this kind have no history."""
+
+    def open(self, volume: str, *, writable: bool) -> PoolVolume:
+        """Open the volume's file; see `RawFile.open` for writable ones and errors."""
+        if self.find(volume) is None:
+            raise VolumeNotFound(f"volume {self.name}:{volume}: no such file in {self._folder()}")
+        path = str(self._resolve(volume))
+        return RawFile.open(path, name=f"{self.name}:{volume}", writable=writable)
+
+    def _folder(self) -> Path:
+        try:
+            return self._options.path.resolve(strict=True)
+        except OSError as error:
+            raise self._failure(None, "find", error) from error
+
+    def _resolve(self, volume: str) -> Path:
+        check_name(self.name, volume)
+        folder = self._folder()
+        file = Path(os.path.realpath(folder / volume))
+        if file.parent != folder:
+            raise InvalidVolumeName(
+                f"volume {self.name}:{volume}: a symbolic link leads out of {folder}, to {file}"
+            )
+        return file
+
+    def _check_space(self, volume: str, size: int) -> None:
+        free = self.capacity().free
+        if size > free and not self._options.overcommit:
+            raise PoolFull.lacks(self.name, self._options.path, free, volume, size)
+
+    def _sync_folder(self) -> None:
+        fd = os.open(self._folder(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _failure(self, volume: str | None, verb: str, error: OSError) -> VolumeError:
+        what = f"the folder {self._options.path}" if volume is None else f"volume {volume}"
+        return VolumeError(f"pool {self.name}: cannot {verb} {what}: {reason(error)}")

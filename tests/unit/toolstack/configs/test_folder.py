@@ -1,0 +1,397 @@
+"""Which file is a guest's, and what becomes of it and of those in its place."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from xenmoved.toolstack.cold import ColdOutgoing
+from xenmoved.toolstack.configs.boot_entries import BootEntries, order_of
+from xenmoved.toolstack.configs.compose import _HEAD
+from xenmoved.toolstack.configs.folder import ConfigFolder
+from xenmoved.toolstack.configs.guest_file import Evidence, created_from
+from xenmoved.toolstack.configs.text import named, uuid_in
+from xenmoved.toolstack.interface import Arrival
+from xenmoved.toolstack.policy import BOOT_FOLDERS
+
+UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
+OTHER = "11111111-7a0e-4a5c-9c0b-1f4c2f0d9e11"
+ARRIVAL = Arrival("web", UUID, {"xvda": "/srv/here/root.img"}, {"xenbr0": "br-lan"})
+COMES = "name = 'web'\nmemory = 512\ndisk = ['file:/there/root.img,xvda,w']\n"
+HERE = COMES.replace("/there/", "/srv/here/")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "auto").mkdir()
+    return ConfigFolder(tmp_path, BOOT_FOLDERS)
+
+
+def process(proc, number, *words, cwd="/"):
+    """Make what /proc tells of a process."""
+    (proc / str(number)).mkdir(parents=True)
+    (proc / str(number) / "cmdline").write_bytes(b"\0".join(map(os.fsencode, words)) + b"\0")
+
+
+def test_the_process_that_waits_for_a_domain_names_its_file(tmp_path):
+    proc, etc = tmp_path / "proc", tmp_path / "xen"
+    etc.mkdir()
+    (etc / "link.cfg").symlink_to("real.cfg")
+    process(proc, 1, "/usr/sbin/xl", "create", "-q", "a.cfg", "memory=5")
+    process(proc, 2, "xl", "create", "--quiet", f"--defconfig={etc}/link.cfg")
+    process(proc, 3, "/usr/lib/xen-4.17/bin/xl", "create", "--defconfig", "/srv/b.cfg")
+    process(proc, 4, "/usr/bin/vi", "create", "c.cfg")
+    process(proc, 5, "xl", "migrate-receive")
+    assert created_from(etc, proc) == {f"{etc}/a.cfg", f"{etc}/real.cfg", "/srv/b.cfg"}
+
+
+async def taken(folder, uuid=UUID):
+    return [(file.path.name, max(file.evidence)) for file in await folder.files("web", uuid)]
+
+
+async def test_the_best_reason_counts_and_never_the_alphabet(folder, tmp_path):
+    def write(name, text="name = 'web'\n", age=0):
+        (tmp_path / name).write_text(text)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+
+    write("aaa.cfg", age=50)
+    write("web-2019.cfg", age=10)
+    assert await taken(folder) == [("web-2019.cfg", Evidence.SAID), ("aaa.cfg", Evidence.SAID)]
+    write("web.cfg", age=99)
+    assert (await taken(folder))[0] == ("web.cfg", Evidence.CALLED)
+    write("boot.cfg", age=99)
+    (tmp_path / "auto/10-x").symlink_to("../boot.cfg")
+    assert (await taken(folder))[0] == ("boot.cfg", Evidence.AT_BOOT)
+    write("known.cfg", f"name = 'web'\nuuid = '{UUID.upper()}'\n", age=99)
+    assert (await taken(folder))[0] == ("known.cfg", Evidence.UUID)
+    write("zzz.cfg", f"name = 'web'\nuuid = '{OTHER}'\n")
+    assert (await taken(folder))[-1] == ("zzz.cfg", Evidence.SAID), "it is another domain's"
+    best, *_, last = await folder.files("web", UUID)
+    assert best.is_of("web", UUID) is True
+    assert last.is_of("web", UUID) is False
+    assert best.reason(last) == "the guest's uuid is in it"
+
+
+async def test_a_file_in_its_place_that_is_anothers_is_told(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text("name = 'db'\n")
+    (file,) = await folder.files("web", UUID)
+    assert file.is_of("web", UUID) is False
+    assert await folder.files("shop", UUID) == []
+
+
+async def test_what_was_noted_leaves_when_nothing_else_tells_any_more(folder, tmp_path):
+    (tmp_path / "web-install.cfg").write_text("name = 'web'\n")
+    (tmp_path / "web-run.cfg").write_text(f"name = 'web'\nuuid = '{UUID}'\n")
+    os.utime(tmp_path / "web-run.cfg", (0, 0))
+    await folder.hold_autostart("web", UUID)
+    for _ in range(2):
+        await folder.retire("web", "")
+    assert sorted(path.name for path in tmp_path.glob("*.cfg*")) == [
+        "web-install.cfg",
+        "web-run.cfg.moved",
+    ]
+    assert await folder.describe("web") is None, "it has left, and that is a copy"
+
+
+async def test_nothing_is_written_where_nothing_has_to_be_held(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    await folder.hold_autostart("web", UUID)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "web.cfg"]
+
+
+async def test_the_one_that_was_set_aside_comes_back_beside_a_copy(folder, tmp_path):
+    link, real = tmp_path / "web.cfg", tmp_path / "git" / "web.cfg"
+    real.parent.mkdir()
+    real.write_text(HERE)
+    link.symlink_to("git/web.cfg")
+    (tmp_path / "web-2019.cfg").write_text("name = 'web'\n")
+    (tmp_path / "auto/01-web").symlink_to("../web.cfg")
+    await folder.retire("web", "")
+    assert not await folder.autostart("web")
+    for _ in range(2):
+        assert await folder.install("web", COMES, ARRIVAL, True) == ()
+    assert link.readlink() == Path("git/web.cfg")
+    assert (tmp_path / "auto/01-web").readlink() == Path("../web.cfg")
+    assert (tmp_path / "web-2019.cfg").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "auto",
+        "git",
+        "web-2019.cfg",
+        "web.cfg",
+    ]
+
+
+async def test_what_is_not_the_same_is_kept(folder, tmp_path):
+    for number, text in enumerate(("name = 'web'\n", "name = 'web'\nmemory = 1\n"), 1):
+        (tmp_path / "web.cfg").write_text(text)
+        (tmp_path / "web.cfg").chmod(0o604)
+        await folder.retire("web", "")
+        remarks = await folder.install("web", COMES, ARRIVAL, False)
+        assert len(remarks) == 1
+        assert ".replaced" in remarks[0].hint
+        assert (tmp_path / "web.cfg").read_text() == HERE
+        assert (tmp_path / "web.cfg").stat().st_mode & 0o777 == 0o604
+        kept = sorted(path.read_text() for path in tmp_path.glob("*.replaced"))
+        assert len(kept) == number
+        assert text in kept
+    texts = await folder.read_all()
+    assert list(texts) == [str(tmp_path / "web.cfg")], "what was replaced is out of use"
+    assert len(await folder.read_all(moved=True)) == 3
+
+
+async def test_leaving_twice_loses_no_file(folder, tmp_path):
+    (tmp_path / "web.cfg.moved").write_text("name = 'web'\n# of an earlier time\n")
+    (tmp_path / "web.cfg").write_text("name = 'web'\n")
+    await folder.retire("web", "")
+    assert (tmp_path / "web.cfg.moved").read_text() == "name = 'web'\n"
+    assert "earlier" in (tmp_path / "web.cfg.replaced").read_text()
+
+
+@pytest.mark.parametrize("text", ["name = 'db'\n", f"name = 'web'\nuuid = '{OTHER}'\n"])
+async def test_anothers_file_stays_in_its_place(folder, tmp_path, text):
+    (tmp_path / "web.cfg").write_text(text)
+    (tmp_path / "web.cfg.received").write_text("of an earlier time")
+    (remark,) = await folder.install("web", COMES, ARRIVAL, True)
+    assert "web.cfg.received" in remark.text
+    assert (tmp_path / "web.cfg").read_text() == text
+    assert (tmp_path / "web.cfg.received").read_text() == COMES
+    assert (tmp_path / "web.cfg.replaced").exists() or list(tmp_path.glob("*received.replaced"))
+    assert not list((tmp_path / "auto").iterdir())
+
+
+async def test_no_entry_starts_what_nobody_has_read(folder, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/web").write_text("name = 'web'\nmemory = 1\n")
+    (tmp_path / "auto/05-web").symlink_to("../old/web")
+    (remark,) = await folder.install("web", COMES, ARRIVAL, True)
+    assert "05-web is out of use" in remark.text
+    assert (tmp_path / "auto/05-web").resolve() == tmp_path / "web.cfg"
+    assert (tmp_path / "web.auto.moved/05-web.replaced").readlink() == Path("../old/web")
+
+
+async def test_entries_stay_out_when_it_was_not_started_at_boot_meanwhile(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "auto/05-web").symlink_to("../web.cfg")
+    await folder.retire("web", "")
+    (remark,) = await folder.install("web", COMES, ARRIVAL, False)
+    assert "not started at boot" in remark.hint
+    assert not await folder.autostart("web")
+    assert (tmp_path / "web.auto.moved/05-web.replaced").is_symlink()
+
+
+async def test_entries_of_an_earlier_release_are_understood(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "web.auto.held").symlink_to("../web.cfg")
+    assert await folder.autostart("web")
+    await folder.release_autostart("web")
+    assert (tmp_path / "auto/web.cfg").read_text() == HERE
+    assert not (tmp_path / "web.auto.held").exists()
+
+
+@pytest.mark.parametrize("aside", [False, True])
+async def test_a_composed_file_takes_no_operators_place(folder, tmp_path, aside):
+    own = HERE.replace("512", "768")
+    (tmp_path / "web.cfg").write_text(own)
+    if aside:
+        await folder.retire("web", "")
+    await folder.install("web", _HEAD + COMES, ARRIVAL, True)
+    assert (tmp_path / "web.cfg").read_text() == own
+    assert await folder.autostart("web")
+    outdated = own.replace("/srv/here/", "/srv/before/")
+    (tmp_path / "web.cfg").write_text(outdated)
+    (tmp_path / "auto/web.cfg").unlink()
+    (remark,) = await folder.install("web", _HEAD + COMES, ARRIVAL, True)
+    assert "other disks" in remark.text
+    assert (tmp_path / "web.cfg").read_text() == outdated
+    assert (tmp_path / "web.cfg.received").read_text() == _HEAD + COMES
+    assert not await folder.autostart("web"), "nobody has read it"
+
+
+async def test_a_composed_file_makes_room_for_another(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(_HEAD + "name = 'web'\n")
+    await folder.install("web", _HEAD + COMES, ARRIVAL, False)
+    assert (tmp_path / "web.cfg").read_text() == _HEAD + HERE
+
+
+async def test_what_cannot_be_used_leaves_the_old_one_aside(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
+    await folder.retire("web", "")
+    await folder.install("web", "import os\n", ARRIVAL, True)
+    assert (tmp_path / "web.cfg.moved").read_text() == HERE
+    assert not list((tmp_path / "auto").iterdir())
+
+
+class NoDomains:
+    """A host on which nothing runs."""
+
+    async def find(self, name):
+        return None
+
+
+async def test_a_cold_departure_taken_back_puts_back_what_it_took_and_no_more(folder, tmp_path):
+    former = tmp_path / "web.auto.moved"
+    former.mkdir()
+    (former / "05-web").symlink_to("../web-old.cfg")
+    (tmp_path / "web-old.cfg.moved").write_text("name = 'web'\n# of a former time\n")
+    (tmp_path / "web.cfg").write_text(HERE)
+    ledger = ColdOutgoing.ledger("m1", tmp_path / "spool")
+    for entries in ([], ["20-web"]):
+        for entry in entries:
+            (tmp_path / "auto" / entry).symlink_to("../web.cfg")
+        leaving = ColdOutgoing(NoDomains(), folder, "web", UUID, ledger)
+        await leaving.start()
+        assert not (tmp_path / "web.cfg").exists()
+        assert not list((tmp_path / "auto").iterdir())
+        # By another process, and it was begun before what came in between.
+        (tmp_path / "web-late.cfg.moved").write_text("name = 'web'\n# set aside later\n")
+        for _ in range(2):
+            await ColdOutgoing(NoDomains(), folder, "web", "", ledger).rollback()
+        assert (tmp_path / "web.cfg").read_text() == HERE
+        assert [path.name for path in (tmp_path / "auto").iterdir()] == entries
+        assert [path.name for path in former.iterdir()] == ["05-web"]
+        assert not (tmp_path / "web-old.cfg").exists()
+        assert not (tmp_path / "web-late.cfg").exists()
+        assert not ledger.exists()
+
+
+async def test_a_cold_departure_that_ends_leaves_everything_set_aside(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "auto/20-web").symlink_to("../web.cfg")
+    leaving = ColdOutgoing(NoDomains(), folder, "web", UUID, tmp_path / "spool/m1.cold")
+    await leaving.start()
+    await leaving.discard()
+    for _ in range(2):
+        await folder.retire("web", UUID)
+    await folder.release_autostart("web")
+    assert (tmp_path / "web.cfg.moved").read_text() == HERE
+    assert (tmp_path / "web.auto.moved/20-web").is_symlink()
+    assert not (tmp_path / "web.auto.held").exists()
+
+
+async def test_the_file_that_was_set_aside_last_is_restored(folder, tmp_path):
+    # By when it was set aside, not by when it was written or what it is called.
+    for file, written in (("web.cfg", 2000), ("web-2.cfg", 1000)):
+        (tmp_path / file).write_text(f"name = 'web'\nuuid = '{UUID}'\n# {file}\n")
+        os.utime(tmp_path / file, (written, written))
+        await asyncio.sleep(0.02)
+        (tmp_path / file).rename(tmp_path / f"{file}.moved")
+    (tmp_path / "zzz.cfg.moved").write_text(f"name = 'web'\nuuid = '{OTHER}'\n")
+    await folder.restore("web", UUID)
+    assert [path.name for path in tmp_path.glob("*.cfg")] == ["web-2.cfg"]
+
+
+ANOTHERS = "name = 'web'\ndisk = ['file:/srv/own/other.img,xvda,w']\n"
+
+
+@pytest.mark.parametrize("autostart", [False, True])
+async def test_a_file_with_the_name_and_other_disks_is_another_guests(folder, tmp_path, autostart):
+    (tmp_path / "web.cfg").write_text(ANOTHERS)
+    (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
+    (remark,) = await folder.install("web", COMES, ARRIVAL, autostart)
+    assert "names other disks than web has" in remark.text
+    assert (tmp_path / "web.cfg").read_text() == ANOTHERS
+    assert (tmp_path / "web.cfg.received").read_text() == COMES
+    assert (tmp_path / "auto/web.cfg").readlink() == Path("../web.cfg")
+
+
+async def test_an_entry_with_other_disks_stays_and_another_name_is_found(folder, tmp_path):
+    (tmp_path / "own.cfg").write_text(ANOTHERS)
+    (tmp_path / "auto/web.cfg").symlink_to("../own.cfg")
+    await folder.install("web", COMES, ARRIVAL, True)
+    assert (tmp_path / "auto/web.cfg").readlink() == Path("../own.cfg")
+    assert (tmp_path / "auto/web.2.cfg").read_text() == HERE
+    assert (tmp_path / "own.cfg").read_text() == ANOTHERS
+
+
+@pytest.mark.parametrize("step", ["retire", "set_aside", "hold_autostart"])
+async def test_what_has_another_uuid_stays_when_a_guest_leaves(folder, tmp_path, step):
+    (tmp_path / "web.cfg").write_text(f"name = 'web'\nuuid = '{OTHER}'\n")
+    (tmp_path / "auto/web.cfg").symlink_to("../web.cfg")
+    assert not await folder.autostart("web", UUID)
+    assert await folder.autostart("web", OTHER)
+    await getattr(folder, step)("web", UUID)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "web.cfg"]
+    assert (tmp_path / "auto/web.cfg").is_symlink()
+
+
+@pytest.mark.parametrize("made", [False, True])
+async def test_an_entry_of_an_earlier_release_survives_a_crash(folder, tmp_path, made):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "web.auto.held.entry").symlink_to("../web.cfg")
+    if made:
+        (tmp_path / "web.auto.held").mkdir()
+    assert await folder.autostart("web")
+    await folder.release_autostart("web")
+    assert (tmp_path / "auto/web.cfg").read_text() == HERE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["auto", "web.cfg"]
+
+
+async def test_a_text_with_another_uuid_is_not_used(folder, tmp_path):
+    (remark,) = await folder.install("web", f"{COMES}uuid = '{OTHER}'\n", ARRIVAL, True)
+    assert OTHER in remark.text
+    assert not (tmp_path / "web.cfg").exists()
+    assert await folder.install("web", f"{COMES}uuid = '{UUID.upper()}'\n", ARRIVAL, True) == ()
+
+
+def test_a_taken_name_of_an_entry_is_passed_over(tmp_path):
+    entries = BootEntries(tmp_path)
+    for _ in range(3):
+        entries.link("web.cfg", tmp_path / "web.cfg")
+    assert [path.name for path in entries.all()] == ["web.2.cfg", "web.3.cfg", "web.cfg"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"memory = 5; name = 'web'; uuid = '{UUID}'\n",
+        f"name = \\\n 'web'\nuuid = \\\n\\\n '{UUID}'\n",
+        f"extra = \"name = 'db'\"\nname = 'web'\nuuid='{UUID}' # uuid='{OTHER}'\n",
+        f"name = 'db'\nname = 'web'; uuid = '{OTHER}'; uuid = '{UUID}'",
+        f"import os\nname = 'web'\nuuid = '{UUID}'\n",
+    ],
+)
+def test_name_and_uuid_are_read_as_xl_reads_them(text):
+    assert (named(text), uuid_in(text)) == ("web", UUID)
+
+
+@pytest.mark.parametrize(
+    ("entry", "order"),
+    [
+        *(("01-web.cfg", "01-"), ("01-web", "01-"), ("10_web.cfg", "10_"), ("007web.cfg", "007")),
+        *(("05-mail.cfg", "05-"), ("web.cfg", ""), ("web", ""), ("x-web.cfg", ""), ("", "")),
+        ("123456789-web", "12345678"),
+    ],
+)
+def test_the_order_of_an_entry(entry, order):
+    assert order_of(entry, "web") == order
+
+
+def test_digits_of_a_name_are_no_order():
+    assert order_of("3com.cfg", "3com") == ""
+    assert order_of("02-3com.cfg", "3com") == "02-"
+
+
+async def test_a_new_entry_is_started_in_the_order_of_the_source(folder, tmp_path):
+    coming = replace(ARRIVAL, boot_order="01-")
+    for _ in range(2):
+        assert await folder.install("web", COMES, coming, True) == ()
+    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["01-web.cfg"]
+    assert (tmp_path / "auto/01-web.cfg").read_text() == HERE
+
+
+async def test_a_new_entry_takes_no_others_place(folder, tmp_path):
+    (tmp_path / "db.cfg").write_text("name = 'db'\n")
+    (tmp_path / "auto/01-web.cfg").symlink_to("../db.cfg")
+    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
+    assert (tmp_path / "auto/01-web.cfg").readlink() == Path("../db.cfg")
+    assert (tmp_path / "auto/web.cfg").read_text() == HERE
+
+
+async def test_an_order_that_is_here_stays(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "auto/20-web").symlink_to("../web.cfg")
+    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
+    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["20-web"]

@@ -1,0 +1,11 @@
+"""What `xenmovectl` does: one function for each verb, which returns the exit code.
+
+table      the function of every verb
+host       this host and its daemon
+transfers  what sends something, or tells what that would be
+evacuate   every guest away, to the end of it
+jobs       jobs: list, watch, change, abort
+recover    what is in doubt, and decisions about it
+volumes    volumes and copies that are kept
+peers      keys and entries of peers
+"""

@@ -1,0 +1,80 @@
+"""Verbs about this host: what it has, and how its daemon is."""
+
+from __future__ import annotations
+
+import socket
+import time
+from argparse import Namespace
+from typing import Final
+
+from xenmoved.control.api import (
+    GetStatus,
+    Guests,
+    ListGuests,
+    Status,
+)
+from xenmoved.control.peer_api import GetIdentity, Identity
+from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.exits import Exit
+from xenmoved.ctl.output import Output
+from xenmoved.ctl.text import line
+from xenmoved.ctl.views import host as views
+
+REFRESH: Final = 1.0
+"""Seconds between looks at the daemon by `status --watch`."""
+
+
+def run_status(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show how the daemon is; again and again with --watch."""
+    if args.watch:
+        return _watch_status(daemon, output)
+    answer = daemon.ask(GetStatus(), Status)
+    output.result(answer, views.status(answer, time.time()))
+    return Exit.OK
+
+
+def run_list(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show the guests of this host."""
+    answer = daemon.ask(ListGuests(), Guests)
+    output.result(answer, views.guests(answer))
+    return Exit.OK
+
+
+def run_identity(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Show this host's key."""
+    answer = daemon.ask(GetIdentity(), Identity)
+    output.result(answer, views.identity(answer, socket.gethostname()))
+    return Exit.OK
+
+
+def run_completion(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Print what makes a shell complete the command line."""
+    from xenmoved.ctl.completion import shell_code
+
+    print(shell_code(args.shell))
+    return Exit.OK
+
+
+def _watch_status(daemon: Daemon, output: Output) -> Exit:
+    """Show the status until Ctrl-C, which is the way to end it and no failure."""
+    try:
+        if output.live:
+            _watch_live(daemon, output)
+        while True:
+            answer = daemon.ask(GetStatus(), Status)
+            output.result(answer, [*views.status(answer, time.time()), line()])
+            time.sleep(REFRESH)
+    except KeyboardInterrupt:
+        return Exit.OK
+
+
+def _watch_live(daemon: Daemon, output: Output) -> None:
+    from rich.console import Group
+
+    from xenmoved.ctl.views import live
+
+    with live.screen(output.no_color) as screen:
+        while True:
+            lines = views.status(daemon.ask(GetStatus(), Status), time.time())
+            screen.update(Group(*map(live.to_rich, lines)), refresh=True)
+            time.sleep(REFRESH)

@@ -1,0 +1,9 @@
+"""What the daemon's answers look like. Every view is made from an answer and the time alone.
+
+host        the daemon, its guests, plans and peers
+jobs        jobs as text
+course      the course of a job, as numbers
+live        a running job on a terminal
+evacuation  an evacuation as text
+remarks     remarks, those that need somebody first
+"""

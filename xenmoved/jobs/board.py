@@ -1,0 +1,134 @@
+"""All jobs of this host: those that run, and those that the journal keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from protocol.messages import Problem
+from protocol.schema import build, plain
+from xenmoved.jobs.job import Job, log
+from xenmoved.jobs.report import (
+    ENDED,
+    JobReport,
+    JobState,
+    Phase,
+    Sample,
+)
+from xenmoved.jobs.timeline import FIRST_INTERVAL, Samples
+from xenmoved.journal import Journal, JournalFailed
+
+
+class JobBoard:
+    """All jobs of this daemon: the live ones here, the ended ones in the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._live: dict[str, Job] = {}
+        self._unsaved: dict[str, Job] = {}
+        self._busy = asyncio.Event()
+
+    @property
+    def live(self) -> list[Job]:
+        """Jobs that have not ended, oldest first."""
+        return list(self._live.values())
+
+    async def add(self, job: Job) -> None:
+        """Take in a job that begins, or that an earlier process began."""
+        self._live[job.job] = job
+        self._busy.set()
+        await self.save(job)
+
+    async def save(self, job: Job) -> None:
+        """Write down how a job stands, and what it had sent by when; later, if it cannot be now."""
+        report = plain(job.report())
+        try:
+            await self._journal.record_job(job.job, job.started, job.state in ENDED, report)
+            await self._journal.record_samples(job.job, plain(job.samples.kept))
+        except JournalFailed as error:
+            log.warning("the report of job %s is not written down now: %s", job.job, error)
+            self._unsaved[job.job] = job
+        else:
+            self._unsaved.pop(job.job, None)
+
+    async def save_rest(self) -> None:
+        """Write down what could not be when it was to be."""
+        for job in list(self._unsaved.values()):
+            await self.save(job)
+
+    async def observe(self) -> None:
+        """Sample all live jobs, for ever."""
+        while True:
+            if not self._live:
+                self._busy.clear()
+            await self._busy.wait()
+            for job in self.live:
+                if job.samples.due(job.elapsed()):
+                    job.take_sample()
+            await asyncio.sleep(FIRST_INTERVAL)
+
+    async def restored(self, report: JobReport) -> Job:
+        """Return a job of an earlier process, to be added or ended."""
+        return Job.restored(report, Samples(await self._samples(report.job)))
+
+    async def end(self, job: Job, state: JobState, problem: Problem | None = None) -> None:
+        """Note how a job ended, and wake who waits for it."""
+        job.state, job.problem, job.ended = state, problem, job.started + job.elapsed()
+        job.phase = Phase.ENDED if state is JobState.DONE else job.phase
+        try:
+            job.take_sample()
+            await self.save(job)
+        finally:
+            self._live.pop(job.job, None)
+            job.finished.set()
+
+    async def amend(self, job: str, **changes: Any) -> None:
+        """Change fields of the report of a job that has ended, when more is known of it."""
+        reports = {report.job: report for report in await self.reports()}
+        if (report := reports.get(job)) is not None:
+            amended = replace(report, **changes)
+            try:
+                await self._journal.record_job(job, report.started, True, plain(amended))
+            except JournalFailed as error:
+                log.warning("what became of job %s is not written down: %s", job, error)
+
+    def busy_with(self, guest: str) -> Job | None:
+        """Return the live job that moves a guest away from or to this host."""
+        return next((job for job in self._live.values() if guest and job.guest == guest), None)
+
+    def find_live(self, wanted: str) -> Job | None:
+        """Return a live job by its id, the start of its id, or its guest (the newest)."""
+        exact = [j for j in self._live.values() if wanted in (j.job, j.guest)]
+        starting = [j for j in self._live.values() if j.job.startswith(wanted)]
+        found = exact or (starting if len(starting) == 1 else [])
+        return found[-1] if found else None
+
+    async def reports(self) -> list[JobReport]:
+        """Every job that is known, newest first."""
+        known = {job.job: job.report() for job in (self._unsaved | self._live).values()}
+        kept = [build(JobReport, data) for data in await self._journal.jobs()]
+        there = {report.job for report in kept}
+        unknown = [report for job, report in known.items() if job not in there]
+        return [*reversed(unknown), *(known.get(report.job, report) for report in kept)]
+
+    async def find(self, wanted: str) -> JobReport | None:
+        """Return a job by its id, the start of its id, or its guest (the newest)."""
+        if (job := self.find_live(wanted)) is not None:
+            return job.report()
+        reports = await self.reports()
+        exact = [r for r in reports if r.job == wanted or (r.guest and r.guest == wanted)]
+        starting = [r for r in reports if r.job.startswith(wanted)]
+        found = exact or (starting if len(starting) == 1 else [])
+        return found[0] if found else None
+
+    async def with_samples(self, report: JobReport) -> JobReport:
+        """Return the report of a job together with what it had sent by when."""
+        job = self._live.get(report.job)
+        kept = job.samples.kept if job is not None else await self._samples(report.job)
+        return replace(report, samples=kept)
+
+    async def _samples(self, job: str) -> tuple[Sample, ...]:
+        if (unsaved := self._unsaved.get(job)) is not None:
+            return unsaved.samples.kept
+        return tuple(build(Sample, data) for data in await self._journal.samples(job))

@@ -1,0 +1,211 @@
+"""The source's end of a control channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, overload
+
+from protocol.conversation import Conversation
+from protocol.errors import Code, ProtocolError
+from protocol.frames import FrameDecoder, Kind
+from protocol.messages import (
+    PEER,
+    Abort,
+    Begin,
+    Commit,
+    Failed,
+    Finish,
+    HandOver,
+    Hello,
+    Inquire,
+    Offer,
+    Seal,
+    Working,
+    common_capabilities,
+)
+from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.client import PeerLink
+from xenmoved.link.errors import LinkLost
+from xenmoved.migration.hello import hello
+from xenmoved.migration.host import Host
+from xenmoved.migration.source.stalls import stalled_hint
+from xenmoved.problems import JobError, PeerFailed, from_peer, problem
+from xenmoved.tasks import result_within, within
+
+_STEP_PATIENCE: Final = 600.0
+"""Seconds for one step of a target: longer than its own limits, so that it is the one to tell."""
+_ASKED: Final[dict[type, str]] = {
+    Offer: "what it would do",
+    Begin: "volumes to copy to",
+    HandOver: "getting ready for the memory",
+    Seal: "building the domain",
+    Finish: "closing the volumes",
+    Commit: "starting the guest",
+    Abort: "giving it up",
+    Inquire: "what became of the guest",
+}
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Dialogue:
+    """Questions to a target and its answers. Use as a context manager; made by `open_dialogue`.
+
+    The channel is read all the time, so that `Failed` is noticed when it comes: `failed` is then
+    set, and every question raises PeerFailed. The target says what it is at while it owes an
+    answer: one that is silent for `stall` seconds, or at the same step for much longer, hangs.
+    """
+
+    def __init__(
+        self, link: PeerLink, channel: Channel, greeting: Hello, stall: float, *, settling: bool
+    ) -> None:
+        self.link = link
+        self.peer_hello = greeting
+        self.capabilities: frozenset[str] = frozenset()
+        self._greeting = greeting
+        self._settling = settling
+        self._channel = channel
+        self._conversation = Conversation()
+        self._decoder = FrameDecoder({Kind.MESSAGE})
+        self._answers: asyncio.Queue[Any] = asyncio.Queue(1)
+        self._reader: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
+        self._peer = channel.peer
+        self._stall = stall
+        self._heard = monotonic()
+        self.working = Working(0, "")
+        self.on_working: Callable[[str], None] = lambda _: None
+        self.failed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._reader = asyncio.create_task(self._read())
+        try:
+            self.peer_hello = await self.ask(self._greeting, Hello)
+            if not self._settling:
+                self.capabilities = common_capabilities(self.peer_hello)
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    @overload
+    async def ask(self, question: object, kind: type[T]) -> T: ...
+
+    @overload
+    async def ask(self, question: object, kind: type[T], other: type[U]) -> T | U: ...
+
+    async def ask(self, question: object, kind: type[T], other: type[U] | None = None) -> T | U:
+        """Send a request and return its answer, of one of the kinds.
+
+        Raises PeerFailed, LinkLost, ProtocolError, or JobError when the target hangs.
+        """
+        self.check()
+        self._conversation.request(question)
+        await self._channel.send(PEER.encode(question))
+        answer = await self._answer_to(question)
+        if isinstance(answer, kind) or (other is not None and isinstance(answer, other)):
+            return answer
+        raise ProtocolError(Code.UNEXPECTED, f"{type(answer).__name__} is not an answer")
+
+    async def _answer_to(self, question: object) -> object:
+        """Wait for the next answer, as long as the target is at work."""
+        began = self._heard = monotonic()
+        steps = self.working.steps
+        while (answer := await result_within(self._answers.get(), self._stall / 8)) is None:
+            self.check()
+            now = monotonic()
+            if self.working.steps != steps:
+                began, steps = now, self.working.steps
+            silence, at_it = now - self._heard, now - began
+            if silence > self._stall:
+                text = f"{self._peer} has said nothing for {silence:.0f} s"
+            elif at_it > max(_STEP_PATIENCE, self._stall):
+                text = f"{self._peer} has been at it for {at_it:.0f} s: {self.working.doing}"
+            else:
+                continue
+            text = f"{text}, asked for {_ASKED.get(type(question), 'an answer')}; it is connected"
+            raise JobError([problem("stalled", text, stalled_hint(self._peer))])
+        self.check()
+        return answer
+
+    def check(self) -> None:
+        """Raise what ended the dialogue, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    async def explanation(self, patience: float = 2.0) -> Exception | None:
+        """Wait a moment for the target to say why it failed; a volume channel may tell first."""
+        return self._error if await within(self.failed, patience) else None
+
+    async def _read(self) -> None:
+        try:
+            while untrusted_data := await self._channel.receive():
+                self._decoder.feed(untrusted_data)
+                while (frame := self._decoder.next_frame()) is not None:
+                    message = PEER.decode(frame.untrusted_body)
+                    self._conversation.reply(message)
+                    if isinstance(message, Failed):
+                        (told,) = from_peer([message.problem])
+                        text = f"{self._channel.peer}: {told.text}"[:4000]
+                        raise PeerFailed([replace(told, text=text)])
+                    self._heard = monotonic()
+                    if isinstance(message, Working):
+                        self.working = message
+                        self.on_working(f"{self._peer}: {message.doing}"[:4000])
+                    else:
+                        self._answers.put_nowait(message)
+            raise LinkLost(f"{self._channel.peer} closed the control channel")
+        except (LinkLost, ProtocolError, PeerFailed) as error:
+            self._error = error
+            self.failed.set()
+            if self._answers.empty():
+                self._answers.put_nowait(None)  # wakes who waits for one
+
+    async def _stop(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        self._channel.close()
+
+
+@asynccontextmanager
+async def open_dialogue(
+    host: Host, peer: str, *, settling: bool = False
+) -> AsyncIterator[Dialogue]:
+    """Greet a peer on a control channel of its own. Raises Refused, LinkError or ProtocolError.
+
+    With `settling`, only to settle a doubt, its release does not matter.
+
+    A connection that nobody has used for a while may have ended and nobody have noticed, as when
+    the peer's daemon was started again. That is no failure of what begins now: it is made anew.
+    """
+    was_there = host.links.connected(peer)
+    async with AsyncExitStack() as stack:
+        try:
+            dialogue = await stack.enter_async_context(await _dialogue(host, peer, settling))
+        except LinkLost:
+            if not was_there or host.links.connected(peer):
+                raise
+            dialogue = await stack.enter_async_context(await _dialogue(host, peer, settling))
+        yield dialogue
+
+
+async def _dialogue(host: Host, peer: str, settling: bool) -> Dialogue:
+    link = await host.link(peer)
+    channel = await link.open(Purpose.CONTROL)
+    greeting, stall = hello(host.config.node), host.config.timeouts.stall
+    return Dialogue(link, channel, greeting, stall, settling=settling)

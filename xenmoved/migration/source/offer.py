@@ -1,0 +1,470 @@
+"""What this host would send, and why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePath
+from uuid import UUID, uuid4
+
+from protocol.errors import SchemaError
+from protocol.messages import (
+    Action,
+    GuestOffer,
+    ImageFormat,
+    Mode,
+    NicOffer,
+    Offer,
+    Problem,
+    Remark,
+    VolumeName,
+    VolumeOffer,
+)
+from protocol.schema import build, plain
+from storage.contracts import Backing
+from storage.errors import StorageError
+from xenmoved.guestnames import misnamed_here, misnamed_there
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.migration.bridges import names_of
+from xenmoved.migration.host import Host
+from xenmoved.migration.source.inventory import GuestFacts, take
+from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
+from xenmoved.migration.uncopied_disks import IMAGES, SortedDisks, measure, sort_disks
+from xenmoved.migration.volume_notes import known_holding, moved_by, when_let_go
+from xenmoved.namemap import proposed_name
+from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.remarks import good_to_know, left_out, to_look_at
+from xenmoved.toolstack.configs.boot_entries import order_of
+from xenmoved.toolstack.configs.guest_file import GuestFile
+from xenmoved.toolstack.interface import (
+    Disk,
+    Domain,
+    DomainState,
+    ToolstackError,
+    guests_among,
+    named,
+    weight,
+)
+
+MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
+_RAW = frozenset({ImageFormat.RAW.value, "unknown", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """An offer, the local paths of its volumes and what was found there, in the same order.
+
+    `facts` is what the guest had when it was offered, None without one. `ejected` are the CD-ROMs
+    that it does not find on the other host. `warnings` are for the operator.
+    """
+
+    offer: Offer
+    paths: tuple[str, ...]
+    backings: tuple[Backing, ...]
+    facts: GuestFacts | None = None
+    ejected: tuple[Disk, ...] = ()
+    warnings: tuple[Remark, ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the guest takes of the other host at once."""
+        guest = self.offer.guest
+        if guest is None or self.offer.mode is Mode.COLD:
+            return 0
+        return weight(guest.kind, guest.size)
+
+
+def moving_disks(domain: Domain) -> list[Disk]:
+    """Return the disks that the guest needs on the other host: all but empty drives."""
+    return [disk for disk in domain.disks if disk.path or not disk.cdrom]
+
+
+def disk_obstacle(disk: Disk, *, cold: bool) -> tuple[str, str] | None:
+    """Why a disk cannot move and what to do about it, None when it can."""
+    plain = "only disks that dom0 serves from a file or block device move: attach it in that way"
+    obstacles = (
+        (disk.script, f"is attached by the script {disk.script}", plain),
+        (disk.backend_domid, f"is served by domain {disk.backend_domid}, not by dom0", plain),
+        (disk.backend not in MOVABLE_BACKENDS, f"has the backend {disk.backend}", plain),
+        # Of such an image, parts are in the memory of its backend while the guest runs.
+        (
+            disk.format in IMAGES and not cold,
+            f"has the format {disk.format}: only raw disks move while the guest runs",
+            f"shut the guest down and move it with --mode cold, if its configuration says format="
+            f"{disk.format}; or convert the disk with qemu-img",
+        ),
+        (
+            disk.format not in _RAW | IMAGES,
+            f"has the format {disk.format}: only raw disks move",
+            "convert it with qemu-img while the guest is down",
+        ),
+        (not disk.path.startswith("/"), f"is at {disk.path!r}, which is no absolute path", plain),
+    )
+    return next(
+        ((f"disk {disk.vdev} {why}", hint) for stands, why, hint in obstacles if stands), None
+    )
+
+
+def guest_obstacles(domain: Domain, state: DomainState | None) -> list[Problem]:
+    """Everything about a guest that stands in the way of moving it, whatever the target.
+
+    `state` is None for one that is to be moved while there is no domain of it.
+    """
+    blocked = {
+        disk.vdev: obstacle
+        for disk in moving_disks(domain)
+        if (obstacle := disk_obstacle(disk, cold=state is None)) is not None
+    }
+    found = [problem("disk", f"{domain.name}: {why}", hint) for why, hint in blocked.values()]
+    found += [
+        problem("passthrough", f"{domain.name} has the host device {device}", "detach it first")
+        for device in domain.passthrough
+    ]
+    said = tuple(f"disk {vdev!r}" for vdev in blocked)
+    hint = "change it in the guest's configuration and start the guest anew"
+    found += [
+        problem("guest-config", f"{domain.name}: {obstacle}", hint)
+        for obstacle in domain.obstacles
+        if not obstacle.startswith(said)
+    ]
+    if state not in (None, DomainState.RUNNING):
+        found.append(
+            problem("guest-state", f"{domain.name} is {state}, not running", _STATE_HINTS[state])
+        )
+    return found
+
+
+_UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
+_STATE_HINTS = {
+    DomainState.PAUSED: "unpause it first: only a running guest can be saved",
+    DomainState.SUSPENDED: "a save or migration of it is under way, or one was broken off",
+    DomainState.SHUTDOWN: "it is shutting down",
+    DomainState.CRASHED: "look at its console; start it anew on the other host",
+    DomainState.DYING: "it is being destroyed",
+}
+
+
+async def guest_state(host: Host, name: str) -> DomainState | None:
+    """Return the state of a local guest, None when there is none of that name."""
+    domain = named(name, await host.toolstack.domains())
+    return domain.state if domain is not None else None
+
+
+async def choose_mode(host: Host, guest: str) -> Mode:
+    """Return the best mode that a guest can be moved in."""
+    domains = await host.toolstack.domains()
+    if named(guest, domains) is None:
+        return Mode.COLD
+    return Mode.LIVE if host.toolstack.live_obstacle(guest, domains) is None else Mode.SAVE
+
+
+async def make_offer(
+    host: Host, guest: str, peer: str, mode: Mode, options: TransferOptions
+) -> tuple[Sending | None, list[Problem]]:
+    """Return what would be sent to a peer for a guest, and every problem found on this host.
+
+    There is no offer when the guest is unknown or a disk cannot be measured.
+    """
+    misnamed = misnamed_here(guest, host.toolstack.name)
+    if misnamed is not None:
+        return None, [misnamed]
+    if options.rename is not None and (misnamed := misnamed_there(options.rename)) is not None:
+        return None, [misnamed]
+    domain, problems = await _find_guest(host, guest, mode)
+    if domain is None:
+        return None, problems
+    if (busy := host.jobs.busy_with(guest)) is not None:
+        hint = f"to follow it: xenmovectl watch {busy.job}"
+        problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
+    disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
+    problems += disks.problems
+    look = await take(host, domain)
+    problems += [*look.missing, *look.problems]
+    volumes: list[VolumeOffer] = []
+    paths: list[str] = []
+    backings: list[Backing] = []
+    for disk in disks.copied:
+        try:
+            cold = mode is Mode.COLD
+            kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
+            attempt = partial(measure, disk.path, exclusive=cold, image_format=kind)
+            there = await when_let_go(partial(asyncio.to_thread, attempt))
+            offered = volume_offer(host, disk.path, there, disk, options)
+            came = await moved_by(host, disk.path)
+            volumes.append(replace(offered, format=kind, moved_by=came))
+            paths.append(disk.path)
+            backings.append(there)
+        except (StorageError, Refused) as error:
+            problems += problems_of(error)
+    if not options.several:
+        problems += idle_wishes(
+            options,
+            pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
+            volumes=[_name_here(host, disk.path) for disk in disks.copied],
+            bridges=names_of(domain.nics),
+        )
+    if options.remove_source:
+        problems += await asyncio.to_thread(_unremovable, host, paths)
+    config, warnings = await _config_of(host, domain, peer, mode)
+    left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
+    try:
+        offer = Offer(
+            action=Action.MIGRATE,
+            mode=mode,
+            overwrite=options.overwrite,
+            guest=await _guest_offer(host, domain, disks, options, config),
+            volumes=tuple(volumes),
+        )
+        # What the other side would refuse as malformed is better said here.
+        return (
+            Sending(
+                build(Offer, plain(offer)),
+                tuple(paths),
+                tuple(backings),
+                look.facts,
+                tuple(disks.ejected),
+                (*look.warnings, *warnings, *left),
+            ),
+            problems,
+        )
+    except SchemaError as error:
+        return None, [*problems, problem("guest", f"{guest} cannot be described: {error}")]
+
+
+def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
+    """Find the volumes that cannot be dropped when their guest has moved."""
+    hint = "leave out --remove-source, and remove the volumes by hand when it has moved"
+    found = []
+    for path in paths:
+        located = host.pool_of(path)
+        if located is None:
+            found.append(problem("remove-source", f"{path} is in no pool: it would stay", hint))
+        elif located[0].capacity() is None:
+            text = (
+                f"{path} is in pool {located[0].name}, whose volumes are made and removed by hand"
+            )
+            found.append(problem("remove-source", text, hint))
+    return found
+
+
+async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None, list[Problem]]:
+    """Describe a guest, and find what stands in the way of moving it in this mode."""
+    if mode is Mode.COLD:
+        return await _find_stopped(host, guest, await guest_state(host, guest))
+    domains = await host.toolstack.domains()
+    if (status := named(guest, domains)) is None:
+        text, hint = f"no guest called {guest} runs on this host", _UNKNOWN_HINT
+        return None, [problem("guest-unknown", text, hint)]
+    domain = await host.toolstack.describe(status)
+    problems = guest_obstacles(domain, status.state)
+    obstacle = host.toolstack.live_obstacle(guest, domains) if mode is Mode.LIVE else None
+    if obstacle is not None:
+        hint = "move it with --mode save, which suspends it for the time its memory takes"
+        problems.append(problem("mode", f"{guest} cannot be moved live: {obstacle}", hint))
+    return domain, problems
+
+
+async def _find_stopped(
+    host: Host, guest: str, state: DomainState | None
+) -> tuple[Domain | None, list[Problem]]:
+    if state is not None:
+        text = f"{guest} is {state}: only a guest that does not run moves cold"
+        return None, [problem("guest-state", text, "shut it down, or move it without --mode cold")]
+    if (domain := await host.toolstack.configured(guest)) is None:
+        text = f"no guest called {guest} runs on this host, and there is no configuration of it"
+        return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
+    problems = guest_obstacles(domain, None)
+    moving = {disk.path for disk in moving_disks(domain)}
+    problems += await users_of(host, guest, moving)
+    return replace(domain, uuid=domain.uuid or await _known_uuid(host, moving)), problems
+
+
+async def users_of(host: Host, guest: str, paths: Collection[str]) -> list[Problem]:
+    """Find the domains that have disks of a guest that does not run, by whatever path they do.
+
+    Raises ToolstackError.
+    """
+    wanted = {os.path.realpath(path) for path in paths}
+    found = []
+    for status, other in guests_among(await host.toolstack.describe_all()):
+        if isinstance(other, ToolstackError):
+            raise other
+        for disk in other.disks:
+            if disk.path and os.path.realpath(disk.path) in wanted:
+                text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
+                found.append(problem("volume-in-use", text, f"shut {status.name} down first"))
+    return found
+
+
+async def _known_uuid(host: Host, disks: Collection[str]) -> str:
+    """Return the uuid that the guest of these disks had when it was last moved, or a new one."""
+    for path in disks:
+        if (located := host.pool_of(path)) is not None:
+            holding = await known_holding(host, located[0].name, located[1])
+            if holding is not None and _is_uuid(holding.owner):
+                return holding.owner
+    return str(uuid4())
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+async def make_sync_offer(
+    host: Host, volume: str, target: str | None, options: TransferOptions
+) -> Sending:
+    """Return the offer for a volume without a guest. Raises Refused or StorageError."""
+    path = await asyncio.to_thread(resolve_source, host, volume)
+    there = await asyncio.to_thread(measure, path)
+    offered = volume_offer(host, path, there, None, options)
+    if target is not None:
+        pool, _, name = target.partition(":")
+        if not (pool and name):
+            text = f"target {target!r} is not POOL:NAME"
+            raise Refused([problem("usage", text, f"such as images:{offered.name}")])
+        offered = replace(offered, wish=name, pool=pool)
+    # Somebody who names the target volume means it, whatever is in it.
+    overwrite = options.overwrite or target is not None
+    offer = Offer(Action.SYNC, Mode.SAVE, overwrite, None, (offered,))
+    try:
+        return Sending(build(Offer, plain(offer)), (path,), (there,))
+    except SchemaError as error:
+        text = f"{volume} cannot be sent to {target or 'a volume of that name'}: {error}"
+        raise Refused([problem("usage", text, "choose another name for the target")]) from None
+
+
+def resolve_source(host: Host, volume: str) -> str:
+    """Return the path of a volume given as a path or as pool:name. Raises Refused."""
+    if volume.startswith("/"):
+        return volume
+    pool_name, _, name = volume.partition(":")
+    pool = host.pools.get(pool_name)
+    if pool is None or not name:
+        known = ", ".join(sorted(host.pools)) or "none"
+        raise Refused(
+            [
+                problem(
+                    "usage",
+                    f"{volume!r} is neither an absolute path nor POOL:NAME",
+                    f"known pools: {known}",
+                )
+            ]
+        )
+    if (info := pool.find(name)) is None:
+        hint = f"{host.pools[pool_name].path(name)} is not there"
+        raise Refused([problem("volume-missing", f"pool {pool_name} has no volume {name}", hint)])
+    return info.path
+
+
+def volume_offer(
+    host: Host, path: str, found: Backing, disk: Disk | None, options: TransferOptions
+) -> VolumeOffer:
+    """Name a volume for the target: as its pool here has it, or after its file.
+
+    One whose name no other host can take goes under the name that was asked for. Raises Refused.
+    """
+    located = host.pool_of(path)
+    name = _name_here(host, path)
+    home = located[0].name if located is not None else None
+    pool, wish = wanted_pool(options, home), wanted_name(options, name)
+    try:
+        build(VolumeName, name)
+    except SchemaError as error:
+        if wish is None:
+            rule = shlex.quote(f"{name}={proposed_name(name)}")
+            hint = f"give it another name there: --volume {rule}"
+            raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
+        name = wish
+    return VolumeOffer(
+        name=name,
+        size=found.size,
+        vdev=disk.vdev if disk is not None else None,
+        pool=pool,
+        home=home,
+        wish=wish,
+        format=ImageFormat.RAW,
+        sector=found.sector,
+        path=disk.path if disk is not None else None,
+        writable=disk.writable if disk is not None else True,
+        moved_by=None,
+    )
+
+
+def _name_here(host: Host, path: str) -> str:
+    """Return what a volume is called here: by its pool, or after its file."""
+    located = host.pool_of(path)
+    return located[1] if located is not None else PurePath(path).name
+
+
+async def _config_of(
+    host: Host, guest: Domain, peer: str, mode: Mode
+) -> tuple[str | None, tuple[Remark, ...]]:
+    """Return the text to start a guest from one day, and what the operator should know of it."""
+    files = [
+        file
+        for file in await host.toolstack.config_files(guest.name, guest.uuid)
+        if file.is_of(guest.name, guest.uuid) is not False
+    ]
+    if files:
+        return files[0].text, _about_files(host, guest.name, peer, files)
+    if mode is Mode.COLD:
+        return None, ()
+    said = f"{guest.name} has no configuration file in {host.config.toolstack.config_dir}"
+    hint = f"if it has one elsewhere, take that to {peer}, and do not start it from there here"
+    text = None
+    try:
+        text = await host.toolstack.compose_config(guest.name)
+        what = "none will be" if text is None else "one is written from how it runs now,"
+        said = f"{said}: {what} on {peer}"
+    except ToolstackError as error:
+        said = f"{said}, and none can be written: {error}"
+    remark = to_look_at if text is None else good_to_know
+    return text, (remark("no-config-file", said, hint),)
+
+
+def _about_files(
+    host: Host, guest: str, peer: str, files: Sequence[GuestFile]
+) -> tuple[Remark, ...]:
+    """Say which of a guest's files is taken and why, and what becomes of the rest here."""
+    taken, *others = files
+    found = []
+    if others:
+        text = f"{len(files)} files name {guest}: {taken.path} moves to {peer}"
+        text += f", as {taken.reason(others[0])}. These stay as they are, and start nothing at boot"
+        hint = f"start {guest} from none of them when it has moved; rename what is not its file"
+        paths = ", ".join(str(file.path) for file in others)
+        found.append(good_to_know("config-files", f"{text}: {paths}", hint))
+    folder = Path(host.config.toolstack.config_dir)
+    if taken.path.parent not in (folder, folder / "auto"):
+        text = f"{taken.path}, the file of {guest}, is not in {folder}: it stays as it is"
+        hint = f"do not start {guest} from it when it has moved"
+        found.append(to_look_at("config-elsewhere", text, hint))
+    return tuple(found)
+
+
+async def _guest_offer(
+    host: Host, domain: Domain, disks: SortedDisks, options: TransferOptions, config: str | None
+) -> GuestOffer:
+    entry = await host.toolstack.autostart(domain.name, domain.uuid)
+    return GuestOffer(
+        name=domain.name,
+        uuid=domain.uuid,
+        kind=domain.kind,
+        toolstack=host.toolstack.name,
+        size=domain.size,
+        nics=tuple(NicOffer(nic.mac, nic.bridge, nic.script) for nic in domain.nics),
+        config=config.encode("utf-8", "surrogateescape") if config is not None else None,
+        autostart=entry is not None,
+        boot_order=order_of(entry or "", domain.name) or None,
+        wish=options.rename if options.rename != domain.name else None,
+        bridges=dict(options.bridges),
+        shared=tuple(disks.shared),
+        ejected=tuple(disk.vdev for disk in disks.ejected),
+    )

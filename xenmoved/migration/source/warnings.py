@@ -1,0 +1,35 @@
+"""What an operator is told of a migration beforehand, though it stands in nobody's way."""
+
+from __future__ import annotations
+
+from protocol.messages import Mode, Remark
+from storage.tracking.choice import TrackingKind, tracking_method
+from xenmoved.migration.geometry import enlargement
+from xenmoved.migration.source.preflight import Preflight
+from xenmoved.remarks import good_to_know, together
+
+
+def lasting(found: Preflight) -> tuple[Remark, ...]:
+    """Return what this host has to remark that is still so when the guest has moved."""
+    if found.sending is None:
+        return ()
+    larger = [
+        enlargement(offered, place.size, f"{place.pool}:{place.name} on {found.move.peer}")
+        for offered, place in zip(found.sending.offer.volumes, found.placements, strict=False)
+    ]
+    return together(found.sending.warnings, filter(None, larger))
+
+
+def warnings(found: Preflight) -> tuple[Remark, ...]:
+    """Return everything that both hosts have to remark before a guest moves."""
+    return together(lasting(found), found.findings.remarks, _untracked(found, found.move.mode))
+
+
+def _untracked(found: Preflight, mode: Mode) -> list[Remark]:
+    paths = found.sending.paths if found.sending is not None and mode is not Mode.COLD else ()
+    methods = [(path, tracking_method(path)) for path in paths]
+    return [
+        good_to_know("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
+        for path, method in methods
+        if method.kind is TrackingKind.REHASH
+    ]

@@ -1,0 +1,19 @@
+"""The host that a guest or a volume comes to.
+
+channels       where the channels that peers open are taken in
+dialogue       answers the source
+preflight      what stands in the way of taking an offer
+memory_limits  whether a guest is small enough to come
+scripts        whether the scripts for its interfaces may be run, and are here
+boot_files     what it is started from that is no disk of its own
+reuse          what may become of a volume that is here already
+arrivals       all that is on its way to this host
+expected       what is known of a guest that comes, across restarts
+migration      a guest that comes, step by step
+guest          what has come of it
+memory         its memory as it comes
+volumes        its volumes: made, opened, written, closed, and removed again
+filling        one of them while a peer fills it
+presence       whether a domain of a guest is on this host
+handover       the target's half of the hand-over, also after a crash
+"""

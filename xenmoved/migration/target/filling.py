@@ -1,0 +1,106 @@
+"""A volume of this host while a peer fills it: open, and nobody else's until it is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from protocol.messages import ImageFormat, Placement, VolumeOffer
+from storage.backing import check_backing
+from storage.contracts import Backing, Pool, PoolVolume, Watching
+from storage.errors import StorageError, VolumeNotFound, VolumeReplaced
+from storage.files.images import require_standalone
+from xenmoved.migration.geometry import misfits
+from xenmoved.problems import Refused
+
+_PIECE: Final = 64 << 20
+"""Bytes that are emptied at once: a slow disk takes some seconds for them."""
+
+
+@dataclass(slots=True)
+class FilledVolume:
+    """An open volume. All calls block.
+
+    `size` is how much of it is filled. A stream of ZFS gives the volume the size of the source's.
+    """
+
+    volume: PoolVolume
+    offer: VolumeOffer
+    pool: Pool
+    name: str
+    size: int
+    _opened: Backing
+    _watch: Watching
+
+    @classmethod
+    def open(
+        cls, pool: Pool, placement: Placement, offer: VolumeOffer, *, guest: bool
+    ) -> FilledVolume:
+        """Open a volume for writing, which nobody else has open.
+
+        Raises StorageError, and Refused when it is not such as was looked at beforehand.
+        """
+        volume = pool.open(placement.name, writable=True)
+        try:
+            watch = volume.watch()
+        except BaseException:
+            volume.close()
+            raise
+        try:
+            watch.require_alone()
+            opened = volume.backing()
+            shown = f"{pool.name}:{placement.name}"
+            geometry = (volume.size, opened.sector, volume.alignment)
+            if found := tuple(misfits(offer, shown, *geometry, guest=guest)):
+                raise Refused(found)
+        except BaseException:
+            watch.close()
+            volume.close()
+            raise
+        return cls(volume, offer, pool, placement.name, volume.size, opened, watch)
+
+    def emptying(self) -> Iterator[int]:
+        """Make all of it read as zeros, piece by piece; yield how far that has come, in bytes.
+
+        Durable at the end of it. Raises StorageError, also where the storage keeps what was there
+        before and it is not this program's to destroy.
+        """
+        if (history := self.pool.history(self.name)) is not None:
+            history.clear()
+        for extent in self.volume.data_extents():
+            for offset in range(extent.offset, extent.end, _PIECE):
+                end = min(offset + _PIECE, extent.end)
+                self.volume.zero(offset, end - offset)
+                yield end
+        self.volume.flush()
+
+    def require_whole(self) -> None:
+        """See that an image that came needs no other files. Raises StorageError."""
+        if self.offer.format is not ImageFormat.RAW:
+            require_standalone(self.volume, self.offer.format)
+
+    def require_untouched(self) -> None:
+        """See that nobody else has it or may have written to it, and what `require_there` does."""
+        self._watch.require_alone()
+        self.require_there()
+
+    def require_there(self) -> None:
+        """See that it is what is found under its name, at its size. Raises StorageError."""
+        try:
+            check_backing(self.pool.path(self.name), replace(self._opened, size=self.size))
+        except VolumeNotFound as error:
+            # A guest would be started from what is found under the name.
+            text = f"{error}: it was removed or renamed while it was filled"
+            raise VolumeReplaced(text) from error
+
+    def unlock(self) -> None:
+        """Let a toolstack open it, and its backends lock it, where they lock what they open."""
+        self.volume.unlock()
+
+    def close(self) -> None:
+        """Close it. Idempotent; raises nothing."""
+        self._watch.close()
+        with suppress(StorageError):
+            self.volume.close()

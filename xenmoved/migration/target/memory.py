@@ -1,0 +1,70 @@
+"""The saved memory of a guest as it comes: fed to the toolstack, counted and hashed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from blake3 import blake3
+
+from protocol.errors import Code, ProtocolError
+from protocol.frames import FrameDecoder, Kind
+from protocol.messages import Seal
+from xenmoved.jobs.job import Job
+from xenmoved.link.channel import Channel
+from xenmoved.tasks import within
+from xenmoved.toolstack.interface import IncomingImage
+
+_PATIENCE: Final = 60.0
+
+
+class IncomingMemory:
+    """The memory channel of one guest. A guest that is off has none: it is `ended` at once."""
+
+    def __init__(self, image: IncomingImage, job: Job, *, ended: bool) -> None:
+        self._image = image
+        self._job = job
+        self._digest = blake3()
+        self._size = 0
+        self._ended = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        if ended:
+            self._ended.set()
+
+    async def serve(self, channel: Channel) -> None:
+        """Feed what comes to the toolstack, to the channel's end. Raises ProtocolError."""
+        if self._task is not None:
+            raise ProtocolError(Code.UNEXPECTED, "no memory is expected now")
+        self._task = asyncio.current_task()
+        decoder = FrameDecoder({Kind.MEMORY})
+        while untrusted_data := await channel.receive():
+            decoder.feed(untrusted_data)
+            while (frame := decoder.next_frame()) is not None:
+                self._digest.update(frame.untrusted_body)
+                self._size += len(frame.untrusted_body)
+                self._job.memory_sent = self._size
+                await self._image.write(memoryview(frame.untrusted_body))
+        if decoder.pending:
+            raise ProtocolError(Code.BAD_FRAME, "the memory channel ends within a frame")
+        self._ended.set()
+
+    async def require_whole(self, seal: Seal) -> None:
+        """Wait for the end, and see that all came as it was sent. Raises ProtocolError."""
+        if not await within(self._ended, _PATIENCE):
+            text = (
+                "the source says that it has sent all, and its memory channel did not end within "
+                f"{_PATIENCE:g} s"
+            )
+            raise ProtocolError(Code.UNEXPECTED, text)
+        if self._size != seal.memory_size or self._digest.digest() != seal.memory_digest:
+            raise ProtocolError(
+                Code.DIGEST,
+                f"the saved memory of {self._job.guest} was damaged on the way: {self._size} bytes "
+                f"arrived of {seal.memory_size}, and their digest is not the source's",
+            )
+
+    async def stop(self) -> None:
+        """End the channel, if it still goes on."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])

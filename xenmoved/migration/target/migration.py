@@ -1,0 +1,91 @@
+"""One guest on its way to this host: what its source asks for, step by step."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from protocol.handover import TARGET_UNDECIDED, TargetEvent, TargetState
+from protocol.messages import GuestSize, Seal
+from xenmoved.jobs.job import Job
+from xenmoved.jobs.report import Phase
+from xenmoved.migration.host import Host
+from xenmoved.migration.target.expected import Expected
+from xenmoved.migration.target.guest import IncomingGuest
+from xenmoved.migration.target.handover import TargetHandover
+from xenmoved.migration.target.memory_limits import resize_problems
+from xenmoved.migration.target.presence import runs_here
+from xenmoved.problems import JobError, Refused, problem
+
+log = logging.getLogger(__name__)
+
+
+class InboundMigration:
+    """The target's side of one migration: its guest, and the hand-over that decides about it."""
+
+    def __init__(self, host: Host, peer: str, migration: str, expected: Expected, job: Job) -> None:
+        self._host = host
+        self.peer = peer
+        self.migration = migration
+        self.job = job
+        """The job that shows it."""
+        self.guest = IncomingGuest(host, peer, migration, expected, job)
+        self.handover = TargetHandover(self.guest)
+
+    async def begin(self) -> None:
+        """Write down that it comes, before anything is made for it."""
+        for earlier in await self._host.journal.supersede_inbound(self.guest.name):
+            self._host.clear_spool(earlier)
+        await self._write_down()
+
+    async def restore(self, state: TargetState, reason: str) -> None:
+        """Go on from what an earlier process wrote down, in a journal that may have been set back.
+
+        Raises ToolstackError where it cannot be seen whether the guest runs here.
+        """
+        event = TargetEvent.RESTARTED
+        uuid = self.guest.expected.uuid
+        if state in TARGET_UNDECIDED and await runs_here(self._host.toolstack, uuid):
+            name = self.guest.name
+            log.error("%s runs here and is %s in the journal: this was set back", name, state)
+            event = TargetEvent.GUEST_RUNS
+        self.handover.take_up(state, reason)
+        await self.handover.happen(event)
+
+    async def resize(self, size: GuestSize) -> None:
+        """Note how large the guest has become since it was offered.
+
+        Raises Refused when it has no room here any more.
+        """
+        arrival = self.guest.expected.arrival
+        announced = arrival.announced
+        if announced is None or size == announced.size or self.guest.expected.cold:
+            return
+        name, wanted = arrival.announced_name, replace(announced, size=size)
+        if found := await resize_problems(self._host, self.peer, name, wanted, self.migration):
+            raise Refused(found)
+        async with self.handover.undecided:
+            if self.handover.state is TargetState.RECEIVING:
+                self.guest.resize(size)
+                await self._write_down()
+
+    async def receive(self) -> None:
+        """Get ready for the memory. Raises ToolstackError, StorageError."""
+        self.job.enter(Phase.SUSPEND)
+        await self.guest.receive()
+
+    async def seal(self, seal: Seal) -> None:
+        """Check that everything is there and durable, and build the domain, paused.
+
+        Raises ProtocolError, StorageError, ToolstackError, or JobError when it was aborted.
+        """
+        await self.guest.require_whole(seal)
+        self.job.enter(Phase.READY)
+        await self.guest.build()
+        await self.handover.happen(TargetEvent.BUILT, only_in=(TargetState.RECEIVING,))
+        if self.handover.state is TargetState.ABORTED:
+            reason = self.handover.reason or "aborted by the source"
+            raise JobError([problem("aborted", reason)])
+
+    async def _write_down(self) -> None:
+        await self.guest.write_down(self.handover.state, self.handover.reason)

@@ -1,0 +1,496 @@
+"""What stands in the way of taking an offer: the target's preflight. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from protocol.errors import Code, ProtocolError
+from protocol.messages import (
+    Action,
+    GuestOffer,
+    ImageFormat,
+    Mode,
+    Offer,
+    Placement,
+    Problem,
+    Remark,
+    VolumeOffer,
+)
+from storage.contracts import Capacity, Pool, VolumeInfo
+from storage.errors import StorageError
+from xenmoved.config.model import Peer
+from xenmoved.guestnames import misnamed_there
+from xenmoved.migration.bridges import bridge_problems, local_bridges
+from xenmoved.migration.geometry import misfits
+from xenmoved.migration.host import Host
+from xenmoved.migration.promises import unfilled
+from xenmoved.migration.target.boot_files import boot_problems, foresee
+from xenmoved.migration.target.expected import expect
+from xenmoved.migration.target.memory_limits import size_problems
+from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
+from xenmoved.migration.target.scripts import denied_scripts, missing_scripts, wiring_for
+from xenmoved.migration.uncopied_disks import denied, look_at_shared, shared_pool
+from xenmoved.migration.volume_needs import Imagery, Needs, claims, imagery, needs
+from xenmoved.migration.volume_notes import may_be_made
+from xenmoved.namemap import new_name
+from xenmoved.problems import problem, problems_of
+from xenmoved.toolstack.interface import Domain, HostInfo
+from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
+from xenmoved.units import format_size
+
+_DROP: Final = (
+    "drop it there (xenmovectl volumes drop), or call this one otherwise: --volume OLD=NEW"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Every problem at once; the rest only without problems.
+
+    `placements` is where each volume would go, `shared` the path here of each disk that is not
+    copied, `bridges` the name here of each bridge of the guest, `wiring` what else its interfaces
+    may have, and `remarks` what there will be to remark when it has come.
+    """
+
+    problems: tuple[Problem, ...]
+    placements: tuple[Placement, ...] = ()
+    shared: tuple[str, ...] = ()
+    bridges: dict[str, str] = field(default_factory=dict)
+    wiring: Wiring = CAUTIOUS
+    remarks: tuple[Remark, ...] = ()
+
+    def disks(self, host: Host, offer: Offer) -> dict[str, str]:
+        """Return the path here of each disk of the guest, by vdev."""
+        assert offer.guest is not None
+        placed = {
+            volume.vdev: host.pools[placement.pool].path(placement.name)
+            for volume, placement in zip(offer.volumes, self.placements, strict=True)
+            if volume.vdev is not None
+        }
+        shared = zip(offer.guest.shared, self.shared, strict=True)
+        return placed | {disk.vdev: path for disk, path in shared}
+
+
+async def assess(
+    host: Host, peer: Peer, offer: Offer, arriving: Mapping[str, Sequence[str]]
+) -> Assessment:
+    """Look at everything that an offer needs.
+
+    `arriving` has the guests that are on their way already, with the paths of their disks. Raises
+    ProtocolError for an offer that cannot be an honest one.
+    """
+    _require_honest(offer)
+    if denied := _permission(host, peer, offer):
+        return Assessment(tuple(denied))  # a peer learns nothing about what it may not use
+    problems: list[Problem] = []
+    shared: tuple[str, ...] = ()
+    bridges: dict[str, str] = {}
+    here = await host.toolstack.describe_all()
+    domains = [domain for _, domain in here if isinstance(domain, Domain)]
+    in_use: dict[str, Sequence[str]] = {**arriving}
+    in_use |= {domain.name: [disk.path for disk in domain.disks] for domain in domains}
+    if (guest := offer.guest) is not None:
+        info = await host.toolstack.host()
+        bridges = local_bridges(peer, guest)
+        uuids = {
+            one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
+        }
+        problems += _guest_problems(host, info, guest, uuids, arriving)
+        problems += await bridge_problems(host, peer, guest)
+        problems += await missing_scripts(host, guest)
+        if offer.mode is Mode.COLD and guest.config_text is not None:
+            problems += await boot_problems(host, guest.name, guest.config_text)
+        stands_against, shared = await look_at_shared(host, peer, guest.shared, in_use)
+        problems += stands_against
+        free = info.free_memory - host.promises.memory(status for status, _ in here)
+        problems += await size_problems(host, peer, max(0, free), offer)
+    checker = _VolumeChecks(host, peer, offer, in_use, await needs(host, here=here, coming=guest))
+    placements = [await checker.place(volume) for volume in offer.volumes]
+    problems += checker.problems + await checker.space_problems()
+    if guest is not None and all(one.name != guest.target_name for one, _ in here):
+        # Beside a domain of that name its file says no more.
+        problems += await _config_problems(
+            host, offer, guest, _own_disks(host, offer, placements, shared)
+        )
+    if problems:
+        return Assessment(tuple(problems))
+    placed = tuple(place for place in placements if place is not None)
+    found = Assessment((), placed, shared, bridges, wiring_for(host, peer))
+    return replace(found, remarks=await _foreseen(host, offer, found))
+
+
+async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
+    """Return what there will be to remark on a guest that comes as it is offered."""
+    if offer.guest is None:
+        return ()
+    disks = found.disks(host, offer)
+    come = expect(offer, disks, found.bridges, found.wiring, keep_partial=False)
+    return await foresee(host, come)
+
+
+def _require_honest(offer: Offer) -> None:
+    """See that an offer has a guest if it must, and each disk once, as what it can be.
+
+    Raises ProtocolError.
+    """
+    if (offer.action is Action.MIGRATE) != (offer.guest is not None):
+        raise ProtocolError(Code.OUT_OF_RANGE, f"an offer to {offer.action} and its guest")
+    vdevs = [volume.vdev for volume in offer.volumes if volume.vdev is not None]
+    if (guest := offer.guest) is not None:
+        if guest.size.vcpus > guest.size.max_vcpus:
+            raise ProtocolError(Code.OUT_OF_RANGE, "more vcpus in use than there are")
+        vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
+        if any(disk.cdrom and disk.writable for disk in guest.shared):
+            raise ProtocolError(Code.OUT_OF_RANGE, "a CD-ROM that can be written")
+    if twice := [vdev for vdev, count in Counter(vdevs).items() if count > 1]:
+        raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
+
+
+def local_name(peer: Peer, volume: VolumeOffer) -> str:
+    """Return what a volume is to be called here: as was asked for, or as this host has it."""
+    return volume.wish or new_name(volume.name, peer.volumes) or volume.name
+
+
+def chosen_pool(host: Host, peer: Peer, volume: VolumeOffer) -> str | None:
+    """Return the name of the pool for a volume.
+
+    It is the one asked for, or the one that this host has for the volume's pool at the source, or
+    one that is called like that one if the peer may use it, or this host's default.
+    """
+    if volume.pool is not None:
+        return volume.pool
+    if volume.home is not None and volume.home in peer.pools:
+        return peer.pools[volume.home]
+    if volume.home is not None and volume.home in host.pools and peer.may_use(volume.home):
+        return volume.home
+    return host.config.default_pool
+
+
+def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
+    node = host.config.node
+    hint = f"on {node}, see `allow` of peer {peer.name} in the configuration"
+    found = []
+    if offer.action not in peer.allow.actions:
+        found.append(problem("permission", f"{node} does not let {peer.name} {offer.action}", hint))
+    elif offer.guest is not None and not peer.may(offer.action, offer.guest.target_name):
+        text = f"{node} does not take a guest called {offer.guest.target_name} from {peer.name}"
+        found.append(problem("permission", text, hint))
+    for pool in dict.fromkeys(chosen_pool(host, peer, volume) for volume in offer.volumes):
+        if pool is None:
+            text = f"{node} has no default pool for new volumes"
+            found.append(problem("pool", text, "name one with --pool, or set default_pool there"))
+        elif not peer.may_use(pool) or pool not in host.pools:
+            text = f"{node} has no pool {pool} that {peer.name} may use"
+            found.append(problem("permission", text, hint))
+    if (guest := offer.guest) is None:
+        return found
+    found += denied_scripts(host, peer, guest)
+    return found + [one for disk in guest.shared if (one := denied(host, peer, disk)) is not None]
+
+
+def _guest_problems(
+    host: Host,
+    info: HostInfo,
+    guest: GuestOffer,
+    here: Mapping[str, str],
+    arriving: Collection[str],
+) -> list[Problem]:
+    """Compare a guest with the names and uuids of those that are here, and with those that come."""
+    node, name = host.config.node, guest.target_name
+    found = [one] if (one := misnamed_there(name)) is not None else []
+    if guest.toolstack != info.toolstack:
+        text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
+        found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
+    for other, uuid in here.items():
+        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {other}"
+        if other in (name, f"{name}--incoming"):
+            text = f"{node} has a domain called {other} already"
+            hint = f"{hint}; else have this one called otherwise there: --rename NEW"
+            found.append(problem("guest-exists", text, hint))
+        elif uuid == guest.uuid:
+            text = f"{node} has a domain with the uuid of {guest.name}: {other}"
+            found.append(problem("guest-exists", text, hint))
+    if name in arriving:
+        text = f"{name} is on its way to {node} already"
+        found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {name}"))
+    return found
+
+
+def _own_disks(
+    host: Host, offer: Offer, placements: Sequence[Placement | None], shared: Sequence[str]
+) -> set[str]:
+    """Return the paths here of the disks that the guest writes, of those that have a place."""
+    assert offer.guest is not None
+    placed = {
+        host.pools[placement.pool].path(placement.name)
+        for volume, placement in zip(offer.volumes, placements, strict=True)
+        if placement is not None and volume.writable
+    }
+    beside = zip(offer.guest.shared, shared, strict=True)
+    return placed | {path for disk, path in beside if disk.writable}
+
+
+async def _config_problems(
+    host: Host, offer: Offer, guest: GuestOffer, disks: Collection[str]
+) -> list[Problem]:
+    """Find what keeps a guest from being at home here under its name, running or not.
+
+    A configuration of that name is another guest's if it has another uuid, or none and other disks
+    than `disks`: this host would start that one at the next boot. A guest that comes with nothing
+    but its configuration comes to none.
+    """
+    node, name, cold = host.config.node, guest.target_name, offer.mode is Mode.COLD
+    if cold and guest.config is None:
+        return [problem("guest-config", f"{guest.name} came without its configuration")]
+    found = await host.toolstack.config_files(name, guest.uuid)
+    # What is in the place of its file, and says another name, is a guest's who is called that.
+    files = [file for file in found if file.name in (None, name)]
+    if not files:
+        return []
+    other = any(file.is_of(name, guest.uuid, disks) is False for file in files)
+    if not (cold or other):
+        return []
+    whose = "another guest" if other else "a guest"
+    text = f"{node} has a configuration of {whose} called {name} already"
+    hint = (
+        "if it is this guest's of former times, or not needed any more, rename it there to end in "
+        ".replaced; else have this one called otherwise"
+    )
+    return [problem("guest-exists", text, f"{hint}: --rename NEW")]
+
+
+class _VolumeChecks:
+    """The checks of an offer's volumes, with what they add up to."""
+
+    def __init__(
+        self,
+        host: Host,
+        peer: Peer,
+        offer: Offer,
+        in_use: Mapping[str, Sequence[str]],
+        found: Needs,
+    ) -> None:
+        self._host = host
+        self._peer = peer
+        self._offer = offer
+        self._disks = in_use
+        self._needs = found
+        self._placements: list[Placement] = []
+        self._imagery: list[Imagery] | None = None
+        self._others: Needs | None = None
+        # What is shared is not a place for a copy of something else.
+        self._taken = {
+            (shared_pool(peer, disk), disk.name)
+            for disk in (offer.guest.shared if offer.guest is not None else ())
+        }
+        self._paths: set[object] = set()
+        self.problems: list[Problem] = []
+
+    async def place(self, volume: VolumeOffer) -> Placement | None:
+        """Find where a volume goes, noting what is wrong."""
+        placement = await self._place(volume)
+        self._placements += [placement] if placement is not None else []
+        return placement
+
+    async def _place(self, volume: VolumeOffer) -> Placement | None:
+        pool = self._host.pools[chosen_pool(self._host, self._peer, volume) or ""]
+        name = local_name(self._peer, volume)
+        shown = f"{pool.name}:{name}"
+        # Pools may have a folder or a device in common.
+        path = await asyncio.to_thread(_place_of, pool, name)
+        if (pool.name, name) in self._taken or path in self._paths:
+            text = f"two disks of the guest would both become {shown}"
+            hint = "call one otherwise there (--volume), put one elsewhere (--pool), or rename it"
+            self._note("volume-name", text, hint)
+            return None
+        self._taken.add((pool.name, name))
+        self._paths.add(path)
+        self._check_format(volume, pool)
+        try:
+            info = await asyncio.to_thread(pool.find, name)
+            prospect = await asyncio.to_thread(pool.prospect, name, volume.size)
+        except StorageError as error:
+            self.problems += problems_of(error)
+            return None
+        if (there := info or prospect) is None:
+            text = f"{self._node} has no volume {shown}, and cannot make one in that pool"
+            hint = f"make one of {volume.size} bytes there and list it in the configuration"
+            self._note("volume-missing", text, hint)
+            return None
+        may_be_image = await self._check_images(volume, shown, there.path)
+        self.problems += misfits(
+            volume,
+            f"{shown} on {self._node}",
+            there.size,
+            there.sector,
+            there.alignment,
+            guest=self._offer.guest is not None,
+        )
+        if info is None:
+            self._check_promised(shown, there.path)
+            self.problems += claims(await self._needs_of_others(), there, NEEDED_HINT)
+            return Placement(pool.name, name, fresh=True, zeroed=True, size=there.size)
+        return await self._reuse(volume, pool, info, may_be_image=may_be_image)
+
+    async def _reuse(
+        self, volume: VolumeOffer, pool: Pool, info: VolumeInfo, *, may_be_image: bool
+    ) -> Placement | None:
+        """Note what stands against writing to a volume that is there."""
+        name, shown = info.name, f"{info.pool}:{info.name}"
+        if pool.name in self._peer.shared or self._peer.shares_path(info.path):
+            text = (
+                f"{shown} on {self._node} is shared with {self._peer.name}: it may be the very one"
+            )
+            hint = f"on {self._peer.name}, see `shared` of peer {self._node}; or call it otherwise"
+            self._note("volume-shared", text, hint)
+        if volume.format is not ImageFormat.RAW:
+            text = f"{shown} on {self._node} exists, and a {volume.format} image goes to a new file"
+            self._note("volume-exists", text, _DROP)
+        users = self._users(pool, name)
+        if info.in_use is not None:
+            users.append(info.in_use)
+        if users:
+            text = f"{shown} on {self._node} is in use: {', '.join(users)}"
+            self._note("volume-in-use", text, "only a volume that nobody uses can be written")
+            return None
+        if may_be_image:
+            return None
+        claim = Claim(self._peer, self._offer, volume)
+        found = await reuse(self._host, claim, info, self._needs)
+        self.problems += found.problems
+        return Placement(pool.name, name, fresh=False, zeroed=not found.kept, size=info.size)
+
+    async def _needs_of_others(self) -> Needs:
+        """Return who needs what, but for the guest itself: its own file may be here before it."""
+        if (guest := self._offer.guest) is None:
+            return self._needs
+        if self._others is None:
+            name, uuid = guest.target_name, guest.uuid
+            files = await self._host.toolstack.config_files(name, uuid)
+            mine = {str(file.path) for file in files if file.is_of(name, uuid) is not False}
+            self._others = self._needs.without(mine)
+        return self._others
+
+    def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
+        """Note it when a volume that is an image would be none here, or is in use at the source."""
+        if volume.format is ImageFormat.RAW:
+            return
+        what = f"{volume.name} is an image in the format {volume.format}"
+        if self._offer.mode is not Mode.COLD:
+            text = f"{what}: only raw disks move while the guest runs"
+            self._note("disk", text, "move it with --mode cold")
+        if pool.kind != "dir":
+            text = f"{what}, and pool {pool.name} on {self._node} has no files"
+            self._note("pool", text, "choose a pool of kind dir with --pool")
+
+    async def _check_images(self, volume: VolumeOffer, shown: str, path: str) -> bool:
+        """Note it, and tell, when a configuration here may take what is written for an image.
+
+        Whoever writes an image can have the one who starts its guest open any file: its bytes are
+        looked at only when it comes as one, of the format that it is taken for.
+        """
+        if self._imagery is None:
+            self._imagery = await imagery(self._host)
+        real = await asyncio.to_thread(os.path.realpath, path)
+        found = [
+            one
+            for one in self._imagery
+            if one.formats != {volume.format.value} and one.may_open(path, real)
+        ]
+        for one in found:
+            text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
+            self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
+        return bool(found)
+
+    async def space_problems(self) -> list[Problem]:
+        """Check all volumes together against the space of their pools and the quota."""
+        found = []
+        for name in dict.fromkeys(place.pool for place in self._placements if place.zeroed):
+            pool = self._host.pools[name]
+            capacity = await asyncio.to_thread(pool.capacity)
+            free = await free_space(self._host, name, capacity) if capacity is not None else None
+            needed = await asyncio.to_thread(unfilled, pool, self._placements)
+            if free is not None and needed > free:
+                text = (
+                    f"pool {name} on {self._node} has {format_size(free)} free, "
+                    f"{format_size(needed)} are needed"
+                )
+                hint = "free space there, or choose with --pool; what is on its way there counts"
+                found.append(problem("pool-full", text, hint))
+        quota = self._peer.allow.quota
+        fresh = sum(place.size for place in self._placements if place.fresh)
+        if quota is not None and fresh:
+            used = await quota_used(self._host, self._peer.name)
+            if used + fresh > quota:
+                text = (
+                    f"{self._peer.name} may take {format_size(quota)} on {self._node}: it has "
+                    f"{format_size(used)}, {format_size(fresh)} more are needed"
+                )
+                found.append(problem("quota", text, "remove old copies there or raise the quota"))
+        return found
+
+    @property
+    def _node(self) -> str:
+        return self._host.config.node
+
+    def _check_promised(self, shown: str, path: str) -> None:
+        """Note it when a volume that is not there yet is about to be made for somebody else."""
+        real = os.path.realpath(path)
+        for other, paths in self._disks.items():
+            if any(one and os.path.realpath(one) == real for one in paths):
+                text = f"{shown} on {self._node} is about to be made for {other}"
+                hint = (
+                    "wait for the end of that, or call this one otherwise there: --volume OLD=NEW"
+                )
+                self._note("volume-name", text, hint)
+
+    def _users(self, pool: Pool, name: str) -> list[str]:
+        return [
+            f"disk of {domain}"
+            for domain, paths in self._disks.items()
+            if any(path and pool.locate(path) == name for path in paths)
+        ]
+
+    def _note(self, code: str, text: str, hint: str) -> None:
+        self.problems.append(problem(code, text, hint))
+
+
+def _place_of(pool: Pool, name: str) -> object:
+    """Return what two names have in common that lead to one place, whether anything is there."""
+    try:
+        path = pool.path(name)
+    except StorageError:  # it is told of later
+        return (pool.name, name)
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return os.path.realpath(path)
+    return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
+
+
+async def quota_used(host: Host, peer: str) -> int:
+    """Bytes of the volumes that are made for a peer: those that are there, and those promised."""
+    sizes = host.promises.made_for(peer)
+    for made in await host.journal.made(peer=peer):
+        pool = host.pools.get(made.pool)
+        info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
+        if info is not None and may_be_made(made, info):
+            sizes[made.pool, made.name] = info.size
+    return sum(sizes.values())
+
+
+async def free_space(host: Host, name: str, capacity: Capacity) -> int | None:
+    """Bytes that new volumes may take of a pool of this capacity, beside what is promised already.
+
+    None where there is no limit, as volumes may be larger than what is free.
+    """
+    if capacity.overcommit:
+        return None
+    return max(0, capacity.free - await host.promises.space(host.pools, name))

@@ -1,0 +1,93 @@
+"""What may become of a volume that is here already when a peer is to fill it.
+
+What the journal knows as a copy of what comes, and as gone to that very peer, is compared and kept.
+Anything else is used only if this host lets the peer do so, and emptied first: nobody learns what
+it held. Asked when the peer asks what stands in the way, and again when the volume is open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.messages import Offer, Problem, VolumeOffer
+from storage.contracts import VolumeInfo
+from xenmoved.config.model import Peer
+from xenmoved.journal import Holding
+from xenmoved.migration.host import Host
+from xenmoved.migration.volume_needs import Needs, against
+from xenmoved.migration.volume_notes import is_blank, is_held, is_of, synced_from, why_not_held
+from xenmoved.problems import problem
+
+NEEDED_HINT: Final = (
+    "if nobody needs it, rename or remove it there; or have this one called otherwise: "
+    "--volume OLD=NEW"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a peer wants to have a volume for: one of those that it offers."""
+
+    peer: Peer
+    offer: Offer
+    volume: VolumeOffer
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """What stands against writing to a volume, and whether what it holds is `kept`."""
+
+    problems: tuple[Problem, ...]
+    kept: bool
+
+
+def owner_of(peer: str, offer: Offer) -> str:
+    """Return whose data the volumes of an offer are, as the journal notes it."""
+    return offer.guest.uuid if offer.guest is not None else synced_from(peer)
+
+
+async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reuse:
+    """Say what may become of a volume, of whose users `found` tells."""
+    holding = await host.journal.holding(info.pool, info.name)
+    peer, moved_by = claim.peer.name, claim.volume.moved_by
+    owner = owner_of(peer, claim.offer)
+    known = holding is not None and is_held(holding, info)
+    kept = holding is not None and known and is_of(holding, owner, peer, moved_by)
+    if needed := against(found, info, holding, NEEDED_HINT, own=kept):
+        return Reuse(tuple(needed), kept)
+    if kept or (holding is not None and known and is_blank(holding, peer)):
+        return Reuse((), kept)
+    why = _why_not_kept(holding, info, owner, peer)
+    text = f"{info.pool}:{info.name} on {host.config.node} {why}"
+    return Reuse(_refusal(host.config.node, claim, text), kept=False)
+
+
+def _why_not_kept(holding: Holding | None, info: VolumeInfo, owner: str, peer: str) -> str:
+    if holding is None:
+        return "exists, and is not known to be a copy of this volume"
+    if (why := why_not_held(holding, info)) is not None:
+        return why
+    if holding.owner == owner:
+        return f"exists, and is a copy from when the guest went to {holding.place}, not to {peer}"
+    if not holding.owner:
+        return f"exists, and was being emptied for {holding.place}"
+    # The uuid is not the sender's business: who knows it could say that its guest has it.
+    return f"exists, and is a copy of another guest's: {holding.guest or holding.owner}"
+
+
+def _refusal(node: str, claim: Claim, text: str) -> tuple[Problem, ...]:
+    """Return what is missing for a volume to be emptied: the sender's word, or this host's."""
+    peer = claim.peer
+    key = f"`overwrite: true` in `allow` of peer {peer.name} in the configuration of {node}"
+    others = (
+        f"drop it there if it is a copy that is kept (on {node}: xenmovectl volumes), rename or "
+        "remove it, or have this one called otherwise there: --volume OLD=NEW"
+    )
+    if not claim.offer.overwrite:
+        hint = f"{others}. If what is in it may be lost: --overwrite, which takes {key}"
+        return (problem("volume-exists", text, hint),)
+    if not peer.allow.overwrite:
+        text = f"{text}; {node} does not let {peer.name} overwrite it"
+        return (problem("permission", text, f"it takes {key}; or {others}"),)
+    return ()

@@ -1,0 +1,209 @@
+"""Disks that are not copied: those that both hosts share, and CD-ROMs.
+
+The source says which they are (`sort_disks`). The target takes one only if its own configuration
+says that the two hosts share it, or, for a CD-ROM, if it is in a pool that the peer may use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocol.errors import SchemaError
+from protocol.messages import GuestOffer, ImageFormat, Problem, SharedOffer
+from protocol.schema import build, plain
+from storage.contracts import Backing, Identity
+from storage.descriptor import make_durable
+from storage.errors import StorageError
+from storage.files.images import require_standalone
+from storage.opening import open_source
+from storage.shared_identity import shared_identity
+from xenmoved.config.model import CdromChoice, Peer
+from xenmoved.jobs.options import TransferOptions
+from xenmoved.migration.host import Host
+from xenmoved.problems import problem, problems_of
+from xenmoved.toolstack.interface import Disk
+
+IMAGES: Final = frozenset(ImageFormat) - {ImageFormat.RAW}
+"""Formats of disks that are files with a structure of their own, which move as they are."""
+
+_CDROM_HINT: Final = (
+    "say --cdrom eject to have its drive empty there, --cdrom require if {peer} has it too, or "
+    "eject it first"
+)
+
+
+@dataclass(slots=True)
+class SortedDisks:
+    """The disks of a guest by what becomes of them."""
+
+    copied: list[Disk] = field(default_factory=list)
+    shared: list[SharedOffer] = field(default_factory=list)
+    ejected: list[Disk] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+async def sort_disks(
+    host: Host, disks: Sequence[Disk], peer: Peer | None, peer_name: str, options: TransferOptions
+) -> SortedDisks:
+    """Tell what becomes of each disk that a guest needs at a peer, None: one not configured."""
+    found = SortedDisks()
+    choice = options.cdrom or (peer.cdrom.value if peer is not None else CdromChoice.REFUSE.value)
+    for disk in disks:
+        located = await asyncio.to_thread(host.pool_of, disk.path) if disk.path else None
+        home, name = (located[0].name, located[1]) if located is not None else (None, None)
+        in_pool = peer is not None and home in peer.shared
+        shared = in_pool or (peer is not None and peer.shares_path(disk.path))
+        if not (disk.cdrom or shared):
+            found.copied.append(disk)
+        elif disk.cdrom and choice == CdromChoice.EJECT:
+            found.ejected.append(disk)
+        elif disk.cdrom and not shared and choice != CdromChoice.REQUIRE:
+            text = f"disk {disk.vdev} holds the CD-ROM {disk.path}"
+            found.problems.append(problem("cdrom", text, _CDROM_HINT.format(peer=peer_name)))
+        else:
+            by_pool = in_pool or (disk.cdrom and not shared)
+            pool = options.pools.get(home) if home is not None and by_pool else None
+            offered = await asyncio.to_thread(
+                _describe, disk, name if by_pool else None, home if by_pool else None, pool
+            )
+            if isinstance(offered, SharedOffer):
+                found.shared.append(offered)
+            else:
+                found.problems += offered
+    return found
+
+
+def _describe(
+    disk: Disk, name: str | None, home: str | None, pool: str | None
+) -> SharedOffer | tuple[Problem, ...]:
+    """Describe a disk that stays where it is, or say why it cannot be."""
+    writable = disk.writable and not disk.cdrom
+    if disk.format in IMAGES and not disk.cdrom:
+        text = f"disk {disk.vdev} is shared, and has the format {disk.format}"
+        return (problem("disk", text, "only raw disks can be shared: convert it with qemu-img"),)
+    try:
+        size = measure(disk.path).size
+        # Of what is only alike, and not the same, nothing else can be compared.
+        told = None if disk.cdrom else str(shared_identity(disk.path)) or None
+        offered = SharedOffer(
+            disk.vdev, disk.path, size, writable, disk.cdrom, name, pool, home, told
+        )
+        return build(SharedOffer, plain(offered))
+    except StorageError as error:
+        return problems_of(error)
+    except SchemaError as error:
+        text = f"disk {disk.vdev} is at {disk.path!r}, which cannot be named to another host"
+        return (problem("disk", f"{text}: {error}", "attach it by another path"),)
+
+
+def measure(
+    path: str, *, exclusive: bool = False, image_format: ImageFormat = ImageFormat.RAW
+) -> Backing:
+    """Return the size and sectors of a file or device.
+
+    Raises StorageError, also when it is not of that format, or needs other files.
+    """
+    volume = open_source(path, exclusive=exclusive)
+    try:
+        if image_format is not ImageFormat.RAW:
+            require_standalone(volume, image_format)
+        return volume.backing()
+    finally:
+        volume.close()
+
+
+async def flush_shared(guest: GuestOffer | None) -> None:
+    """Have the other host see all that a guest, which stands still now, wrote to shared disks.
+
+    Raises StorageError.
+    """
+    for disk in guest.shared if guest is not None else ():
+        if disk.writable:
+            await asyncio.to_thread(make_durable, disk.path)
+
+
+def shared_pool(peer: Peer, disk: SharedOffer) -> str | None:
+    """Return the pool here of a disk that was named by its pool, None for one by its path."""
+    if disk.home is None or disk.name is None:
+        return None
+    return disk.pool or peer.pools.get(disk.home, disk.home)
+
+
+def denied(host: Host, peer: Peer, disk: SharedOffer) -> Problem | None:
+    """Say why a peer may not have a disk of this host, whether it exists or not."""
+    node, pool = host.config.node, shared_pool(peer, disk)
+    if pool is not None:
+        if pool in host.pools and (pool in peer.shared or (disk.cdrom and peer.may_use(pool))):
+            return None
+        text = f"{node} does not share a pool {pool} with {peer.name}, for disk {disk.vdev}"
+    elif peer.shares_path(disk.path):
+        return None
+    else:
+        text = f"{node} does not share {disk.path} with {peer.name}, for disk {disk.vdev}"
+    hint = f"on {node}, see `shared` of peer {peer.name} in the configuration"
+    return problem("permission", text, f"{hint}; or --cdrom eject" if disk.cdrom else hint)
+
+
+async def look_at_shared(
+    host: Host, peer: Peer, disks: Sequence[SharedOffer], in_use: Mapping[str, Sequence[str]]
+) -> tuple[list[Problem], tuple[str, ...]]:
+    """Check disks that are not copied and that the peer may use; return their paths here.
+
+    `in_use` has the paths of the disks of each domain here.
+    """
+    found: list[Problem] = []
+    paths: list[str] = []
+    for disk in disks:
+        path, problems = await asyncio.to_thread(_look, host, peer, disk)
+        paths.append(path)
+        found += problems
+        real = os.path.realpath(path)
+        users = [
+            domain
+            for domain, used in in_use.items()
+            if any(one and os.path.realpath(one) == real for one in used)
+        ]
+        if disk.writable and users and not problems:
+            text = f"{path} on {host.config.node} is in use: disk of {', '.join(users)}"
+            found.append(problem("volume-in-use", text, "two guests must not write to one disk"))
+    return found, tuple(paths)
+
+
+def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]]:
+    node, pool = host.config.node, shared_pool(peer, disk)
+    what = f"the CD-ROM {disk.path}" if disk.cdrom else f"the shared disk {disk.path}"
+    path = disk.path
+    try:
+        if pool is not None and disk.name is not None:
+            path = host.pools[pool].path(disk.name)
+            size = info.size if (info := host.pools[pool].find(disk.name)) is not None else None
+        else:
+            size = measure(path).size if os.path.lexists(path) else None
+    except StorageError as error:
+        return path, list(problems_of(error))
+    if size is None:
+        hint = "mount or connect it there" + ("; or --cdrom eject" if disk.cdrom else "")
+        return path, [problem("shared-missing", f"{node} does not have {what}: no {path}", hint)]
+    if pool is None and _leads_astray(peer, path):
+        text = f"{path} on {node} leads to {os.path.realpath(path)}, which is not shared"
+        return path, [problem("permission", text, f"see `shared` of peer {peer.name} on {node}")]
+    if size != disk.size:
+        text = f"{what} is another one on {node}: {path} has {size} bytes there, not {disk.size}"
+        return path, [problem("shared-differs", text, "both hosts must see the very same")]
+    here, there = shared_identity(path), Identity(disk.identity or "")
+    # Where nothing tells on both hosts, it is what `shared` of both says. Of CD-ROMs none is asked.
+    if not disk.cdrom and (here or there) and here != there:
+        known = f"{path} is {here or 'not known'} there, not {there or 'known here'}"
+        text = f"{what} is another one on {node}: {known}"
+        return path, [problem("shared-differs", text, "both hosts must see the very same")]
+    return path, []
+
+
+def _leads_astray(peer: Peer, path: str) -> bool:
+    """Whether a link leads out of what is shared; /dev is full of links, and only root's."""
+    real = os.path.realpath(path)
+    return not (path.startswith("/dev/") or real == path or peer.shares_path(real))

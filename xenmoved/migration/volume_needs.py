@@ -1,0 +1,240 @@
+"""Who needs which volumes of this host, and so what nobody may write to or remove.
+
+`against` is asked before a peer writes to a volume and before a copy is dropped, whoever wants it
+and whatever is allowed: beforehand, and again when it is done. Whoever doubts keeps the volume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from protocol.messages import GuestOffer, Problem
+from storage.contracts import VolumeInfo
+from xenmoved.journal import Holding
+from xenmoved.migration.host import Host
+from xenmoved.migration.volume_notes import is_held
+from xenmoved.problems import problem
+from xenmoved.toolstack.configs.keeping import MOVED
+from xenmoved.toolstack.configs.opened import opened
+from xenmoved.toolstack.configs.text import named, uuid_in
+from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
+
+_RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
+"""Of a file that came from a peer and waits for its operator, or waited: it is nobody's word."""
+
+Place = tuple[str, str]
+"""Names of a pool and of a volume in it."""
+
+_Users = Mapping[Place | str, list[str]]
+"""Who uses what, in words, by the volume and by the real path, whether anything is there or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Who needs which volumes of this host, as of one moment."""
+
+    node: str
+    """What this host is called."""
+    disks: _Users
+    """Domains that have them."""
+    files: _Users
+    """Configurations that name them, by their paths."""
+    guests: frozenset[str]
+    """Names and uuids of the guests that are at home here, running or not."""
+    undecided: frozenset[str]
+    """Names and uuids of guests with a migration that is not settled."""
+    unknown: tuple[Problem, ...] = ()
+    """Guests that run here and cannot be described: each may need any volume."""
+
+    def users(self, info: VolumeInfo) -> list[str]:
+        """Return in words who has a volume as a disk, and what names it."""
+        return [*_among(self.disks, info), *map(_naming, _among(self.files, info))]
+
+    def without(self, files: Collection[str]) -> Needs:
+        """Return the same, but for what these configurations name."""
+        left = {
+            key: [file for file in those if file not in files] for key, those in self.files.items()
+        }
+        return replace(self, files=left)
+
+
+_Described = Sequence[tuple[DomainStatus, Domain | ToolstackError]]
+
+
+async def needs(
+    host: Host,
+    *,
+    besides: str = "",
+    here: _Described | None = None,
+    coming: GuestOffer | None = None,
+) -> Needs:
+    """Look who needs which volumes; `here` are the domains, if they were looked at just now.
+
+    The job `besides` does not count. Nor do copies of the file that was set aside for the guest
+    that is `coming`: they say nothing of what it needs here now. Raises ToolstackError.
+    """
+    if here is None:
+        here = await host.toolstack.describe_all()
+    unknown: list[Problem] = []
+    guests: set[str] = set()
+    disks: list[tuple[str, str]] = []
+    for status, domain in guests_among(here):
+        if isinstance(domain, ToolstackError):
+            text = f"{status.name} runs here, and what it needs cannot be found out: {domain}"
+            unknown.append(problem("guest-unclear", text, "no volume is given away while it is so"))
+            guests.add(status.name)
+            continue
+        guests |= {domain.name, domain.uuid}
+        disks += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
+    texts = _in_use(await host.toolstack.configurations())
+    if coming is not None:
+        own = await host.toolstack.config_files(coming.target_name, coming.uuid)
+        counted = {str(file.path) for file in own}
+        everything = _in_use(await host.toolstack.configurations(moved=True))
+        copies = await asyncio.to_thread(_copies_of, coming, everything)
+        texts = {
+            file: text for file, text in texts.items() if file in counted or file not in copies
+        }
+    guests |= {name for text in texts.values() if (name := named(text)) is not None}
+    named_in = [(file, path) for file, text in texts.items() for path in opened(text).paths]
+    return Needs(
+        host.config.node,
+        await asyncio.to_thread(_by_place, host, disks),
+        await asyncio.to_thread(_by_place, host, named_in),
+        frozenset(guests),
+        await _undecided(host, besides),
+        tuple(unknown),
+    )
+
+
+def _in_use(texts: Mapping[str, str]) -> dict[str, str]:
+    return {file: text for file, text in texts.items() if not _RECEIVED.search(file)}
+
+
+def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
+    """Return files with a guest's name that name no disk but those of the file set aside for it.
+
+    Another, without a uuid, may be of another guest that has the name now. Blocks.
+    """
+    named_here = {file: text for file, text in texts.items() if named(text) == coming.target_name}
+    aside = {
+        file: _real_paths(text)
+        for file, text in named_here.items()
+        if file.endswith(MOVED) and uuid_in(text) in ("", coming.uuid)
+    }
+    return {
+        file
+        for file, text in named_here.items()
+        if any(_real_paths(text) <= paths for paths in aside.values())
+    }
+
+
+def _real_paths(text: str) -> frozenset[str]:
+    return frozenset(map(os.path.realpath, opened(text).paths))
+
+
+async def _undecided(host: Host, besides: str) -> frozenset[str]:
+    found = {one.guest for one in await host.journal.unsettled_outbound() if one.job != besides} | {
+        one.guest for one in await host.journal.standing() if one.job != besides
+    }
+    for arriving in await host.journal.unsettled_inbound():
+        if arriving.job != besides:
+            # It may have had another name when it left its copies here.
+            found |= {arriving.details["name"], arriving.details["uuid"]}
+    return frozenset(found | {job.guest for job in host.jobs.live if job.job != besides})
+
+
+def against(
+    found: Needs, info: VolumeInfo, holding: Holding | None, hint: str, *, own: bool = False
+) -> list[Problem]:
+    """Return everything that speaks against writing to a volume that is there, or removing it.
+
+    `holding` is what the journal notes of it. `own`: it is filled anew for the guest whose copy it
+    is. Whether that one is here, or has a migration that is not settled, is then for those to see
+    who take it in.
+    """
+    problems = claims(found, info, hint)
+    if holding is not None and holding.guest and is_held(holding, info):
+        whose = {holding.guest, holding.owner}
+        if holding.since is None:
+            text = f"it is the disk of {holding.guest}, which is at home there"
+            problems.append(_needed("guest-here", found, info, text, hint))
+        elif not own and found.guests & whose:
+            text = f"it is a copy of {holding.guest}, which is there"
+            problems.append(_needed("guest-here", found, info, text, hint))
+        elif not own and found.undecided & whose:
+            text = f"it is a copy of {holding.guest}, of which a migration is not settled"
+            hint = "see on that host: xenmovectl jobs; xenmovectl recover"
+            problems.append(_needed("unsettled", found, info, text, hint))
+    return [*problems, *found.unknown]
+
+
+def claims(found: Needs, info: VolumeInfo, hint: str) -> list[Problem]:
+    """Return who has a volume as a disk or will have it, as soon as something is in its place."""
+    disks = [("volume-in-use", one) for one in _among(found.disks, info)]
+    files = [("guest-here", _naming(one)) for one in _among(found.files, info)]
+    return [_needed(code, found, info, f"it is {one}", hint) for code, one in disks + files]
+
+
+def _needed(code: str, found: Needs, info: VolumeInfo, why: str, hint: str) -> Problem:
+    text = f"{info.pool}:{info.name} on {found.node} is needed: {why}"
+    return problem(code, text, hint)
+
+
+def _naming(file: str) -> str:
+    return f"named in {file}"
+
+
+def _among(users: _Users, info: VolumeInfo) -> list[str]:
+    keys = (info.pool, info.name), os.path.realpath(info.path)
+    return list(dict.fromkeys(one for key in keys for one in users.get(key, ())))
+
+
+def _by_place(host: Host, paths: Iterable[tuple[str, str]]) -> _Users:
+    users: dict[Place | str, list[str]] = defaultdict(list)
+    for user, path in dict.fromkeys(paths):
+        users[os.path.realpath(path)].append(user)
+        for pool in host.pools.values():
+            if (name := pool.locate(path)) is not None:
+                users[pool.name, name].append(user)
+    return dict(users)
+
+
+@dataclass(frozen=True, slots=True)
+class Imagery:
+    """A configuration that has disks opened that are not raw."""
+
+    file: str
+    formats: frozenset[str]
+    paths: frozenset[str]
+    """All that it has opened, links followed."""
+    doubtful: tuple[str, ...]
+    """Texts in which a path with blanks may be that is not among them."""
+
+    def may_open(self, path: str, real: str) -> bool:
+        """Whether it may have a path opened that leads to `real`."""
+        return real in self.paths or any(path in text for text in self.doubtful)
+
+
+async def imagery(host: Host) -> list[Imagery]:
+    """Return the configurations that have disks opened that are not raw.
+
+    Those of guests that moved away count, as they come back to life with the guest. Raises
+    ToolstackError.
+    """
+    texts = _in_use(await host.toolstack.configurations(moved=True))
+    return await asyncio.to_thread(_imagery, texts)
+
+
+def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
+    return [
+        Imagery(file, found.formats, frozenset(map(os.path.realpath, found.paths)), found.doubtful)
+        for file, text in texts.items()
+        if (found := opened(text)).formats
+    ]

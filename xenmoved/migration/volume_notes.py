@@ -1,0 +1,198 @@
+"""What the journal knows of volumes, and whether they still are the ones that it knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from time import monotonic
+from typing import Final, TypeVar
+
+from storage.contracts import UNKNOWN, VolumeInfo
+from storage.descriptor import last_written
+from storage.errors import StorageError, VolumeInUse
+from xenmoved.journal import NOBODY, Holding, MadeVolume
+from xenmoved.migration.host import Host
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_LETTING_GO: Final = 10.0
+"""Seconds until a toolstack has let go of the disks of a domain that is gone: on real hosts scripts
+still detach them then."""
+
+
+def is_made(made: MadeVolume, info: VolumeInfo) -> bool:
+    """Whether a volume that is there is the one that was made; False when that is not certain."""
+    return made.identity == info.identity
+
+
+def may_be_made(made: MadeVolume, info: VolumeInfo) -> bool:
+    """Whether it may be: True also when that is not certain."""
+    known = made.identity and info.identity
+    return not known or made.identity == info.identity
+
+
+def why_not_held(holding: Holding, info: VolumeInfo) -> str | None:
+    """Say why a volume that is there is not known as the one whose owner was noted; None if it is.
+
+    A copy that was written to since it is retained is not known either, whatever it is, nor is what
+    came without a guest.
+    """
+    kept = holding.since is not None or not holding.guest
+    if not info.identity:
+        return "is not known to be the copy that was there: nothing tells it from others"
+    if not holding.identity:
+        return "is not known to be the copy that was there: nothing told it from others then"
+    if holding.identity != info.identity:
+        return "is another volume than the copy that was there: it was made anew since"
+    if kept and holding.written not in (None, info.written):
+        return "was written to since it was kept as a copy: something else may be in it"
+    return None
+
+
+def is_held(holding: Holding, info: VolumeInfo) -> bool:
+    """Whether a volume that is there is certain to be the one whose owner was noted."""
+    return why_not_held(holding, info) is None
+
+
+def synced_from(peer: str) -> str:
+    """Return the owner of what a peer sent without a guest."""
+    return f"sync from {peer}"
+
+
+def is_of(holding: Holding, owner: str, peer: str, moved_by: str | None) -> bool:
+    """Whether a volume holds what came from this very peer, or a copy of what went to it.
+
+    Of a guest it is its copy, which may be compared with what the guest has there: who knows no
+    more than a uuid must not learn what is in it. Guests without a uuid in their configuration have
+    another one after each start. So a peer may name the migration with which the guest came to it.
+    That is believed only of a copy of a guest that went with this migration: nobody else knows of
+    it, and could as well have kept the uuid.
+    """
+    if owner == synced_from(peer):
+        return holding.owner == owner
+    went = holding.since is not None and holding.place == peer
+    return went and (holding.owner == owner or (bool(moved_by) and holding.moved_by == moved_by))
+
+
+def is_blank(holding: Holding, peer: str) -> bool:
+    """Whether a volume was being emptied for a peer, and holds nobody's data that counts."""
+    return holding.owner == NOBODY and holding.place == peer
+
+
+async def note_blank(host: Host, pool: str, name: str, peer: str) -> None:
+    """Note that what a volume holds is nobody's from now on, and is to be emptied for a peer.
+
+    Until `note_copy` a crash leaves it so: it is emptied again before anybody gets it. Raises
+    StorageError.
+    """
+    await _record(host, Holding(pool, name, NOBODY, place=peer))
+
+
+async def known_holding(host: Host, pool: str, name: str) -> Holding | None:
+    """Return whose data a volume of this host holds; None when there is none, or not known.
+
+    Raises StorageError.
+    """
+    holding = await host.journal.holding(pool, name)
+    if holding is None or pool not in host.pools:
+        return None
+    info = await asyncio.to_thread(host.pools[pool].find, name)
+    return holding if info is not None and is_held(holding, info) else None
+
+
+async def moved_by(host: Host, path: str) -> str | None:
+    """Return the migration with which a disk that is in use here came. Raises StorageError."""
+    if (located := await asyncio.to_thread(host.pool_of, path)) is None:
+        return None
+    holding = await known_holding(host, located[0].name, located[1])
+    return holding.moved_by or None if holding is not None and holding.since is None else None
+
+
+async def claim(host: Host, path: str, owner: str, guest: str, migration: str) -> None:
+    """Note whose data a volume holds that is in use here, if a pool has it. Raises StorageError."""
+    if (located := host.pool_of(path)) is None:
+        return
+    pool, name = located
+    before = await known_holding(host, pool.name, name)
+    came = before.moved_by if before is not None else ""
+    holding = Holding(pool.name, name, owner, guest, migration=migration, moved_by=came)
+    await _record(host, holding)
+
+
+async def note_copy(host: Host, copy: Holding, peer: str, offered: str | None) -> None:
+    """Note whose data a volume is to hold that a peer writes to; `offered` see `is_of`.
+
+    A copy that is retained of the same owner stays so, until it is in use. Raises StorageError.
+    """
+    before = await known_holding(host, copy.pool, copy.name)
+    if before is not None and is_of(before, copy.owner, peer, offered):
+        copy = replace(
+            copy,
+            since=before.since,
+            place=before.place,
+            kept=before.kept,
+            moved_by=before.moved_by,
+        )
+    await _record(host, copy)
+
+
+async def _record(host: Host, holding: Holding) -> None:
+    info = await asyncio.to_thread(host.pools[holding.pool].find, holding.name)
+    identity = info.identity if info is not None else UNKNOWN
+    await host.journal.record_holding(replace(holding, identity=identity))
+
+
+async def note_written(host: Host, path: str, migration: str) -> None:
+    """Note when a volume that a migration has claimed was written to last. Raises StorageError."""
+    located = await asyncio.to_thread(host.pool_of, path)
+    if located is None or (written := await asyncio.to_thread(last_written, path)) is None:
+        return
+    holding = await host.journal.holding(located[0].name, located[1])
+    if holding is not None and holding.migration == migration:
+        await host.journal.record_holding(replace(holding, written=written))
+
+
+async def note_synced(host: Host, pool: str, name: str, migration: str) -> None:
+    """Note when what came without a guest was written to last. Raises StorageError."""
+    holding = await host.journal.holding(pool, name)
+    info = await asyncio.to_thread(host.pools[pool].find, name)
+    if holding is not None and holding.migration == migration and info is not None:
+        await host.journal.record_holding(replace(holding, written=info.written))
+
+
+async def retain(host: Host, migration: str, place: str, *, moved: bool) -> None:
+    """Call retained, from now on, the volumes of a migration whose guest is at a peer.
+
+    With `moved` it went there with that migration. When they were written to is noted, if it can
+    be and was not before (`note_written`): whatever is written to them later is no copy.
+    """
+    await host.journal.retain(migration, place, moved=moved)
+    for one in await host.journal.retained():
+        if one.migration != migration or one.written is not None or one.pool not in host.pools:
+            continue
+        try:
+            info = await asyncio.to_thread(host.pools[one.pool].find, one.name)
+        except StorageError as error:
+            log.warning("%s:%s cannot be looked at: %s", one.pool, one.name, error)
+            continue
+        if info is not None and is_held(one, info):
+            await host.journal.record_holding(replace(one, written=info.written))
+
+
+async def when_let_go(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what an attempt does, once a toolstack has let go of the disks of a domain that went.
+
+    Raises VolumeInUse when it does not for long, and whatever else the attempt does.
+    """
+    deadline = monotonic() + _LETTING_GO
+    while True:
+        try:
+            return await attempt()
+        except VolumeInUse:
+            if monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.2)

@@ -1,0 +1,169 @@
+"""What the host starts at boot: CONFIG_DIR/auto, and the entries that were taken out of it.
+
+xendomains starts whatever lies in `auto`, in the order of the names. So an entry leaves it as it
+is, for a folder beside it where relative links lead to the same place: NAME.auto.held while it is
+not decided where the guest is, NAME.auto.moved when it has moved away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final
+
+from xenmoved.toolstack.configs.guest_file import look_at
+from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, keep, move, same
+from xenmoved.toolstack.domains import check_name
+from xenmoved.toolstack.durable import sync_folder
+
+_NOTE: Final = ".file"
+_ORDER: Final = re.compile(r"\d{1,8}[-_.+]?", re.ASCII)
+
+
+def order_of(entry: str, name: str) -> str:
+    """Return what the name of a domain's entry begins with to have it started in order, as `01-`.
+
+    It is "" where it says no order.
+    """
+    match = _ORDER.match(entry) if not entry.startswith(name) else None
+    return match[0] if match else ""
+
+
+class BootEntries:
+    """Entries of `auto`, in it and beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.auto = folder / "auto"
+
+    def held_folder(self, name: str) -> Path:
+        """Where the entries of a guest wait until it is decided where it is."""
+        return self._beside(name, ".held")
+
+    def moved_folder(self, name: str) -> Path:
+        """Where the entries of a guest are that has moved away."""
+        return self._beside(name, MOVED)
+
+    def _beside(self, name: str, suffix: str) -> Path:
+        return self._folder / f"{check_name(name)}.auto{suffix}"
+
+    def all(self) -> list[Path]:
+        """Every entry of `auto`, in the order in which they are started."""
+        return sorted(self.auto.iterdir()) if self.auto.is_dir() else []
+
+    def held(self, name: str) -> list[Path]:
+        """Entries of a guest that are held back."""
+        return self._taken_out(name, self.held_folder(name))
+
+    def moved(self, name: str) -> list[Path]:
+        """Entries of a guest that has moved away."""
+        return self._taken_out(name, self.moved_folder(name))
+
+    def _taken_out(self, name: str, folder: Path) -> list[Path]:
+        # Earlier releases renamed the entry itself. A crash may have come between these steps.
+        entry = folder.with_name(f"{folder.name}.entry")
+        if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+            folder.rename(entry)
+        if os.path.lexists(entry):
+            move(entry, folder / f"{name}.cfg")
+        return _entries(folder)
+
+    def starters(
+        self, name: str, uuid: str, files: Collection[Path], disks: Collection[str] = ()
+    ) -> list[Path]:
+        """Entries of `auto` that start a guest: by what is in them, or by their names.
+
+        `files` are where its file is or was: a link may lead to one that is not there now. Those
+        that start another guest are not among them (see `GuestFile.is_of`).
+        """
+        known = {os.path.realpath(path) for path in files}
+        found: list[Path] = []
+        for entry in self.all():
+            file = look_at(entry)
+            if file is not None and file.is_of(name, uuid, disks) is False:
+                continue
+            if file is not None and file.name is not None:
+                starts = True
+            else:
+                starts = entry.name in (name, f"{name}.cfg") or os.path.realpath(entry) in known
+            found += [entry] if starts else []
+        return found
+
+    def note(self, name: str, file: Path) -> None:
+        """Note which file is a guest's, unless that was noted. Durable."""
+        folder = self.held_folder(name)
+        self.held(name)
+        folder.mkdir(exist_ok=True)
+        if not (folder / _NOTE).is_symlink():
+            (folder / _NOTE).symlink_to(file)
+        sync_folder(folder)
+        sync_folder(self._folder)
+
+    def noted(self, name: str) -> Path | None:
+        """Return the file that was noted as a guest's, None without a note."""
+        note = self.held_folder(name) / _NOTE
+        return note.readlink() if note.is_symlink() else None
+
+    def forget(self, name: str) -> None:
+        """Remove the note, when no entry is held any more. Durable."""
+        folder = self.held_folder(name)
+        (folder / _NOTE).unlink(missing_ok=True)
+        self.tidy(name)
+
+    def take_out(self, entries: Iterable[Path], folder: Path) -> None:
+        """Move entries into a folder under the names that they have. Durable."""
+        for entry in entries:
+            move(entry, folder / entry.name)
+
+    def put_back(self, entries: Iterable[Path], name: str) -> None:
+        """Move entries of a guest into `auto` under the names that they have. Durable."""
+        for entry in entries:
+            there = self.auto / entry.name
+            if os.path.lexists(there) and not same(entry, there):
+                self.set_out_of_use([there], name)  # what stays in `auto` is started
+            move(entry, there)
+        self.tidy(name)
+
+    def tidy(self, name: str) -> None:
+        """Remove the folders of a guest's entries that are empty. Durable."""
+        for folder in (self.held_folder(name), self.moved_folder(name)):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+                sync_folder(self._folder)
+
+    def set_out_of_use(self, entries: Iterable[Path], name: str) -> None:
+        """Keep entries that are not the guest's any more beside `auto`. Durable."""
+        for entry in entries:
+            there = self.moved_folder(name) / entry.name
+            if entry != there:
+                move(entry, there)
+            keep(there)
+
+    def new_name(self, name: str, order: str) -> str:
+        """Return how to call a new entry of a domain: with its order where that name is free."""
+        ordered = f"{order}{name}.cfg"
+        return f"{name}.cfg" if os.path.lexists(self.auto / ordered) else ordered
+
+    def link(self, entry: str, path: Path) -> None:
+        """Have the host start what is at `path`, under the first free name. Durable."""
+        self.auto.mkdir(exist_ok=True)
+        inside = path.parent.resolve() == self._folder.resolve()
+        wish = Path(entry)
+        names = (f"{wish.stem}.{number}{wish.suffix}" for number in itertools.count(2))
+        for name in itertools.chain([entry], names):
+            with contextlib.suppress(FileExistsError):
+                (self.auto / name).symlink_to(Path("..") / path.name if inside else path)
+                break
+        sync_folder(self.auto)
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.name[0] != "." and path.suffix != REPLACED
+    )

@@ -1,0 +1,283 @@
+"""Guests' configuration files and their autostart, in the folder where the host keeps them.
+
+A guest that moved away leaves FILE.moved there, and its entries of `auto` in NAME.auto.moved: they
+come back into use with it, as they were if nothing about them had to change. Which file is a
+guest's is found by `guest_file`. A file outside CONFIG_DIR is only ever read, and no file of an
+operator's is lost (`keeping`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+from protocol.messages import Remark
+from xenmoved.toolstack.announced import require_announced
+from xenmoved.toolstack.configs.boot_entries import BootEntries
+from xenmoved.toolstack.configs.guest_file import (
+    Evidence,
+    GuestFile,
+    created_from,
+    find,
+    look_at,
+    read_text,
+)
+from xenmoved.toolstack.configs.installing import Course, Here, carry_out, decide
+from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, move, place_of, same
+from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe
+from xenmoved.toolstack.domains import check_name
+from xenmoved.toolstack.durable import in_thread
+from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
+
+T = TypeVar("T")
+
+_OUT_OF_USE: Final = (MOVED, REPLACED)
+
+
+def is_block_device(path: str) -> bool:
+    """Tell whether a path is a block device."""
+    try:
+        return stat.S_ISBLK(Path(path).stat().st_mode)
+    except OSError:
+        return False
+
+
+class ConfigFolder:
+    """CONFIG_DIR: files of guests, and links to them in `auto`."""
+
+    def __init__(self, folder: Path, boot_folders: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._boot_folders = boot_folders
+        self._boot = BootEntries(folder)
+
+    async def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await in_thread(function, *arguments)
+        except OSError as error:
+            raise ToolstackError(
+                f"cannot change the configuration files in {self._folder}: {error}."
+            ) from error
+
+    # --- which file it is ---
+
+    async def files(self, name: str, uuid: str = "") -> list[GuestFile]:
+        """Return the files that are a domain's or in its place, the best first.
+
+        Those of another domain come last (see `GuestFile.is_of`). Without a uuid what the files say
+        of theirs does not count.
+        """
+        return await self._call(self._files, name, uuid)
+
+    def _called(self, name: str, suffix: str = "") -> tuple[Path, Path]:
+        return (
+            self._folder / f"{check_name(name)}.cfg{suffix}",
+            self._folder / f"{name}{suffix}",
+        )
+
+    def _files(self, name: str, uuid: str = "") -> list[GuestFile]:
+        called = self._called(name)
+        entries = [*self._boot.all(), *self._boot.held(name)]
+        elsewhere = (entry.resolve() if entry.is_symlink() else entry for entry in entries)
+        found = find(
+            name,
+            uuid,
+            [*called, *sorted(self._folder.glob("*.cfg")), *elsewhere],
+            called=called,
+            at_boot={os.path.realpath(entry) for entry in entries},
+            noted=self._boot.noted(name),
+            made=lambda: created_from(self._folder),
+        )
+        if not self._aside(name, uuid):
+            return found
+        # What only has its name in it is not what was in use before the guest left; what is another
+        # guest's stays in sight.
+        return [
+            file
+            for file in found
+            if file.evidence != {Evidence.SAID} or file.is_of(name, uuid) is False
+        ]
+
+    def _possible(self, name: str, uuid: str = "") -> list[GuestFile]:
+        files = self._files(name, uuid)
+        return [file for file in files if file.is_of(name, uuid) is not False]
+
+    def _aside(self, name: str, uuid: str = "") -> list[GuestFile]:
+        """Return the files that were set aside when a domain left, the best first."""
+        called = self._called(name, MOVED)
+        led_to = {os.path.realpath(entry) for entry in self._boot.moved(name)}
+
+        def rank(file: GuestFile) -> tuple[float, bool, bool]:
+            at_boot = os.path.realpath(place_of(file.path)) in led_to
+            return file.path.lstat().st_ctime, at_boot, file.path in called
+
+        files = map(look_at, dict.fromkeys([*called, *self._folder.glob(f"*.cfg{MOVED}")]))
+        mine = (
+            file
+            for file in files
+            if file is not None
+            and (file.name == name or (file.name is None and file.path in called))
+            and file.is_of(name, uuid) is not False
+        )
+        return sorted(mine, key=rank, reverse=True)
+
+    async def read_all(self, *, moved: bool = False) -> dict[str, str]:
+        """Texts of the files here and in `auto`, by path; with `moved` of guests that left too.
+
+        A file too large to be a guest's configuration is none. Raises ToolstackError.
+        """
+        return await self._call(self._read_all, moved)
+
+    def _read_all(self, moved: bool) -> dict[str, str]:
+        paths: list[Path] = []
+        for pattern in ("*", "auto/*", "*.auto.held/*", *([f"*.auto{MOVED}/*"] if moved else [])):
+            paths += sorted(self._folder.glob(pattern))
+        return {
+            str(path): read_text(path) or ""
+            for path in paths
+            if (moved or path.suffix not in _OUT_OF_USE)
+            and path.is_file()
+            and path.stat().st_size <= TEXT_LIMIT
+        }
+
+    async def describe(self, name: str) -> Domain | None:
+        """Describe the domain that its file would start, None without one."""
+        files = await self._call(self._possible, name)
+        return await self.describe_text(name, files[0].text) if files else None
+
+    async def describe_text(self, name: str, text: str) -> Domain:
+        """Describe the domain that a text would start. Raises ToolstackError."""
+        return await in_thread(describe, text, name, self._boot_folders)
+
+    # --- a guest that comes ---
+
+    async def check(self, text: str, arrival: Arrival) -> None:
+        """See that a text is of the announced guest, and that `install` can adapt it.
+
+        Raises NotAnnounced, or ToolstackError with all that stands in the way.
+        """
+        require_announced(await self.describe_text(arrival.announced_name, text), arrival)
+        await in_thread(adapt, text, arrival, self._boot_folders, is_block_device)
+
+    async def foresee(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install` would remark. Changes nothing."""
+        return (await self._call(self._course, name, text, arrival, autostart)).remarks
+
+    async def install(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Have the domain's file here, adapted to this host, and with `autostart` in `auto`.
+
+        See `installing`. Returns what the operator should know. Idempotent.
+        """
+        return await self._call(self._install, name, text, arrival, autostart)
+
+    def _install(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        course = self._course(name, text, arrival, autostart)
+        carry_out(course, self._boot, name)
+        return course.remarks
+
+    def _course(self, name: str, text: str, arrival: Arrival, autostart: bool) -> Course:
+        uuid, disks = arrival.uuid, arrival.own_disks
+        files, aside = self._files(name, uuid), self._aside(name, uuid)
+        here = Here(
+            self._folder,
+            tuple(files),
+            tuple(aside),
+            tuple(self._boot.starters(name, uuid, self._places(name, files, aside), disks)),
+            tuple(self._boot.moved(name)),
+        )
+        adapting = partial(adapt, text, arrival, self._boot_folders, is_block_device)
+        return decide(here, text, adapting, arrival, autostart)
+
+    def _places(self, name: str, files: list[GuestFile], aside: list[GuestFile]) -> list[Path]:
+        """Return where the file of a domain is or was."""
+        return [
+            self._called(name)[0],
+            *(file.path for file in files if file.name == name),
+            *(place_of(file.path) for file in aside),
+        ]
+
+    # --- a guest that leaves, or is held ---
+
+    def _starters(self, name: str, uuid: str) -> list[Path]:
+        places = self._places(name, self._possible(name, uuid), self._aside(name, uuid))
+        return self._boot.starters(name, uuid, places)
+
+    async def autostart(self, name: str, uuid: str = "") -> str | None:
+        """Name the entry that has the host start the domain at boot, held back or not."""
+        return await self._call(self._starter, name, uuid)
+
+    def _starter(self, name: str, uuid: str) -> str | None:
+        entries = [*self._starters(name, uuid), *self._boot.held(name)]
+        return entries[0].name if entries else None
+
+    async def hold_autostart(self, name: str, uuid: str) -> None:
+        """Take the domain's entries out of `auto`, to be put back, and note its file. Idempotent.
+
+        What tells which file it is may be gone when the domain is.
+        """
+        await self._call(self._hold, name, uuid)
+
+    def _hold(self, name: str, uuid: str) -> None:
+        files = self._possible(name, uuid)
+        if len(files) > 1 or (files and self._aside(name, uuid)):
+            self._boot.note(name, files[0].path)
+        self._boot.take_out(self._starters(name, uuid), self._boot.held_folder(name))
+
+    async def release_autostart(self, name: str) -> None:
+        """Undo `hold_autostart` and `set_aside`: put back what they took, no more. Idempotent."""
+        await self._call(self._release, name)
+
+    def _release(self, name: str) -> None:
+        if (file := self._boot.noted(name)) is not None and not os.path.lexists(file):
+            aside = file.with_name(file.name + MOVED)
+            if os.path.lexists(aside):
+                move(aside, file)
+        self._boot.put_back(self._boot.held(name), name)
+        self._boot.forget(name)
+
+    async def set_aside(self, name: str, uuid: str) -> None:
+        """Hold the domain's entries of `auto`, and rename its file FILE.moved. Idempotent.
+
+        What is noted and held is what `release_autostart` puts back, and `retire` makes it final.
+        """
+        await self._call(self._set_aside, name, uuid)
+
+    def _set_aside(self, name: str, uuid: str) -> None:
+        if self._boot.noted(name) is None and (files := self._possible(name, uuid)):
+            self._boot.note(name, files[0].path)
+        self._boot.take_out(self._starters(name, uuid), self._boot.held_folder(name))
+        file = self._boot.noted(name)
+        # Whatever the file itself is: a link is the folder's.
+        if file is not None and file.parent == self._folder and os.path.lexists(file):
+            move(file, file.with_name(file.name + MOVED))
+
+    async def retire(self, name: str, uuid: str) -> None:
+        """Set the domain's file and its entries of `auto`, in NAME.auto.moved, aside for good.
+
+        Idempotent.
+        """
+        await self._call(self._retire, name, uuid)
+
+    def _retire(self, name: str, uuid: str) -> None:
+        self._set_aside(name, uuid)
+        self._boot.take_out(self._boot.held(name), self._boot.moved_folder(name))
+        self._boot.forget(name)
+
+    async def restore(self, name: str, uuid: str) -> None:
+        """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent."""
+        await self._call(self._restore, name, uuid)
+
+    def _restore(self, name: str, uuid: str) -> None:
+        for file in self._aside(name, uuid)[:1]:
+            place = place_of(file.path)
+            if not os.path.lexists(place) or same(file.path, place):
+                move(file.path, place)

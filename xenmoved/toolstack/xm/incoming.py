@@ -1,0 +1,243 @@
+"""A stream becomes a domain, with xend: a spool file, then `xm restore -p`.
+
+xend opens the disks while it restores, so the file is complete before it starts, which is gate
+enough. The domain appears under its own name, paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+from xenmoved.toolstack.commands import Process, working_on
+from xenmoved.toolstack.domains import normal_uuid
+from xenmoved.toolstack.durable import (
+    Ledger,
+    check_migration,
+    in_thread,
+    remove_files,
+    sync_folder,
+)
+from xenmoved.toolstack.interface import (
+    Arrival,
+    DomainState,
+    DomainStatus,
+    Settled,
+    StartFailed,
+    ToolstackError,
+)
+from xenmoved.toolstack.lookup import Lookup
+from xenmoved.toolstack.xm.savefile import XmImageFilter
+from xenmoved.toolstack.xm.sexpr import child_value, parse_all
+
+COMMITTING: Final = "committing"
+REFUSED: Final = "refused"
+
+_RESTORE_TIMEOUT: Final = 1800.0
+_SETTLE_TIMEOUT: Final = 60.0
+_POLL: Final = 0.1
+
+
+class XmIncoming:
+    """`IncomingImage` of `xm`."""
+
+    def __init__(
+        self,
+        lookup: Lookup,
+        migration: str,
+        arrival: Arrival,
+        spool: Path,
+        *,
+        boot_folders: tuple[str, ...],
+        is_block: Callable[[str], bool],
+    ) -> None:
+        self._lookup = lookup
+        self._migration = check_migration(migration)
+        self._arrival = arrival
+        self._spool = spool.absolute()
+        self._file = self._spool / f"{arrival.name}.{migration}.xmrestore"
+        self._log = self._spool / f"{migration}.receive.log"
+        self._ledger = Ledger(self._spool / f"{migration}.commit")
+        self._filter = XmImageFilter(arrival, boot_folders, is_block)
+        self._descriptor = -1
+        self._process: Process | None = None
+        self._built = False
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the guest comes without."""
+        return tuple(self._filter.left_out)
+
+    async def start(self) -> None:
+        """Begin to receive."""
+        if self._descriptor >= 0:
+            raise ToolstackError(f"receiving domain {self._arrival.name} was started already.")
+        if await self._lookup.find(self._arrival.name) is not None:
+            raise ToolstackError(f"there is a domain {self._arrival.name} on this host already.")
+        self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await remove_files(self._log, self._ledger.path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            self._descriptor = os.open(self._file, flags, 0o600)
+        except OSError as error:
+            raise ToolstackError(f"cannot write {self._file}: {error.strerror}.") from error
+
+    def _write(self, data: bytes | memoryview) -> None:
+        rest = [memoryview(piece) for piece in self._filter.feed(data)]
+        for piece in rest:
+            while piece:
+                piece = piece[os.write(self._descriptor, piece) :]  # noqa: PLW2901
+
+    async def _on_file(self, function: Callable[..., None], *arguments: object) -> None:
+        if self._descriptor < 0:
+            raise ToolstackError(f"receiving domain {self._arrival.name} was not started.")
+        try:
+            await in_thread(function, *arguments)
+        except OSError as error:
+            raise ToolstackError(
+                f"cannot write {self._file}: {error.strerror}. It takes as much room as the "
+                "domain has memory."
+            ) from error
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Take the next piece of the image."""
+        await self._on_file(self._write, data)
+
+    def _sync(self) -> None:
+        os.fsync(self._descriptor)
+        sync_folder(self._spool)
+
+    async def build(self) -> None:
+        """Restore the domain, paused."""
+        if self._built:
+            return
+        if not self._filter.configured:
+            raise ToolstackError(f"the image of domain {self._arrival.name} is incomplete.")
+        await self._on_file(self._sync)
+        self._process = self._lookup.commands.spawn(
+            "restore", "-p", str(self._file), migration=self._migration, log=self._log
+        )
+        if await self._process.wait(_RESTORE_TIMEOUT) != 0:
+            raise self._process.error(f"Domain {self._arrival.name} could not be built.")
+        domain = await self._find_ours()
+        if domain is None or domain.state is not DomainState.PAUSED:
+            state = "gone" if domain is None else domain.state
+            raise ToolstackError(
+                f"domain {self._arrival.name} is {state} after `xm restore -p`, expected paused."
+            )
+        self._built = True
+
+    async def commit(self) -> None:
+        """Let the domain run."""
+        if not self._built:
+            raise ToolstackError(f"domain {self._arrival.name} is not built yet.")
+        await self._ledger.write(COMMITTING)
+        domain = await self._find_ours()
+        if domain is None:  # somebody destroyed it before it could run
+            await self._refuse("it is not there any more")
+        elif domain.state is DomainState.PAUSED:
+            try:
+                await self._lookup.unpause(domain)
+            except ToolstackError as error:
+                left = await self._find_ours()
+                if left is None:
+                    raise self._undecided() from error
+                if left.state is DomainState.PAUSED:  # as it was built: it has never run
+                    await self._lookup.destroy_stopped(left)
+                    await self._refuse(str(error))
+        await self._clean()
+
+    async def _refuse(self, why: str) -> NoReturn:
+        await self._ledger.write(REFUSED)
+        await self._clean()
+        raise StartFailed(
+            f"domain {self._arrival.name} could not be started here and its copy is destroyed: "
+            f"{why}"
+        )
+
+    async def _clean(self) -> None:
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+        await remove_files(self._file, self._log)
+
+    async def _find_ours(self) -> DomainStatus | None:
+        """Find the arriving domain, by name and uuid, unless it is dying."""
+        for last in (False, False, True):
+            domain = await self._lookup.find(self._arrival.name)
+            if domain is None or domain.state is DomainState.DYING:
+                return None
+            result = await self._lookup.commands.run("list", "-l", domain.name, check=last)
+            if result.status == 0:  # otherwise it went away in between
+                uuids = [normal_uuid(child_value(e, "uuid")) for e in parse_all(result.stdout)]
+                return domain if normal_uuid(self._arrival.uuid) in uuids else None
+        return None
+
+    async def _restoring(self) -> bool:
+        return bool(await working_on(self._migration, ("restore",), self._process))
+
+    def _undecided(self) -> ToolstackError:
+        return ToolstackError(
+            f"domain {self._arrival.name} was cleared to start here, is not here now, and nothing "
+            "tells whether it ever ran. Look at /var/log/xen/xend.log and at its disks here. If "
+            "it did run, its disks here are the newer ones: start it here from its configuration; "
+            "otherwise let the source resume it."
+        )
+
+    async def settle(self) -> Settled:
+        """Wait until it is decided whether the domain lives here, and tell.
+
+        Raises ToolstackError when it was cleared to go and is not here any more.
+        """
+        deadline = time.monotonic() + _SETTLE_TIMEOUT
+        while True:
+            restoring = await self._restoring()
+            domain = await self._find_ours()
+            if domain is not None and domain.state is not DomainState.PAUSED:
+                await self._clean()
+                return Settled.RUNNING
+            if not restoring:
+                if domain is not None:
+                    await self._lookup.unpause(domain)
+                else:
+                    settled = self._account()
+                    await self._clean()
+                    return settled
+            if time.monotonic() > deadline:
+                raise ToolstackError(
+                    f"domain {self._arrival.name} stays paused or is still being restored after "
+                    f"{_SETTLE_TIMEOUT:g} s; see /var/log/xen/xend.log."
+                )
+            await asyncio.sleep(_POLL)
+
+    def _account(self) -> Settled:
+        """Decide by what was written down, when neither domain nor `xm restore` is left."""
+        word, this_boot = self._ledger.read()
+        if word != COMMITTING:
+            return Settled.ABSENT
+        if not this_boot:
+            return Settled.ENDED
+        raise self._undecided()
+
+    async def abort(self) -> None:
+        """Destroy what was built and remove spool files, unless the domain was committed."""
+        word, _ = self._ledger.read()
+        if word == COMMITTING and await self.settle() is not Settled.ABSENT:
+            return
+        deadline = time.monotonic() + _RESTORE_TIMEOUT
+        while await self._restoring():  # xend would go on without `xm`, so wait for it
+            if time.monotonic() > deadline:
+                raise ToolstackError(
+                    f"`xm restore` of domain {self._arrival.name} does not end; "
+                    "see /var/log/xen/xend.log."
+                )
+            await asyncio.sleep(_POLL)
+        domain = await self._find_ours()
+        if domain is not None and domain.state is DomainState.PAUSED:
+            await self._lookup.destroy_stopped(domain)
+        await self._clean()
+        await remove_files(self._ledger.path)
