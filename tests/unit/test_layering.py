@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import rooms
+
 ROOT = Path(__file__).parents[2]
+_ABOVE = ("", "xenmoved", "xenmoved/migration")
 PACKAGES = ("xenmoved", "protocol", "storage")
 RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox", "storage.commands", "storage.pipes")
 PROCESS_MODULES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
@@ -227,3 +230,20 @@ def test_every_guide_names_every_module_of_its_package(package):
         pytest.skip("it has none yet")
     named = set(re.findall(r"[a-z_]+", guide))
     assert [name for name in mine if name.rpartition(".")[2] not in named] == []
+
+
+def test_the_map_of_the_rooms_is_drawn_from_the_imports():
+    text = rooms.DOCUMENT.read_text(encoding="utf-8")
+    assert rooms.drawn(text) == rooms.drawing(), (
+        "docs/development.md is out of date; run: python -m tests.support.rooms"
+    )
+
+
+def test_every_module_that_the_documents_name_is_there():
+    """In docs/development.md and CONTRIBUTING.md, which leave out `xenmoved/` in front."""
+    for document in (rooms.DOCUMENT, ROOT / "CONTRIBUTING.md"):
+        named = re.findall(r"`([a-z_]+(?:/[a-z_]+)+(?:\.py|\.md)?)`", document.read_text("utf-8"))
+        missing = [
+            name for name in named if not any((ROOT / above / name).exists() for above in _ABOVE)
+        ]
+        assert missing == [], document
