@@ -23,7 +23,6 @@ make the bytes to send. They check everything that a peer may get wrong and rais
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +34,6 @@ from protocol.frames import (
     MAX_PAYLOAD,
     Bytes,
     Frame,
-    FrameDecoder,
     Kind,
     encode_data,
     encode_hashes,
@@ -192,11 +190,12 @@ class _Geometry:
 
 
 class VolumeSender:
-    """The source's end of a volume channel."""
+    """The source's end of a volume channel. It takes frames of some `kinds` only."""
+
+    kinds: Final = frozenset({Kind.MESSAGE, Kind.HASHES, Kind.ZERO})
 
     def __init__(self, size: int) -> None:
         self._geometry = _Geometry(size)
-        self._decoder = FrameDecoder({Kind.MESSAGE, Kind.HASHES, Kind.ZERO})
         self._round: int | None = None
         self._digest = RoundDigest()
         self._claim: EndRound | None = None
@@ -239,13 +238,8 @@ class VolumeSender:
         )
         return PEER.encode(self._claim)
 
-    def receive(self, untrusted_data: Bytes) -> Iterator[SenderEvent]:
-        """Yield what the next piece of the stream tells. Raises ProtocolError."""
-        self._decoder.feed(untrusted_data)
-        while (frame := self._decoder.next_frame()) is not None:
-            yield self._event(frame)
-
-    def _event(self, frame: Frame) -> SenderEvent:
+    def take(self, frame: Frame) -> SenderEvent:
+        """Return what the next frame tells. Raises ProtocolError."""
         if frame.kind is Kind.HASHES:
             first, hashes = split_hashes(frame.untrusted_body)
             offset, end = self._geometry.hashed_range(first, hashes)
@@ -290,11 +284,12 @@ class VolumeSender:
 
 
 class VolumeReceiver:
-    """The target's end of a volume channel, after its `Attach`."""
+    """The target's end of a volume channel, after its `Attach`. It takes some `kinds` only."""
+
+    kinds: Final = frozenset({Kind.MESSAGE, Kind.DATA, Kind.PACKED, Kind.ZERO})
 
     def __init__(self, size: int) -> None:
         self._geometry = _Geometry(size)
-        self._decoder = FrameDecoder({Kind.MESSAGE, Kind.DATA, Kind.PACKED, Kind.ZERO})
         self._round: int | None = None
         self._last_round = 0
         self._ended = False
@@ -302,16 +297,10 @@ class VolumeReceiver:
         self.credit = 0
         """Comparison frames that may be sent now."""
 
-    def receive(self, untrusted_data: Bytes) -> Iterator[ReceiverEvent]:
-        """Yield what the next piece of the stream asks for. Raises ProtocolError."""
-        self._decoder.feed(untrusted_data)
-        while (frame := self._decoder.next_frame()) is not None:
-            yield self._event(frame)
-
     @property
     def idle(self) -> bool:
-        """Whether no round is under way and no frame is half received."""
-        return self._round is None and not self._decoder.pending
+        """Whether no round is under way."""
+        return self._round is None
 
     def hashes(self, first_block: int, hashes: bytes) -> bytes:
         """Return the next frame of the comparison: at most `MAX_HASHES` hashes."""
@@ -344,9 +333,10 @@ class VolumeReceiver:
         self.credit -= 1
         self._position = end
 
-    def _event(self, frame: Frame) -> ReceiverEvent:
+    def take(self, frame: Frame) -> ReceiverEvent:
+        """Return what the next frame asks for. Raises ProtocolError."""
         if frame.kind is Kind.MESSAGE:
-            return self._message_event(PEER.decode(frame.untrusted_body))
+            return self.take_message(PEER.decode(frame.untrusted_body))
         if self._round is None or self._ended:
             raise ProtocolError(Code.UNEXPECTED, f"{frame.kind.name} outside a round")
         if frame.kind is Kind.ZERO:
@@ -365,7 +355,8 @@ class VolumeReceiver:
         self._geometry.check(offset, length)
         return DataArrived(offset, length, payload, frame.kind is Kind.PACKED)
 
-    def _message_event(self, message: object) -> ReceiverEvent:
+    def take_message(self, message: object) -> ReceiverEvent:
+        """Return what the next frame asks for, when it was a message. Raises ProtocolError."""
         match message:
             case BeginRound(number, compare) if self._round is None:
                 if number <= self._last_round:

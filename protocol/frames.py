@@ -66,17 +66,24 @@ class Frame:
     kind: Kind
     untrusted_body: Bytes
 
+    @property
+    def wire_size(self) -> int:
+        """How many bytes of the stream it took."""
+        return _HEADER.size + len(self.untrusted_body)
+
 
 class FrameDecoder:
     """Turns pieces of a byte stream into frames.
 
-    `feed` takes the next piece; `next_frame` returns frames until None asks for more. How the
-    stream is cut makes no difference to the frames nor to where an error is raised. After a
-    ProtocolError the stream is lost: `next_frame` raises the same error for ever.
+    `feed` takes the next piece; `next_frame` returns frames until None asks for more, and looks at
+    nothing behind the frame that it returns. How the stream is cut makes no difference to the
+    frames nor to where an error is raised. After a ProtocolError the stream is lost: `next_frame`
+    raises the same error for ever.
     """
 
     def __init__(self, allowed: Collection[Kind]) -> None:
-        self._allowed = frozenset(int(kind) for kind in allowed)
+        self.allowed = frozenset(allowed)
+        """Kinds that may come; may be set anew before any call of `next_frame`."""
         self._pieces: deque[memoryview | bytearray] = deque()
         self._gathering: bytearray | None = None  # the last piece, while it may still grow
         self._buffered = 0
@@ -102,14 +109,6 @@ class FrameDecoder:
         """Whether the stream stops within a frame, so that its end here would be a loss."""
         return self._buffered > 0 or self._header is not None
 
-    def rest(self) -> bytes:
-        """Give up what was fed after the last frame, for whoever goes on with the stream."""
-        rest = b"".join(self._pieces)
-        self._pieces.clear()
-        self._gathering = None
-        self._buffered = 0
-        return rest
-
     def next_frame(self) -> Frame | None:
         """Return the next whole frame, None when more bytes are needed. Raises ProtocolError."""
         if self._error is not None:
@@ -117,14 +116,10 @@ class FrameDecoder:
         if self._header is None:
             if self._buffered < _HEADER.size:
                 return None
-            try:
-                self._header = self._parse_header(self._take(_HEADER.size))
-            except ProtocolError as error:
-                self._error = error
-                self._pieces.clear()
-                self._gathering = None
-                raise
+            self._header = self._parse_header(self._take(_HEADER.size))
         kind, length = self._header
+        if kind not in self.allowed:  # the header came while it was
+            raise self._refuse(Code.BAD_FRAME, f"frame kind {kind:d} is not allowed here")
         if self._buffered < length:
             return None
         self._header = None
@@ -132,20 +127,27 @@ class FrameDecoder:
 
     def _parse_header(self, untrusted_header: Bytes) -> tuple[Kind, int]:
         untrusted_kind, untrusted_length = _HEADER.unpack(untrusted_header)
-        if untrusted_kind not in self._allowed:
-            raise ProtocolError(Code.BAD_FRAME, f"frame kind {untrusted_kind} is not allowed here")
+        if untrusted_kind not in self.allowed:
+            raise self._refuse(Code.BAD_FRAME, f"frame kind {untrusted_kind} is not allowed here")
         kind = Kind(untrusted_kind)
         low, high = CAPS[kind]
         if untrusted_length > high:
-            raise ProtocolError(
+            raise self._refuse(
                 Code.TOO_LARGE,
                 f"{kind.name} frame of {untrusted_length} bytes is above the cap of {high}",
             )
         if untrusted_length < low:
-            raise ProtocolError(
+            raise self._refuse(
                 Code.BAD_FRAME, f"{kind.name} frame of {untrusted_length} bytes is below {low}"
             )
         return kind, untrusted_length
+
+    def _refuse(self, code: Code, text: str) -> ProtocolError:
+        """Return the error that the stream ends with, and keep nothing but it."""
+        self._error = ProtocolError(code, text)
+        self._pieces.clear()
+        self._gathering = None
+        return self._error
 
     def _take(self, count: int) -> Bytes:
         """Remove `count` buffered bytes; without a copy when they lie in one piece."""

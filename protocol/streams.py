@@ -25,11 +25,12 @@ make the bytes to send. They check everything that a peer may get wrong and rais
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.frames import Bytes, FrameDecoder, Kind, encode_stream
+from protocol.frames import Bytes, Frame, Kind, encode_stream
 from protocol.messages import (
     PEER,
     BeginRound,
@@ -51,19 +52,20 @@ class PieceArrived:
 
 @dataclass(frozen=True, slots=True)
 class BlocksBegin:
-    """From here on the channel is that of `protocol.blocksync`, whose bytes begin with `rest`."""
+    """From here on the channel is that of `protocol.blocksync`, whose first message this is."""
 
-    rest: bytes
+    begun: BeginRound
 
 
 StreamEvent = StreamOffer | BeginStream | PieceArrived | EndStream | BlocksBegin
 
 
 class StreamSender:
-    """The source's end of a volume channel, as long as streams go on it."""
+    """The source's end of a volume channel, as long as streams go on it. It takes `kinds` only."""
+
+    kinds: Final = frozenset({Kind.MESSAGE})
 
     def __init__(self) -> None:
-        self._decoder = FrameDecoder({Kind.MESSAGE})
         self._offer: StreamOffer | None = None
         self._terms: StreamTerms | None = None
         self._begun: BeginStream | None = None
@@ -92,17 +94,14 @@ class StreamSender:
         self._claim = EndStream(self._begun.number, self._size)
         return PEER.encode(self._claim)
 
-    def receive(self, untrusted_data: Bytes) -> Iterator[StreamTerms | StreamReceipt]:
-        """Yield the target's answers. Raises ProtocolError."""
-        self._decoder.feed(untrusted_data)
-        while (frame := self._decoder.next_frame()) is not None:
-            message = PEER.decode(frame.untrusted_body)
-            if isinstance(message, StreamTerms) and self._offer and self._terms is None:
-                yield self._check_terms(message, self._offer)
-            elif isinstance(message, StreamReceipt) and self._claim and self._begun:
-                yield self._check_receipt(message, self._claim, self._begun)
-            else:
-                raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
+    def take(self, frame: Frame) -> StreamTerms | StreamReceipt:
+        """Return the target's answer in the next frame. Raises ProtocolError."""
+        message = PEER.decode(frame.untrusted_body)
+        if isinstance(message, StreamTerms) and self._offer and self._terms is None:
+            return self._check_terms(message, self._offer)
+        if isinstance(message, StreamReceipt) and self._claim and self._begun:
+            return self._check_receipt(message, self._claim, self._begun)
+        raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
 
     def _check_terms(self, terms: StreamTerms, offer: StreamOffer) -> StreamTerms:
         if terms.base is not None and terms.base not in offer.snapshots:
@@ -123,11 +122,15 @@ class StreamSender:
 
 
 class StreamReceiver:
-    """The target's end of a volume channel, after its `Attach`. `limit`: most bytes of a stream."""
+    """The target's end of a volume channel, after its `Attach`. It takes `kinds` only.
+
+    `limit`: most bytes of a stream.
+    """
+
+    kinds: Final = frozenset({Kind.MESSAGE, Kind.STREAM})
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._decoder = FrameDecoder({Kind.MESSAGE, Kind.STREAM})
         self._offered = False
         self._terms: StreamTerms | None = None
         self._begun: BeginStream | None = None
@@ -138,18 +141,9 @@ class StreamReceiver:
 
     @property
     def idle(self) -> bool:
-        """Whether no stream is under way, no answer is due and no frame is half received."""
+        """Whether no stream is under way and no answer is due."""
         answered = self._offered == (self._terms is not None)
-        return self._begun is None and answered and not self._decoder.pending
-
-    def receive(self, untrusted_data: Bytes) -> Iterator[StreamEvent]:
-        """Yield what the next piece of the channel asks for. Raises ProtocolError."""
-        self._decoder.feed(untrusted_data)
-        while (frame := self._decoder.next_frame()) is not None:
-            event = self._event(frame.kind, frame.untrusted_body)
-            yield event
-            if isinstance(event, BlocksBegin):
-                return
+        return self._begun is None and answered
 
     def terms(self, terms: StreamTerms) -> bytes:
         """Return the answer to an offer."""
@@ -166,10 +160,11 @@ class StreamReceiver:
         self._begun = self._ended = None
         return PEER.encode(receipt)
 
-    def _event(self, kind: Kind, untrusted_body: Bytes) -> StreamEvent:
-        if kind is Kind.STREAM:
-            return self._piece(untrusted_body)
-        message = PEER.decode(untrusted_body)
+    def take(self, frame: Frame) -> StreamEvent:
+        """Return what the next frame asks for. Raises ProtocolError."""
+        if frame.kind is Kind.STREAM:
+            return self._piece(frame.untrusted_body)
+        message = PEER.decode(frame.untrusted_body)
         match message:
             case StreamOffer() if not self._offered:
                 self._offered = True
@@ -186,7 +181,7 @@ class StreamReceiver:
                 self._ended = message
                 return message
             case BeginRound() if self._begun is None and self._offered == bool(self._terms):
-                return BlocksBegin(PEER.encode(message) + self._decoder.rest())
+                return BlocksBegin(message)
         raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
 
     def _begin(self, begun: BeginStream, terms: StreamTerms) -> BeginStream:

@@ -215,15 +215,31 @@ def test_nothing_is_kept_after_an_error():
 
 
 @QUICK
-@given(valid_frames(), st.binary(max_size=200), st.integers(0, 300))
-def test_the_rest_after_a_frame_is_given_up_whole(frame, after, cut):
+@given(valid_frames(), valid_frames(), st.integers(0, 300))
+def test_what_follows_a_frame_is_judged_by_what_is_allowed_then(frame, after, cut):
     stream = frame + after
-    decoder = FrameDecoder(list(Kind))
+    decoder = FrameDecoder([Kind(frame[0])])
     cut %= len(stream) + 1
     decoder.feed(stream[:cut])
     first = decoder.next_frame() if cut >= len(frame) else None
     decoder.feed(stream[cut:])
     first = first or decoder.next_frame()
     assert first is not None
-    assert decoder.rest() == after
+    decoder.allowed = frozenset({Kind(after[0])})
+    second = decoder.next_frame()
+    assert second is not None
+    assert bytes(second.untrusted_body) == after[5:]
+    assert first.wire_size + second.wire_size == len(stream)
     assert not decoder.pending
+
+
+def test_a_header_that_was_allowed_is_not_when_its_body_comes():
+    frame = encode_zero(0, 4096)
+    decoder = FrameDecoder([Kind.ZERO])
+    decoder.feed(frame[:9])
+    assert decoder.next_frame() is None
+    decoder.allowed = frozenset({Kind.MESSAGE})
+    decoder.feed(frame[9:])
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="kind 4 is not allowed here"):
+            decoder.next_frame()

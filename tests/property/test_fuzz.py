@@ -18,8 +18,6 @@ from protocol.blocksync import (
     DataArrived,
     HashesArrived,
     RoundEnded,
-    VolumeReceiver,
-    VolumeSender,
     ZeroArrived,
     ZerosArrived,
 )
@@ -37,6 +35,7 @@ from protocol.frames import (
     encode_zero,
 )
 from protocol.messages import BLOCK_SIZE, PEER, BeginRound, Credit, EndRound, Receipt
+from tests.support.fed import VolumeReceiver, VolumeSender
 from tests.support.protocol_document import DOCUMENT, examples
 from tests.support.protocol_strategies import objects
 from xenmoved.control.message_set import CONTROL

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.blocksync import VolumeReceiver
 from protocol.errors import Code, ProtocolError
 from protocol.frames import encode_data, encode_stream
 from protocol.messages import (
@@ -18,7 +19,8 @@ from protocol.messages import (
     StreamReceipt,
     StreamTerms,
 )
-from protocol.streams import BlocksBegin, PieceArrived, StreamReceiver, StreamSender
+from protocol.streams import BlocksBegin, PieceArrived
+from tests.support.fed import StreamReceiver, StreamSender
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
 LIMIT = 1000
@@ -86,15 +88,20 @@ def test_what_is_sent_arrives_and_is_receipted_however_it_is_cut(
         assert carry(wire) == [StreamReceipt(number, size, snapshot)]
     assert b"".join(arrived) == b"".join(piece for pieces in rounds for piece in pieces)
     assert target.idle
-    rest = PEER.encode(BeginRound(9, True)) + encode_data(0, b"block")[:7]
-    assert list(target.receive(rest)) == [BlocksBegin(rest)]
+    assert not target.decoder.pending
+    events = target.receive(PEER.encode(BeginRound(9, True)) + encode_data(0, b"block")[:7])
+    assert next(events) == BlocksBegin(BeginRound(9, True))
+    target.decoder.allowed = VolumeReceiver.kinds
+    assert list(events) == []
+    target.decoder.feed(encode_data(0, b"block")[7:])
+    assert target.decoder.next_frame() is not None
 
 
 def test_blocks_may_come_without_any_stream() -> None:
-    data = PEER.encode(BeginRound(1, False))
-    assert list(StreamReceiver(LIMIT).receive(data)) == [BlocksBegin(data)]
+    begun = BeginRound(1, False)
+    assert list(StreamReceiver(LIMIT).receive(PEER.encode(begun))) == [BlocksBegin(begun)]
     declined = receiver(StreamTerms(False, None, False, None))
-    assert list(declined.receive(data)) == [BlocksBegin(data)]
+    assert list(declined.receive(PEER.encode(begun))) == [BlocksBegin(begun)]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.volumes import BLOCK, aligned, only_where_possible, read, run
 from tests.support.zfs import Tank
+from xenmoved.link.framed import Framed
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress
@@ -82,9 +83,9 @@ async def job(
         peers = ("near", "far") if back else ("far", "near")
         source = StreamSource(
             pool.history(there),
-            near,
+            Framed(near),  # type: ignore[arg-type]
             threads[0],
-            RateLimiter(None),  # type: ignore[arg-type]
+            RateLimiter(None),
             VolumeProgress(there, SIZE),
             peer=peers[0],
             **names,
@@ -92,8 +93,8 @@ async def job(
         target = StreamTarget(
             pool.history(here),
             volume,
-            far,
-            threads[1],  # type: ignore[arg-type]
+            Framed(far),  # type: ignore[arg-type]
+            threads[1],
             VolumeProgress(here, SIZE, fresh=fresh),
             peer=peers[1],
             **names,

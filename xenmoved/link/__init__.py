@@ -2,6 +2,7 @@
 
 identity  this host's key and fingerprints
 channel   one byte stream on a connection, with back-pressure in both directions
+framed    one reader of the frames of a channel
 flow      back-pressure of a whole connection
 lean      SSH packets with less work for each
 options   settings that both ends share

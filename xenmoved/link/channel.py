@@ -89,12 +89,6 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
             self._resume_reading()
         return data
 
-    def put_back(self, data: bytes) -> None:
-        """Have `data` come first in what `receive` returns."""
-        if data:
-            self._unread.appendleft(data)
-            self._unread_size += len(data)
-
     def finish(self) -> None:
         """Tell the other side that nothing more comes from here."""
         if self._channel is not None and self._lost is None:

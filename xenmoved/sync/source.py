@@ -16,8 +16,8 @@ from protocol.frames import HASH_SIZE, MAX_PAYLOAD
 from protocol.messages import BLOCK_SIZE
 from storage.contracts import Everything, Extent, Volume
 from storage.extents import align, total
-from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.sync.compression import Compressor
 from xenmoved.sync.devices import Buffers, DeviceThreads
 from xenmoved.sync.examine import Examined, examine
@@ -60,7 +60,7 @@ class _Piece:
 class VolumeSource:
     """The sending end of one volume over all rounds of a copy.
 
-    `volume`, `channel` and `threads` are the caller's to close. A failure in a round (LinkLost,
+    `volume`, `framed` and `threads` are the caller's to close. A failure in a round (LinkLost,
     ProtocolError, StorageError) leaves the channel unusable; whole blocks that arrived stay on the
     target, so that another copy finds them there.
     """
@@ -68,7 +68,7 @@ class VolumeSource:
     def __init__(
         self,
         volume: Volume,
-        channel: Channel,
+        framed: Framed,
         threads: DeviceThreads,
         *,
         compressor: Compressor,
@@ -76,7 +76,8 @@ class VolumeSource:
         progress: VolumeProgress,
     ) -> None:
         self._volume = volume
-        self._channel = channel
+        self._framed = framed
+        self._channel = framed.channel
         self._threads = threads
         self._compressor = compressor
         self._tools = tools
@@ -159,13 +160,11 @@ class VolumeSource:
 
     async def _listen(self) -> None:
         """Take what the target sends in a round, to its receipt."""
-        while True:
-            untrusted_data = await self._channel.receive()
-            if not untrusted_data:
-                raise LinkLost(f"{self._channel.peer} closed the channel of {self._volume.name}")
+        kinds = self._sender.kinds
+        while (frame := await self._framed.frame(kinds)) is not None:
             consumed = 0
-            for event in self._sender.receive(untrusted_data):
-                match event:
+            while frame is not None:  # as many as have come: the target is told of them at once
+                match self._sender.take(frame):
                     case HashesArrived(first_block, hashes):
                         self._index.put(first_block, hashes)
                         consumed += 1
@@ -173,12 +172,14 @@ class VolumeSource:
                         consumed += 1  # what a new index says already
                     case ReceiptArrived():
                         return
+                frame = self._framed.frame_at_hand(kinds)
             if consumed:
                 async with self._coverage:
                     self._coverage.notify_all()
                 # After the last of it no credit may follow: the round may end before it is sent.
                 if self._sender.covered < self._volume.size:
                     await self._send(self._sender.grant(consumed))
+        raise LinkLost(f"{self._channel.peer} closed the channel of {self._volume.name}")
 
     async def _covered(self, end: int) -> None:
         """Wait until the target's comparison has come to `end`."""

@@ -13,8 +13,8 @@ from protocol.messages import BeginStream, StreamReceipt, StreamTerms
 from protocol.streams import StreamSender
 from storage.contracts import History, ResumePoint, Snapshot, StreamOut, own_name
 from storage.errors import StorageError
-from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
@@ -31,14 +31,14 @@ _OFFERED: Final = 1024  # snapshots, the newest ones
 class StreamSource:
     """The sending end of one volume, from snapshot to snapshot.
 
-    `channel` and `threads` are the caller's to close. The snapshots are named after `peer` and
+    `framed` and `threads` are the caller's to close. The snapshots are named after `peer` and
     `migration`.
     """
 
     def __init__(
         self,
         history: History,
-        channel: Channel,
+        framed: Framed,
         threads: DeviceThreads,
         limiter: RateLimiter,
         progress: VolumeProgress,
@@ -47,7 +47,8 @@ class StreamSource:
         migration: str,
     ) -> None:
         self._history = history
-        self._channel = channel
+        self._framed = framed
+        self._channel = framed.channel
         self._threads = threads
         self._limiter = limiter
         self._peer = peer
@@ -187,11 +188,10 @@ class StreamSource:
         await self._channel.send(self._sender.end())
 
     async def _answer(self, kind: type[T]) -> T:
-        while untrusted_data := await self._channel.receive():
-            for answer in self._sender.receive(untrusted_data):
-                if not isinstance(answer, kind):
-                    raise ProtocolError(
-                        Code.UNEXPECTED, f"{type(answer).__name__} is no answer to this"
-                    )
-                return answer
-        raise LinkLost(f"{self._channel.peer} closed the channel of {self.progress.name}")
+        frame = await self._framed.frame(self._sender.kinds)
+        if frame is None:
+            raise LinkLost(f"{self._channel.peer} closed the channel of {self.progress.name}")
+        answer = self._sender.take(frame)
+        if not isinstance(answer, kind):
+            raise ProtocolError(Code.UNEXPECTED, f"{type(answer).__name__} is no answer to this")
+        return answer

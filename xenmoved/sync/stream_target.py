@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import BeginStream, StreamOffer, StreamTerms
+from protocol.messages import BeginRound, BeginStream, StreamOffer, StreamTerms
 from protocol.streams import BlocksBegin, PieceArrived, StreamEvent, StreamReceiver
 from storage.contracts import History, ResumePoint, Snapshot, StreamIn, Volume, own_name
 from storage.errors import StorageError
 from storage.zfs.stream import HEAD_SIZE, read_head
-from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.snapshots import MOST_PASSED, guid_text
@@ -30,7 +30,7 @@ _NO: Final = StreamTerms(accepted=False, base=None, compressed=False, resume=Non
 class StreamTarget:
     """The receiving end of one volume, from snapshot to snapshot.
 
-    `volume` stays open meanwhile, so that nobody else takes it; it, `channel` and `threads` are the
+    `volume` stays open meanwhile, so that nobody else takes it; it, `framed` and `threads` are the
     caller's to close. `history` is None where the volume's storage knows no streams. The snapshots
     are named after `peer` and `migration`. `rounds` counts streams whose receipt was sent.
     """
@@ -39,7 +39,7 @@ class StreamTarget:
         self,
         history: History | None,
         volume: Volume,
-        channel: Channel,
+        framed: Framed,
         threads: DeviceThreads,
         progress: VolumeProgress,
         *,
@@ -48,7 +48,8 @@ class StreamTarget:
     ) -> None:
         self._history = history
         self._volume = volume
-        self._channel = channel
+        self._framed = framed
+        self._channel = framed.channel
         self._threads = threads
         self._progress = progress
         self._peer = peer
@@ -63,28 +64,27 @@ class StreamTarget:
     @property
     def idle(self) -> bool:
         """Whether everything that was sent is taken in, durable and receipted."""
-        return self._receiver.idle
+        return self._receiver.idle and not self._framed.pending
 
-    async def serve(self) -> bool:
-        """Take in streams until the source goes on with blocks (True), or ends the channel.
+    async def serve(self) -> BeginRound | None:
+        """Take in streams until the source begins a round of blocks, or ends the channel (None).
 
         Raises ProtocolError, StorageError, or LinkLost when the channel ends within a stream.
         """
         try:
-            while untrusted_data := await self._channel.receive():
-                for event in self._receiver.receive(untrusted_data):
-                    if isinstance(event, BlocksBegin):
-                        self._channel.put_back(event.rest)
-                        return True
-                    await self._handle(event)
+            while (frame := await self._framed.frame(self._receiver.kinds)) is not None:
+                event = self._receiver.take(frame)
+                if isinstance(event, BlocksBegin):
+                    return event.begun
+                await self._handle(event)
                 if self._progress.rounds:
-                    self._progress.rounds[-1].wire_bytes += len(untrusted_data)
+                    self._progress.rounds[-1].wire_bytes += frame.wire_size
         finally:
             if self._arriving is not None and self._arriving.flow is not None:
                 await wait_through(asyncio.to_thread(self._arriving.flow.end))
-        if not self._receiver.idle:
+        if not self.idle:
             raise LinkLost(f"{self._channel.peer} ended {self._volume.name} within a stream")
-        return False
+        return None
 
     def settle(self) -> None:
         """Destroy the snapshots for this peer but for the newest, which the source has. Blocks."""

@@ -20,9 +20,10 @@ from protocol.blocksync import (
     ZeroArrived,
 )
 from protocol.fingerprints import fingerprints
+from protocol.messages import BeginRound
 from storage.contracts import Volume
-from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.sync.compression import unpack
 from xenmoved.sync.devices import Buffers, DeviceThreads
 from xenmoved.sync.examine import Examined, examine
@@ -48,20 +49,21 @@ class _Batch:
 class VolumeTarget:
     """The receiving end of one volume over all rounds of a copy.
 
-    `volume`, `channel` and `threads` are the caller's to close. `rounds` counts rounds whose
+    `volume`, `framed` and `threads` are the caller's to close. `rounds` counts rounds whose
     receipt was sent: all of their bytes are durable.
     """
 
     def __init__(
         self,
         volume: Volume,
-        channel: Channel,
+        framed: Framed,
         threads: DeviceThreads,
         buffers: Buffers,
         progress: VolumeProgress,
     ) -> None:
         self._volume = volume
-        self._channel = channel
+        self._framed = framed
+        self._channel = framed.channel
         self._threads = threads
         self._buffers = buffers
         self._progress = progress
@@ -77,20 +79,21 @@ class VolumeTarget:
     @property
     def idle(self) -> bool:
         """Whether everything that was sent is written, durable and receipted."""
-        return self._receiver.idle
+        return self._receiver.idle and not self._framed.pending
 
-    async def serve(self) -> None:
-        """Take part in rounds until the source ends the channel.
+    async def serve(self, begun: BeginRound | None = None) -> None:
+        """Take part in rounds until the source ends the channel; one may have `begun` already.
 
         Raises ProtocolError, StorageError, or LinkLost when the channel ends within a round.
         """
         async with asyncio.TaskGroup() as group:
-            while untrusted_data := await self._channel.receive():
-                for event in self._receiver.receive(untrusted_data):
-                    await self._handle(event, group)
+            if begun is not None:
+                await self._handle(self._receiver.take_message(begun), group)
+            while (frame := await self._framed.frame(self._receiver.kinds)) is not None:
+                await self._handle(self._receiver.take(frame), group)
                 if self._progress.rounds:
-                    self._progress.rounds[-1].wire_bytes += len(untrusted_data)
-            if not self._receiver.idle:
+                    self._progress.rounds[-1].wire_bytes += frame.wire_size
+            if not self.idle:
                 raise LinkLost(f"{self._channel.peer} ended {self._volume.name} within a round")
 
     async def _handle(self, event: ReceiverEvent, group: asyncio.TaskGroup) -> None:

@@ -175,16 +175,6 @@ async def test_the_purpose_and_the_name_of_the_peer_are_told():
         assert served.server.unproven == 0
 
 
-async def test_what_was_put_back_comes_first():
-    async with serving() as served:
-        ours, theirs = await served.channels(await served.link())
-        await ours.send(b"abcdef")
-        piece = await theirs.receive()
-        theirs.put_back(piece[2:])
-        theirs.put_back(b"")
-        assert await theirs.receive() == b"cdef"
-
-
 async def test_another_host_key_is_refused_with_both_fingerprints():
     async with serving() as served:
         with pytest.raises(WrongHostKey) as caught:

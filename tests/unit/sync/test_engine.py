@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncssh
 import pytest
 
-from protocol.blocksync import VolumeSender
 from protocol.errors import Code, ProtocolError
 from protocol.fingerprints import fingerprints
 from protocol.frames import FrameDecoder, Kind, encode_data, encode_hashes, encode_packed
@@ -16,9 +15,11 @@ from protocol.messages import BLOCK_SIZE, PEER, Attach, BeginRound, Credit, EndR
 from storage.contracts import EVERYTHING, Extent
 from storage.errors import StorageError
 from storage.files.volume import RawFile
+from tests.support.fed import VolumeSender
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import connect
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.target.channels import _read_attach
 from xenmoved.sync.compression import Compression, Compressor
@@ -75,7 +76,7 @@ class Bench:
             far_threads = await stack.enter_async_context(DeviceThreads("far", 2))
             source = VolumeSource(
                 near,
-                ours,
+                Framed(ours),
                 near_threads,
                 compressor=Compressor(compression),
                 tools=SyncTools(self.buffers, self.limiter, self.folder),
@@ -83,10 +84,11 @@ class Bench:
             )
             stack.callback(source.close)
             await ours.send(PEER.encode(Attach(MIGRATION, 3)))
-            attach = await _read_attach(theirs)
+            far_framed = Framed(theirs)
+            attach = await _read_attach(far_framed)
             assert (attach.migration, attach.volume) == (MIGRATION, 3)
             progress = VolumeProgress("theirs", self.size)
-            target = VolumeTarget(far, theirs, far_threads, Buffers(12), progress)
+            target = VolumeTarget(far, far_framed, far_threads, Buffers(12), progress)
             target.progress = progress
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(target.serve())
@@ -350,7 +352,7 @@ async def served_target(bench):
         stack.callback(far.close)
         threads = await stack.enter_async_context(DeviceThreads("far", 2))
         progress = VolumeProgress("theirs", bench.size)
-        target = VolumeTarget(far, theirs, threads, bench.buffers, progress)
+        target = VolumeTarget(far, Framed(theirs), threads, bench.buffers, progress)
         serving = asyncio.create_task(target.serve())
         try:
             yield ours, serving
@@ -434,7 +436,7 @@ async def hostile_target(bench, answer):
         threads = await stack.enter_async_context(DeviceThreads("near", 2))
         source = VolumeSource(
             near,
-            ours,
+            Framed(ours),
             threads,
             compressor=Compressor(Compression.OFF),
             tools=SyncTools(bench.buffers, bench.limiter, bench.folder),

@@ -12,7 +12,6 @@ from typing import Any, Final, Self, TypeVar, overload
 
 from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
-from protocol.frames import FrameDecoder, Kind
 from protocol.messages import (
     PEER,
     Abort,
@@ -31,6 +30,7 @@ from protocol.messages import (
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.migration.hello import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.stalls import stalled_hint
@@ -72,7 +72,6 @@ class Dialogue:
         self._settling = settling
         self._channel = channel
         self._conversation = Conversation()
-        self._decoder = FrameDecoder({Kind.MESSAGE})
         self._answers: asyncio.Queue[Any] = asyncio.Queue(1)
         self._reader: asyncio.Task[None] | None = None
         self._error: Exception | None = None
@@ -153,21 +152,19 @@ class Dialogue:
 
     async def _read(self) -> None:
         try:
-            while untrusted_data := await self._channel.receive():
-                self._decoder.feed(untrusted_data)
-                while (frame := self._decoder.next_frame()) is not None:
-                    message = PEER.decode(frame.untrusted_body)
-                    self._conversation.reply(message)
-                    if isinstance(message, Failed):
-                        (told,) = from_peer([message.problem])
-                        text = f"{self._channel.peer}: {told.text}"[:4000]
-                        raise PeerFailed([replace(told, text=text)])
-                    self._heard = monotonic()
-                    if isinstance(message, Working):
-                        self.working = message
-                        self.on_working(f"{self._peer}: {message.doing}"[:4000])
-                    else:
-                        self._answers.put_nowait(message)
+            framed = Framed(self._channel)
+            while (message := await framed.message(PEER)) is not None:
+                self._conversation.reply(message)
+                if isinstance(message, Failed):
+                    (told,) = from_peer([message.problem])
+                    text = f"{self._channel.peer}: {told.text}"[:4000]
+                    raise PeerFailed([replace(told, text=text)])
+                self._heard = monotonic()
+                if isinstance(message, Working):
+                    self.working = message
+                    self.on_working(f"{self._peer}: {message.doing}"[:4000])
+                else:
+                    self._answers.put_nowait(message)
             raise LinkLost(f"{self._channel.peer} closed the control channel")
         except (LinkLost, ProtocolError, PeerFailed) as error:
             self._error = error

@@ -33,6 +33,7 @@ from storage.tracking.choice import choose_tracker
 from storage.window import window
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
+from xenmoved.link.framed import Framed
 from xenmoved.migration.source.channels import open_attached
 from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.rounds import Outlook, outlook, send_rate
@@ -297,6 +298,7 @@ async def attached_disks(
             threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", readers))
             channel = await open_attached(link, Purpose.VOLUME, migration, number)
             channels.callback(channel.close)
+            framed = Framed(channel)
             shown = VolumeProgress(
                 name=path,
                 size=volume.size,
@@ -306,7 +308,7 @@ async def attached_disks(
             progress.append(shown)
             tracker = choose_tracker(path)
             stack.push_async_callback(threads.run, tracker.stop)
-            parts = (channel, threads, tools.limiter, shown)
+            parts = (framed, threads, tools.limiter, shown)
             streams = await _agreed(
                 StreamSource(history, *parts, peer=link.peer, migration=migration)
                 if (history := histories[number]) is not None
@@ -319,7 +321,7 @@ async def attached_disks(
                 shown.size = volume.size
             source = VolumeSource(
                 volume,
-                channel,
+                framed,
                 threads,
                 compressor=Compressor(compression),
                 tools=tools,

@@ -30,8 +30,9 @@ from storage.errors import StorageError
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobKind, Phase
 from xenmoved.journal import Inbound, JournalFailed
-from xenmoved.link.channel import Channel, Purpose
+from xenmoved.link.channel import Purpose
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.link.server import Visitor
 from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
@@ -201,16 +202,16 @@ class Arrivals:
         return site.landing.doing if site is not None else _LOOKING
 
     async def serve_bulk(
-        self, visitor: Visitor, purpose: Purpose, attach: Attach, channel: Channel
+        self, visitor: Visitor, purpose: Purpose, attach: Attach, framed: Framed
     ) -> None:
         """Take in a volume or memory channel; a failure ends what it belongs to."""
         site = self._site(visitor, attach.migration)
         guest = self._migrations.get(attach.migration)
         try:
             if purpose is Purpose.VOLUME:
-                await site.landing.serve(attach.volume, channel)
+                await site.landing.serve(attach.volume, framed)
             elif guest is not None:
-                await guest.guest.serve_memory(channel)
+                await guest.guest.serve_memory(framed)
             else:
                 raise ProtocolError(Code.UNEXPECTED, "a sync has no memory")
         except Exception as error:

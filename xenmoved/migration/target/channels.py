@@ -7,10 +7,10 @@ import logging
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.frames import FrameDecoder, Kind
 from protocol.messages import PEER, Attach
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.link.server import Visitor
 from xenmoved.logs import log_context
 from xenmoved.migration.target.arrivals import Arrivals
@@ -57,21 +57,18 @@ class Reception:
         else:
             what = f"{visitor.peer} opened a {purpose} channel, and did not say what for"
             async with at_most(ATTACH_PATIENCE, what):
-                attach = await _read_attach(channel)
-            await self._arrivals.serve_bulk(visitor, purpose, attach, channel)
+                framed = Framed(channel)
+                attach = await _read_attach(framed)
+            await self._arrivals.serve_bulk(visitor, purpose, attach, framed)
 
 
-async def _read_attach(channel: Channel) -> Attach:
-    decoder = FrameDecoder({Kind.MESSAGE})
-    while untrusted_data := await channel.receive():
-        decoder.feed(untrusted_data)
-        if (frame := decoder.next_frame()) is not None:
-            message = PEER.decode(frame.untrusted_body)
-            if not isinstance(message, Attach):
-                raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} instead of Attach")
-            channel.put_back(decoder.rest())
-            return message
-    raise LinkLost(f"{channel.peer} closed a channel before it said what for")
+async def _read_attach(framed: Framed) -> Attach:
+    message = await framed.message(PEER)
+    if message is None:
+        raise LinkLost(f"{framed.channel.peer} closed a channel before it said what for")
+    if not isinstance(message, Attach):
+        raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} instead of Attach")
+    return message
 
 
 async def _swallow(channel: Channel) -> None:

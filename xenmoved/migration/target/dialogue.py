@@ -10,7 +10,6 @@ from functools import partial
 
 from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
-from protocol.frames import FrameDecoder, Kind
 from protocol.handover import TargetEvent
 from protocol.messages import (
     PEER,
@@ -41,6 +40,7 @@ from storage.errors import StorageError
 from xenmoved.codes import LINK_LOST
 from xenmoved.link.channel import Channel
 from xenmoved.link.errors import LinkLost
+from xenmoved.link.framed import Framed
 from xenmoved.link.server import Visitor
 from xenmoved.migration.hello import hello
 from xenmoved.migration.host import Host
@@ -104,13 +104,10 @@ class ControlSession:
             await self._reply(message)
 
     async def _messages(self) -> AsyncIterator[object]:
-        decoder = FrameDecoder({Kind.MESSAGE})
-        while untrusted_data := await self._channel.receive():
-            decoder.feed(untrusted_data)
-            while (frame := decoder.next_frame()) is not None:
-                message = PEER.decode(frame.untrusted_body)
-                self._conversation.request(message)
-                yield message
+        framed = Framed(self._channel)
+        while (message := await framed.message(PEER)) is not None:
+            self._conversation.request(message)
+            yield message
 
     async def _watch_volumes(self) -> None:
         try:

@@ -14,7 +14,7 @@ from protocol.messages import GuestSize, Problem, Remark, Seal
 from protocol.schema import plain
 from xenmoved.jobs.job import Job
 from xenmoved.journal import Inbound
-from xenmoved.link.channel import Channel
+from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
 from xenmoved.migration.target.boot_files import foresee
 from xenmoved.migration.target.expected import Expected
@@ -88,11 +88,11 @@ class IncomingGuest:
         await self.image.start()
         self._memory = IncomingMemory(self.image, self.job, ended=expected.cold)
 
-    async def serve_memory(self, channel: Channel) -> None:
+    async def serve_memory(self, framed: Framed) -> None:
         """Feed what comes on the memory channel to the toolstack. Raises ProtocolError."""
         if self._memory is None:
             raise ProtocolError(Code.UNEXPECTED, "no memory is expected now")
-        await self._memory.serve(channel)
+        await self._memory.serve(framed)
 
     async def require_whole(self, seal: Seal) -> None:
         """See that all is here and durable. Raises ProtocolError, StorageError."""

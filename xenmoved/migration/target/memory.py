@@ -8,14 +8,15 @@ from typing import Final
 from blake3 import blake3
 
 from protocol.errors import Code, ProtocolError
-from protocol.frames import FrameDecoder, Kind
+from protocol.frames import Kind
 from protocol.messages import Seal
 from xenmoved.jobs.job import Job
-from xenmoved.link.channel import Channel
+from xenmoved.link.framed import Framed
 from xenmoved.tasks import within
 from xenmoved.toolstack.interface import IncomingImage
 
 _PATIENCE: Final = 60.0
+_MEMORY: Final = frozenset({Kind.MEMORY})
 
 
 class IncomingMemory:
@@ -31,20 +32,17 @@ class IncomingMemory:
         if ended:
             self._ended.set()
 
-    async def serve(self, channel: Channel) -> None:
+    async def serve(self, framed: Framed) -> None:
         """Feed what comes to the toolstack, to the channel's end. Raises ProtocolError."""
         if self._task is not None:
             raise ProtocolError(Code.UNEXPECTED, "no memory is expected now")
         self._task = asyncio.current_task()
-        decoder = FrameDecoder({Kind.MEMORY})
-        while untrusted_data := await channel.receive():
-            decoder.feed(untrusted_data)
-            while (frame := decoder.next_frame()) is not None:
-                self._digest.update(frame.untrusted_body)
-                self._size += len(frame.untrusted_body)
-                self._job.memory_sent = self._size
-                await self._image.write(memoryview(frame.untrusted_body))
-        if decoder.pending:
+        while (frame := await framed.frame(_MEMORY)) is not None:
+            self._digest.update(frame.untrusted_body)
+            self._size += len(frame.untrusted_body)
+            self._job.memory_sent = self._size
+            await self._image.write(memoryview(frame.untrusted_body))
+        if framed.pending:
             raise ProtocolError(Code.BAD_FRAME, "the memory channel ends within a frame")
         self._ended.set()
 

@@ -15,7 +15,7 @@ from storage.contracts import History
 from storage.errors import StorageError, VolumeExists, VolumeReplaced
 from storage.window import window
 from xenmoved.journal import Holding, MadeVolume
-from xenmoved.link.channel import Channel
+from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
 from xenmoved.migration.target.filling import FilledVolume
 from xenmoved.migration.target.reuse import Claim, owner_of, reuse
@@ -147,7 +147,7 @@ class Landing:
             self._require_wanted()
             self.step(f"emptying {shown}: {format_size(done)} of {whole}")
 
-    async def serve(self, index: int, channel: Channel) -> None:
+    async def serve(self, index: int, framed: Framed) -> None:
         """Write what comes on a volume channel until the source ends it: streams, then blocks."""
         if self._sealed or index in self._streams or index >= len(self.progress):
             raise ProtocolError(Code.UNEXPECTED, f"volume {index} cannot be attached")
@@ -161,24 +161,24 @@ class Landing:
                 streams = self._streams[index] = StreamTarget(
                     self._histories[index],
                     filled.volume,
-                    channel,
+                    framed,
                     threads,
                     progress,
                     peer=self._peer,
                     migration=self._migration,
                 )
-                blocks_follow = await streams.serve()
+                begun = await streams.serve()
                 if streams.rounds:
                     filled.size = progress.size
-                if not blocks_follow:
+                if begun is None:
                     return
                 progress.size = filled.size
                 volume = window(filled.volume, filled.size)
                 target = VolumeTarget(
-                    volume, channel, threads, self._host.incoming_buffers, progress
+                    volume, framed, threads, self._host.incoming_buffers, progress
                 )
                 self._targets[index] = target
-                await target.serve()
+                await target.serve(begun)
         finally:
             self._tasks.discard(task)
 
