@@ -4,7 +4,7 @@
     schema        typed, validated objects from plain data
     frames        frames in a byte stream
     codec         messages in frames
-    messages      what two daemons say to each other
+    messages      what two daemons say to each other, a module for each subject
     conversation  which message may come when on a control channel
     fingerprints  what a block is compared by
     blocksync     the exchange on a volume channel, both ends
