@@ -177,6 +177,19 @@ def test_the_place_of_an_error_is_named():
     assert caught.value.where == "offer.volumes[1].size"
 
 
+def test_the_place_in_a_map_is_named_by_its_key():
+    with pytest.raises(SchemaError) as caught:
+        build(GuestOffer, {**SAMPLES[GuestOffer], "bridges": {"xenbr0": "br-lan", "xenbr1": 7}})
+    assert caught.value.path == ("bridges", "xenbr1")
+
+
+@pytest.mark.parametrize("key", ["volumes[0].size", "x` - at `$.volumes[0].size", "a.b", "x" * 81])
+def test_a_key_is_one_part_of_the_place_whatever_it_looks_like(key):
+    with pytest.raises(SchemaError, match="unknown key") as caught:
+        build(Offer, {**SAMPLES[Offer], key: 1})
+    assert caught.value.path == (key[:80],)
+
+
 JSON_LIKE = st.recursive(
     st.none()
     | st.booleans()
