@@ -37,6 +37,8 @@ _WHOLE: Final = re.compile(r"()(.*)", re.DOTALL)
 _NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|e?nbd|iscsi")
 _IMAGES: Final = frozenset(("qcow2", "vhd"))
 _BACKEND_PHY: Final = re.compile(r"\s*backendtype\s*=\s*phy\s*")
+_BLANK: Final = " "
+"""What xl takes off the parts of an interface or a screen: a tab belongs to them."""
 _UNQUOTABLE: Final = re.compile(r"[,'\"\\\x00-\x1f]")
 
 
@@ -170,7 +172,9 @@ def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) ->
 
     So is what no toolstack reads. What that is is added to `left_out`. Raises ToolstackError.
     """
-    pairs = [(part, *(x.strip() for x in part.partition("=")[::2])) for part in spec.split(",")]
+    pairs = [
+        (part, *(x.strip(_BLANK) for x in part.partition("=")[::2])) for part in spec.split(",")
+    ]
     script = next((value for _, key, value in reversed(pairs) if key == "script"), "")
     adapted: list[str] = []
     said: set[str] = set()
@@ -216,7 +220,7 @@ def adapt_vfb(spec: str) -> str:
     """
     adapted: list[str] = []
     for part in spec.split(","):
-        key, _, value = (piece.strip() for piece in part.partition("="))
+        key, _, value = (piece.strip(_BLANK) for piece in part.partition("="))
         rule = policy.DOMAIN[key] if key in _SCREEN else policy.LEFT_OUT
         if key in _SCREEN and rule.allows(value):
             adapted.append(part)

@@ -706,3 +706,17 @@ def test_an_interface_with_a_tab_in_it_is_not_understood():
 )
 def test_the_target_is_the_rest_but_for_one_comma(target, path):
     assert describe_disk(f"vdev=xvda,access=rw,target={target}").path == path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vfb = ['vnc=1,keymap=\tde']",
+        "vfb = ['vnc=1,keymap=de\t']",
+        "vif = ['mac=00:16:3e:00:00:01,bridge=xenbr0\t']",
+        "vif = ['model=\te1000,bridge=xenbr0']",
+    ],
+)
+def test_a_tab_is_part_of_what_it_stands_in(line):
+    with pytest.raises(ToolstackError):
+        adapt(f"name = 'web'\n{line}\n", ARRIVAL, BOOT_FOLDERS, block)
