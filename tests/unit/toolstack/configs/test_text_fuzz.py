@@ -58,7 +58,7 @@ def beyond(made):
         if screen.get("xauthority") or "unix" in screen.get("vnclisten", ""):
             yield f"screen {screen}"
         for key, value in screen.items():
-            if key != "vncpasswd" and not SCREEN.fullmatch(value):
+            if key != "vncpasswd" and not SCREEN.fullmatch(value.strip(" ")):
                 yield f"screen {key} {value!r}"
         if set(screen.get("vncpasswd", "")) & set(",'\"\\\n"):
             yield f"screen {screen}"
