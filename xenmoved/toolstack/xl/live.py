@@ -86,7 +86,7 @@ class HolderConnection:
 
     async def _await_answer(self) -> None:
         text = (
-            "do not kill the process that holds the pipes of `xl migrate` (xl_holder.py), it would "
+            "do not kill the process that holds the pipes of `xl migrate` (xl/holder.py), it would "
             "strand the domain, but find out what stops it: it did not answer"
         )
         async with at_most(_HOLDER_TIMEOUT, text, ToolstackError):
