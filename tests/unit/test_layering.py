@@ -223,13 +223,12 @@ def test_what_the_client_is_shown_is_quick_to_import(report):
 @pytest.mark.parametrize(
     "package", [name for name, file in _modules().items() if file.name == "__init__.py"]
 )
-def test_every_guide_names_every_module_of_its_package(package):
+def test_every_guide_lists_the_modules_of_its_package(package):
+    """One a line, with a word on it: all that are there, and none that is not."""
     guide = ast.get_docstring(_tree(package)) or ""
-    mine = [name for name in _modules() if name.rpartition(".")[0] == package]
-    if package == "xenmoved.sandbox":
-        pytest.skip("it has none yet")
-    named = set(re.findall(r"[a-z_]+", guide))
-    assert [name for name in mine if name.rpartition(".")[2] not in named] == []
+    there = {name.rpartition(".")[2] for name in _modules() if name.rpartition(".")[0] == package}
+    listed = re.findall(r"^ *([a-z_]+) {2,}\S", guide, re.MULTILINE)
+    assert sorted(listed) == sorted(there - {"__main__"})
 
 
 def test_the_map_of_the_rooms_is_drawn_from_the_imports():

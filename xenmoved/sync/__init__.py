@@ -4,7 +4,6 @@ source         the sending end of one volume, round by round
 target         the receiving end of one volume
 index          what the target is known to hold, kept at the source
 segments       how a volume is cut into units of work
-extended       a volume that is copied to a larger one
 examine        reads and fingerprints a volume, ahead of whoever uses it
 devices        threads and buffers for device I/O
 compression    of bulk frames, where it helps
