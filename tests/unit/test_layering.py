@@ -13,6 +13,7 @@ from tests.support import rooms
 ROOT = Path(__file__).parents[2]
 _ABOVE = ("", "xenmoved", "xenmoved/migration")
 PACKAGES = ("xenmoved", "protocol", "storage")
+LONGEST = 500
 RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox", "storage.commands", "storage.pipes")
 PROCESS_MODULES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
 PROCESS_CALLS = {
@@ -229,6 +230,11 @@ def test_every_guide_lists_the_modules_of_its_package(package):
     there = {name.rpartition(".")[2] for name in _modules() if name.rpartition(".")[0] == package}
     listed = re.findall(r"^ *([a-z_]+) {2,}\S", guide, re.MULTILINE)
     assert sorted(listed) == sorted(there - {"__main__"})
+
+
+def test_no_module_is_long():
+    lengths = {name: len(file.read_text("utf-8").splitlines()) for name, file in _modules().items()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
 def test_the_map_of_the_rooms_is_drawn_from_the_imports():
