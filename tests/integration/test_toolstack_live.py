@@ -262,7 +262,7 @@ SCRIPT = """
 import asyncio, os, sys
 from pathlib import Path
 sys.path.insert(0, {repository!r})
-from xenmoved.toolstack import xl_live
+from xenmoved.toolstack.xl import live as xl_live
 from xenmoved.toolstack.interface import Arrival
 from xenmoved.toolstack.xl.driver import XlToolstack
 

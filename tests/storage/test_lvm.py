@@ -370,7 +370,7 @@ def test_a_full_thin_pool_is_told(group: Group, cleanup: ExitStack, opened: Open
 RESERVE = """
 import os, signal, sys
 from pathlib import Path
-from storage import thinmetadata
+from storage.lvm import thinmetadata
 thinmetadata.MARKS = Path(sys.argv[2])
 with thinmetadata._reserved(sys.argv[1]):
     os.kill(os.getpid(), signal.SIGKILL)
