@@ -307,8 +307,6 @@ _NIC_PLAIN: Final = words(
 )
 _NIC: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(_NIC_PLAIN, _rule(r"[\w.:@/ <>-]*", number=True)),
-    "mtu": PLAIN,
-    "vlan": PLAIN,
     "ip": _rule(r"[0-9A-Fa-f.:, ]*", left_out=True),
     **dict.fromkeys(words("netdev accel policy label"), LEFT_OUT),
     "backend": _rule("(?:0|Domain-0)?"),

@@ -715,8 +715,9 @@ def test_the_target_is_the_rest_but_for_one_comma(target, path):
         "vfb = ['vnc=1,keymap=de\t']",
         "vif = ['mac=00:16:3e:00:00:01,bridge=xenbr0\t']",
         "vif = ['model=\te1000,bridge=xenbr0']",
+        "vif = ['bridge=xenbr0,mtu=900=0']",
     ],
 )
-def test_a_tab_is_part_of_what_it_stands_in(line):
+def test_what_xl_takes_for_a_part_of_a_value_is_judged_as_one(line):
     with pytest.raises(ToolstackError):
         adapt(f"name = 'web'\n{line}\n", ARRIVAL, BOOT_FOLDERS, block)
