@@ -2,6 +2,7 @@
 
     errors        the tree of errors
     schema        typed, validated objects from plain data
+    jsonschema    JSON Schemas of declared types
     frames        frames in a byte stream
     codec         messages in frames
     messages      what two daemons say to each other, a module for each subject

@@ -27,6 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO
 
+from tests.support import records
 from xenmoved.sandbox.pair import DaemonProcess, Launcher, SandboxHost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -120,7 +121,10 @@ def run(
     stdin: str,
     timeout: float,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a module's program to its end. Raises subprocess.TimeoutExpired."""
+    """Run a module's program to its end. Raises subprocess.TimeoutExpired.
+
+    What it prints as JSON must be as `xenmovectl schema` says.
+    """
     with contextlib.ExitStack() as stack:
         given, out, errors = (
             stack.enter_context(TemporaryFile("w+", encoding="utf-8")) for _ in range(3)
@@ -131,7 +135,10 @@ def run(
         status = process.wait(timeout)
         for file in (out, errors):
             file.seek(0)
-        return subprocess.CompletedProcess((module, *arguments), status, out.read(), errors.read())
+        printed = out.read()
+        if "--json" in arguments:
+            records.check(printed)
+        return subprocess.CompletedProcess((module, *arguments), status, printed, errors.read())
 
 
 class PreloadedHost(SandboxHost):

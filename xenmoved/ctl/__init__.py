@@ -12,6 +12,7 @@ confirm           asks at the terminal whether something is meant
 follow            watches a job to its end, on a terminal, as lines or as JSON
 views             what the daemon's answers look like
 report            a job as one page of HTML
+records           what --json prints, and its JSON Schema
 output            where results, notes and errors go
 text              lines of styled text that cannot harm a terminal
 

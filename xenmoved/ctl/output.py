@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from protocol.schema import plain
@@ -34,7 +33,7 @@ class Output:
     def result(self, message: object, lines: Iterable[Line]) -> None:
         """Print what was asked for: a message of the daemon, which looks like `lines`."""
         if self.as_json:
-            self.record(_type_name(message), plain(message))
+            _record(message)
         else:
             self.print(lines)
 
@@ -44,11 +43,6 @@ class Output:
             self.result(message, [])
         else:
             self.note(*lines)
-
-    def record(self, kind: str, fields: object) -> None:
-        """Print one JSON line."""
-        assert isinstance(fields, Mapping)
-        print(json.dumps({"type": kind, **fields}), flush=True)
 
     def note(self, *lines: Line) -> None:
         """Print what is good to know, unless only results are wanted."""
@@ -68,11 +62,10 @@ class Output:
     def fail(self, error: CommandError) -> None:
         """Report why the command ends: on stderr, or as JSON on stdout."""
         if self.as_json:
-            problems = [
-                {"code": code, "text": text, "hint": hint} for code, text, hint in error.problems
-            ]
-            fields = {"exit_code": int(error.exit_code), "problems": problems}
-            self.record("failure", fields)
+            from xenmoved.ctl.records import CommandFailure, Reason
+
+            reasons = tuple(Reason(*problem) for problem in error.problems)
+            _record(CommandFailure(error.exit_code, reasons))
             return
         for _, text, hint in error.problems:
             self.tell(line(Span("xenmovectl: ", Style.BAD), text))
@@ -84,6 +77,10 @@ class Output:
         return terminal and not (self.no_color or plain_terminal)
 
 
-def _type_name(message: object) -> str:
-    """Return the name of a message as scripts see it: ``job_report`` for a `JobReport`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(message).__name__).lower()
+def _record(message: object) -> None:
+    """Print one JSON line."""
+    from xenmoved.ctl.records import RECORDS
+
+    fields = plain(message)
+    assert isinstance(fields, dict)
+    print(json.dumps({"type": RECORDS[type(message)], **fields}), flush=True)

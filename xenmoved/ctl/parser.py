@@ -462,3 +462,9 @@ def _add_set_up(verbs: Any) -> None:
         "xenmovectl completion fish | source",
     )
     shells.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "fish"))
+    _add_verb(
+        verbs,
+        "schema",
+        "print the JSON Schema of what --json prints, for programs that read it",
+        examples="xenmovectl schema > xenmovectl.schema.json",
+    )

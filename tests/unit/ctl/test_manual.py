@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
@@ -14,9 +15,9 @@ from protocol.messages import Mode
 from storage.registry import POOL_KINDS
 from tests.support.ctl import ROOT, run
 from xenmoved.config.model import DEFAULT_PORT, CdromChoice, Compression, Config, Control, Peer
-from xenmoved.control.message_set import CONTROL
 from xenmoved.ctl import arguments, parser, transfer_options
 from xenmoved.ctl.exits import MEANINGS, Exit
+from xenmoved.ctl.records import RECORDS, schema
 from xenmoved.ctl.verbs.table import VERBS
 
 PAGES = sorted((ROOT / "docs" / "man").iterdir())
@@ -72,17 +73,9 @@ def test_every_exit_code_is_documented():
 
 
 def test_every_type_of_json_output_is_documented():
-    page = _page("xenmovectl.1")
-    requests = ("Get", "List", "Start", "Watch", "Abort", "Set", "Plan", "Add", "Remove", "Ping")
-    requests += ("Fetch", "Decide", "Drop", "Stop")
-    answers = [
-        kind.__name__
-        for kind in CONTROL.kinds
-        if not kind.__name__.startswith(requests) or kind.__name__ == "Plan"
-    ]
-    for name in set(answers) - {"PeerKey", "Risk"}:
-        word = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-        assert re.search(rf"\b{word}\b", page), word
+    _, _, section = _page("xenmovectl.1").partition(".SH JSON OUTPUT")
+    for word in RECORDS.values():
+        assert re.search(rf"\b{word}\b", section), word
 
 
 def test_every_option_of_the_configuration_is_in_its_manual():
@@ -127,6 +120,12 @@ def test_help_is_printed():
     shown = run(Path("/nonexistent"), "migrate", "--help")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "xenmovectl migrate web host-b --rate-limit 80MiB" in shown.stdout
+
+
+def test_the_schema_is_printed_without_a_daemon():
+    shown = run(Path("/nonexistent"), "schema")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert json.loads(shown.stdout) == schema()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from argparse import Namespace
@@ -52,6 +53,14 @@ def run_completion(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     from xenmoved.ctl.completion import shell_code
 
     print(shell_code(args.shell))
+    return Exit.OK
+
+
+def run_schema(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+    """Print the JSON Schema of what `--json` prints."""
+    from xenmoved.ctl.records import schema
+
+    print(json.dumps(schema(), indent=2))
     return Exit.OK
 
 

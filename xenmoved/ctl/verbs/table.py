@@ -10,7 +10,13 @@ from xenmoved.ctl.daemon import Daemon
 from xenmoved.ctl.exits import Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.verbs import peers
-from xenmoved.ctl.verbs.host import run_completion, run_identity, run_list, run_status
+from xenmoved.ctl.verbs.host import (
+    run_completion,
+    run_identity,
+    run_list,
+    run_schema,
+    run_status,
+)
 from xenmoved.ctl.verbs.jobs import (
     run_abort,
     run_cutover,
@@ -46,6 +52,7 @@ VERBS: Final[dict[str, Verb]] = {
     "volumes drop": run_drop,
     "identity": run_identity,
     "completion": run_completion,
+    "schema": run_schema,
     "peer list": peers.run_list,
     "peer add": peers.run_add,
     "peer remove": peers.run_remove,
