@@ -92,11 +92,11 @@ async def needs(
             continue
         guests |= {domain.name, domain.uuid}
         disks += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
-    texts = _in_use(await host.toolstack.configurations())
+    texts = _in_use(await host.toolstack.configs.read_all())
     if coming is not None:
-        own = await host.toolstack.config_files(coming.target_name, coming.uuid)
+        own = await host.toolstack.configs.files(coming.target_name, coming.uuid)
         counted = {str(file.path) for file in own}
-        everything = _in_use(await host.toolstack.configurations(moved=True))
+        everything = _in_use(await host.toolstack.configs.read_all(moved=True))
         copies = await asyncio.to_thread(_copies_of, coming, everything)
         texts = {
             file: text for file, text in texts.items() if file in counted or file not in copies
@@ -228,7 +228,7 @@ async def imagery(host: Host) -> list[Imagery]:
     Those of guests that moved away count, as they come back to life with the guest. Raises
     ToolstackError.
     """
-    texts = _in_use(await host.toolstack.configurations(moved=True))
+    texts = _in_use(await host.toolstack.configs.read_all(moved=True))
     return await asyncio.to_thread(_imagery, texts)
 
 

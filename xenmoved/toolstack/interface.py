@@ -314,10 +314,90 @@ class IncomingImage(Protocol):
         """
 
 
+class GuestConfigs(Protocol):
+    """Guests' configuration files on this host, and what it starts at boot."""
+
+    async def describe(self, name: str) -> Domain | None:
+        """Describe a domain as its configuration file has it, None without one.
+
+        Its `uuid` is "" and its `memory` 0 when the file does not tell. Raises ToolstackError when
+        the file cannot be read without executing it.
+        """
+
+    async def files(self, name: str, uuid: str = "") -> list[GuestFile]:
+        """Find the configuration files that are the domain's or in its place, the best first.
+
+        Those of another domain come last: see `GuestFile.is_of`. Files that were set aside when it
+        moved away are not among them.
+        """
+
+    async def read_all(self, *, moved: bool = False) -> dict[str, str]:
+        """Texts of all configuration files of guests here, by path.
+
+        Those that are disabled count only with `moved`. Raises ToolstackError when one cannot be
+        read.
+        """
+
+    async def describe_text(self, name: str, text: str) -> Domain:
+        """Describe the domain that the text of a configuration file would start.
+
+        Raises ToolstackError when that cannot be told without executing it.
+        """
+
+    async def check(self, text: str, arrival: Arrival) -> None:
+        """Raise ToolstackError with all that keeps a text from being installed as it should.
+
+        NotAnnounced when it is of another guest than the one that was announced.
+        """
+
+    async def foresee(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Return what `install` would remark. Changes nothing."""
+
+    async def install(
+        self, name: str, text: str, arrival: Arrival, autostart: bool
+    ) -> tuple[Remark, ...]:
+        """Have the domain's file here, with this host's disk paths and bridges.
+
+        It takes the place of the one that was set aside when the domain left, and nothing of an
+        operator's is lost. Returns what the operator should know: a text that cannot be adapted, or
+        that would run or open something of this host, goes to NAME.cfg.received, and is not started
+        at boot.
+        """
+
+    async def autostart(self, name: str, uuid: str = "") -> str | None:
+        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
+
+    async def hold_autostart(self, name: str, uuid: str) -> None:
+        """Have the host not start the domain at boot until `release_autostart`. Idempotent.
+
+        Also notes which file is the domain's while that can be seen. Durable when this returns.
+        Raises ToolstackError. `retire` makes it final.
+        """
+
+    async def release_autostart(self, name: str) -> None:
+        """Have the host start the domain at boot again if it did before. Idempotent."""
+
+    async def retire(self, name: str, uuid: str) -> None:
+        """Disable configuration and autostart of a domain that moved away. Idempotent.
+
+        Its file in CONFIG_DIR becomes FILE.moved, its entries of auto go to NAME.auto.moved. What
+        is another domain's of that name stays.
+        """
+
+    async def restore(self, name: str, uuid: str) -> None:
+        """Use a FILE.moved again when the domain is here and no file came with it. Idempotent."""
+
+
 class Toolstack(Protocol):
     """One kind of Xen toolstack on this host."""
 
     name: str
+
+    @property
+    def configs(self) -> GuestConfigs:
+        """Configuration files of its guests."""
 
     async def host(self) -> HostInfo:
         """Version and memory of this host."""
@@ -367,80 +447,8 @@ class Toolstack(Protocol):
     def incoming_cold(self, arrival: Arrival) -> IncomingImage:
         """Receiver for a domain that does not run, and is not started."""
 
-    async def configured(self, name: str) -> Domain | None:
-        """Describe a domain as its configuration file has it, None without one.
-
-        Its `uuid` is "" and its `memory` 0 when the file does not tell. Raises ToolstackError when
-        the file cannot be read without executing it.
-        """
-
-    async def config_files(self, name: str, uuid: str = "") -> list[GuestFile]:
-        """Find the configuration files that are the domain's or in its place, the best first.
-
-        Those of another domain come last: see `GuestFile.is_of`. Files that were set aside when it
-        moved away are not among them.
-        """
-
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs, None where none can be made.
 
         Raises DomainNotFound.
         """
-
-    async def configurations(self, *, moved: bool = False) -> dict[str, str]:
-        """Texts of all configuration files of guests here, by path.
-
-        Those that are disabled count only with `moved`. Raises ToolstackError when one cannot be
-        read.
-        """
-
-    async def describe_config(self, name: str, text: str) -> Domain:
-        """Describe the domain that the text of a configuration file would start.
-
-        Raises ToolstackError when that cannot be told without executing it.
-        """
-
-    async def check_config(self, text: str, arrival: Arrival) -> None:
-        """Raise ToolstackError with all that keeps a text from being installed as it should.
-
-        NotAnnounced when it is of another guest than the one that was announced.
-        """
-
-    async def foresee_config(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Return what `install_config` would remark. Changes nothing."""
-
-    async def install_config(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Have the domain's file here, with this host's disk paths and bridges.
-
-        It takes the place of the one that was set aside when the domain left, and nothing of an
-        operator's is lost. Returns what the operator should know: a text that cannot be adapted, or
-        that would run or open something of this host, goes to NAME.cfg.received, and is not started
-        at boot.
-        """
-
-    async def autostart(self, name: str, uuid: str = "") -> str | None:
-        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
-
-    async def hold_autostart(self, name: str, uuid: str) -> None:
-        """Have the host not start the domain at boot until `release_autostart`. Idempotent.
-
-        Also notes which file is the domain's while that can be seen. Durable when this returns.
-        Raises ToolstackError. `retire_config` makes it final.
-        """
-
-    async def release_autostart(self, name: str) -> None:
-        """Have the host start the domain at boot again if it did before. Idempotent."""
-
-    async def retire_config(self, name: str, uuid: str) -> None:
-        """Disable configuration and autostart of a domain that moved away. Idempotent.
-
-        Its file in CONFIG_DIR becomes FILE.moved, its entries of auto go to NAME.auto.moved. What
-        is another domain's of that name stays.
-        """
-
-    async def restore_config(self, name: str, uuid: str) -> None:
-        """Use a FILE.moved again when the domain is here and no file came with it. Idempotent."""

@@ -36,7 +36,7 @@ async def guest_rows(host: Host) -> list[GuestRow]:
 
 async def stopped_rows(host: Host, running: Collection[str]) -> list[GuestRow]:
     """Describe every guest that does not run and has a configuration here, likewise."""
-    texts = await host.toolstack.configurations()
+    texts = await host.toolstack.configs.read_all()
     names = {name for text in texts.values() if (name := name_in(text)) is not None}
     return [await _stopped_row(host, name) for name in sorted(names.difference(running))]
 
@@ -44,7 +44,7 @@ async def stopped_rows(host: Host, running: Collection[str]) -> list[GuestRow]:
 async def _stopped_row(host: Host, name: str) -> GuestRow:
     off = DomainStatus(name, 0, 0, DomainState.SHUTDOWN)
     try:
-        domain = await host.toolstack.configured(name)
+        domain = await host.toolstack.configs.describe(name)
     except ToolstackError as error:
         return replace(_guest_row(host, off, error), state=_OFF)
     if domain is None:

@@ -321,7 +321,7 @@ class SourceHandover:
         if self.state is SourceState.LOST:
             await self._host.journal.put_to_use(self._migration)
             try:
-                await self._host.toolstack.restore_config(job.guest, self._uuid)
+                await self._host.toolstack.configs.restore(job.guest, self._uuid)
             except (ToolstackError, OSError) as error:
                 log.error("the configuration of %s was not put back: %s", job.guest, error)
 
@@ -342,11 +342,11 @@ class SourceHandover:
     async def _resume_guest(self) -> SourceEvent | None:
         await self._image.rollback()
         self.resumed_at = self.resumed_at or monotonic()
-        await self._host.toolstack.release_autostart(self._job.guest)
+        await self._host.toolstack.configs.release_autostart(self._job.guest)
         return None
 
     async def _hold_autostart(self) -> SourceEvent | None:
-        await self._host.toolstack.hold_autostart(self._job.guest, self._uuid)
+        await self._host.toolstack.configs.hold_autostart(self._job.guest, self._uuid)
         return None
 
     async def _discard_guest(self) -> SourceEvent | None:

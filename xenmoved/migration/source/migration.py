@@ -272,7 +272,7 @@ class OutboundMigration:
 
     async def _check_configuration(self) -> None:
         """See that a guest that does not run is configured as it was. Raises Refused."""
-        domain = await self._host.toolstack.configured(self._job.guest)
+        domain = await self._host.toolstack.configs.describe(self._job.guest)
         if domain is None:
             text = f"the configuration of {self._job.guest} is gone: it was renamed or removed"
             raise Refused([problem("guest-gone", text, "xenmovectl list shows the guests here")])
@@ -345,7 +345,7 @@ async def _end(host: Host, job: Job, handover: SourceHandover, remove: Sending |
     if handover.state in (SourceState.DONE, SourceState.GIVEN_UP):
         job.enter(Phase.TIDY)
         try:
-            await host.toolstack.retire_config(job.guest, handover.uuid)
+            await host.toolstack.configs.retire(job.guest, handover.uuid)
         except (ToolstackError, OSError) as error:
             _note_still_enabled(job, error)
         await retain(host, handover.migration, job.peer, moved=True)

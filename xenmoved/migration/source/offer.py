@@ -274,7 +274,7 @@ async def _find_stopped(
     if state is not None:
         text = f"{guest} is {state}: only a guest that does not run moves cold"
         return None, [problem("guest-state", text, "shut it down, or move it without --mode cold")]
-    if (domain := await host.toolstack.configured(guest)) is None:
+    if (domain := await host.toolstack.configs.describe(guest)) is None:
         text = f"no guest called {guest} runs on this host, and there is no configuration of it"
         return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
     problems = guest_obstacles(domain, None)
@@ -409,7 +409,7 @@ async def _config_of(
     """Return the text to start a guest from one day, and what the operator should know of it."""
     files = [
         file
-        for file in await host.toolstack.config_files(guest.name, guest.uuid)
+        for file in await host.toolstack.configs.files(guest.name, guest.uuid)
         if file.is_of(guest.name, guest.uuid) is not False
     ]
     if files:
@@ -452,7 +452,7 @@ def _about_files(
 async def _guest_offer(
     host: Host, domain: Domain, disks: SortedDisks, options: TransferOptions, config: str | None
 ) -> GuestOffer:
-    entry = await host.toolstack.autostart(domain.name, domain.uuid)
+    entry = await host.toolstack.configs.autostart(domain.name, domain.uuid)
     return GuestOffer(
         name=domain.name,
         uuid=domain.uuid,

@@ -321,7 +321,7 @@ class Arrivals:
         if not expected.cold or expected.config is None:
             return
         try:
-            await self.host.toolstack.check_config(expected.config, expected.arrival)
+            await self.host.toolstack.configs.check(expected.config, expected.arrival)
         except NotAnnounced as error:
             raise Refused(problems_of(error)) from None
         except ToolstackError as error:

@@ -47,7 +47,7 @@ async def foresee(host: Host, come: Expected) -> tuple[Remark, ...]:
         )
         for key, path in missing
     )
-    return remarks + await host.toolstack.foresee_config(
+    return remarks + await host.toolstack.configs.foresee(
         name, come.config, come.arrival, come.autostart
     )
 

@@ -82,7 +82,7 @@ class IncomingGuest:
         expected = self.expected
         if expected.cold and expected.config is not None:
             # A human who has to mend it later does not know what the peer wrote to the image since.
-            await self.host.toolstack.check_config(expected.config, expected.arrival)
+            await self.host.toolstack.configs.check(expected.config, expected.arrival)
         # The guest still runs: now it costs nothing to look.
         await self.landing.require_untouched()
         await self.image.start()
@@ -165,11 +165,11 @@ class IncomingGuest:
         failed: list[Remark] = []
         try:
             if expected.config is not None:
-                await toolstack.install_config(
+                await toolstack.configs.install(
                     expected.name, expected.config, expected.arrival, expected.autostart
                 )
             else:
-                await toolstack.restore_config(expected.name, expected.arrival.uuid)
+                await toolstack.configs.restore(expected.name, expected.arrival.uuid)
         except (ToolstackError, OSError) as error:
             text = f"the configuration of {expected.name} is not in place: {error}"
             hint = f"take it from FILE.moved on {self.peer}, with the disks that it has here"

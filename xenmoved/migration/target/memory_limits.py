@@ -85,7 +85,7 @@ async def _file_problems(host: Host, peer: Peer, guest: GuestOffer) -> list[Prob
     if (text := guest.config_text) is None:
         return []
     try:
-        configured = await host.toolstack.describe_config(guest.name, text)
+        configured = await host.toolstack.configs.describe_text(guest.name, text)
     except ToolstackError:
         return []
     said = ", as its configuration file says for its next start"

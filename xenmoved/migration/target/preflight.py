@@ -249,7 +249,7 @@ async def _config_problems(
     node, name, cold = host.config.node, guest.target_name, offer.mode is Mode.COLD
     if cold and guest.config is None:
         return [problem("guest-config", f"{guest.name} came without its configuration")]
-    found = await host.toolstack.config_files(name, guest.uuid)
+    found = await host.toolstack.configs.files(name, guest.uuid)
     # What is in the place of its file, and says another name, is a guest's who is called that.
     files = [file for file in found if file.name in (None, name)]
     if not files:
@@ -373,7 +373,7 @@ class _VolumeChecks:
             return self._needs
         if self._others is None:
             name, uuid = guest.target_name, guest.uuid
-            files = await self._host.toolstack.config_files(name, uuid)
+            files = await self._host.toolstack.configs.files(name, uuid)
             mine = {str(file.path) for file in files if file.is_of(name, uuid) is not False}
             self._others = self._needs.without(mine)
         return self._others

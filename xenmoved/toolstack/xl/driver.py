@@ -9,13 +9,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from protocol.messages import Remark
 from xenmoved.toolstack.backends import Backends, Opened
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.configs.compose import compose
 from xenmoved.toolstack.configs.folder import ConfigFolder
-from xenmoved.toolstack.configs.guest_file import GuestFile
 from xenmoved.toolstack.domains import (
     PASSTHROUGH,
     check_name,
@@ -106,7 +104,7 @@ class XlToolstack:
     ) -> None:
         self._commands = Commands(command)
         self._lookup = Lookup(self._commands)
-        self._configs = ConfigFolder(config_dir, boot_folders)
+        self.configs = ConfigFolder(config_dir, boot_folders)
         self._sysfs_net = sysfs_net
         self._boot_folders = boot_folders
         self._backends = backends
@@ -210,7 +208,7 @@ class XlToolstack:
     def outgoing_cold(self, migration: str, name: str, spool: Path, uuid: str) -> ColdOutgoing:
         """Image without memory of a domain that does not run."""
         ledger = ColdOutgoing.ledger(migration, spool)
-        return ColdOutgoing(self._lookup, self._configs, check_name(name), uuid, ledger)
+        return ColdOutgoing(self._lookup, self.configs, check_name(name), uuid, ledger)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XlIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""
@@ -222,63 +220,8 @@ class XlToolstack:
         check_name(arrival.name)
         return ColdIncoming(self._lookup, arrival)
 
-    async def configured(self, name: str) -> Domain | None:
-        """Describe a domain as its configuration file has it, None without one."""
-        return await self._configs.describe(name)
-
-    async def config_files(self, name: str, uuid: str = "") -> list[GuestFile]:
-        """Files that are the domain's or in its place, the best first."""
-        return await self._configs.files(name, uuid)
-
-    async def configurations(self, *, moved: bool = False) -> dict[str, str]:
-        """Texts of configuration files by path, of disabled ones only with `moved`."""
-        return await self._configs.read_all(moved=moved)
-
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs."""
         domain = await self._lookup.get(check_name(name))
         config = (await self._entry(domain)).get("config")
         return compose(config) if isinstance(config, dict) else None
-
-    async def describe_config(self, name: str, text: str) -> Domain:
-        """Describe the domain that the text of a configuration file would start."""
-        return await self._configs.describe_text(name, text)
-
-    async def check_config(self, text: str, arrival: Arrival) -> None:
-        """Raise ToolstackError with all that keeps a text from being installed as it should."""
-        await self._configs.check(text, arrival)
-
-    async def foresee_config(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Return what `install_config` would remark. Changes nothing."""
-        return await self._configs.foresee(name, text, arrival, autostart)
-
-    async def install_config(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Have the domain's file here, with this host's disk paths and bridges.
-
-        Returns what the operator should know (see `ConfigFolder.install`).
-        """
-        return await self._configs.install(name, text, arrival, autostart)
-
-    async def autostart(self, name: str, uuid: str = "") -> str | None:
-        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
-        return await self._configs.autostart(name, uuid)
-
-    async def hold_autostart(self, name: str, uuid: str) -> None:
-        """Have the host not start the domain at boot, for a while."""
-        await self._configs.hold_autostart(name, uuid)
-
-    async def release_autostart(self, name: str) -> None:
-        """Have the host start the domain at boot again if it did before."""
-        await self._configs.release_autostart(name)
-
-    async def retire_config(self, name: str, uuid: str) -> None:
-        """Disable configuration and autostart of a domain that moved away."""
-        await self._configs.retire(name, uuid)
-
-    async def restore_config(self, name: str, uuid: str) -> None:
-        """Use a FILE.moved again when the domain is here and no file came with it."""
-        await self._configs.restore(name, uuid)

@@ -9,12 +9,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from protocol.messages import Remark
 from xenmoved.toolstack.backends import Backends, Opened
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.configs.folder import ConfigFolder, is_block_device
-from xenmoved.toolstack.configs.guest_file import GuestFile
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.interface import (
     Arrival,
@@ -54,7 +52,7 @@ class XmToolstack:
     ) -> None:
         self._commands = Commands(command)
         self._lookup = Lookup(self._commands)
-        self._configs = ConfigFolder(config_dir, boot_folders)
+        self.configs = ConfigFolder(config_dir, boot_folders)
         self._sysfs_net = sysfs_net
         self._boot_folders = boot_folders
         self._backends = backends
@@ -160,7 +158,7 @@ class XmToolstack:
     def outgoing_cold(self, migration: str, name: str, spool: Path, uuid: str) -> ColdOutgoing:
         """Image without memory of a domain that does not run."""
         ledger = ColdOutgoing.ledger(migration, spool)
-        return ColdOutgoing(self._lookup, self._configs, check_name(name), uuid, ledger)
+        return ColdOutgoing(self._lookup, self.configs, check_name(name), uuid, ledger)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XmIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""
@@ -179,62 +177,6 @@ class XmToolstack:
         check_name(arrival.name)
         return ColdIncoming(self._lookup, arrival)
 
-    async def configured(self, name: str) -> Domain | None:
-        """Describe a domain as its configuration file has it, None without one."""
-        return await self._configs.describe(name)
-
-    async def config_files(self, name: str, uuid: str = "") -> list[GuestFile]:
-        """Files that are the domain's or in its place, the best first."""
-        return await self._configs.files(name, uuid)
-
-    async def configurations(self, *, moved: bool = False) -> dict[str, str]:
-        """Texts of configuration files by path, of disabled ones only with `moved`."""
-        return await self._configs.read_all(moved=moved)
-
     async def compose_config(self, name: str) -> str | None:
         """Return None: what `xm list -l` tells is no file that `xm create` takes."""
         return None
-
-    async def describe_config(self, name: str, text: str) -> Domain:
-        """Describe the domain that the text of a configuration file would start."""
-        return await self._configs.describe_text(name, text)
-
-    async def check_config(self, text: str, arrival: Arrival) -> None:
-        """Raise ToolstackError with all that keeps a text from being installed as it should."""
-        await self._configs.check(text, arrival)
-
-    async def foresee_config(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Return what `install_config` would remark. Changes nothing."""
-        return await self._configs.foresee(name, text, arrival, autostart)
-
-    async def install_config(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Have the domain's file here, with this host's disk paths and bridges.
-
-        Returns what the operator should know (see `ConfigFolder.install`). `xm` executes these
-        files as Python, so one that is more than plain assignments is never installed.
-        """
-        return await self._configs.install(name, text, arrival, autostart)
-
-    async def autostart(self, name: str, uuid: str = "") -> str | None:
-        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
-        return await self._configs.autostart(name, uuid)
-
-    async def hold_autostart(self, name: str, uuid: str) -> None:
-        """Have the host not start the domain at boot, for a while."""
-        await self._configs.hold_autostart(name, uuid)
-
-    async def release_autostart(self, name: str) -> None:
-        """Have the host start the domain at boot again if it did before."""
-        await self._configs.release_autostart(name)
-
-    async def retire_config(self, name: str, uuid: str) -> None:
-        """Disable configuration and autostart of a domain that moved away."""
-        await self._configs.retire(name, uuid)
-
-    async def restore_config(self, name: str, uuid: str) -> None:
-        """Use a FILE.moved again when the domain is here and no file came with it."""
-        await self._configs.restore(name, uuid)

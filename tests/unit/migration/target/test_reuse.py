@@ -46,25 +46,33 @@ UUID = "11111111-2222-3333-4444-555555555555"
 SECRET = b"what another guest had here"
 
 
+class Configs:
+    """The configuration files of a `Toolstack`."""
+
+    def __init__(self, toolstack: Toolstack) -> None:
+        self._toolstack = toolstack
+
+    async def read_all(self, *, moved: bool = False) -> dict[str, str]:
+        return {
+            file: text
+            for file, text in self._toolstack.files.items()
+            if moved or not file.endswith((".moved", ".replaced"))
+        }
+
+    async def files(self, name: str, uuid: str) -> list[GuestFile]:
+        return []
+
+
 class Toolstack:
     """What guests a host has, as a test says; `on_look` is called whenever that is asked."""
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
+        self.configs = Configs(self)
         self.here: list[tuple[DomainStatus, Domain | ToolstackError]] = []
 
     async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         return self.here
-
-    async def configurations(self, *, moved: bool = False) -> dict[str, str]:
-        return {
-            file: text
-            for file, text in self.files.items()
-            if moved or not file.endswith((".moved", ".replaced"))
-        }
-
-    async def config_files(self, name: str, uuid: str) -> list[GuestFile]:
-        return []
 
 
 def running(name: str, path: str, uuid: str = "") -> tuple[DomainStatus, Domain]:
