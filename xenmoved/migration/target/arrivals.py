@@ -148,7 +148,7 @@ class Arrivals:
             await self.host.jobs.add(job)
             placements = await migration.guest.landing.provision(offer, placements)
         except Exception as error:
-            await self.failed(migration, problems_of(error)[0].text)
+            await migration.handover.fail(TargetEvent.FAILED, problems_of(error)[0].text)
             raise
         job.enter(Phase.PRE_COPY)
         return migration, placements
@@ -206,12 +206,12 @@ class Arrivals:
     ) -> None:
         """Take in a volume or memory channel; a failure ends what it belongs to."""
         site = self._site(visitor, attach.migration)
-        guest = self._migrations.get(attach.migration)
+        migration = self._migrations.get(attach.migration)
         try:
             if purpose is Purpose.VOLUME:
                 await site.landing.serve(attach.volume, framed)
-            elif guest is not None:
-                await guest.guest.serve_memory(framed)
+            elif migration is not None:
+                await migration.guest.serve_memory(framed)
             else:
                 raise ProtocolError(Code.UNEXPECTED, "a sync has no memory")
         except Exception as error:
@@ -275,10 +275,6 @@ class Arrivals:
         if migration.handover.state is TargetState.READY and not self._stopping:
             self._tasks.create_task(self._await_source(migration))
 
-    async def failed(self, migration: InboundMigration, reason: str) -> None:
-        """Note that a migration cannot go on."""
-        await migration.handover.fail(TargetEvent.FAILED, reason)
-
     async def recover(self, entry: Inbound, job: Job) -> None:
         """Go on from what an earlier daemon wrote down about a migration."""
         migration = self._of(entry, job)
@@ -297,7 +293,7 @@ class Arrivals:
 
     def _live(self, peer: str, migration: str) -> InboundMigration | None:
         live = self._migrations.get(migration)
-        return live if live is not None and live.peer == peer else None
+        return live if live is not None and live.guest.peer == peer else None
 
     async def _started_before(self, peer: str, migration: str) -> InboundMigration | None:
         """Return a migration that has ended, with its guest here."""
@@ -351,15 +347,16 @@ class Arrivals:
 
     async def _keep(self, migration: InboundMigration) -> None:
         """Keep a migration until it has ended, and see to it that a doubt has an end."""
-        with log_context(job=migration.job.job, domain=migration.guest.name, peer=migration.peer):
+        guest = migration.guest
+        with log_context(job=guest.job.job, domain=guest.name, peer=guest.peer):
             while not await within(migration.handover.ended, _TICK):
                 try:
                     await migration.handover.go_on()
                 except Exception:
-                    log.exception("%s is looked at again later", migration.guest.name)
-        self._migrations.pop(migration.migration, None)
-        self._landings.pop(migration.migration, None)
-        self.host.promises.release(migration.migration)
+                    log.exception("%s is looked at again later", guest.name)
+        self._migrations.pop(guest.migration, None)
+        self._landings.pop(guest.migration, None)
+        self.host.promises.release(guest.migration)
 
 
 def _fate(word: Word, reason: str) -> Fate:

@@ -140,7 +140,7 @@ class ControlSession:
             await self._tell(Failed(problem))
             return
         # To remove what has come may take long, and the source has a guest to resume meanwhile.
-        failed = self._arrivals.failed(self._guest, problem.text)
+        failed = self._guest.handover.fail(TargetEvent.FAILED, problem.text)
         await asyncio.gather(self._tell(Failed(problem)), failed)
 
     async def _tell(self, message: Failed) -> None:

@@ -24,18 +24,14 @@ class InboundMigration:
     """The target's side of one migration: its guest, and the hand-over that decides about it."""
 
     def __init__(self, host: Host, peer: str, migration: str, expected: Expected, job: Job) -> None:
-        self._host = host
-        self.peer = peer
-        self.migration = migration
-        self.job = job
-        """The job that shows it."""
         self.guest = IncomingGuest(host, peer, migration, expected, job)
         self.handover = TargetHandover(self.guest)
 
     async def begin(self) -> None:
         """Write down that it comes, before anything is made for it."""
-        for earlier in await self._host.journal.supersede_inbound(self.guest.name):
-            self._host.clear_spool(earlier)
+        host = self.guest.host
+        for earlier in await host.journal.supersede_inbound(self.guest.name):
+            host.clear_spool(earlier)
         await self._write_down()
 
     async def restore(self, state: TargetState, reason: str) -> None:
@@ -44,8 +40,8 @@ class InboundMigration:
         Raises ToolstackError where it cannot be seen whether the guest runs here.
         """
         event = TargetEvent.RESTARTED
-        uuid = self.guest.expected.uuid
-        if state in TARGET_UNDECIDED and await runs_here(self._host.toolstack, uuid):
+        toolstack, uuid = self.guest.host.toolstack, self.guest.expected.uuid
+        if state in TARGET_UNDECIDED and await runs_here(toolstack, uuid):
             name = self.guest.name
             log.error("%s runs here and is %s in the journal: this was set back", name, state)
             event = TargetEvent.GUEST_RUNS
@@ -57,21 +53,22 @@ class InboundMigration:
 
         Raises Refused when it has no room here any more.
         """
-        arrival = self.guest.expected.arrival
+        guest, arrival = self.guest, self.guest.expected.arrival
         announced = arrival.announced
-        if announced is None or size == announced.size or self.guest.expected.cold:
+        if announced is None or size == announced.size or guest.expected.cold:
             return
         name, wanted = arrival.announced_name, replace(announced, size=size)
-        if found := await resize_problems(self._host, self.peer, name, wanted, self.migration):
+        found = await resize_problems(guest.host, guest.peer, name, wanted, guest.migration)
+        if found:
             raise Refused(found)
         async with self.handover.undecided:
             if self.handover.state is TargetState.RECEIVING:
-                self.guest.resize(size)
+                guest.resize(size)
                 await self._write_down()
 
     async def receive(self) -> None:
         """Get ready for the memory. Raises ToolstackError, StorageError."""
-        self.job.enter(Phase.SUSPEND)
+        self.guest.job.enter(Phase.SUSPEND)
         await self.guest.receive()
 
     async def seal(self, seal: Seal) -> None:
@@ -80,7 +77,7 @@ class InboundMigration:
         Raises ProtocolError, StorageError, ToolstackError, or JobError when it was aborted.
         """
         await self.guest.require_whole(seal)
-        self.job.enter(Phase.READY)
+        self.guest.job.enter(Phase.READY)
         await self.guest.build()
         await self.handover.happen(TargetEvent.BUILT, only_in=(TargetState.RECEIVING,))
         if self.handover.state is TargetState.ABORTED:
