@@ -37,8 +37,6 @@ _WHOLE: Final = re.compile(r"()(.*)", re.DOTALL)
 _NOT_RAW: Final = re.compile(r"qcow2?|vhd|qed|drbd|e?nbd|iscsi")
 _IMAGES: Final = frozenset(("qcow2", "vhd"))
 _BACKEND_PHY: Final = re.compile(r"\s*backendtype\s*=\s*phy\s*")
-_BLANK: Final = " "
-"""What xl takes off the parts of an interface or a screen: a tab belongs to them."""
 _UNQUOTABLE: Final = re.compile(r"[,'\"\\\x00-\x1f]")
 
 
@@ -167,14 +165,24 @@ def describe_disk(spec: str) -> Disk:
     return Disk(disk.vdev, path, "unknown", disk.format, writable, disk.cdrom, None, 0)
 
 
+def _parts(spec: str) -> list[tuple[str, str, str]]:
+    """Return the parts of the specification of an interface or a screen, with key and value.
+
+    Blanks around these are nobody's. A tab belongs to what it stands in, as xl takes none off.
+    """
+    found = []
+    for part in spec.split(","):
+        key, _, value = part.partition("=")
+        found.append((part, key.strip(" "), value.strip(" ")))
+    return found
+
+
 def adapt_vif(spec: str, arrival: Arrival, left_out: list[str] | None = None) -> str:
     """Replace the bridge in a network interface specification, and leave out what must be.
 
     So is what no toolstack reads. What that is is added to `left_out`. Raises ToolstackError.
     """
-    pairs = [
-        (part, *(x.strip(_BLANK) for x in part.partition("=")[::2])) for part in spec.split(",")
-    ]
+    pairs = _parts(spec)
     script = next((value for _, key, value in reversed(pairs) if key == "script"), "")
     adapted: list[str] = []
     said: set[str] = set()
@@ -219,8 +227,7 @@ def adapt_vfb(spec: str) -> str:
     Raises ToolstackError, in which no part of a password is shown: one may have commas.
     """
     adapted: list[str] = []
-    for part in spec.split(","):
-        key, _, value = (piece.strip(_BLANK) for piece in part.partition("="))
+    for part, key, value in _parts(spec):
         rule = policy.DOMAIN[key] if key in _SCREEN else policy.LEFT_OUT
         if key in _SCREEN and rule.allows(value):
             adapted.append(part)
@@ -236,6 +243,5 @@ def describe_vif(vif: str) -> Nic:
     """
     if not vif.isprintable():
         raise ToolstackError(f"interface {vif!r} has characters in it that nobody sees")
-    pairs = (part.partition("=") for part in vif.split(","))
-    said = {key.strip(): value.strip() for key, _, value in pairs}
+    said = {key: value for _, key, value in _parts(vif)}
     return Nic(said.get("mac") or None, said.get("bridge") or None, said.get("script") or None)
