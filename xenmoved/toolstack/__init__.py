@@ -2,6 +2,7 @@
 
 interface  what the daemon may ask of a toolstack
 detect     which driver this host has
+driver     what the drivers have in common
 xl         the driver of `xl`
 xm         the driver of `xm`
 domains    what `xl list` prints, as domains

@@ -2,130 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from xenmoved.toolstack.backends import Backends, Opened
-from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
-from xenmoved.toolstack.commands import Commands
+from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.configs.compose import compose
-from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.domains import (
     PASSTHROUGH,
     check_name,
     load_list,
     parse_domain,
-    parse_info,
 )
+from xenmoved.toolstack.driver import Driver
 from xenmoved.toolstack.interface import (
     Arrival,
     Domain,
     DomainStatus,
-    HostInfo,
     NoConfiguration,
     OutgoingImage,
     ToolstackError,
 )
-from xenmoved.toolstack.lookup import Known, Lookup
-from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.lookup import Known
 from xenmoved.toolstack.vetting import rewrite_config
 from xenmoved.toolstack.wiring import UNKNOWN
 from xenmoved.toolstack.xl.incoming import XlIncoming
 from xenmoved.toolstack.xl.live import XlLive, stale_copy
 from xenmoved.toolstack.xl.outgoing import XlOutgoing
 
-_MIB = 1 << 20
 
-
-def host_info(toolstack: str, text: str) -> HostInfo:
-    """Read the output of `xl info` or `xm info`, whose memory is in MiB."""
-    values = parse_info(text)
-    version = values.get("xen_version") or ".".join(
-        values.get(key, "") for key in ("xen_major", "xen_minor")
-    ) + values.get("xen_extra", "")
-    try:
-        return HostInfo(
-            toolstack=toolstack,
-            xen_version=version,
-            free_memory=int(values["free_memory"]) * _MIB,
-            total_memory=int(values["total_memory"]) * _MIB,
-        )
-    except (KeyError, ValueError) as error:
-        raise ToolstackError(
-            f"expected free_memory and total_memory in MiB from `{toolstack} info`: {error}."
-        ) from error
-
-
-def find_bridges(sysfs_net: Path) -> set[str]:
-    """Names of the Linux bridges among the host's network devices."""
-    if not sysfs_net.is_dir():
-        return set()
-    return {device.name for device in sysfs_net.iterdir() if (device / "bridge").is_dir()}
-
-
-def find_switches(sysfs_net: Path) -> set[str]:
-    """Names of the host's network devices that may be bridges of Open vSwitch.
-
-    Such a bridge is a device without hardware or a guest behind it, that is on no bridge itself;
-    sysfs does not tell more. One that is none is found when a guest is put on it.
-    """
-    if not sysfs_net.is_dir():
-        return set()
-    others = ("bridge", "brport", "device", "bonding", "master")
-    return {
-        device.name
-        for device in sysfs_net.iterdir()
-        if device.is_dir()
-        and device.name != "lo"
-        and not any((device / one).exists() for one in others)
-    }
-
-
-class XlToolstack:
-    """`Toolstack` of `xl`.
-
-    `command` is the command line up to xl's own arguments. `boot_folders` are the folders from
-    which an arriving guest may be booted again (see `vetting`).
-    """
+class XlToolstack(Driver):
+    """`Toolstack` of `xl`."""
 
     name = "xl"
-
-    def __init__(
-        self,
-        command: Sequence[str] = ("/usr/sbin/xl",),
-        config_dir: Path = Path("/etc/xen"),
-        sysfs_net: Path = Path("/sys/class/net"),
-        boot_folders: tuple[str, ...] = BOOT_FOLDERS,
-        backends: Backends = Backends(),  # noqa: B008 - it cannot be changed
-    ) -> None:
-        self._commands = Commands(command)
-        self._lookup = Lookup(self._commands)
-        self.configs = ConfigFolder(config_dir, boot_folders)
-        self._sysfs_net = sysfs_net
-        self._boot_folders = boot_folders
-        self._backends = backends
-
-    async def host(self) -> HostInfo:
-        """Version and memory of this host."""
-        result = await self._commands.run("info", advice="Is this host running Xen?")
-        return host_info(self.name, result.stdout)
-
-    async def domains(self) -> list[DomainStatus]:
-        """Every domain but dom0."""
-        return await self._lookup.all()
+    _advice = "Is this host running Xen?"
 
     async def describe(self, domain: DomainStatus) -> Domain:
         """Describe a domain of this host. Raises DomainNotFound when it has gone away."""
         check_name(domain.name)
         return self._described(domain, await self._entry(domain))
-
-    async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
-        """Every domain but dom0 with its description, or with why it cannot be described."""
-        return await self._lookup.describe_all(self._listed, self.describe)
 
     async def _listed(self) -> Known:
         entries: dict[object, Mapping[str, object]] = {}
@@ -180,18 +97,6 @@ class XlToolstack:
         except (ToolstackError, RecursionError) as error:
             return (str(error),), ()
 
-    async def opened(self, domain: Domain) -> Opened:
-        """Tell what the backends of a running domain have open. Raises StorageError."""
-        return await asyncio.to_thread(self._backends.opened, domain.domid)
-
-    async def bridges(self) -> set[str]:
-        """Names of the network bridges of the kernel that exist on this host."""
-        return find_bridges(self._sysfs_net)
-
-    async def switches(self) -> set[str]:
-        """Names of the network devices of this host that may be bridges of Open vSwitch."""
-        return find_switches(self._sysfs_net)
-
     def live_obstacle(self, name: str, domains: Sequence[DomainStatus]) -> str | None:
         """Why the memory of one of the `domains` cannot be copied while it runs, None if it can."""
         return stale_copy(name, domains)
@@ -205,20 +110,10 @@ class XlToolstack:
         make = XlLive if live or XlLive.was_begun(migration, spool) else XlOutgoing
         return make(self._lookup, migration, check_name(name), spool)
 
-    def outgoing_cold(self, migration: str, name: str, spool: Path, uuid: str) -> ColdOutgoing:
-        """Image without memory of a domain that does not run."""
-        ledger = ColdOutgoing.ledger(migration, spool)
-        return ColdOutgoing(self._lookup, self.configs, check_name(name), uuid, ledger)
-
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XlIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""
         check_name(arrival.name)
         return XlIncoming(self._lookup, migration, arrival, spool, self._boot_folders)
-
-    def incoming_cold(self, arrival: Arrival) -> ColdIncoming:
-        """Receiver for a domain that does not run, and is not started."""
-        check_name(arrival.name)
-        return ColdIncoming(self._lookup, arrival)
 
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs."""

@@ -1,6 +1,6 @@
 """Which network devices may be bridges of Open vSwitch."""
 
-from xenmoved.toolstack.xl.driver import find_bridges, find_switches
+from xenmoved.toolstack.driver import find_bridges, find_switches
 
 
 def test_what_may_be_a_switch(tmp_path):
