@@ -31,6 +31,9 @@ _VHD_FIXED, _VHD_DYNAMIC, _VHD_DIFFERENCING = 2, 3, 4
 _VHD_FOOTER: Final = 512
 _SMALLEST: Final = 512
 
+_DESCRIPTORS_AT: Final = 16 * 2048
+_DESCRIPTORS: Final = (b"CD001", b"BEA01")
+
 
 def require_standalone(volume: Volume, image_format: str) -> None:
     """See that a volume is an image of that format, "qcow2" or "vhd", that needs no other file.
@@ -41,6 +44,16 @@ def require_standalone(volume: Volume, image_format: str) -> None:
         raise _unfit(volume, f"is no {image_format} image: it has {volume.size} bytes")
     check = {"qcow2": _check_qcow2, "vhd": _check_vhd}[image_format]
     check(volume)
+
+
+def is_cdrom(volume: Volume) -> bool:
+    """Tell whether a volume is an image of a CD-ROM or DVD (ISO 9660, UDF). Raises `VolumeError`.
+
+    Its descriptors begin at sector 16, and say so behind their first byte.
+    """
+    if volume.size < _DESCRIPTORS_AT + _SMALLEST:
+        return False
+    return _read(volume, _DESCRIPTORS_AT, _SMALLEST)[1:6] in _DESCRIPTORS
 
 
 def _check_qcow2(volume: Volume) -> None:

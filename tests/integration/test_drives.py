@@ -9,6 +9,7 @@ import pytest
 
 from protocol.messages import Mode
 from tests.support.dom0 import QUIET, Dom0, digest, image, the_problem, unique
+from tests.support.images import make_cdrom
 
 Hosts = tuple[Dom0, Dom0]
 
@@ -33,7 +34,7 @@ class TestCdroms:
         """A guest with a CD-ROM in its drive."""
         a, _ = hosts
         name = unique("web")
-        root, iso = image(a.images / f"{name}-root", 1), image(tmp_path / "install.iso", 1)
+        root, iso = image(a.images / f"{name}-root", 1), make_cdrom(tmp_path / "install.iso", 1)
         a.boot(name, [root, iso], specs=[f"file:{root},xvda,w", f"file:{iso},hdc:cdrom,r"])
         return name, iso
 
@@ -96,14 +97,14 @@ class TestCdroms:
     def test_one_in_a_pool(self, hosts: Hosts) -> None:
         a, b = hosts
         name = unique("web")
-        root, iso = image(a.images / f"{name}-root", 1), image(a.pools["small"] / "dvd.iso", 1)
+        root, iso = image(a.images / f"{name}-root", 1), make_cdrom(a.pools["small"] / "dvd.iso", 1)
         a.boot(name, [root, iso], specs=[f"file:{root},xvda,w", f"file:{iso},hdc:cdrom,r"])
         found = the_problem(a.try_migrate(name, cdrom="require"), "shared-missing")
         assert f"host-b does not have the CD-ROM {iso}" in found.text
-        image(b.pools["small"] / "dvd.iso", 2)
+        make_cdrom(b.pools["small"] / "dvd.iso", 2)
         found = the_problem(a.try_migrate(name, cdrom="require"), "shared-differs")
         assert "2097152 bytes there, not 1048576" in found.text
-        image(b.pools["thin"] / "dvd.iso", 1)
+        make_cdrom(b.pools["thin"] / "dvd.iso", 1)
         a.migrate(name, cdrom="require", pools={"small": "thin"})
         assert disks_of(b, name)["hdc"]["pdev_path"] == str(b.pools["thin"] / "dvd.iso")
         b.assert_runs(name)
@@ -111,9 +112,9 @@ class TestCdroms:
     def test_no_copy_takes_its_place(self, hosts: Hosts) -> None:
         a, b = hosts
         name = unique("web")
-        root, iso = image(a.images / f"{name}-root", 1), image(a.pools["small"] / "dvd.iso", 1)
+        root, iso = image(a.images / f"{name}-root", 1), make_cdrom(a.pools["small"] / "dvd.iso", 1)
         a.boot(name, [root, iso], specs=[f"file:{root},xvda,w", f"file:{iso},hdc:cdrom,r"])
-        image(b.pools["small"] / "dvd.iso", 1)
+        make_cdrom(b.pools["small"] / "dvd.iso", 1)
         answer = a.try_migrate(
             name,
             cdrom="require",
@@ -127,7 +128,7 @@ class TestCdroms:
     def test_xm(self, xm_hosts: Hosts, tmp_path: Path) -> None:
         a, b = xm_hosts
         name = unique("web")
-        root, iso = image(a.images / f"{name}-root", 1), image(tmp_path / "install.iso", 1)
+        root, iso = image(a.images / f"{name}-root", 1), make_cdrom(tmp_path / "install.iso", 1)
         a.boot(name, [root, iso], specs=[f"file:{root},xvda,w", f"file:{iso},hdc:cdrom,r"])
         a.migrate(name, cdrom="eject")
         b.assert_runs(name)

@@ -71,6 +71,7 @@ from tests.support.hostile import (
     volume_offer,
     with_config,
 )
+from tests.support.images import make_cdrom
 from xenmoved.control.api import ListJobs
 from xenmoved.link.channel import Purpose
 from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized
@@ -1139,7 +1140,7 @@ async def test_paths_that_cannot_be_are_refused(target, guest):
 
 async def test_a_cdrom_of_a_pool_is_only_read(target, guest):
     """Whoever may use a pool may have a CD-ROM of it, and must not get it as a disk."""
-    others = make_image(target.host.images / "others", 1)
+    others = make_cdrom(target.host.images / "others", 1)
     config = {**guest.config, "disks": [dict(disk) for disk in guest.config["disks"]]}
     config["disks"].append({"pdev_path": "/x", "vdev": "xvdz", "format": "raw", "readwrite": 1})
     offer = guest.offer(SIZE)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from storage.errors import UnfitImage
-from storage.files.images import require_standalone
+from storage.files.images import is_cdrom, require_standalone
 from storage.opening import open_source
-from tests.support.images import qcow2_header, vhd_footer
+from tests.support.images import make_cdrom, qcow2_header, vhd_footer
 
 
 def qcow2(version: int = 3, backing: int = 0, features: int = 0) -> bytes:
@@ -80,6 +80,30 @@ def test_what_stands_alone(tmp_path, image_format, data):
 def test_what_does_not(tmp_path, image_format, data, why):
     with pytest.raises(UnfitImage, match=why):
         check(tmp_path, data, image_format)
+
+
+@pytest.mark.parametrize(
+    ("size", "mark", "expected"),
+    [
+        (1 << 20, b"\x01CD001", True),
+        (1 << 20, b"\0BEA01", True),
+        (1 << 20, b"CD001", False),
+        (1 << 20, b"", False),
+        (0, b"", False),
+        (16 * 2048 + 8, b"\x01CD001", False),
+    ],
+)
+def test_what_is_a_cdrom(tmp_path, size, mark, expected):
+    path = make_cdrom(tmp_path / "image", 1)
+    with path.open("r+b") as file:
+        file.seek(16 * 2048)
+        file.write(mark.ljust(16, b"\0"))
+        file.truncate(size)
+    volume = open_source(path)
+    try:
+        assert is_cdrom(volume) is expected
+    finally:
+        volume.close()
 
 
 @pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")

@@ -1,8 +1,10 @@
-"""The parts of qcow2 and VHD images that say which other files they need."""
+"""What of an image tells what it is, and which other files it needs."""
 
 from __future__ import annotations
 
+import os
 import struct
+from pathlib import Path
 
 STANDING_ALONE, DIFFERENCING = 3, 4
 """Types of a VHD."""
@@ -17,3 +19,12 @@ def qcow2_header(version: int = 3, backing: int = 0, features: int = 0) -> bytes
 def vhd_footer(kind: int = STANDING_ALONE) -> bytes:
     """Return the 512 bytes at the end of a VHD, and of most at the beginning."""
     return (b"conectix".ljust(60, b"\0") + struct.pack(">I", kind)).ljust(512, b"\0")
+
+
+def make_cdrom(path: Path, mebibytes: int) -> Path:
+    """Make a sparse file that is taken for a CD-ROM."""
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), mebibytes << 20)
+        file.seek(16 * 2048)
+        file.write(b"\x01CD001")
+    return path

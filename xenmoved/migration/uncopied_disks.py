@@ -18,7 +18,7 @@ from protocol.schema import build, plain
 from storage.contracts import Backing, Identity
 from storage.descriptor import make_durable
 from storage.errors import StorageError
-from storage.files.images import require_standalone
+from storage.files.images import is_cdrom, require_standalone
 from storage.opening import open_source
 from storage.shared_identity import shared_identity
 from xenmoved.config.model import CdromChoice, Peer
@@ -183,14 +183,14 @@ def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]
             size = info.size if (info := host.pools[pool].find(disk.name)) is not None else None
         else:
             size = measure(path).size if os.path.lexists(path) else None
+        withheld = _withheld(node, peer, pool, path) if size is not None else None
     except StorageError as error:
         return path, list(problems_of(error))
     if size is None:
         hint = "mount or connect it there" + ("; or --cdrom eject" if disk.cdrom else "")
         return path, [problem("shared-missing", f"{node} does not have {what}: no {path}", hint)]
-    if pool is None and _leads_astray(peer, path):
-        text = f"{path} on {node} leads to {os.path.realpath(path)}, which is not shared"
-        return path, [problem("permission", text, f"see `shared` of peer {peer.name} on {node}")]
+    if withheld is not None:
+        return path, [withheld]
     if size != disk.size:
         text = f"{what} is another one on {node}: {path} has {size} bytes there, not {disk.size}"
         return path, [problem("shared-differs", text, "both hosts must see the very same")]
@@ -201,6 +201,30 @@ def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]
         text = f"{what} is another one on {node}: {known}"
         return path, [problem("shared-differs", text, "both hosts must see the very same")]
     return path, []
+
+
+def _withheld(node: str, peer: Peer, pool: str | None, path: str) -> Problem | None:
+    """Say why a peer may not have a disk that is here, though it may ask for it.
+
+    Of a pool that is not shared it may have CD-ROMs: anything else is a disk, maybe of another
+    guest, and nothing is told of that. Raises StorageError.
+    """
+    hint = f"see `shared` of peer {peer.name} on {node}"
+    if pool is None and _leads_astray(peer, path):
+        text = f"{path} on {node} leads to {os.path.realpath(path)}, which is not shared"
+        return problem("permission", text, hint)
+    if pool is not None and pool not in peer.shared and not _holds_cdrom(path):
+        text = f"{path} on {node} is no image of a CD-ROM, and {peer.name} may have no other"
+        return problem("permission", text, f"{hint}; or --cdrom eject")
+    return None
+
+
+def _holds_cdrom(path: str) -> bool:
+    volume = open_source(path)
+    try:
+        return is_cdrom(volume)
+    finally:
+        volume.close()
 
 
 def _leads_astray(peer: Peer, path: str) -> bool:
