@@ -43,8 +43,12 @@ class MessageSet:
         return tuple(self._names)
 
     def encode(self, message: object) -> bytes:
-        """Return the frame of a message. Raises ProtocolError when it is above the cap."""
-        body = msgpack.packb([self._names[type(message)], plain(message)])
+        """Return the frame of a message. Raises ProtocolError when it is above the cap.
+
+        Bytes of a text that were no UTF-8 (lone surrogates) become question marks.
+        """
+        fields = plain(message)
+        body = msgpack.packb([self._names[type(message)], fields], unicode_errors="replace")
         if len(body) > MAX_MESSAGE:
             raise ProtocolError(
                 Code.TOO_LARGE, f"{type(message).__name__} of {len(body)} bytes is above the cap"

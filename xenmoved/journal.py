@@ -408,13 +408,15 @@ class Journal:
             raise JournalFailed(f"the journal {self._path} has no space to spare for reports")
 
     async def _execute(self, statement: str, *values: object) -> None:
+        row = tuple(map(_storable, values))
+
         def work() -> None:
             try:
-                self._connection().execute(statement, values).close()
+                self._connection().execute(statement, row).close()
             except sqlite3.Error as error:
                 if not (is_about_space(error) and self._reserve.give()):
                     raise
-                self._connection().execute(statement, values).close()
+                self._connection().execute(statement, row).close()
 
         if self.trouble is not None and not await self.mend():
             raise JournalFailed(f"the journal {self._path} cannot be written: {self.trouble}")
@@ -462,6 +464,11 @@ def _standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -
     return Standing(
         migration, kind(state), guest, peer, job, bool(settled), since, other_name or ""
     )
+
+
+def _storable(value: object) -> object:
+    """Return a value as sqlite takes it: bytes of a text that were no UTF-8 as question marks."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _values(record: MadeVolume | Holding) -> list[object]:

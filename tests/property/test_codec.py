@@ -31,6 +31,12 @@ def body_of(frame):
     return found.untrusted_body
 
 
+def test_text_that_was_no_utf_8_is_told():
+    sent = Hello(VERSION, "hostile\udcff", "\ud800", CAPABILITIES)
+    told = PEER.decode(body_of(PEER.encode(sent)))
+    assert (told.software, told.node) == ("hostile?", "?")
+
+
 def refusal(body, messages=PEER):
     with pytest.raises(ProtocolError) as caught:
         messages.decode(body)

@@ -57,6 +57,12 @@ async def test_a_later_state_replaces_the_earlier_one(journal):
     assert [entry.state for entry in await journal.unsettled_outbound()] == [SourceState.ABORTED]
 
 
+async def test_a_reason_that_was_no_utf_8_is_written(journal):
+    await journal.record_inbound(replace(coming("m1"), reason="not \ud800 here"))
+    (entry,) = await journal.unsettled_inbound()
+    assert entry.reason == "not ? here"
+
+
 async def test_settled_is_not_found_again_but_still_known(journal):
     await journal.record_outbound(leaving("m1", SourceState.DONE), settled=True)
     await journal.record_inbound(coming("m2", TargetState.ABORTED), settled=True)
