@@ -77,14 +77,11 @@ def _absent(config: str, folders: tuple[str, ...], root: Path) -> Iterator[tuple
     except ToolstackError:  # such a text starts nothing, and is told of elsewhere
         return
     for key, path in files.items():
-        named = Path(path)
-        if key == "bootloader" and PYGRUB.fullmatch(path) is None:
+        if not (PYGRUB.fullmatch(path) if key == "bootloader" else under(path, folders)):
             continue
-        if named.is_absolute():
-            looked_for = key == "bootloader" or under(path, folders)
-            there = (root / named.relative_to("/")).exists()
+        if path.startswith("/"):
+            there = (root / path.lstrip("/")).exists()
         else:
-            looked_for = key == "bootloader"
             there = any(any(root.glob(f"{folder}/{path}")) for folder in _PROGRAMS)
-        if looked_for and not there:
+        if not there:
             yield key, path
