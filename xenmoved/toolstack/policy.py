@@ -331,14 +331,21 @@ def nic_rule(key: str, guest: str, script: str, wiring: Wiring) -> Rule | None:
     return NOTHING if _COLO.fullmatch(key) else _NIC.get(key)
 
 
-def without_core_dump(action: str) -> str:
-    """Return what to do when a guest ends, without a copy of its memory on this host's disk."""
-    return re.sub(r"\Acoredump[-_]", "", action, flags=re.IGNORECASE)  # as libxl compares
+_DUMP: Final = re.compile(r"coredump[-_](?=.)", re.IGNORECASE)  # as libxl compares
+_RENAMED: Final = re.compile(r"(?:rename[-_])?restart(?:[-_]rename)?", re.IGNORECASE)
 
 
-def core_dump(event: str) -> str:
-    """Name what `without_core_dump` takes from the action after an event."""
-    return f"the core dump of {event}"
+def action_here(event: str, action: str) -> tuple[str, str]:
+    """Return what to do when a guest ends, and in words what is left out of it, if anything.
+
+    Its memory is not kept: not in a file of this host, and not beside that of the guest that is
+    started in its place, each time anew (`rename-restart`, to libxl `restart_rename`).
+    """
+    if dump := _DUMP.match(action):
+        return action[dump.end() :], f"the core dump of {event}"
+    if _RENAMED.fullmatch(action) and action.lower() != "restart":
+        return "restart", f"the domain kept by {event}"
+    return action, ""
 
 
 def called(key: str, rule: Rule | None = None, *, of_nic: bool) -> str:

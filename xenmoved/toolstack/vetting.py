@@ -81,10 +81,9 @@ class _Vetter:
             elif item not in _EMPTY:
                 self.refuse(f"{where}.{key}", "is not something that may come from another host")
 
-    def without_core_dump(self, event: str, action: str) -> str:
-        kept = policy.without_core_dump(action)
-        if kept != action:
-            self.left_out.append(policy.core_dump(event))
+    def action(self, event: str, action: str) -> str:
+        kept, lost = policy.action_here(event, action)
+        self.left_out += [lost] if lost else []
         return kept
 
     def pygrub_arguments(self, where: str, value: object) -> None:
@@ -254,7 +253,7 @@ def rewrite_config(
     create.pop("domid", None)  # ids belong to a host
     for action in policy.SHUTDOWN_ACTIONS & config.keys():
         if isinstance(said := config[action], str):
-            config[action] = vetter.without_core_dump(action, said)
+            config[action] = vetter.action(action, said)
     for kind, most in policy.MOST_DEVICES.items():
         if (count := len(items(config, f"{kind}s"))) > most:
             vetter.refuse(f"domain.{kind}s", f"there are {count}, and at most {most} may come")

@@ -135,6 +135,13 @@ RULES = {
         in_sexpr("(on_crash coredump-restart)"),
         in_sexpr("(on_poweroff coredump-destroy)"),
     ),
+    "domains kept beside the one that takes their place": (
+        LEFT_OUT,
+        in_json("on_reboot", "restart_rename"),
+        in_json("on_crash", "Rename-Restart"),
+        in_text("on_reboot = 'rename-restart'"),
+        in_sexpr("(on_reboot rename-restart)"),
+    ),
     "no path where one belongs": (
         REFUSED,
         *(in_json(f"b_info/{key}", "0") for key in ("kernel", "ramdisk", "device_model")),

@@ -80,7 +80,7 @@ def _without_room(host: Host, peer: Peer, free: int, name: str, needed: int) -> 
 async def _file_problems(host: Host, peer: Peer, guest: GuestOffer) -> list[Problem]:
     """Find what a peer may not bring of what a guest would be when it boots from its file.
 
-    A text that is not understood is not installed, so nothing boots from it.
+    A text that cannot be described is not installed, so nothing boots from it.
     """
     if (text := guest.config_text) is None:
         return []

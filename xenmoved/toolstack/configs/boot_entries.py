@@ -73,7 +73,11 @@ class BootEntries:
         return _entries(folder)
 
     def starters(
-        self, name: str, uuid: str, files: Collection[Path], disks: Collection[str] = ()
+        self,
+        name: str,
+        uuid: str,
+        files: Collection[Path],
+        disks: Collection[str] | None = None,
     ) -> list[Path]:
         """Entries of `auto` that start a guest: by what is in them, or by their names.
 

@@ -160,7 +160,7 @@ class ConfigFolder:
         Raises NotAnnounced, or ToolstackError with all that stands in the way.
         """
         require_announced(await self.describe_text(arrival.announced_name, text), arrival)
-        await in_thread(adapt, text, arrival, self._boot_folders, is_block_device)
+        await in_thread(self._adapt, text, arrival, [])
 
     async def foresee(
         self, name: str, text: str, arrival: Arrival, autostart: bool
@@ -194,8 +194,12 @@ class ConfigFolder:
             tuple(self._boot.starters(name, uuid, self._places(name, files, aside), disks)),
             tuple(self._boot.moved(name)),
         )
-        adapting = partial(adapt, text, arrival, self._boot_folders, is_block_device)
-        return decide(here, text, adapting, arrival, autostart)
+        return decide(here, text, partial(self._adapt, text, arrival), arrival, autostart)
+
+    def _adapt(self, text: str, arrival: Arrival, left_out: list[str]) -> str:
+        """Adapt a text, which is one that can be described: what it is was weighed by that."""
+        describe(text, arrival.announced_name, self._boot_folders)
+        return adapt(text, arrival, self._boot_folders, is_block_device, left_out)
 
     def _places(self, name: str, files: list[GuestFile], aside: list[GuestFile]) -> list[Path]:
         """Return where the file of a domain is or was."""

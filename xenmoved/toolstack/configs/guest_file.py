@@ -18,6 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from xenmoved.toolstack.configs.opened import opened
 from xenmoved.toolstack.configs.text import TEXT_LIMIT, named, own_disks, uuid_in
 from xenmoved.toolstack.interface import ToolstackError
 
@@ -60,21 +61,22 @@ class GuestFile:
     evidence: frozenset[Evidence] = frozenset()
     changed: float = 0.0
 
-    def is_of(self, name: str, uuid: str, disks: Collection[str] = ()) -> bool | None:
+    def is_of(self, name: str, uuid: str, disks: Collection[str] | None = None) -> bool | None:
         """Whether it is the file of the domain with this name and uuid, None if nothing tells.
 
-        The name alone never does: where it says no uuid it is another domain's if it names disks
-        that are written to, and none of `disks`, the paths of those that this domain writes.
+        The name alone never does: where it says no uuid it is another domain's unless it names one
+        of `disks`, the paths of those that this domain writes, where these are known.
         """
         if self.name not in (None, name):
             return False
         if self.uuid and uuid:
             return self.uuid == uuid
-        named_disks = own_disks(self.text) if disks else ()
+        if disks is None:
+            return None
+        said = own_disks(self.text)
+        named_disks = opened(self.text).paths if said is None else said
         mine = set(map(os.path.realpath, disks))
-        return (
-            False if named_disks and mine.isdisjoint(map(os.path.realpath, named_disks)) else None
-        )
+        return False if mine.isdisjoint(map(os.path.realpath, named_disks)) else None
 
     def rank(self) -> tuple[Sequence[Evidence], float]:
         """Return what sorts files by how likely they are the guest's."""

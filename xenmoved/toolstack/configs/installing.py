@@ -147,9 +147,9 @@ def _vacated(course: Course, arrival: Arrival) -> Course:
             raise ToolstackError(f"{path} is there, and cannot be read")
         if there.is_of(name, arrival.uuid) is False:
             raise ToolstackError(f"{path} is there, of domain {there.name}")
-        if there.is_of(name, arrival.uuid, arrival.own_disks) is False:
-            raise ToolstackError(f"{path} is there, and names other disks than {name} has")
         if there.text != course.text:
+            if there.is_of(name, arrival.uuid, arrival.own_disks) is False:
+                raise ToolstackError(f"{path} is there, and names other disks than {name} has")
             remarks.append(_replaced(str(path), name, kept_as(path)))
     return replace(course, remarks=tuple(remarks))
 

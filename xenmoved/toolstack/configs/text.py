@@ -40,8 +40,7 @@ _ASSIGN: Final = re.compile(r"([A-Za-z_][\w.]*)[ \t]*(?:=|\+=(?=[ \t]*\[))")
 _ODD: Final = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 # It also reads the rest in another coding if a comment in one of the first two lines says so.
 _CODING: Final = re.compile(
-    r"(?:[^\n]*\n)?[^\n]*#[^\n]*coding[:=][ \t]*"
-    r"(?!(?:utf-?8|latin-?1|iso-?8859-?1?\d|(?:us-)?ascii)\b)[-\w.]",
+    r"coding[:=][ \t]*(?!(?:utf-?8|latin-?1|iso-?8859-?1?\d|(?:us-)?ascii)\b)[-\w.]",
     re.IGNORECASE,
 )
 _MARK: Final = "\ufeff"
@@ -88,15 +87,16 @@ def statements(text: str) -> list[_Statement]:
         raise ToolstackError(f"it is longer than {TEXT_LIMIT} characters")
     if odd := _ODD.search(text):
         raise _unreadable(text, odd.start())
-    if odd := _CODING.match(text):
-        raise _unreadable(text, odd.end() - 1)
+    if (at := _odd_coding(text)) is not None:
+        raise _unreadable(text, at)
     found: list[_Statement] = []
+    line, counted = 1, 0
     position = _skip(_BLANK, text, len(_MARK) if text.startswith(_MARK) else 0)
     while position < len(text):
         match = _ASSIGN.match(text, position)
         if match is None:
             raise _unreadable(text, position)
-        line = text.count("\n", 0, position) + 1
+        line, counted = line + text.count("\n", counted, position), position
         statement = _Statement(match[1], line, position, added=match[0].endswith("+="))
         position = _value(text, _skip(_SPACE, text, match.end()), statement, 0)
         if _END.match(text, position) is None:
@@ -105,6 +105,22 @@ def statements(text: str) -> list[_Statement]:
         found.append(statement)
         position = _skip(_BLANK, text, position)
     return found
+
+
+def _odd_coding(text: str) -> int | None:
+    """Return where a comment names a coding in which other characters would be read.
+
+    In a time that grows as the text does: it is from another host.
+    """
+    start = 0
+    for _ in range(2):
+        end = text.find("\n", start)
+        end = end if end >= 0 else len(text)
+        comment = text.find("#", start, end)
+        if comment >= 0 and (odd := _CODING.search(text, comment, end)):
+            return odd.end() - 1
+        start = end + 1
+    return None
 
 
 def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
@@ -265,15 +281,13 @@ def _said(key: str, text: str) -> str | None:
     return values[-1] if values else None
 
 
-def own_disks(text: str) -> frozenset[str]:
-    """Return the paths of the disks that a file's domain writes, as far as it says so plainly."""
-    found: set[str] = set()
-    with contextlib.suppress(ToolstackError):
-        for spec in _values(text).get("disk", []):
-            with contextlib.suppress(ToolstackError):
-                disk = describe_disk(spec)
-                found |= {disk.path} if disk.path and disk.writable else set()
-    return frozenset(found)
+def own_disks(text: str) -> frozenset[str] | None:
+    """Return the paths of the disks that a file's domain writes, None where it is not certain."""
+    try:
+        disks = [describe_disk(spec) for spec in _values(text).get("disk", [])]
+    except ToolstackError:
+        return None
+    return frozenset(disk.path for disk in disks if disk.path and disk.writable)
 
 
 def _values(text: str) -> dict[str, list[str]]:
@@ -419,8 +433,8 @@ def _adapt_value(
         raise ToolstackError(f"it is the configuration of the domain with the uuid {value[:80]!r}")
     if key not in policy.SHUTDOWN_ACTIONS:
         return value
-    if (kept := policy.without_core_dump(value)) != value:
-        left_out.append(policy.core_dump(key))
+    kept, lost = policy.action_here(key, value)
+    left_out += [lost] if lost else []
     return kept
 
 

@@ -248,10 +248,9 @@ class _Vetter:
                 self.left_out.append(policy.called(key, of_nic=False))
             item[1:] = [""]
         if key in policy.SHUTDOWN_ACTIONS:
-            kept: list[Sexpr] = [policy.without_core_dump(str(part)) for part in item[1:]]
-            if kept != item[1:]:
-                self.left_out.append(policy.core_dump(key))
-            item[1:] = kept
+            told = [policy.action_here(key, str(part)) for part in item[1:]]
+            self.left_out += [lost for _, lost in told if lost]
+            item[1:] = [kept for kept, _ in told]
         self.judge(key, item[1:], rule)
 
     def judge(self, where: str, value: Sexpr, rule: Rule) -> None:

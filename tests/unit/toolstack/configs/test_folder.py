@@ -163,7 +163,7 @@ async def test_anothers_file_stays_in_its_place(folder, tmp_path, text):
 
 async def test_no_entry_starts_what_nobody_has_read(folder, tmp_path):
     (tmp_path / "old").mkdir()
-    (tmp_path / "old/web").write_text("name = 'web'\nmemory = 1\n")
+    (tmp_path / "old/web").write_text(HERE.replace("512", "1"))
     (tmp_path / "auto/05-web").symlink_to("../old/web")
     (remark,) = await folder.install("web", COMES, ARRIVAL, True)
     assert "05-web is out of use" in remark.text
@@ -209,8 +209,24 @@ async def test_a_composed_file_takes_no_operators_place(folder, tmp_path, aside)
     assert not await folder.autostart("web"), "nobody has read it"
 
 
+async def test_what_cannot_be_described_is_not_installed(folder, tmp_path):
+    """What it would be is weighed by its description."""
+    for text in (COMES.replace("512", "''"), COMES + "vif = ['bridge=xenbr0,foo=\t1']\n"):
+        (remark,) = await folder.install("web", text, ARRIVAL, True)
+        assert "web.cfg.received" in remark.text
+        assert not (tmp_path / "web.cfg").exists() and not list((tmp_path / "auto").iterdir())
+
+
+async def test_a_diskless_guest_comes_twice(folder, tmp_path):
+    """A crash may have come between."""
+    arrival = replace(ARRIVAL, disks={})
+    for _ in range(2):
+        assert not await folder.install("web", "name = 'web'\n", arrival, True)
+    assert (tmp_path / "auto/web.cfg").resolve() == tmp_path / "web.cfg"
+
+
 async def test_a_composed_file_makes_room_for_another(folder, tmp_path):
-    (tmp_path / "web.cfg").write_text(_HEAD + "name = 'web'\n")
+    (tmp_path / "web.cfg").write_text(_HEAD + HERE.replace("512", "1"))
     await folder.install("web", _HEAD + COMES, ARRIVAL, False)
     assert (tmp_path / "web.cfg").read_text() == _HEAD + HERE
 

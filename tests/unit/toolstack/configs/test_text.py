@@ -471,14 +471,15 @@ async def test_install_and_autostart(folder, tmp_path):
 
 
 async def test_an_outdated_file_makes_room_and_is_kept(folder, tmp_path):
-    (tmp_path / "web.cfg").write_text("mine")
+    old = "import os\ndisk = ['phy:/dev/here/root,xvda,w']\n"
+    (tmp_path / "web.cfg").write_text(old)
     (tmp_path / "web.cfg").chmod(0o640)
     (remark,) = await folder.install("web", "name = 'web'\n", ARRIVAL, False)
     assert remark.weight is Weight.ACTION
     assert "web.cfg.replaced" in remark.hint
     for _ in range(2):
         assert await read(folder, "web") == "name = 'web'\n"
-        assert (tmp_path / "web.cfg.replaced").read_text() == "mine"
+        assert (tmp_path / "web.cfg.replaced").read_text() == old
         assert (tmp_path / "web.cfg").stat().st_mode & 0o777 == 0o640
         assert not await folder.install("web", "name = 'web'\n", ARRIVAL, False)
     assert not await folder.autostart("web")
