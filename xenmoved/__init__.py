@@ -10,8 +10,6 @@ sync         bringing volumes of two hosts to the same bytes
 link         the SSH connection to a peer
 toolstack    everything that is done with Xen
 journal      what the daemon must know after a crash
-journalfile  its file
-reserve      space that is kept for it
 config       what an operator can configure
 control      the control socket: messages, server, client
 ctl          the command `xenmovectl`

@@ -30,7 +30,7 @@ from xenmoved.evacuation.run import Evacuations
 from xenmoved.handlers import Services, answer
 from xenmoved.jobs.board import JobBoard
 from xenmoved.jobs.report import JobState
-from xenmoved.journal import Journal, JournalFailed
+from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.link.identity import fingerprint, load_identity, parse_public
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.expiry import expire_copies

@@ -31,7 +31,7 @@ from storage.errors import (
     VolumeWritten,
 )
 from xenmoved.codes import LINK_LOST, code_of_peer
-from xenmoved.journal import JournalFailed
+from xenmoved.journal.database import JournalFailed
 from xenmoved.link.errors import (
     LinkError,
     LinkLost,

@@ -143,8 +143,9 @@ class VolumeOffer:
     `name` is what the source calls it, and `wish` what it was asked to be called on the target,
     which otherwise may have its own mind about that. `pool` is the pool that was asked for. Without
     one the target takes the one that it has for `home`, where the volume is at the source, or one
-    of that name, rather than its default. `size` is that of the volume; in a `format` other than
-    raw the disk has another one. `sector` is the logical sector size that a guest sees.
+    of that name, rather than its default. `size` is that of the volume, and `disk_size` that of the
+    disk in it, another one in a `format` other than raw: the volume may grow to it. `sector` is the
+    logical sector size that a guest sees.
 
     `vdev`, `path` and `writable` are what the source's configuration says of the guest's disk. The
     target opens no such path: it sees that the guest comes with the disks that were announced.
@@ -162,6 +163,7 @@ class VolumeOffer:
     home: PoolName | None
     wish: VolumeName | None
     format: ImageFormat
+    disk_size: U63
     sector: Annotated[int, Range(1, 65536)]
     path: SourcePath | None
     writable: bool

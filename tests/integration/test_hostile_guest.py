@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import copy
+import sqlite3
 from dataclasses import replace
 
 import pytest
+from blake3 import blake3
 
 from protocol.handover import Word
 from protocol.messages import (
@@ -14,14 +16,17 @@ from protocol.messages import (
     Failed,
     Findings,
     HandOver,
+    ImageFormat,
     Ready,
     Receiving,
     Refused,
+    Seal,
 )
 from tests.integration.test_hostile_peer import (
     MIB,
     SIZE,
     guest,
+    image_offer,
     make_image,
     running,
     saved,
@@ -29,6 +34,7 @@ from tests.integration.test_hostile_peer import (
     target,
 )
 from tests.support.hostile import greeted, transferring, with_config
+from tests.support.images import make_cdrom, qcow2_header
 from xenmoved.control.api import ListJobs
 from xenmoved.link.errors import LinkLost
 
@@ -55,7 +61,8 @@ async def come(target, guest, offer, image=None):
         with contextlib.suppress(Exception):
             target.host.xen.xl("destroy", guest.name)
         for path in [*folder.rglob(f"*{guest.name}*"), *target.host.images.iterdir()]:
-            path.unlink()
+            if not path.is_dir():
+                path.unlink()
 
 
 async def sent(target, offer, image):
@@ -167,6 +174,119 @@ async def test_what_is_no_utf_8_is_told_all_the_same(target, guest):
         assert isinstance(said, Failed)
         assert "c_info.?" in said.problem.text
     await target.clean()
+
+
+@pytest.fixture
+def at_home(target, guest):
+    """A guest that is off here: its file, with the uuid of the one that comes, and its disk."""
+    disk = make_image(target.host.images / "its-own", 1)
+    own = target.host.folder / "xen" / f"{guest.name}.cfg"
+    disks = f"disk = ['{disk},raw,xvda,w']"
+    own.write_text(f"name = '{guest.name}'\nuuid = '{guest.uuid}'\nmemory = 32\n{disks}\n")
+    yield own
+    for path in own.parent.glob(f"*{guest.name}*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", ["its name", "another name"])
+async def test_who_says_a_uuid_takes_no_guests_place(target, guest, at_home, name):
+    if name == "another name":
+        at_home.write_text(at_home.read_text().replace(guest.name, "somebody", 1))
+    text = at_home.read_text()
+    async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
+        assert isinstance(said, Refused), said
+        (problem,) = said.problems
+        assert problem.code == "guest-here"
+        assert "its-own" in problem.text and at_home.name in problem.hint
+        assert at_home.read_text() == text
+
+
+async def test_what_is_out_of_date_makes_room(target, guest, at_home):
+    """It has the guest's uuid, and no disk of it is here."""
+    (target.host.images / "its-own").unlink()
+    old = at_home.read_text()
+    async with come(target, guest, with_file(guest, "memory = 2\n")) as (said, files):
+        assert said.word is Word.STARTED
+        assert files[f"{at_home.name}.replaced"].read_text() == old
+
+
+async def test_who_says_a_uuid_takes_no_place_of_one_that_came(target, guest):
+    """It is off, without a file, and only the journal tells that it is here."""
+    async with come(target, guest, guest.offer(SIZE)) as (came, _):
+        assert came.word is Word.STARTED
+        target.host.xen.xl("destroy", guest.name)
+        offer = guest.offer(SIZE)
+        wanted = replace(offer, volumes=(replace(offer.volumes[0], name="elsewhere"),))
+        said = await sent(target, wanted, guest.image)
+        assert isinstance(said, Refused), said
+        assert [one.code for one in said.problems] == ["guest-here"]
+        assert not (target.host.images / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("lines", ["", None], ids=["with a file", "without one"])
+async def test_what_a_guest_left_here_is_not_for_another_of_its_name(target, guest, lines):
+    folder = target.host.folder / "xen"
+    aside = folder / f"{guest.name}.cfg.moved"
+    entries = folder / f"{guest.name}.auto.moved"
+    entries.mkdir()
+    aside.write_text(left := f"name = '{guest.name}'\ndisk = ['phy:/dev/vg/other,xvda,w']\n")
+    (entries / f"07-{guest.name}.cfg").symlink_to(folder / f"{guest.name}.cfg")
+    offer = guest.offer(SIZE) if lines is None else with_file(guest, lines, autostart=True)
+    try:
+        async with come(target, guest, offer) as (said, files):
+            assert said.word is Word.STARTED
+            assert aside.read_text() == left
+            assert (f"{guest.name}.cfg" in files) is (lines is not None)
+            assert [path.name for path in entries.iterdir()] == [f"07-{guest.name}.cfg"]
+    finally:
+        entries.rmdir()
+
+
+@pytest.mark.parametrize("known", ["by a file", "by the journal"])
+async def test_a_disk_with_a_cdrom_on_it_is_no_cdrom(target, guest, known):
+    make_cdrom(target.host.images / "hybrid", 1)
+    file = target.host.folder / "xen" / "other.cfg"
+    if known == "by a file":
+        file.write_text(f"name = 'x'\ndisk = ['{target.host.images}/hybrid,raw,xvda,w']\n")
+    else:
+        database = sqlite3.connect(target.host.folder / "state" / "journal.db")
+        row = ("images", "hybrid", guest.uuid, "theirs")
+        with database:
+            database.execute("INSERT INTO owners (pool, name, owner, guest) VALUES (?,?,?,?)", row)
+        database.close()
+    disk = shared_offer(home="images", name="hybrid", cdrom=True, writable=False, path="/x")
+    offer = guest.offer(SIZE)
+    offer = replace(offer, guest=replace(offer.guest, shared=(disk,)))
+    try:
+        async with target.evil.linked() as link:
+            found = await (await greeted(link)).ask(offer)
+        (problem,) = found.problems
+        assert "is no image of a CD-ROM" in problem.text
+    finally:
+        (target.host.images / "hybrid").unlink()
+        file.unlink(missing_ok=True)
+
+
+async def test_an_image_counts_with_all_that_it_may_grow_to(target, guest):
+    target.evil.introduce(quota=8 * MIB)
+    try:
+        offer = image_offer(guest, ImageFormat.QCOW2)
+        async with target.evil.linked() as link:
+            found = await (await greeted(link)).ask(growing(offer, 9 * MIB))
+            assert [one.code for one in found.problems] == ["quota"]
+        async with transferring(target.evil, growing(offer, 8 * MIB)) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+            await transfer.copy(0, qcow2_header(size=9 * MIB))
+            assert isinstance(await transfer.control.ask(HandOver(offer.guest.size)), Receiving)
+            said = await transfer.control.ask(Seal(0, blake3(b"").digest()))
+            assert isinstance(said, Failed), said
+            assert "may grow to 9437184 bytes" in said.problem.text
+    finally:
+        target.evil.introduce()
+
+
+def growing(offer, size):
+    return replace(offer, volumes=(replace(offer.volumes[0], disk_size=size),))
 
 
 async def test_a_file_that_is_slow_to_read_holds_up_nobody(target, guest):

@@ -197,12 +197,14 @@ async def test_xm_restores_no_guest_on_another_disk(xm, later):
 async def test_a_device_model_writes_until_the_end_of_the_stream(tmp_path, live):
     pair = Pair(tmp_path, "xl", live, lines="type = 'hvm'\n")
     try:
-        pair.here.emulated.faults(device_model={"delay": 0.5})
+        pair.here.emulated.faults(device_model={"held": True})
         source = pair.outgoing()
         await source.start()
         memory = asyncio.ensure_future(_whole(source))
         await source.suspended()
         at_suspension = pair.image.read_bytes()
+        assert not memory.done()
+        pair.here.emulated.faults(device_model={})
         await memory
         at_the_end = pair.image.read_bytes()
         assert at_suspension != at_the_end

@@ -73,7 +73,7 @@ ROUND = blake3(
 ).digest()
 
 WEB = VolumeOffer(
-    "web.img", 1048576, None, "images", None, None, ImageFormat.RAW, 512, None, True, None
+    "web.img", 1048576, None, "images", None, None, ImageFormat.RAW, 1048576, 512, None, True, None
 )
 
 MESSAGES = {

@@ -30,12 +30,12 @@ def footer(kind: int | None) -> bytes:
     return bytes(512) if kind is None else vhd_footer(kind)
 
 
-def check(folder: Path, data: bytes, image_format: str) -> None:
+def check(folder: Path, data: bytes, image_format: str) -> int:
     path = folder / "image"
     path.write_bytes(data)
     volume = open_source(path)
     try:
-        require_standalone(volume, image_format)
+        return require_standalone(volume, image_format)
     finally:
         volume.close()
 
@@ -54,6 +54,20 @@ def check(folder: Path, data: bytes, image_format: str) -> None:
 )
 def test_what_stands_alone(tmp_path, image_format, data):
     check(tmp_path, data, image_format)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "data", "size"),
+    [
+        ("qcow2", qcow2_header(size=7 << 30), 7 << 30),
+        ("vhd", vhd_footer(size=3 << 30), 3 << 30),
+        ("vhd", vhd_footer(size=1 << 20, geometry=(65535, 16, 255)), 65535 * 16 * 255 * 512),
+        ("vhd", vhd_footer(size=3 << 30, geometry=(1, 1, 1)), 3 << 30),
+        ("vhd", vhd_footer(size=1 << 30) + bytes(1024) + vhd_footer(size=9 << 30), 9 << 30),
+    ],
+)
+def test_how_large_the_disk_in_it_is(tmp_path, image_format, data, size):
+    assert check(tmp_path, data, image_format) == size
 
 
 @pytest.mark.parametrize(
@@ -121,8 +135,8 @@ def test_what_qemu_makes(tmp_path):
     for image_format, kind in (("dynamic", 3), ("fixed", 2)):
         path = make("-f", "vpc", "-o", f"subformat={image_format}", tmp_path / image_format, "4M")
         assert struct.pack(">I", kind) in path.read_bytes()
-        check(tmp_path, path.read_bytes(), "vhd")
-    check(tmp_path, alone.read_bytes(), "qcow2")
+        assert check(tmp_path, path.read_bytes(), "vhd") >= 4 << 20
+    assert check(tmp_path, alone.read_bytes(), "qcow2") == 4 << 20
     for path in (above, outside):
         with pytest.raises(UnfitImage):
             check(tmp_path, path.read_bytes(), "qcow2")

@@ -22,7 +22,7 @@ from storage.contracts import VolumeInfo
 from storage.errors import PoolFull
 from tests.support.lvm import EXTENT, THIN_POOL
 from tests.support.volumes import only_where_possible
-from xenmoved.journal import Journal
+from xenmoved.journal.database import Journal
 from xenmoved.migration.target.volumes import Landing, remove_made
 
 MIGRATION = "m" * 32
@@ -71,7 +71,9 @@ async def provision(pool: Any, journal_path: Path, sizes: dict[str, int]) -> Non
     try:
         landing = Landing(host, "host-b", MIGRATION)
         offers = [
-            VolumeOffer(name, size, None, None, None, None, ImageFormat.RAW, 512, None, True, None)
+            VolumeOffer(
+                name, size, None, None, None, None, ImageFormat.RAW, size, 512, None, True, None
+            )
             for name, size in sizes.items()
         ]
         places = [Placement("p", name, fresh=True, zeroed=True, size=sizes[name]) for name in sizes]

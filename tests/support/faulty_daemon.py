@@ -56,7 +56,8 @@ from storage.devices.volume import BlockDevice
 from storage.files.volume import RawFile
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobKind
-from xenmoved.journal import Journal, JournalFailed, MadeVolume
+from xenmoved.journal.database import Journal, JournalFailed
+from xenmoved.journal.records import MadeVolume
 from xenmoved.link.client import PeerLink
 from xenmoved.link.server import LinkServer
 from xenmoved.main import main

@@ -16,7 +16,15 @@ import asyncssh
 from blake3 import blake3
 
 from protocol.blocksync import RoundDigest
-from protocol.frames import MAX_PAYLOAD, FrameDecoder, Kind, encode_memory, encode_zero
+from protocol.fingerprints import BLOCK_SIZE
+from protocol.frames import (
+    MAX_PAYLOAD,
+    FrameDecoder,
+    Kind,
+    encode_data,
+    encode_memory,
+    encode_zero,
+)
 from protocol.messages import (
     CAPABILITIES,
     PEER,
@@ -182,7 +190,7 @@ def volume_offer(
 ) -> VolumeOffer:
     """Offer a volume for the pool `images`; a disk of a guest is at `path` at the source."""
     return VolumeOffer(
-        name, size, vdev, "images", None, None, ImageFormat.RAW, 512, path, True, None
+        name, size, vdev, "images", None, None, ImageFormat.RAW, size, 512, path, True, None
     )
 
 
@@ -274,13 +282,18 @@ class Transfer:
         await bulk.say(Attach(self.migration, volume))
         return bulk
 
-    async def copy(self, volume: int = 0) -> None:
-        """Do one right round on a volume, and end its channel."""
+    async def copy(self, volume: int = 0, head: bytes = b"") -> None:
+        """Do one right round on a volume, and end its channel: zeros behind a `head` of a block."""
         bulk = await self.attached(volume)
-        size, digest = self.offer.volumes[volume].size, RoundDigest()
-        digest.add_zero(0, size)
-        claim = EndRound(1, 0, size, 1, digest.value())
-        await bulk.say(BeginRound(1, False), encode_zero(0, size), claim)
+        size, digest, said = self.offer.volumes[volume].size, RoundDigest(), []
+        if head:
+            block = head.ljust(BLOCK_SIZE, b"\0")
+            digest.add_data(0, len(block), blake3(block).digest())
+            said.append(encode_data(0, block))
+        start = len(said) * BLOCK_SIZE
+        digest.add_zero(start, size - start)
+        claim = EndRound(1, start, size - start, 1 + len(said), digest.value())
+        await bulk.say(BeginRound(1, False), *said, encode_zero(start, size - start), claim)
         receipt = await bulk.hear()
         assert isinstance(receipt, Receipt), receipt
         bulk.channel.finish()

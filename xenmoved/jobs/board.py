@@ -17,7 +17,7 @@ from xenmoved.jobs.report import (
     Sample,
 )
 from xenmoved.jobs.timeline import FIRST_INTERVAL, Samples
-from xenmoved.journal import Journal, JournalFailed
+from xenmoved.journal.database import Journal, JournalFailed
 
 
 class JobBoard:

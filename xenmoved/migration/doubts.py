@@ -19,7 +19,8 @@ from protocol.handover import (
 )
 from protocol.messages import Fate, Ping, Pong, Presence, Problem
 from xenmoved.jobs.job import both_names
-from xenmoved.journal import JournalFailed, Outbound, Standing
+from xenmoved.journal.database import JournalFailed
+from xenmoved.journal.records import Outbound, Standing
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.doubt_texts import has_forgotten, risk, verdict
 from xenmoved.migration.host import Host

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from storage.errors import StorageError
-from xenmoved.journal import JournalFailed
+from xenmoved.journal.database import JournalFailed
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import drop, listed, obstacles
 from xenmoved.migration.volume_needs import needs

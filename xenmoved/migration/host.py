@@ -16,7 +16,7 @@ from storage.contracts import Pool, PoolVolume
 from storage.opening import open_source
 from xenmoved.config.model import Config, Peer
 from xenmoved.jobs.board import JobBoard
-from xenmoved.journal import Journal
+from xenmoved.journal.database import Journal
 from xenmoved.link.client import PeerLink, connect
 from xenmoved.link.identity import parse_public
 from xenmoved.migration.promises import Promises

@@ -24,12 +24,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What one guest or sync may take: of memory (in bytes) what `guest` has when it is here."""
+    """What one guest or sync may take: of memory (in bytes) what `guest` has when it is here.
+
+    The volume at each of the `placements` may grow to the size of the disk in it.
+    """
 
     peer: str
     guest: str
     memory: int
     placements: tuple[Placement, ...]
+    disk_sizes: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -47,12 +51,12 @@ class Promises:
         self._given.pop(migration, None)
 
     def made_for(self, peer: str) -> dict[tuple[str, str], int]:
-        """Return the sizes of the volumes that are made for a peer, by pool and name."""
+        """Return what the volumes that are made for a peer may take, by pool and name."""
         return {
-            (place.pool, place.name): place.size
+            (place.pool, place.name): max(place.size, disk_size)
             for promise in self._given.values()
             if promise.peer == peer
-            for place in promise.placements
+            for place, disk_size in zip(promise.placements, promise.disk_sizes, strict=True)
             if place.fresh
         }
 

@@ -16,7 +16,7 @@ from protocol.handover import (
 from protocol.messages import Mode
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import ENDED, JobKind, JobReport, JobState, Phase
-from xenmoved.journal import Inbound, Outbound, Standing
+from xenmoved.journal.records import Inbound, Outbound, Standing
 from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
 from xenmoved.migration.retrying import until_done

@@ -16,7 +16,7 @@ from typing import Final
 from protocol.messages import Problem
 from storage.contracts import VolumeInfo
 from storage.errors import StorageError
-from xenmoved.journal import Holding
+from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.report import Retained, VolumeRow, Volumes
 from xenmoved.migration.volume_needs import Needs, Place, against, needs

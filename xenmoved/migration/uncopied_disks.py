@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -100,18 +100,22 @@ def _describe(
         return (problem("disk", f"{text}: {error}", "attach it by another path"),)
 
 
-def measure(
-    path: str, *, exclusive: bool = False, image_format: ImageFormat = ImageFormat.RAW
-) -> Backing:
-    """Return the size and sectors of a file or device.
+def measure(path: str) -> Backing:
+    """Return the size and sectors of a file or device. Raises StorageError."""
+    return measure_disk(path, ImageFormat.RAW, exclusive=False)[0]
+
+
+def measure_disk(path: str, image_format: ImageFormat, *, exclusive: bool) -> tuple[Backing, int]:
+    """Return the size and sectors of a file or device, and the size of the disk in it.
 
     Raises StorageError, also when it is not of that format, or needs other files.
     """
     volume = open_source(path, exclusive=exclusive)
     try:
+        size = volume.size
         if image_format is not ImageFormat.RAW:
-            require_standalone(volume, image_format)
-        return volume.backing()
+            size = require_standalone(volume, image_format)
+        return volume.backing(), size
     finally:
         volume.close()
 
@@ -149,16 +153,23 @@ def denied(host: Host, peer: Peer, disk: SharedOffer) -> Problem | None:
 
 
 async def look_at_shared(
-    host: Host, peer: Peer, disks: Sequence[SharedOffer], in_use: Mapping[str, Sequence[str]]
+    host: Host,
+    peer: Peer,
+    disks: Sequence[SharedOffer],
+    in_use: Mapping[str, Sequence[str]],
+    written: Collection[str],
 ) -> tuple[list[Problem], tuple[str, ...]]:
     """Check disks that are not copied and that the peer may use; return their paths here.
 
-    `in_use` has the paths of the disks of each domain here.
+    `in_use` has the paths of the disks of each domain here, `written` the real paths of those that
+    some guest of this host writes.
     """
     found: list[Problem] = []
     paths: list[str] = []
     for disk in disks:
-        path, problems = await asyncio.to_thread(_look, host, peer, disk)
+        holding = await host.journal.holding(shared_pool(peer, disk) or "", disk.name or "")
+        copied = holding is not None and bool(holding.guest)
+        path, problems = await asyncio.to_thread(_look, host, peer, disk, written, copied=copied)
         paths.append(path)
         found += problems
         real = os.path.realpath(path)
@@ -173,7 +184,10 @@ async def look_at_shared(
     return found, tuple(paths)
 
 
-def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]]:
+def _look(
+    host: Host, peer: Peer, disk: SharedOffer, written: Collection[str], *, copied: bool
+) -> tuple[str, list[Problem]]:
+    """Look at a disk; one that was `copied` here is the disk of a guest that came or went."""
     node, pool = host.config.node, shared_pool(peer, disk)
     what = f"the CD-ROM {disk.path}" if disk.cdrom else f"the shared disk {disk.path}"
     path = disk.path
@@ -183,7 +197,8 @@ def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]
             size = info.size if (info := host.pools[pool].find(disk.name)) is not None else None
         else:
             size = measure(path).size if os.path.lexists(path) else None
-        withheld = _withheld(node, peer, pool, path) if size is not None else None
+        a_disk = copied or os.path.realpath(path) in written
+        withheld = _withheld(node, peer, pool, path, a_disk=a_disk) if size is not None else None
     except StorageError as error:
         return path, list(problems_of(error))
     if size is None:
@@ -203,17 +218,20 @@ def _look(host: Host, peer: Peer, disk: SharedOffer) -> tuple[str, list[Problem]
     return path, []
 
 
-def _withheld(node: str, peer: Peer, pool: str | None, path: str) -> Problem | None:
+def _withheld(
+    node: str, peer: Peer, pool: str | None, path: str, *, a_disk: bool
+) -> Problem | None:
     """Say why a peer may not have a disk that is here, though it may ask for it.
 
     Of a pool that is not shared it may have CD-ROMs: anything else is a disk, maybe of another
-    guest, and nothing is told of that. Raises StorageError.
+    guest, and nothing is told of that. Nor is one that is known as `a_disk` a CD-ROM, though a file
+    system of one is on it. Raises StorageError.
     """
     hint = f"see `shared` of peer {peer.name} on {node}"
     if pool is None and _leads_astray(peer, path):
         text = f"{path} on {node} leads to {os.path.realpath(path)}, which is not shared"
         return problem("permission", text, hint)
-    if pool is not None and pool not in peer.shared and not _holds_cdrom(path):
+    if pool is not None and pool not in peer.shared and (a_disk or not _holds_cdrom(path)):
         text = f"{path} on {node} is no image of a CD-ROM, and {peer.name} may have no other"
         return problem("permission", text, f"{hint}; or --cdrom eject")
     return None

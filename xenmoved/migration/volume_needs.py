@@ -16,12 +16,12 @@ from typing import Final
 
 from protocol.messages import GuestOffer, Problem
 from storage.contracts import VolumeInfo
-from xenmoved.journal import Holding
+from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_notes import is_held
 from xenmoved.problems import problem
 from xenmoved.toolstack.configs.keeping import MOVED
-from xenmoved.toolstack.configs.opened import opened
+from xenmoved.toolstack.configs.opened import opened, written
 from xenmoved.toolstack.configs.text import named, uuid_in
 from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
 
@@ -49,6 +49,10 @@ class Needs:
     """Names and uuids of the guests that are at home here, running or not."""
     undecided: frozenset[str]
     """Names and uuids of guests with a migration that is not settled."""
+    written: frozenset[str]
+    """Real paths of disks that a domain or a configuration here writes, or may write."""
+    texts: Mapping[str, str]
+    """The configurations, by their paths."""
     unknown: tuple[Problem, ...] = ()
     """Guests that run here and cannot be described: each may need any volume."""
 
@@ -84,6 +88,7 @@ async def needs(
     unknown: list[Problem] = []
     guests: set[str] = set()
     disks: list[tuple[str, str]] = []
+    writing: set[str] = set()
     for status, domain in guests_among(here):
         if isinstance(domain, ToolstackError):
             text = f"{status.name} runs here, and what it needs cannot be found out: {domain}"
@@ -92,6 +97,7 @@ async def needs(
             continue
         guests |= {domain.name, domain.uuid}
         disks += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
+        writing |= {disk.path for disk in domain.disks if disk.path and disk.writable}
     texts = _in_use(await host.toolstack.configs.read_all())
     if coming is not None:
         own = await host.toolstack.configs.files(coming.target_name, coming.uuid)
@@ -109,6 +115,8 @@ async def needs(
         await asyncio.to_thread(_by_place, host, named_in),
         frozenset(guests),
         await _undecided(host, besides),
+        await asyncio.to_thread(_real, writing.union(*map(written, texts.values()))),
+        texts,
         tuple(unknown),
     )
 
@@ -136,7 +144,11 @@ def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
 
 
 def _real_paths(text: str) -> frozenset[str]:
-    return frozenset(map(os.path.realpath, opened(text).paths))
+    return _real(opened(text).paths)
+
+
+def _real(paths: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(os.path.realpath, paths))
 
 
 async def _undecided(host: Host, besides: str) -> frozenset[str]:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from storage.contracts import UNKNOWN, VolumeInfo
 from storage.descriptor import last_written
 from storage.errors import StorageError, VolumeInUse
-from xenmoved.journal import NOBODY, Holding, MadeVolume
+from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
 
 T = TypeVar("T")

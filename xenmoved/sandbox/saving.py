@@ -39,6 +39,8 @@ def suspend(host: Host, domain: Domain) -> None:
     if kind_of(domain) == "hvm":
         seconds = host.faults("device-model").get("delay", DEVICE_MODEL_SECONDS)
         time.sleep(float(seconds))
+        while host.faults("device-model").get("held"):
+            time.sleep(0.02)
         build.ask(host, domain, "stop")
 
 

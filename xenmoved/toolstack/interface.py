@@ -12,7 +12,7 @@ later daemon finds it in /proc.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -198,7 +198,8 @@ class Arrival:
     was copied to the local path is what the guest knows. What else it is, is in `announced`; None
     where nobody announced anything (see `announced.require_announced`). `wiring` is what its
     interfaces may have of this host, `boot_order` what the name of its new entry of `auto` is to
-    begin with.
+    begin with. One that `returns` went from here to where it comes from: what was set aside under
+    its name is its own. Else only what says its uuid or one of its disks is.
     """
 
     name: str
@@ -212,6 +213,7 @@ class Arrival:
     announced: Announced | None = None
     wiring: Wiring = CAUTIOUS
     boot_order: str = ""
+    returns: bool = True
 
     @property
     def own_disks(self) -> frozenset[str]:
@@ -386,8 +388,11 @@ class GuestConfigs(Protocol):
         is another domain's of that name stays.
         """
 
-    async def restore(self, name: str, uuid: str) -> None:
-        """Use a FILE.moved again when the domain is here and no file came with it. Idempotent."""
+    async def restore(self, name: str, uuid: str, disks: Collection[str] | None = None) -> None:
+        """Use a FILE.moved again when the domain is here and no file came with it. Idempotent.
+
+        With `disks`, the paths of those that it writes: only one that says its uuid or one of them.
+        """
 
 
 class Toolstack(Protocol):

@@ -21,7 +21,7 @@ from xenmoved.jobs.timeline import (
     round_reports,
     sample,
 )
-from xenmoved.journal import Journal
+from xenmoved.journal.database import Journal
 from xenmoved.sync.progress import KEPT_ROUNDS, RoundProgress, VolumeProgress
 
 MIB = 2**20

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from xenmoved.journal import Holding, Journal
+from xenmoved.journal.database import Journal
+from xenmoved.journal.records import Holding
 from xenmoved.migration import expiry
 
 YEARS = 3 * 365 * 86400.0

@@ -41,8 +41,8 @@ def domain(name: str, memory: int) -> DomainStatus:
 
 def test_memory_counts_until_the_domain_has_it() -> None:
     promises = Promises()
-    promises.give("m1", Promise("host-a", "web", 3 * GIB, ()))
-    promises.give("m2", Promise("host-a", "db", 2 * GIB, ()))
+    promises.give("m1", Promise("host-a", "web", 3 * GIB, (), ()))
+    promises.give("m2", Promise("host-a", "db", 2 * GIB, (), ()))
     assert promises.memory([]) == 5 * GIB
     assert promises.memory([domain("other", GIB), domain("web--incoming", GIB)]) == 4 * GIB
     assert promises.memory([domain("web", 3 * GIB), domain("db", 4 * GIB)]) == 0
@@ -58,9 +58,11 @@ def test_volumes_count_by_their_peer_whether_they_are_there_or_not() -> None:
     promises = Promises()
     there = placed("there", GIB, fresh=False, zeroed=False)
     emptied = placed("emptied", GIB, fresh=False)
-    promises.give("m1", Promise("host-a", "", 0, (placed("new", GIB), there, emptied)))
-    promises.give("m2", Promise("host-c", "", 0, (placed("theirs", 2 * GIB),)))
-    assert promises.made_for("host-a") == {("p", "new"): GIB}
+    promises.give(
+        "m1", Promise("host-a", "", 0, (placed("new", GIB), there, emptied), (3 * GIB, GIB, GIB))
+    )
+    promises.give("m2", Promise("host-c", "", 0, (placed("theirs", 2 * GIB),), (GIB,)))
+    assert promises.made_for("host-a") == {("p", "new"): 3 * GIB}, "an image grows"
     assert promises.made_for("host-c") == {("p", "theirs"): 2 * GIB}
 
 
@@ -76,8 +78,10 @@ def test_what_a_volume_still_takes(reserves: bool, expected: tuple[int, ...]) ->
 
 async def test_space_of_one_pool_of_all_that_come() -> None:
     promises = Promises()
-    promises.give("m1", Promise("host-a", "", 0, (placed("one", GIB), placed("two", GIB))))
-    promises.give("m2", Promise("host-c", "", 0, (placed("three", GIB),)))
+    promises.give(
+        "m1", Promise("host-a", "", 0, (placed("one", GIB), placed("two", GIB)), (GIB, GIB))
+    )
+    promises.give("m2", Promise("host-c", "", 0, (placed("three", GIB),), (GIB,)))
     pool: Any = Pool(reserves=False, allocated={"two": GIB // 2})
     pools: Any = {"p": pool, "q": Pool(reserves=False, allocated={}, name="q")}
     assert await promises.space(pools, "p") == 5 * GIB // 2

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from storage.contracts import UNKNOWN, Identity, VolumeInfo
-from xenmoved.journal import NOBODY, Holding, MadeVolume
+from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.volume_notes import (
     is_blank,
     is_held,

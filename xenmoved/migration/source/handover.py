@@ -35,7 +35,8 @@ from protocol.handover import (
 from protocol.messages import Abort, Commit, Fate, Inquire, Problem
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobState
-from xenmoved.journal import JournalFailed, Outbound
+from xenmoved.journal.database import JournalFailed
+from xenmoved.journal.records import Outbound
 from xenmoved.link.errors import LinkError
 from xenmoved.migration.doubt_texts import doubt, verdict
 from xenmoved.migration.handover import Walk

@@ -33,7 +33,7 @@ from xenmoved.migration.bridges import names_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.inventory import GuestFacts, take
 from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
-from xenmoved.migration.uncopied_disks import IMAGES, SortedDisks, measure, sort_disks
+from xenmoved.migration.uncopied_disks import IMAGES, SortedDisks, measure, measure_disk, sort_disks
 from xenmoved.migration.volume_notes import known_holding, moved_by, when_let_go
 from xenmoved.namemap import proposed_name
 from xenmoved.problems import Refused, problem, problems_of
@@ -191,11 +191,12 @@ async def make_offer(
         try:
             cold = mode is Mode.COLD
             kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
-            attempt = partial(measure, disk.path, exclusive=cold, image_format=kind)
-            there = await when_let_go(partial(asyncio.to_thread, attempt))
+            attempt = partial(measure_disk, disk.path, kind, exclusive=cold)
+            there, disk_size = await when_let_go(partial(asyncio.to_thread, attempt))
             offered = volume_offer(host, disk.path, there, disk, options)
             came = await moved_by(host, disk.path)
-            volumes.append(replace(offered, format=kind, moved_by=came))
+            offered = replace(offered, format=kind, disk_size=disk_size, moved_by=came)
+            volumes.append(offered)
             paths.append(disk.path)
             backings.append(there)
         except (StorageError, Refused) as error:
@@ -390,6 +391,7 @@ def volume_offer(
         home=home,
         wish=wish,
         format=ImageFormat.RAW,
+        disk_size=found.size,
         sector=found.sector,
         path=disk.path if disk is not None else None,
         writable=disk.writable if disk is not None else True,

@@ -6,6 +6,7 @@ preflight      what stands in the way of taking an offer
 memory_limits  whether a guest is small enough to come
 scripts        whether the scripts for its interfaces may be run, and are here
 boot_files     what it is started from that is no disk of its own
+at_home        whether it, or another of its name or uuid, is here already
 reuse          what may become of a volume that is here already
 arrivals       all that is on its way to this host
 expected       what is known of a guest that comes, across restarts

@@ -29,7 +29,8 @@ from protocol.messages import (
 from storage.errors import StorageError
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobKind, Phase
-from xenmoved.journal import Inbound, JournalFailed
+from xenmoved.journal.database import JournalFailed
+from xenmoved.journal.records import Inbound
 from xenmoved.link.channel import Purpose
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.framed import Framed
@@ -127,14 +128,20 @@ class Arrivals:
             accepted = await self._accept(visitor, begin)
             placements = accepted.placements
             memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
-            promise = Promise(visitor.peer, guest.target_name, memory, placements)
+            sizes = tuple(volume.disk_size for volume in offer.volumes)
+            promise = Promise(visitor.peer, guest.target_name, memory, placements, sizes)
             disks = accepted.disks(self.host, offer)
             job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
             job.memory_total = memory
             expected = expect(
-                offer, disks, accepted.bridges, accepted.wiring, keep_partial=begin.keep_partial
+                offer,
+                disks,
+                accepted.bridges,
+                accepted.wiring,
+                returns=accepted.returns,
+                keep_partial=begin.keep_partial,
             )
             await self._require_configured(expected)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
@@ -167,7 +174,9 @@ class Arrivals:
             placements = (await self._accept(visitor, begin)).placements
             landing = Landing(self.host, visitor.peer, begin.migration)
             paths = tuple(self.host.pools[place.pool].path(place.name) for place in placements)
-            self.host.promises.give(begin.migration, Promise(visitor.peer, "", 0, placements))
+            sizes = tuple(volume.disk_size for volume in begin.offer.volumes)
+            promise = Promise(visitor.peer, "", 0, placements, sizes)
+            self.host.promises.give(begin.migration, promise)
             self._landings[begin.migration] = _Site(visitor, landing, on_failure, paths)
         try:
             placements = await landing.provision(begin.offer, placements)

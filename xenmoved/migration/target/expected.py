@@ -46,6 +46,8 @@ class Expected:
     """What its interfaces may have of this host: fields of a `Wiring`, None in old records."""
     boot_order: str = ""
     """What the name of its entry begins with that starts it at boot at the source."""
+    returns: bool = True
+    """It went from here to the peer that it comes from; not known in records of old releases."""
 
     @property
     def arrival(self) -> Arrival:
@@ -62,6 +64,7 @@ class Expected:
             _announced(self.announced) if self.announced is not None else None,
             _wiring(self.wiring) if self.wiring is not None else CAUTIOUS,
             self.boot_order,
+            self.returns,
         )
 
     @property
@@ -91,12 +94,13 @@ def expect(
     bridges: dict[str, str],
     wiring: Wiring,
     *,
+    returns: bool,
     keep_partial: bool,
 ) -> Expected:
     """Return what is to be kept of an offer of a guest.
 
     `disks` maps each vdev to its path here, `bridges` the source's to those here, and `wiring` is
-    what its interfaces may have beside them.
+    what its interfaces may have beside them. `returns`: it went from here to this very peer.
     """
     guest = offer.guest
     assert guest is not None
@@ -129,4 +133,5 @@ def expect(
         was_ready=False,
         wiring=asdict(wiring),
         boot_order=guest.boot_order or "",
+        returns=returns,
     )

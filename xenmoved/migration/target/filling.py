@@ -10,7 +10,7 @@ from typing import Final
 from protocol.messages import ImageFormat, Placement, VolumeOffer
 from storage.backing import check_backing
 from storage.contracts import Backing, Pool, PoolVolume, Watching
-from storage.errors import StorageError, VolumeNotFound, VolumeReplaced
+from storage.errors import StorageError, UnfitImage, VolumeNotFound, VolumeReplaced
 from storage.files.images import require_standalone
 from xenmoved.migration.geometry import misfits
 from xenmoved.problems import Refused
@@ -77,9 +77,16 @@ class FilledVolume:
         self.volume.flush()
 
     def require_whole(self) -> None:
-        """See that an image that came needs no other files. Raises StorageError."""
-        if self.offer.format is not ImageFormat.RAW:
-            require_standalone(self.volume, self.offer.format)
+        """See that an image that came needs no other files, and is of the announced disk.
+
+        Raises StorageError.
+        """
+        if self.offer.format is ImageFormat.RAW:
+            return
+        size = require_standalone(self.volume, self.offer.format)
+        if size > self.offer.disk_size:
+            text = f"{self.volume.name} may grow to {size} bytes: {self.offer.disk_size} announced"
+            raise UnfitImage(text)
 
     def require_untouched(self) -> None:
         """See that nobody else has it or may have written to it, and what `require_there` does."""

@@ -13,7 +13,7 @@ from protocol.handover import TargetState
 from protocol.messages import GuestSize, Problem, Remark, Seal
 from protocol.schema import plain
 from xenmoved.jobs.job import Job
-from xenmoved.journal import Inbound
+from xenmoved.journal.records import Inbound
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
 from xenmoved.migration.target.boot_files import foresee
@@ -169,7 +169,9 @@ class IncomingGuest:
                     expected.name, expected.config, expected.arrival, expected.autostart
                 )
             else:
-                await toolstack.configs.restore(expected.name, expected.arrival.uuid)
+                arrival = expected.arrival
+                disks = None if arrival.returns else arrival.own_disks
+                await toolstack.configs.restore(arrival.name, arrival.uuid, disks)
         except (ToolstackError, OSError) as error:
             text = f"the configuration of {expected.name} is not in place: {error}"
             hint = f"take it from FILE.moved on {self.peer}, with the disks that it has here"

@@ -6,7 +6,7 @@ import asyncio
 import os
 import stat
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -26,11 +26,11 @@ from protocol.messages import (
 from storage.contracts import Capacity, Pool, VolumeInfo
 from storage.errors import StorageError
 from xenmoved.config.model import Peer
-from xenmoved.guestnames import misnamed_there
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
 from xenmoved.migration.promises import unfilled
+from xenmoved.migration.target.at_home import off_here, running_here
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import expect
 from xenmoved.migration.target.memory_limits import size_problems
@@ -41,7 +41,7 @@ from xenmoved.migration.volume_needs import Imagery, Needs, claims, imagery, nee
 from xenmoved.migration.volume_notes import may_be_made
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
-from xenmoved.toolstack.interface import Domain, HostInfo
+from xenmoved.toolstack.interface import Domain
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 from xenmoved.units import format_size
 
@@ -56,7 +56,8 @@ class Assessment:
 
     `placements` is where each volume would go, `shared` the path here of each disk that is not
     copied, `bridges` the name here of each bridge of the guest, `wiring` what else its interfaces
-    may have, and `remarks` what there will be to remark when it has come.
+    may have, and `remarks` what there will be to remark when it has come. One that `returns` went
+    from here to the peer that it comes from.
     """
 
     problems: tuple[Problem, ...]
@@ -64,6 +65,7 @@ class Assessment:
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = field(default_factory=dict)
     wiring: Wiring = CAUTIOUS
+    returns: bool = False
     remarks: tuple[Remark, ...] = ()
 
     def disks(self, host: Host, offer: Offer) -> dict[str, str]:
@@ -96,34 +98,40 @@ async def assess(
     domains = [domain for _, domain in here if isinstance(domain, Domain)]
     in_use: dict[str, Sequence[str]] = {**arriving}
     in_use |= {domain.name: [disk.path for disk in domain.disks] for domain in domains}
+    needed = await needs(host, here=here, coming=offer.guest)
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
         bridges = local_bridges(peer, guest)
         uuids = {
             one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
         }
-        problems += _guest_problems(host, info, guest, uuids, arriving)
+        problems += running_here(host, info, guest, uuids, arriving)
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)
         if offer.mode is Mode.COLD and guest.config_text is not None:
             problems += await boot_problems(host, guest.name, guest.config_text)
-        stands_against, shared = await look_at_shared(host, peer, guest.shared, in_use)
+        stands_against, shared = await look_at_shared(
+            host, peer, guest.shared, in_use, needed.written
+        )
         problems += stands_against
         free = info.free_memory - host.promises.memory(status for status, _ in here)
         problems += await size_problems(host, peer, max(0, free), offer)
-    checker = _VolumeChecks(host, peer, offer, in_use, await needs(host, here=here, coming=guest))
+    checker = _VolumeChecks(host, peer, offer, in_use, needed)
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
     if guest is not None and all(one.name != guest.target_name for one, _ in here):
         # Beside a domain of that name its file says no more.
-        problems += await _config_problems(
-            host, offer, guest, _own_disks(host, offer, placements, shared)
-        )
+        problems += await off_here(host, offer, needed, placements, shared)
     if problems:
         return Assessment(tuple(problems))
     placed = tuple(place for place in placements if place is not None)
-    found = Assessment((), placed, shared, bridges, wiring_for(host, peer))
+    returns = guest is not None and await _went_to(host, guest) == peer.name
+    found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns)
     return replace(found, remarks=await _foreseen(host, offer, found))
+
+
+async def _went_to(host: Host, guest: GuestOffer) -> str | None:
+    return await host.journal.went_to(guest.target_name, guest.uuid)
 
 
 async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
@@ -131,7 +139,9 @@ async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark
     if offer.guest is None:
         return ()
     disks = found.disks(host, offer)
-    come = expect(offer, disks, found.bridges, found.wiring, keep_partial=False)
+    come = expect(
+        offer, disks, found.bridges, found.wiring, returns=found.returns, keep_partial=False
+    )
     return await foresee(host, come)
 
 
@@ -149,6 +159,8 @@ def _require_honest(offer: Offer) -> None:
         vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
         if any(disk.cdrom and disk.writable for disk in guest.shared):
             raise ProtocolError(Code.OUT_OF_RANGE, "a CD-ROM that can be written")
+    if any(one.format is ImageFormat.RAW and one.disk_size != one.size for one in offer.volumes):
+        raise ProtocolError(Code.OUT_OF_RANGE, "a raw volume that holds a disk of another size")
     if twice := [vdev for vdev, count in Counter(vdevs).items() if count > 1]:
         raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
 
@@ -195,77 +207,6 @@ def _permission(host: Host, peer: Peer, offer: Offer) -> list[Problem]:
     return found + [one for disk in guest.shared if (one := denied(host, peer, disk)) is not None]
 
 
-def _guest_problems(
-    host: Host,
-    info: HostInfo,
-    guest: GuestOffer,
-    here: Mapping[str, str],
-    arriving: Collection[str],
-) -> list[Problem]:
-    """Compare a guest with the names and uuids of those that are here, and with those that come."""
-    node, name = host.config.node, guest.target_name
-    found = [one] if (one := misnamed_there(name)) is not None else []
-    if guest.toolstack != info.toolstack:
-        text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
-        found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
-    for other, uuid in here.items():
-        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {other}"
-        if other in (name, f"{name}--incoming"):
-            text = f"{node} has a domain called {other} already"
-            hint = f"{hint}; else have this one called otherwise there: --rename NEW"
-            found.append(problem("guest-exists", text, hint))
-        elif uuid == guest.uuid:
-            text = f"{node} has a domain with the uuid of {guest.name}: {other}"
-            found.append(problem("guest-exists", text, hint))
-    if name in arriving:
-        text = f"{name} is on its way to {node} already"
-        found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {name}"))
-    return found
-
-
-def _own_disks(
-    host: Host, offer: Offer, placements: Sequence[Placement | None], shared: Sequence[str]
-) -> set[str]:
-    """Return the paths here of the disks that the guest writes, of those that have a place."""
-    assert offer.guest is not None
-    placed = {
-        host.pools[placement.pool].path(placement.name)
-        for volume, placement in zip(offer.volumes, placements, strict=True)
-        if placement is not None and volume.writable
-    }
-    beside = zip(offer.guest.shared, shared, strict=True)
-    return placed | {path for disk, path in beside if disk.writable}
-
-
-async def _config_problems(
-    host: Host, offer: Offer, guest: GuestOffer, disks: Collection[str]
-) -> list[Problem]:
-    """Find what keeps a guest from being at home here under its name, running or not.
-
-    A configuration of that name is another guest's if it has another uuid, or none and other disks
-    than `disks`: this host would start that one at the next boot. A guest that comes with nothing
-    but its configuration comes to none.
-    """
-    node, name, cold = host.config.node, guest.target_name, offer.mode is Mode.COLD
-    if cold and guest.config is None:
-        return [problem("guest-config", f"{guest.name} came without its configuration")]
-    found = await host.toolstack.configs.files(name, guest.uuid)
-    # What is in the place of its file, and says another name, is a guest's who is called that.
-    files = [file for file in found if file.name in (None, name)]
-    if not files:
-        return []
-    other = any(file.is_of(name, guest.uuid, disks) is False for file in files)
-    if not (cold or other):
-        return []
-    whose = "another guest" if other else "a guest"
-    text = f"{node} has a configuration of {whose} called {name} already"
-    hint = (
-        "if it is this guest's of former times, or not needed any more, rename it there to end in "
-        ".replaced; else have this one called otherwise"
-    )
-    return [problem("guest-exists", text, f"{hint}: --rename NEW")]
-
-
 class _VolumeChecks:
     """The checks of an offer's volumes, with what they add up to."""
 
@@ -283,6 +224,7 @@ class _VolumeChecks:
         self._disks = in_use
         self._needs = found
         self._placements: list[Placement] = []
+        self._made = 0
         self._imagery: list[Imagery] | None = None
         self._others: Needs | None = None
         # What is shared is not a place for a copy of something else.
@@ -296,7 +238,9 @@ class _VolumeChecks:
     async def place(self, volume: VolumeOffer) -> Placement | None:
         """Find where a volume goes, noting what is wrong."""
         placement = await self._place(volume)
-        self._placements += [placement] if placement is not None else []
+        if placement is not None:
+            self._placements.append(placement)
+            self._made += max(placement.size, volume.disk_size) if placement.fresh else 0
         return placement
 
     async def _place(self, volume: VolumeOffer) -> Placement | None:
@@ -425,13 +369,12 @@ class _VolumeChecks:
                 hint = "free space there, or choose with --pool; what is on its way there counts"
                 found.append(problem("pool-full", text, hint))
         quota = self._peer.allow.quota
-        fresh = sum(place.size for place in self._placements if place.fresh)
-        if quota is not None and fresh:
+        if quota is not None and self._made:
             used = await quota_used(self._host, self._peer.name)
-            if used + fresh > quota:
+            if used + self._made > quota:
                 text = (
                     f"{self._peer.name} may take {format_size(quota)} on {self._node}: it has "
-                    f"{format_size(used)}, {format_size(fresh)} more are needed"
+                    f"{format_size(used)}, {format_size(self._made)} more are needed"
                 )
                 found.append(problem("quota", text, "remove old copies there or raise the quota"))
         return found
@@ -476,13 +419,16 @@ def _place_of(pool: Pool, name: str) -> object:
 
 
 async def quota_used(host: Host, peer: str) -> int:
-    """Bytes of the volumes that are made for a peer: those that are there, and those promised."""
+    """Bytes that volumes made for a peer may take: those that are there, and those promised.
+
+    An image grows in use, to the size of the disk in it.
+    """
     sizes = host.promises.made_for(peer)
     for made in await host.journal.made(peer=peer):
         pool = host.pools.get(made.pool)
         info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
         if info is not None and may_be_made(made, info):
-            sizes[made.pool, made.name] = info.size
+            sizes[made.pool, made.name] = max(info.size, made.disk_size)
     return sum(sizes.values())
 
 

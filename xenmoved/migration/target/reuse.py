@@ -13,7 +13,7 @@ from typing import Final
 from protocol.messages import Offer, Problem, VolumeOffer
 from storage.contracts import VolumeInfo
 from xenmoved.config.model import Peer
-from xenmoved.journal import Holding
+from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs, against
 from xenmoved.migration.volume_notes import is_blank, is_held, is_of, synced_from, why_not_held

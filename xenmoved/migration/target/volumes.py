@@ -14,7 +14,7 @@ from protocol.messages import Offer, Placement, VolumeOffer, Working
 from storage.contracts import History
 from storage.errors import StorageError, VolumeExists, VolumeReplaced
 from storage.window import window
-from xenmoved.journal import Holding, MadeVolume
+from xenmoved.journal.records import Holding, MadeVolume
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
 from xenmoved.migration.target.filling import FilledVolume
@@ -89,7 +89,12 @@ class Landing:
         self.step(f"{'making' if placement.fresh else 'opening'} {shown}")
         if placement.fresh:
             made = MadeVolume(
-                self._migration, placement.pool, placement.name, wanted.size, self._peer
+                self._migration,
+                placement.pool,
+                placement.name,
+                wanted.size,
+                self._peer,
+                disk_size=wanted.disk_size,
             )
             await self._make(made)
         opening = partial(FilledVolume.open, pool, placement, wanted, guest=offer.guest is not None)

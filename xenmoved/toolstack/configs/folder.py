@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -105,7 +105,9 @@ class ConfigFolder:
         files = self._files(name, uuid)
         return [file for file in files if file.is_of(name, uuid) is not False]
 
-    def _aside(self, name: str, uuid: str = "") -> list[GuestFile]:
+    def _aside(
+        self, name: str, uuid: str = "", disks: Collection[str] | None = None
+    ) -> list[GuestFile]:
         """Return the files that were set aside when a domain left, the best first."""
         called = self._called(name, MOVED)
         led_to = {os.path.realpath(entry) for entry in self._boot.moved(name)}
@@ -120,7 +122,7 @@ class ConfigFolder:
             for file in files
             if file is not None
             and (file.name == name or (file.name is None and file.path in called))
-            and file.is_of(name, uuid) is not False
+            and file.is_of(name, uuid, disks) is not False
         )
         return sorted(mine, key=rank, reverse=True)
 
@@ -186,13 +188,14 @@ class ConfigFolder:
 
     def _course(self, name: str, text: str, arrival: Arrival, autostart: bool) -> Course:
         uuid, disks = arrival.uuid, arrival.own_disks
-        files, aside = self._files(name, uuid), self._aside(name, uuid)
+        files = self._files(name, uuid)
+        aside = self._aside(name, uuid, None if arrival.returns else disks)
         here = Here(
             self._folder,
             tuple(files),
             tuple(aside),
             tuple(self._boot.starters(name, uuid, self._places(name, files, aside), disks)),
-            tuple(self._boot.moved(name)),
+            tuple(self._boot.moved(name)) if arrival.returns or aside else (),
         )
         return decide(here, text, partial(self._adapt, text, arrival), arrival, autostart)
 
@@ -276,12 +279,15 @@ class ConfigFolder:
         self._boot.take_out(self._boot.held(name), self._boot.moved_folder(name))
         self._boot.forget(name)
 
-    async def restore(self, name: str, uuid: str) -> None:
-        """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent."""
-        await self._call(self._restore, name, uuid)
+    async def restore(self, name: str, uuid: str, disks: Collection[str] | None = None) -> None:
+        """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent.
 
-    def _restore(self, name: str, uuid: str) -> None:
-        for file in self._aside(name, uuid)[:1]:
+        With `disks`, the paths of those that it writes: only one that says its uuid or one of them.
+        """
+        await self._call(self._restore, name, uuid, disks)
+
+    def _restore(self, name: str, uuid: str, disks: Collection[str] | None) -> None:
+        for file in self._aside(name, uuid, disks)[:1]:
             place = place_of(file.path)
             if not os.path.lexists(place) or same(file.path, place):
                 move(file.path, place)

@@ -18,8 +18,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from xenmoved.toolstack.configs.opened import opened
-from xenmoved.toolstack.configs.text import TEXT_LIMIT, named, own_disks, uuid_in
+from xenmoved.toolstack.configs.opened import written
+from xenmoved.toolstack.configs.text import TEXT_LIMIT, named, uuid_in
 from xenmoved.toolstack.interface import ToolstackError
 
 _PROC: Final = Path("/proc")
@@ -73,10 +73,8 @@ class GuestFile:
             return self.uuid == uuid
         if disks is None:
             return None
-        said = own_disks(self.text)
-        named_disks = opened(self.text).paths if said is None else said
         mine = set(map(os.path.realpath, disks))
-        return False if mine.isdisjoint(map(os.path.realpath, named_disks)) else None
+        return False if mine.isdisjoint(map(os.path.realpath, written(self.text))) else None
 
     def rank(self) -> tuple[Sequence[Evidence], float]:
         """Return what sorts files by how likely they are the guest's."""

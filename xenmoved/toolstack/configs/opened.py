@@ -14,7 +14,7 @@ from typing import Final
 
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.configs.device_text import describe_disk
-from xenmoved.toolstack.configs.text import statements
+from xenmoved.toolstack.configs.text import own_disks, statements
 from xenmoved.toolstack.interface import ToolstackError
 
 _PATH: Final = re.compile(r"""(?=/)[^\s'",;\[\]()]+""")
@@ -64,6 +64,15 @@ def opened(text: str) -> Opened:
             }
     formats = {word.lower() for _, value in said for word in _IMAGES.findall(value)}
     return Opened(frozenset(filter(None, paths)), frozenset(formats), tuple(doubtful))
+
+
+def written(text: str) -> frozenset[str]:
+    """Return the paths of the disks that a configuration's guest writes.
+
+    Where that is not certain, of all that it has opened.
+    """
+    said = own_disks(text)
+    return opened(text).paths if said is None else said
 
 
 def _is_free(key: str) -> bool:

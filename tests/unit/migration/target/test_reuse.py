@@ -26,7 +26,8 @@ from storage.errors import VolumeError
 from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.files.volume import RawFile
 from xenmoved.config.model import Allow, Peer
-from xenmoved.journal import NOBODY, Holding, Journal
+from xenmoved.journal.database import Journal
+from xenmoved.journal.records import NOBODY, Holding
 from xenmoved.migration.retained import drop_chosen
 from xenmoved.migration.target.reuse import Claim, reuse
 from xenmoved.migration.target.volumes import Landing
@@ -146,7 +147,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 def a_sync(**said: Any) -> Offer:
     volume = VolumeOffer(
-        "web-root", MIB, None, None, None, None, ImageFormat.RAW, 512, None, True, None
+        "web-root", MIB, None, None, None, None, ImageFormat.RAW, MIB, 512, None, True, None
     )
     return replace(Offer(Action.SYNC, Mode.SAVE, False, None, (volume,)), **said)
 

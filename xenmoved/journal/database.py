@@ -15,16 +15,27 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from protocol.handover import SourceState, TargetState
-from storage.contracts import UNKNOWN, Identity
-from xenmoved.journalfile import copied, is_about_space, prepared
-from xenmoved.reserve import Reserve
+from xenmoved.journal.file import copied, is_about_space, prepared
+from xenmoved.journal.records import (
+    Holding,
+    Inbound,
+    MadeVolume,
+    Outbound,
+    Standing,
+    read_holding,
+    read_inbound,
+    read_made,
+    read_outbound,
+    read_standing,
+    row_of,
+)
+from xenmoved.journal.reserve import Reserve
 from xenmoved.tasks import all_done, retrieve
 
 log = logging.getLogger(__name__)
@@ -34,92 +45,8 @@ T = TypeVar("T")
 _PATIENCE: Final = 30.0
 """Seconds that the disk may take for one record before it counts as failed."""
 
-NOBODY: Final = ""
-"""Owner of what is being emptied for the peer `place` of the holding."""
-
 KEPT_JOBS: Final = 500
 """Ended jobs that are remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outbound:
-    """A migration that leaves this host. `uuid` is the guest's, "" in records of old releases."""
-
-    migration: str
-    state: SourceState
-    guest: str
-    peer: str
-    job: str
-    uuid: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Inbound:
-    """A migration that comes to this host. `details` is plain data of its owner's choice."""
-
-    migration: str
-    state: TargetState
-    peer: str
-    reason: str
-    job: str
-    details: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A migration that may need an operator, at the source or the target.
-
-    `since`: the moment (seconds since 1970) at which it came into its state. `other_name`: what the
-    other host calls the guest, "" for the same.
-    """
-
-    migration: str
-    state: SourceState | TargetState
-    guest: str
-    peer: str
-    job: str
-    settled: bool
-    since: float
-    other_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MadeVolume:
-    """A volume that was made for a peer. `size` in bytes.
-
-    `identity` is not known until the volume is known to be there.
-    """
-
-    migration: str
-    pool: str
-    name: str
-    size: int
-    peer: str
-    identity: Identity = UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """Whose data a volume holds: `owner` is a guest's uuid, a sync's source, or `NOBODY`.
-
-    `identity` is the volume's. `migration` is the last one that read or wrote it, `moved_by` the
-    last one with which its guest came or went. A copy that is retained is so `since` that moment
-    (seconds since 1970, by a clock that may have been wrong), and its guest went to, or never came
-    from, the peer `place`. It was `written` last then (nanoseconds since 1970, None where nothing
-    tells), and was seen to be `kept` for so many seconds.
-    """
-
-    pool: str
-    name: str
-    owner: str
-    guest: str = ""
-    identity: Identity = UNKNOWN
-    migration: str = ""
-    since: float | None = None
-    place: str = ""
-    written: int | None = None
-    kept: float = 0.0
-    moved_by: str = ""
 
 
 class JournalFailed(Exception):
@@ -234,14 +161,24 @@ class Journal:
         rows = await self._select(
             "SELECT migration, state, guest, peer, job, uuid FROM outbound WHERE NOT settled"
         )
-        return [_outbound(row) for row in rows]
+        return [read_outbound(row) for row in rows]
 
     async def outbound_of(self, job: str) -> Outbound | None:
         """Return the migration of a job that sends a guest, None when it is not known."""
         rows = await self._select(
             "SELECT migration, state, guest, peer, job, uuid FROM outbound WHERE job=?", job
         )
-        return _outbound(rows[0]) if rows else None
+        return read_outbound(rows[0]) if rows else None
+
+    async def went_to(self, guest: str, uuid: str) -> str | None:
+        """Return the peer to which a guest of this name or uuid went last, None if none did."""
+        rows = await self._select(
+            "SELECT peer FROM outbound WHERE (guest=? OR uuid=?) "
+            "AND state IN ('done', 'given-up', 'ran-twice', 'lost') ORDER BY updated DESC LIMIT 1",
+            guest,
+            uuid,
+        )
+        return rows[0][0] if rows else None
 
     async def record_inbound(self, entry: Inbound, *, settled: bool = False) -> None:
         """Write the state of a migration that comes."""
@@ -262,12 +199,12 @@ class Journal:
     async def inbound(self, migration: str) -> Inbound | None:
         """Return one migration that came, None when it is not known."""
         rows = await self._select(f"{_INBOUND} WHERE migration=?", migration)
-        return _inbound(rows[0]) if rows else None
+        return read_inbound(rows[0]) if rows else None
 
     async def inbound_of(self, job: str) -> Inbound | None:
         """Return the migration of a job that takes a guest in, None when it is not known."""
         rows = await self._select(f"{_INBOUND} WHERE job=?", job)
-        return _inbound(rows[0]) if rows else None
+        return read_inbound(rows[0]) if rows else None
 
     async def supersede_inbound(self, guest: str) -> list[str]:
         """Call settled what earlier migrations of a guest that never came left to do here.
@@ -279,7 +216,7 @@ class Journal:
 
     async def unsettled_inbound(self) -> list[Inbound]:
         """Migrations that left something to do here."""
-        return [_inbound(row) for row in await self._select(f"{_INBOUND} WHERE NOT settled")]
+        return [read_inbound(row) for row in await self._select(f"{_INBOUND} WHERE NOT settled")]
 
     async def standing(self) -> list[Standing]:
         """Migrations in doubt, and those that an operator decided or has to put right."""
@@ -294,16 +231,15 @@ class Journal:
             "WHERE state IN ('committed', 'ran-twice')"
         )
         return [
-            *(_standing(SourceState, row) for row in outbound),
-            *(_standing(TargetState, row) for row in inbound),
+            *(read_standing(SourceState, row) for row in outbound),
+            *(read_standing(TargetState, row) for row in inbound),
         ]
 
     async def record_made(self, volume: MadeVolume) -> None:
         """Note a volume, before it is made, and again when it is there."""
         await self._execute(
-            "INSERT OR REPLACE INTO made (migration, pool, name, size, peer, identity) "
-            "VALUES (?,?,?,?,?,?)",
-            *_values(volume),
+            f"INSERT OR REPLACE INTO made ({_MADE_COLUMNS}) VALUES (?,?,?,?,?,?,?)",
+            *row_of(volume),
         )
 
     async def forget_volume(self, pool: str, name: str) -> None:
@@ -316,29 +252,36 @@ class Journal:
     ) -> list[MadeVolume]:
         """Volumes that were made for a migration, or for a peer."""
         rows = await self._select(
-            "SELECT migration, pool, name, size, peer, identity FROM made "
+            f"SELECT {_MADE_COLUMNS} FROM made "
             "WHERE migration=ifnull(?, migration) AND peer=ifnull(?, peer)",
             migration,
             peer,
         )
-        return [_made(row) for row in rows]
+        return [read_made(row) for row in rows]
 
     async def record_holding(self, holding: Holding) -> None:
         """Note whose data a volume holds."""
         await self._execute(
             f"INSERT OR REPLACE INTO owners ({_HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            *_values(holding),
+            *row_of(holding),
         )
 
     async def holding(self, pool: str, name: str) -> Holding | None:
         """Return whose data a volume holds, None when not known."""
         rows = await self._select(f"{_HOLDING} WHERE pool=? AND name=?", pool, name)
-        return _holding(rows[0]) if rows else None
+        return read_holding(rows[0]) if rows else None
+
+    async def in_use(self, owner: str) -> list[Holding]:
+        """Return what was noted of every volume of a guest that is at home here."""
+        return [
+            read_holding(row)
+            for row in await self._select(f"{_HOLDING} WHERE owner=? AND since IS NULL", owner)
+        ]
 
     async def retained(self) -> list[Holding]:
         """Return what was noted of every volume that is retained."""
         rows = await self._select(f"{_HOLDING} WHERE since IS NOT NULL ORDER BY pool, name")
-        return [_holding(row) for row in rows]
+        return [read_holding(row) for row in rows]
 
     async def retain(self, migration: str, place: str, *, moved: bool) -> None:
         """Call retained, from now on, the volumes of a migration whose guest is at a peer.
@@ -452,6 +395,7 @@ class Journal:
 
 
 _UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
+_MADE_COLUMNS: Final = "migration, pool, name, size, peer, identity, disk_size"
 _HOLDING_COLUMNS: Final = (
     "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
 )
@@ -459,42 +403,6 @@ _HOLDING: Final = f"SELECT {_HOLDING_COLUMNS} FROM owners"
 _INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
 
 
-def _standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:
-    migration, state, guest, peer, job, settled, since, other_name = row
-    return Standing(
-        migration, kind(state), guest, peer, job, bool(settled), since, other_name or ""
-    )
-
-
 def _storable(value: object) -> object:
     """Return a value as sqlite takes it: bytes of a text that were no UTF-8 as question marks."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
-
-
-def _values(record: MadeVolume | Holding) -> list[object]:
-    values: tuple[object, ...] = astuple(record)
-    return [str(value) if isinstance(value, Identity) else value for value in values]
-
-
-def _identity(text: str | None) -> Identity:
-    return Identity(text) if text else UNKNOWN
-
-
-def _made(row: Iterable[Any]) -> MadeVolume:
-    migration, pool, name, size, peer, identity = row
-    return MadeVolume(migration, pool, name, size, peer, _identity(identity))
-
-
-def _holding(row: Iterable[Any]) -> Holding:
-    pool, name, owner, guest, identity, *rest = row
-    return Holding(pool, name, owner, guest, _identity(identity), *rest)
-
-
-def _outbound(row: Iterable[Any]) -> Outbound:
-    migration, state, *rest = row
-    return Outbound(migration, SourceState(state), *rest)
-
-
-def _inbound(row: Iterable[Any]) -> Inbound:
-    migration, state, peer, reason, job, details = row
-    return Inbound(migration, TargetState(state), peer, reason, job, json.loads(details))

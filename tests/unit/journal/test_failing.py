@@ -12,10 +12,11 @@ from contextlib import ExitStack
 import pytest
 
 from protocol.handover import SourceState
-from xenmoved import journal as journals
-from xenmoved import journalfile
-from xenmoved.journal import Journal, JournalFailed, Outbound
-from xenmoved.reserve import RESERVED, Reserve
+from xenmoved.journal import database as journals
+from xenmoved.journal import file as journalfile
+from xenmoved.journal.database import Journal, JournalFailed
+from xenmoved.journal.records import Outbound
+from xenmoved.journal.reserve import RESERVED, Reserve
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems")
 

@@ -7,7 +7,8 @@ import pytest
 
 from protocol.handover import SourceState, TargetState
 from storage.contracts import UNKNOWN, Identity
-from xenmoved.journal import Holding, Inbound, Journal, JournalFailed, MadeVolume, Outbound
+from xenmoved.journal.database import Journal, JournalFailed
+from xenmoved.journal.records import Holding, Inbound, MadeVolume, Outbound
 
 HOLDING = Holding("images", "web", "uuid", "web", Identity("inode 7"), "m2")
 
@@ -112,7 +113,7 @@ async def test_a_volume_that_was_removed_is_forgotten_with_its_owner(journal):
 
 
 async def test_old_jobs_are_dropped_but_never_one_that_has_not_ended(journal, monkeypatch):
-    monkeypatch.setattr("xenmoved.journal.KEPT_JOBS", 5)
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 5)
     await journal.record_job("running", 0.0, False, {"job": "running"})
     for number in range(8):
         await journal.record_job(f"{number}", 1.0 + number, True, {"job": number})
@@ -121,7 +122,7 @@ async def test_old_jobs_are_dropped_but_never_one_that_has_not_ended(journal, mo
 
 
 async def test_samples_go_with_their_job(journal, tmp_path, monkeypatch):
-    monkeypatch.setattr("xenmoved.journal.KEPT_JOBS", 1)
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 1)
     for number, job in enumerate(("old", "new")):
         await journal.record_job(job, float(number), True, {})
         await journal.record_samples(job, [{"at": 1.5}])

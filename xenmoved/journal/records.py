@@ -1,0 +1,138 @@
+"""What the journal has of guests and volumes, and how that is read from its rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from typing import Any, Final
+
+from protocol.handover import SourceState, TargetState
+from storage.contracts import UNKNOWN, Identity
+
+NOBODY: Final = ""
+"""Owner of what is being emptied for the peer `place` of the holding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """A migration that leaves this host. `uuid` is the guest's, "" in records of old releases."""
+
+    migration: str
+    state: SourceState
+    guest: str
+    peer: str
+    job: str
+    uuid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A migration that comes to this host. `details` is plain data of its owner's choice."""
+
+    migration: str
+    state: TargetState
+    peer: str
+    reason: str
+    job: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A migration that may need an operator, at the source or the target.
+
+    `since`: the moment (seconds since 1970) at which it came into its state. `other_name`: what the
+    other host calls the guest, "" for the same.
+    """
+
+    migration: str
+    state: SourceState | TargetState
+    guest: str
+    peer: str
+    job: str
+    settled: bool
+    since: float
+    other_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeVolume:
+    """A volume that was made for a peer. `size` in bytes; it may grow to `disk_size` in use.
+
+    `identity` is not known until the volume is known to be there.
+    """
+
+    migration: str
+    pool: str
+    name: str
+    size: int
+    peer: str
+    identity: Identity = UNKNOWN
+    disk_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Whose data a volume holds: `owner` is a guest's uuid, a sync's source, or `NOBODY`.
+
+    `identity` is the volume's. `migration` is the last one that read or wrote it, `moved_by` the
+    last one with which its guest came or went. A copy that is retained is so `since` that moment
+    (seconds since 1970, by a clock that may have been wrong), and its guest went to, or never came
+    from, the peer `place`. It was `written` last then (nanoseconds since 1970, None where nothing
+    tells), and was seen to be `kept` for so many seconds.
+    """
+
+    pool: str
+    name: str
+    owner: str
+    guest: str = ""
+    identity: Identity = UNKNOWN
+    migration: str = ""
+    since: float | None = None
+    place: str = ""
+    written: int | None = None
+    kept: float = 0.0
+    moved_by: str = ""
+
+
+def read_standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:
+    """Read a row of either table."""
+    migration, state, guest, peer, job, settled, since, other_name = row
+    return Standing(
+        migration, kind(state), guest, peer, job, bool(settled), since, other_name or ""
+    )
+
+
+def row_of(record: MadeVolume | Holding) -> list[object]:
+    """Return the values of a row, in the order of the fields."""
+    values: tuple[object, ...] = astuple(record)
+    return [str(value) if isinstance(value, Identity) else value for value in values]
+
+
+def _identity(text: str | None) -> Identity:
+    return Identity(text) if text else UNKNOWN
+
+
+def read_made(row: Iterable[Any]) -> MadeVolume:
+    """Read a row of `made`."""
+    migration, pool, name, size, peer, identity, disk_size = row
+    return MadeVolume(migration, pool, name, size, peer, _identity(identity), disk_size)
+
+
+def read_holding(row: Iterable[Any]) -> Holding:
+    """Read a row of `owners`."""
+    pool, name, owner, guest, identity, *rest = row
+    return Holding(pool, name, owner, guest, _identity(identity), *rest)
+
+
+def read_outbound(row: Iterable[Any]) -> Outbound:
+    """Read a row of `outbound`."""
+    migration, state, *rest = row
+    return Outbound(migration, SourceState(state), *rest)
+
+
+def read_inbound(row: Iterable[Any]) -> Inbound:
+    """Read a row of `inbound`."""
+    migration, state, peer, reason, job, details = row
+    return Inbound(migration, TargetState(state), peer, reason, job, json.loads(details))

@@ -1,0 +1,146 @@
+"""Whether a guest that comes, or another one of its name or uuid, is at home here already.
+
+It may be off: then nothing runs, and what tells is its configuration file and the journal. A name
+is a guest's who has it here, and a uuid proves nothing: whoever was ever told it can say it. So a
+guest that comes is the one that is known here only if it comes with the disks that it has here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Collection, Mapping, Sequence
+
+from protocol.messages import GuestOffer, Mode, Offer, Placement, Problem
+from xenmoved.guestnames import misnamed_there
+from xenmoved.migration.host import Host
+from xenmoved.migration.volume_needs import Needs
+from xenmoved.migration.volume_notes import known_holding
+from xenmoved.problems import problem
+from xenmoved.toolstack.configs.opened import written
+from xenmoved.toolstack.configs.text import uuid_in
+from xenmoved.toolstack.interface import HostInfo
+
+_ANOTHER_NAME = "else have this one called otherwise: --rename NEW"
+
+
+def running_here(
+    host: Host,
+    info: HostInfo,
+    guest: GuestOffer,
+    here: Mapping[str, str],
+    arriving: Collection[str],
+) -> list[Problem]:
+    """Compare a guest with those that are `here` (uuids by names), and with those that come."""
+    node, name = host.config.node, guest.target_name
+    found = [one] if (one := misnamed_there(name)) is not None else []
+    if guest.toolstack != info.toolstack:
+        text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
+        found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
+    for other, uuid in here.items():
+        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {other}"
+        if other in (name, f"{name}--incoming"):
+            text = f"{node} has a domain called {other} already"
+            hint = f"{hint}; else have this one called otherwise there: --rename NEW"
+            found.append(problem("guest-exists", text, hint))
+        elif uuid == guest.uuid:
+            text = f"{node} has a domain with the uuid of {guest.name}: {other}"
+            found.append(problem("guest-exists", text, hint))
+    if name in arriving:
+        text = f"{name} is on its way to {node} already"
+        found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {name}"))
+    return found
+
+
+async def off_here(
+    host: Host,
+    offer: Offer,
+    found: Needs,
+    placements: Sequence[Placement | None],
+    shared: Sequence[str],
+) -> list[Problem]:
+    """Find what keeps a guest from being at home here, running or not, where no domain does.
+
+    `placements` and `shared` are where its disks are here. A guest that comes with nothing but its
+    configuration comes to none. Raises ToolstackError, StorageError.
+    """
+    guest = offer.guest
+    assert guest is not None
+    cold = offer.mode is Mode.COLD
+    if cold and guest.config is None:
+        return [problem("guest-config", f"{guest.name} came without its configuration")]
+    disks = _own_disks(host, offer, placements, shared)
+    if stands := await _by_name(host, guest, disks, cold=cold):
+        return [stands]
+    beside = await asyncio.to_thread(_by_uuid, host, guest, found.texts, disks)
+    return beside or await _in_journal(host, guest, placements)
+
+
+def _own_disks(
+    host: Host, offer: Offer, placements: Sequence[Placement | None], shared: Sequence[str]
+) -> set[str]:
+    """Return the paths here of the disks that the guest writes, of those that have a place."""
+    assert offer.guest is not None
+    placed = {
+        host.pools[placement.pool].path(placement.name)
+        for volume, placement in zip(offer.volumes, placements, strict=True)
+        if placement is not None and volume.writable
+    }
+    beside = zip(offer.guest.shared, shared, strict=True)
+    return placed | {path for disk, path in beside if disk.writable}
+
+
+async def _by_name(
+    host: Host, guest: GuestOffer, disks: Collection[str], *, cold: bool
+) -> Problem | None:
+    """Look for the file of another guest of that name: this host starts that one at boot."""
+    node, name = host.config.node, guest.target_name
+    files = await host.toolstack.configs.files(name, guest.uuid)
+    # What is in the place of its file, and says another name, is a guest's who is called that.
+    mine = [file.is_of(name, guest.uuid, disks) for file in files if file.name in (None, name)]
+    other = False in mine
+    if not (other or (cold and mine)):
+        return None
+    whose = "another guest" if other else "a guest"
+    text = f"{node} has a configuration of {whose} called {name} already"
+    hint = (
+        "if it is this guest's of former times, or not needed any more, rename it there to end in "
+        f".replaced; {_ANOTHER_NAME}"
+    )
+    return problem("guest-exists", text, hint)
+
+
+def _by_uuid(
+    host: Host, guest: GuestOffer, texts: Mapping[str, str], disks: Collection[str]
+) -> list[Problem]:
+    """Look for files with its uuid whose guest has disks here that this one does not. Blocks."""
+    mine = set(map(os.path.realpath, disks))
+    found = []
+    for file, text in texts.items():
+        if uuid_in(text) != guest.uuid:
+            continue
+        others = [path for path in written(text) if os.path.realpath(path) not in mine]
+        if there := sorted(path for path in others if os.path.lexists(path)):
+            said = f"{file} on {host.config.node} has the uuid of {guest.name}, and its disk "
+            hint = (
+                f"if it is out of date, rename {file} there to end in .replaced; if that guest is "
+                "at home there, see why it has this one's uuid"
+            )
+            found.append(problem("guest-here", f"{said}{there[0]} is there", hint))
+    return found
+
+
+async def _in_journal(
+    host: Host, guest: GuestOffer, placements: Sequence[Placement | None]
+) -> list[Problem]:
+    """Look for volumes that came for it and are its own here still, beside those it comes with."""
+    mine = {(place.pool, place.name) for place in placements if place is not None}
+    found = []
+    for holding in await host.journal.in_use(guest.uuid):
+        place = holding.pool, holding.name
+        if place not in mine and await known_holding(host, *place) is not None:
+            shown = f"{holding.pool}:{holding.name}"
+            text = f"{shown} on {host.config.node} is the disk of {holding.guest or guest.name}"
+            hint = f"if it left that host in another way, rename or remove {shown} there"
+            found.append(problem("guest-here", f"{text}, which is at home there", hint))
+    return found
