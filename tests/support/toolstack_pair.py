@@ -29,11 +29,13 @@ class Side:
 class Pair:
     """A guest on one host and another host to move it to."""
 
-    def __init__(self, folder, kind, live=False, lines=""):
+    def __init__(self, folder, kind, live=False, lines="", extra=""):
         self.kind, self.live = kind, live
         self.here, self.there = Side(folder / "a", kind), Side(folder / "b", kind)
         self.image = make_image(folder / "disk.img", 4)
-        self.uuid = self.here.emulated.create("web", [self.image], memory=2, lines=lines)
+        self.uuid = self.here.emulated.create(
+            "web", [self.image], memory=2, lines=lines, extra=extra
+        )
         self.migration = f"m-{os.getpid()}-{time.monotonic_ns()}"
         self.arrival = Arrival("web", self.uuid, {"xvda": str(self.image)})
 
