@@ -91,7 +91,7 @@ class Backing:
         return self.what == other.what or (self.file != "" and self.file == other.what)
 
 
-class Identity:
+class VolumeIdentity:
     """The identity of a volume. One that is not known is false, and equal to none, not to itself.
 
     So nothing that compares identities can take two volumes for one because it knows neither.
@@ -106,7 +106,7 @@ class Identity:
         return self._text != ""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identity) and bool(self) and self._text == other._text
+        return isinstance(other, VolumeIdentity) and bool(self) and self._text == other._text
 
     def __hash__(self) -> int:
         return hash(self._text)
@@ -118,7 +118,7 @@ class Identity:
         return f"Identity({self._text!r})"
 
 
-UNKNOWN: Final = Identity()
+UNKNOWN: Final = VolumeIdentity()
 
 
 BUFFER_ALIGNMENT: Final = 4096
@@ -164,7 +164,7 @@ class VolumeInfo:
     size: int
     allocated: int | None
     in_use: str | None
-    identity: Identity = UNKNOWN
+    identity: VolumeIdentity = UNKNOWN
     sector: int = FILE_SECTOR
     alignment: int = 1
     written: int | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.commands import run
-from storage.contracts import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.errors import StorageError
 from storage.syscalls import birth_time, file_handle, file_system, loop_backing
 from storage.sysfs import SYSFS, UDEV, device_folder, disk_number, property_of, read_attribute
@@ -35,7 +35,7 @@ _PASSING_INODES: Final = frozenset({0x4D44, 0x2011BAB0})
 """FAT and exFAT number a file anew whenever they see it."""
 
 
-def file_identity(path: str | os.PathLike[str]) -> Identity:
+def file_identity(path: str | os.PathLike[str]) -> VolumeIdentity:
     """Return the identity of a file, symbolic links followed: its inode, and which of that number.
 
     File systems give the inode of a removed file to the next one, but at another moment, or with
@@ -47,9 +47,9 @@ def file_identity(path: str | os.PathLike[str]) -> Identity:
         born = birth_time(path)
         # Whole seconds may be all that the file system keeps: too coarse to tell two files apart.
         if kind not in _PASSING_INODES and born is not None and born % _SECOND:
-            return Identity(f"inode {inode} of {born}")
+            return VolumeIdentity(f"inode {inode} of {born}")
         if kind in _LASTING_HANDLES:
-            return Identity(f"inode {inode} with handle {file_handle(path)}")
+            return VolumeIdentity(f"inode {inode} with handle {file_handle(path)}")
     except OSError:
         pass
     return UNKNOWN
@@ -57,7 +57,7 @@ def file_identity(path: str | os.PathLike[str]) -> Identity:
 
 def device_identity(
     path: str | os.PathLike[str], sysfs: Path = SYSFS, udev: Path = UDEV
-) -> Identity:
+) -> VolumeIdentity:
     """Return the identity of a block device, whatever its name and number are now.
 
     That is the world-wide name or serial number of a disk, the uuid of a partition on it, of a
@@ -72,39 +72,41 @@ def device_identity(
     return UNKNOWN
 
 
-def _of_device(device: Path, path: str | os.PathLike[str], udev: Path) -> Identity:
+def _of_device(device: Path, path: str | os.PathLike[str], udev: Path) -> VolumeIdentity:
     if (device / "partition").exists():
         disk = _of_device(device.parent, f"/dev/{device.parent.name.replace('!', '/')}", udev)
         uuid = property_of(device, "PARTUUID", udev) or property_of(
             device, "ID_PART_ENTRY_UUID", udev
         )
-        return Identity(f"{disk} partition {uuid.lower()}") if disk and uuid else UNKNOWN
+        return VolumeIdentity(f"{disk} partition {uuid.lower()}") if disk and uuid else UNKNOWN
     if (device / "dm").exists():
         return _of_mapping(device, udev)
     if (device / "md").exists():
         uuid = read_attribute(device / "md/uuid") or property_of(device, "MD_UUID", udev)
         digits = uuid.lower().replace(":", "").replace("-", "")
-        return Identity(f"md {digits}") if digits else UNKNOWN
+        return VolumeIdentity(f"md {digits}") if digits else UNKNOWN
     if (device / "loop").exists():
         return _of_loop(device, path)
     if (dataset := dataset_of(os.fspath(path))) is not None:
-        return Identity(f"guid {run(['zfs', 'get', '-Hpo', 'value', 'guid', dataset]).strip()}")
-    return Identity(disk_number(device))
+        return VolumeIdentity(
+            f"guid {run(['zfs', 'get', '-Hpo', 'value', 'guid', dataset]).strip()}"
+        )
+    return VolumeIdentity(disk_number(device))
 
 
-def _of_mapping(device: Path, udev: Path) -> Identity:
+def _of_mapping(device: Path, udev: Path) -> VolumeIdentity:
     uuid = read_attribute(device / "dm/uuid")
     if uuid.startswith(("LVM-", "mpath-")):
-        return Identity(uuid)
+        return VolumeIdentity(uuid)
     beneath = sorted((device / "slaves").iterdir())
     if not uuid.startswith("CRYPT-LUKS") or len(beneath) != 1:
         return UNKNOWN
     # A copy of the disk beneath has the same uuid.
     disk = _of_device(beneath[0].resolve(), f"/dev/{beneath[0].name.replace('!', '/')}", udev)
-    return Identity(f"{uuid} on {disk}") if disk else UNKNOWN
+    return VolumeIdentity(f"{uuid} on {disk}") if disk else UNKNOWN
 
 
-def _of_loop(device: Path, path: str | os.PathLike[str]) -> Identity:
+def _of_loop(device: Path, path: str | os.PathLike[str]) -> VolumeIdentity:
     backing = (device / "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -115,4 +117,4 @@ def _of_loop(device: Path, path: str | os.PathLike[str]) -> Identity:
     status = Path(backing).stat()  # after it: the path may lead to another file by now
     if not file or (status.st_dev, status.st_ino) != (filesystem, inode):
         return UNKNOWN
-    return Identity(f"loop on {file} from {offset}")
+    return VolumeIdentity(f"loop on {file} from {offset}")

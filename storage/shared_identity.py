@@ -1,6 +1,6 @@
 """What tells a volume that two hosts see from another one of its size: for shared storage.
 
-Unlike `Identity` it is compared with what another host says.
+Unlike `VolumeIdentity` it is compared with what another host says.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from storage.contracts import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.sysfs import SYSFS, device_folder, disk_number, read_attribute
 
 
-def shared_identity(path: str, sysfs: Path = SYSFS) -> Identity:
+def shared_identity(path: str, sysfs: Path = SYSFS) -> VolumeIdentity:
     """Return what every host that sees this file or device says of it, if anything does.
 
     Of a file that is its number in its file system, which NFS and cluster file systems have in
@@ -21,7 +21,7 @@ def shared_identity(path: str, sysfs: Path = SYSFS) -> Identity:
     try:
         found = Path(path).stat()
         if stat.S_ISREG(found.st_mode):
-            return Identity(f"inode {found.st_ino}")
+            return VolumeIdentity(f"inode {found.st_ino}")
         if stat.S_ISBLK(found.st_mode):
             return _of_device(device_folder(found.st_rdev, sysfs))
     except OSError:
@@ -29,15 +29,15 @@ def shared_identity(path: str, sysfs: Path = SYSFS) -> Identity:
     return UNKNOWN
 
 
-def _of_device(device: Path) -> Identity:
+def _of_device(device: Path) -> VolumeIdentity:
     if number := read_attribute(device / "partition"):
         disk = _of_device(device.parent)
-        return Identity(f"{disk} partition {number}") if disk else UNKNOWN
+        return VolumeIdentity(f"{disk} partition {number}") if disk else UNKNOWN
     uuid = read_attribute(device / "dm/uuid")
     if uuid.startswith("mpath-"):
         # The host on the other side may have but one path to it, and no multipath.
         paths = sorted((device / "slaves").iterdir())
         return _of_device(paths[0].resolve()) if paths else UNKNOWN
     if uuid:
-        return Identity(uuid) if uuid.startswith("LVM-") else UNKNOWN
-    return Identity(disk_number(device))
+        return VolumeIdentity(uuid) if uuid.startswith("LVM-") else UNKNOWN
+    return VolumeIdentity(disk_number(device))

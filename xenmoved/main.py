@@ -11,7 +11,7 @@ import uvloop
 
 import xenmoved
 from xenmoved import logs
-from xenmoved.config.errors import ConfigError, Problem
+from xenmoved.config.errors import ConfigError, ConfigProblem
 from xenmoved.config.loader import DEFAULT_CONFIG, load
 from xenmoved.config.model import Config
 from xenmoved.daemon import CannotStart, Daemon, keep_memory
@@ -89,7 +89,7 @@ def _check_listen(config: Config, file: Path) -> int:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         text = f"this host cannot listen on {host}: {reason}"
-        print(Problem(file, None, "listen.address", text), file=sys.stderr)
+        print(ConfigProblem(file, None, "listen.address", text), file=sys.stderr)
         return EXIT_CONFIG
     return 0
 

@@ -1,7 +1,7 @@
 """How things that go wrong reach an operator: a code, a text and what to do next.
 
 JobError            carries the problems that ended a piece of work
-├── Refused         found beforehand: nothing was changed
+├── Obstructed      found beforehand: nothing was changed
 ├── PeerFailed      the other host says why it cannot go on
 └── AbortRequested  the operator ended the job
 """
@@ -119,7 +119,7 @@ class JobError(Exception):
         super().__init__("; ".join(problem.text for problem in self.problems))
 
 
-class Refused(JobError):
+class Obstructed(JobError):
     """Found beforehand: nothing was changed."""
 
 

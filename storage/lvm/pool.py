@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from storage import usage
 from storage.commands import run
-from storage.contracts import FILE_SECTOR, Capacity, Identity, PoolVolume, VolumeInfo
+from storage.contracts import FILE_SECTOR, Capacity, PoolVolume, VolumeIdentity, VolumeInfo
 from storage.devices.volume import BlockDevice
 from storage.errors import (
     InvalidVolumeName,
@@ -245,7 +245,7 @@ class _GroupPool:
             size=lv.size,
             allocated=self._allocated(lv),
             in_use=self._in_use(lv),
-            identity=Identity(lv.uuid),
+            identity=VolumeIdentity(lv.uuid),
             sector=(sector := sector_of(self.path(lv.name))),
             alignment=sector,
         )

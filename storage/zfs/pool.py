@@ -10,7 +10,7 @@ from typing import Final
 
 from storage import usage
 from storage.commands import run
-from storage.contracts import Capacity, Identity, PoolVolume, VolumeInfo
+from storage.contracts import Capacity, PoolVolume, VolumeIdentity, VolumeInfo
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -234,7 +234,7 @@ class ZfsPool:
             size=int(size),
             allocated=int(referenced),
             in_use=usage.in_use(path),
-            identity=Identity(f"guid {guid}"),  # which stays when a stream replaces all of it
+            identity=VolumeIdentity(f"guid {guid}"),  # which stays when a stream replaces all of it
             sector=_SECTOR,
             alignment=_SECTOR,
         )

@@ -9,7 +9,7 @@ import pytest
 from protocol.messages import Mode, Problem
 from tests.support.dom0 import BLOCK, MIB, QUIET, Dom0, image, problems, run, the_problem, unique
 from xenmoved.control.evacuation_api import PlanEvacuation
-from xenmoved.evacuation.report import Fate
+from xenmoved.evacuation.report import GuestFate
 from xenmoved.jobs.report import JobReport, Phase
 
 Hosts = tuple[Dom0, Dom0]
@@ -295,7 +295,9 @@ def test_an_evacuation_plans_no_two_volumes_of_one_name(hosts: Hosts):
     plan = a.ask(PlanEvacuation(("host-b",), None))
     told = {guest.guest: guest for guest in plan.guests}
     fates = {told[name].fate for name in guests}
-    assert fates == {Fate.BLOCKED, Fate.WAITING}
-    (problem,) = next(told[name] for name in guests if told[name].fate is Fate.BLOCKED).problems
+    assert fates == {GuestFate.BLOCKED, GuestFate.WAITING}
+    (problem,) = next(
+        told[name] for name in guests if told[name].fate is GuestFate.BLOCKED
+    ).problems
     assert problem.code == "volume-name"
     assert f"two volumes images:{name}" in problem.text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.contracts import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.identify import device_identity, file_identity
 from tests.support.volumes import run
 
@@ -21,10 +21,10 @@ Attach = Callable[..., Path]
 def test_what_is_not_known_equals_nothing() -> None:
     assert not UNKNOWN
     assert UNKNOWN != UNKNOWN  # noqa: PLR0124
-    assert Identity("") not in {Identity("")}
-    assert Identity("a") == Identity("a")
-    assert Identity("a") != Identity("b")
-    assert Identity("a") != "a"
+    assert VolumeIdentity("") not in {VolumeIdentity("")}
+    assert VolumeIdentity("a") == VolumeIdentity("a")
+    assert VolumeIdentity("a") != VolumeIdentity("b")
+    assert VolumeIdentity("a") != "a"
 
 
 def test_what_has_none(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def _device(folder: Path, **files: str) -> Path:
     return folder
 
 
-def _found(loop: Path, device: Path, udev: Path) -> Identity:
+def _found(loop: Path, device: Path, udev: Path) -> VolumeIdentity:
     sysfs = device.parent / "numbers"
     sysfs.mkdir(exist_ok=True)
     number = loop.stat().st_rdev

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -230,6 +231,17 @@ def test_every_guide_lists_the_modules_of_its_package(package):
     there = {name.rpartition(".")[2] for name in _modules() if name.rpartition(".")[0] == package}
     listed = re.findall(r"^ *([a-z_]+) {2,}\S", guide, re.MULTILINE)
     assert sorted(listed) == sorted(there - {"__main__"})
+
+
+def test_no_two_public_classes_have_the_same_name():
+    """But in the sandbox, which has a world of its own."""
+    homes = defaultdict(list)
+    for module in _modules():
+        if not _within(module, "xenmoved.sandbox"):
+            for node in _tree(module).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    homes[node.name].append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
 
 
 def test_no_module_is_long():

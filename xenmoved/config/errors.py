@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """One thing that is wrong. `line` and `key` are left out where there are none."""
 
     file: Path
@@ -21,7 +21,7 @@ class Problem:
         return ": ".join(part for part in (place, self.key, self.reason) if part)
 
 
-def _in_reading_order(problem: Problem) -> tuple[int, str, int]:
+def _in_reading_order(problem: ConfigProblem) -> tuple[int, str, int]:
     # The main file lies less deep than those of single peers, so that it comes first.
     return len(problem.file.parts), str(problem.file), problem.line or 0
 
@@ -29,7 +29,7 @@ def _in_reading_order(problem: Problem) -> tuple[int, str, int]:
 class ConfigError(Exception):
     """The configuration cannot be used. `problems` are all that were found, one line each."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[ConfigProblem]) -> None:
         self.problems = tuple(sorted(problems, key=_in_reading_order))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

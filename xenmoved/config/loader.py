@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from xenmoved.config.errors import ConfigError, Problem
+from xenmoved.config.errors import ConfigError, ConfigProblem
 from xenmoved.config.model import Config, Peer
 from xenmoved.config.pools import read_pools
 from xenmoved.config.reader import Reader
@@ -28,7 +28,7 @@ def load(file: Path = DEFAULT_CONFIG) -> Config:
     return _Loading(file).run()
 
 
-def load_again(file: Path, peers: Mapping[str, Peer]) -> tuple[Config, tuple[Problem, ...]]:
+def load_again(file: Path, peers: Mapping[str, Peer]) -> tuple[Config, tuple[ConfigProblem, ...]]:
     """Read the configuration while one is in use, in which the `peers` are.
 
     A peer whose entry is wrong stays as it was, or away where it is new, so that a slip about one
@@ -42,7 +42,7 @@ def load_again(file: Path, peers: Mapping[str, Peer]) -> tuple[Config, tuple[Pro
 def check(config: Config, file: Path) -> None:
     """Raise ConfigError if parts of a configuration contradict each other."""
     problems = [
-        Problem(file, None, Document(file, {}, {}).problem(path, "").key, reason)
+        ConfigProblem(file, None, Document(file, {}, {}).problem(path, "").key, reason)
         for path, reason in _contradictions(config, config.pools)
     ]
     if problems:
@@ -71,8 +71,8 @@ class _Loading:
     file: Path
     known: Mapping[str, Peer] | None = None
     """Peers that stay where their entries are wrong; None where a wrong entry is an error."""
-    problems: list[Problem] = field(default_factory=list)
-    tolerated: list[Problem] = field(default_factory=list)
+    problems: list[ConfigProblem] = field(default_factory=list)
+    tolerated: list[ConfigProblem] = field(default_factory=list)
     origins: dict[str, tuple[Document, KeyPath]] = field(default_factory=dict)
 
     def run(self) -> Config:
@@ -105,7 +105,7 @@ class _Loading:
             self.origins[name] = (reader.document, ("peers", name))
             yield from self._peer(reader.document, name, data, ("peers", name))
         for file in self._peer_files():
-            name, unreadable = file.name.removesuffix(PEER_SUFFIX), list[Problem]()
+            name, unreadable = file.name.removesuffix(PEER_SUFFIX), list[ConfigProblem]()
             document = read_yaml(file, unreadable)
             if name in self.origins:
                 first, path = self.origins[name]
@@ -131,7 +131,7 @@ class _Loading:
         else:
             yield from self._wrong_peer(name, reader.problems)
 
-    def _wrong_peer(self, name: str, problems: list[Problem]) -> Iterator[tuple[str, Peer]]:
+    def _wrong_peer(self, name: str, problems: list[ConfigProblem]) -> Iterator[tuple[str, Peer]]:
         """Note what is wrong with a peer; yield what stays of it."""
         if self.known is None:
             self.problems += problems
@@ -160,7 +160,9 @@ class _Loading:
         except FileNotFoundError:
             return
         except OSError as error:
-            self.problems.append(Problem(directory, None, "", f"cannot be read: {error.strerror}"))
+            self.problems.append(
+                ConfigProblem(directory, None, "", f"cannot be read: {error.strerror}")
+            )
             return
         except ConfigError as error:
             self.problems.extend(error.problems)
@@ -170,9 +172,9 @@ class _Loading:
                 yield file
             elif file.suffix in (".yml", ".json"):
                 reason = f"would be ignored; rename it to {file.stem}{PEER_SUFFIX}"
-                self.problems.append(Problem(file, None, "", reason))
+                self.problems.append(ConfigProblem(file, None, "", reason))
 
-    def _problem(self, document: Document, path: KeyPath, reason: str) -> Problem:
+    def _problem(self, document: Document, path: KeyPath, reason: str) -> ConfigProblem:
         if path[0] == "peers":
             document, prefix = self.origins[str(path[1])]
             path = (*prefix, *path[2:])

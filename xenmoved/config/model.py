@@ -187,7 +187,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class TransferDefaults:
     """How data moves. `rate_limit` is in bytes per second for each migration, None for no limit.
 
     `readers` is the number of threads that read and hash each volume. A guest that has stood still
@@ -245,7 +245,7 @@ class Config:
     pools: Mapping[str, PoolConfig] = field(default_factory=dict)
     default_pool: ConfigName | None = None
     peers: Mapping[str, Peer] = field(default_factory=dict)
-    transfer: Transfer = field(default_factory=Transfer)
+    transfer: TransferDefaults = field(default_factory=TransferDefaults)
     timeouts: Timeouts = field(default_factory=Timeouts)
     retain: Retain = field(default_factory=Retain)
     log_level: LogLevel = LogLevel.INFO

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from protocol.schema import plain
-from xenmoved.config.errors import ConfigError, PeerExists, PeerNotFound, Problem
+from xenmoved.config.errors import ConfigError, ConfigProblem, PeerExists, PeerNotFound
 from xenmoved.config.fields import NAME_PATTERN
 from xenmoved.config.loader import PEER_SUFFIX, check, load, peer_from, peers_directory
 from xenmoved.config.model import Peer
@@ -74,7 +74,7 @@ def write_peer(file: Path, peer: Peer, *, replace: bool = False) -> Path:
     if peer.name in config.peers and not target.exists():
         raise PeerExists([_problem(file, peer.name, "is in this file; edit it there")])
     if peer.name in config.peers and not replace:
-        raise PeerExists([Problem(target, None, "", "exists already")])
+        raise PeerExists([ConfigProblem(target, None, "", "exists already")])
     check(with_changes(config, peers={**config.peers, peer.name: peer}), target)
     target.parent.mkdir(mode=0o755, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=".", dir=target.parent)
@@ -106,7 +106,7 @@ def remove_peer(file: Path, name: str) -> Path:
         target.unlink()
     except FileNotFoundError:
         reason = "does not exist; a peer of the main file is removed by editing that"
-        raise PeerNotFound([Problem(target, None, "", reason)]) from None
+        raise PeerNotFound([ConfigProblem(target, None, "", reason)]) from None
     _sync_directory(target.parent)
     return target
 
@@ -124,8 +124,8 @@ def _file_of(file: Path, name: str) -> Path:
     return peers_directory(file) / f"{name}{PEER_SUFFIX}"
 
 
-def _problem(file: Path, name: str, reason: str) -> Problem:
-    return Problem(file, None, f"peers.{name}", reason)
+def _problem(file: Path, name: str, reason: str) -> ConfigProblem:
+    return ConfigProblem(file, None, f"peers.{name}", reason)
 
 
 def _text(peer: Peer) -> str:

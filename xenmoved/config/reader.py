@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from protocol.errors import SchemaError
 from protocol.schema import Length, Pattern, Range, build, type_name
-from xenmoved.config.errors import Problem
+from xenmoved.config.errors import ConfigProblem
 from xenmoved.config.fields import NAME_PATTERN, Parsed
 from xenmoved.config.yamlfile import Document, KeyPath
 
@@ -24,7 +24,7 @@ class Reader:
     """Reads parts of one document. Where a part is wrong, `problems` grows and None is returned."""
 
     document: Document
-    problems: list[Problem]
+    problems: list[ConfigProblem]
 
     def refuse(self, path: KeyPath, reason: str) -> None:
         """Note a problem."""

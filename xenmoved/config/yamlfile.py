@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from protocol.errors import SchemaError
-from xenmoved.config.errors import ConfigError, Problem
+from xenmoved.config.errors import ConfigError, ConfigProblem
 
 KeyPath = tuple[str | int, ...]
 
@@ -30,15 +30,15 @@ class Document:
     data: object
     lines: dict[KeyPath, int] = field(repr=False)
 
-    def problem(self, path: KeyPath, reason: str) -> Problem:
+    def problem(self, path: KeyPath, reason: str) -> ConfigProblem:
         """Describe what is wrong at `path`, with the line of it or of what encloses it."""
         known = path
         while known and known not in self.lines:
             known = known[:-1]
-        return Problem(self.file, self.lines.get(known), SchemaError(path, "").where, reason)
+        return ConfigProblem(self.file, self.lines.get(known), SchemaError(path, "").where, reason)
 
 
-def read_yaml(file: Path, problems: list[Problem]) -> Document | None:
+def read_yaml(file: Path, problems: list[ConfigProblem]) -> Document | None:
     """Read a file. What is wrong is added to `problems`; None when nothing of it can be used."""
     try:
         text = _read_protected(file)
@@ -56,10 +56,10 @@ def read_yaml(file: Path, problems: list[Problem]) -> Document | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = None if mark is None else mark.line + 1
-        problems.append(Problem(file, line, "", f"is not valid YAML: {error.problem}"))
+        problems.append(ConfigProblem(file, line, "", f"is not valid YAML: {error.problem}"))
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        problems.append(Problem(file, None, "", f"is not valid YAML: {reason}"))
+        problems.append(ConfigProblem(file, None, "", f"is not valid YAML: {reason}"))
     return None
 
 
@@ -67,7 +67,7 @@ def check_protected(file: Path, status: os.stat_result) -> None:
     """Raise ConfigError if anybody may write a file or directory that decides what peers may do."""
     if status.st_mode & stat.S_IWOTH:
         reason = f"is writable by everybody; run: chmod o-w {file}"
-        raise ConfigError([Problem(file, None, "", reason)])
+        raise ConfigError([ConfigProblem(file, None, "", reason)])
 
 
 def _read_protected(file: Path) -> str:
@@ -80,7 +80,7 @@ def _read_protected(file: Path) -> str:
         reason = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 text (byte {error.start})"
-    raise ConfigError([Problem(file, None, "", reason)])
+    raise ConfigError([ConfigProblem(file, None, "", reason)])
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,7 +100,7 @@ for _tag, _regex, _first in (
 class _Builder:
     loader: _Loader
     document: Document
-    problems: list[Problem]
+    problems: list[ConfigProblem]
 
     def plain(self, node: yaml.Node, path: KeyPath) -> object:
         self.document.lines.setdefault(path, node.start_mark.line + 1)
@@ -137,4 +137,4 @@ class _Builder:
 
     def _refuse(self, path: KeyPath, line: int, reason: str) -> None:
         where = SchemaError(path, "").where
-        self.problems.append(Problem(self.document.file, line, where, reason))
+        self.problems.append(ConfigProblem(self.document.file, line, where, reason))

@@ -125,11 +125,11 @@ def _jobs(parsed_args: Namespace, *, ended: bool) -> list[str]:
 
 
 def _ask(parsed_args: Namespace, request: object, expected: type[T]) -> T | None:
-    from xenmoved.ctl.daemon import Daemon
+    from xenmoved.ctl.daemon import RunningDaemon
     from xenmoved.ctl.exits import CommandError
 
     with suppress(CommandError):
-        return Daemon(Path(parsed_args.socket)).ask(request, expected, timeout=PATIENCE)
+        return RunningDaemon(Path(parsed_args.socket)).ask(request, expected, timeout=PATIENCE)
     return None
 
 

@@ -23,7 +23,7 @@ _DENIED: Final = "access-denied"
 """Code of the problem with which the daemon turns a user away."""
 
 
-class Daemon:
+class RunningDaemon:
     """The daemon at a control socket. Every method raises `CommandError`."""
 
     def __init__(self, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from protocol.messages import Remark, Weight
 from xenmoved.control.api import WatchJob
-from xenmoved.ctl.daemon import Daemon, fields_of
+from xenmoved.ctl.daemon import RunningDaemon, fields_of
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import indent, line
@@ -147,7 +147,7 @@ def display_for(output: Output) -> Display:
 
 
 def follow(
-    daemon: Daemon,
+    daemon: RunningDaemon,
     output: Output,
     job: str,
     first: JobReport | None = None,

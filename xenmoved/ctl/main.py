@@ -47,10 +47,10 @@ def _run(arguments: Sequence[str]) -> Exit:
     args = Namespace(json="--json" in arguments, quiet=False, no_color=False)
     try:
         args = parser.parse_args(arguments)
-        from xenmoved.ctl.daemon import Daemon
+        from xenmoved.ctl.daemon import RunningDaemon
         from xenmoved.ctl.verbs.table import VERBS
 
-        return VERBS[args.verb](Daemon(args.socket), _output(args), args)
+        return VERBS[args.verb](RunningDaemon(args.socket), _output(args), args)
     except CommandError as error:
         _output(args).fail(error)
         return error.exit_code

@@ -13,7 +13,7 @@ from xenmoved.jobs.report import JobId, JobReport, Moment, Seconds
 MOST_AT_ONCE: Final = 64
 
 
-class Fate(StrEnum):
+class GuestFate(StrEnum):
     """What became of a guest of a host that is evacuated."""
 
     BLOCKED = "blocked"  # it cannot move: nothing was begun
@@ -47,7 +47,7 @@ class GuestToMove:
     peer: Name | None
     memory: U63
     size: U63
-    fate: Fate
+    fate: GuestFate
     job: JobId | None = None
     progress: JobReport | None = None
     sent: U63 = 0

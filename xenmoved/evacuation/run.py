@@ -16,7 +16,7 @@ from typing import Final
 
 from protocol.messages import Mode, Ping, Pong, Problem, Remark
 from xenmoved.evacuation.plan import Need, Space, by_room
-from xenmoved.evacuation.report import Evacuation, EvacuationState, Fate, GuestToMove
+from xenmoved.evacuation.report import Evacuation, EvacuationState, GuestFate, GuestToMove
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.jobs.report import JobReport, JobState
@@ -27,7 +27,7 @@ from xenmoved.migration.source.guests import guest_rows
 from xenmoved.migration.source.preflight import choose, preflight
 from xenmoved.migration.source.start import Starter
 from xenmoved.migration.source.warnings import warnings
-from xenmoved.problems import Refused, is_expected, problem, problems_of
+from xenmoved.problems import Obstructed, is_expected, problem, problems_of
 from xenmoved.tasks import within
 
 log = logging.getLogger(__name__)
@@ -46,14 +46,14 @@ class _Guest:
     memory: int
     size: int
     peer: str | None = None
-    fate: Fate = Fate.WAITING
+    fate: GuestFate = GuestFate.WAITING
     job: Job | None = None
     problems: tuple[Problem, ...] = ()
     remarks: tuple[Remark, ...] = ()
 
     def report(self) -> GuestToMove:
         job = self.job.report() if self.job is not None else None
-        moving = job is not None and self.fate in (Fate.MOVING, Fate.IN_DOUBT)
+        moving = job is not None and self.fate in (GuestFate.MOVING, GuestFate.IN_DOUBT)
         return GuestToMove(
             *(self.name, self.peer, self.memory, self.size, self.fate),
             job=job.job if job is not None else None,
@@ -97,7 +97,7 @@ class Evacuations:
     async def plan(
         self, peers: Sequence[str], mode: Mode | None, options: TransferOptions
     ) -> Evacuation:
-        """Return what an evacuation would be. Raises Refused, ToolstackError or LinkError."""
+        """Return what an evacuation would be. Raises Obstructed, ToolstackError or LinkError."""
         options = replace(options, several=True)
         guests = await self._plan(peers, mode, options)
         return _Run(guests, 1, mode, options, EvacuationState.PLANNED).report()
@@ -107,20 +107,20 @@ class Evacuations:
     ) -> Evacuation:
         """Begin to move every guest that runs here to `peers`, `concurrency` at a time.
 
-        Raises Refused when an evacuation is under way or no guest can move.
+        Raises Obstructed when an evacuation is under way or no guest can move.
         """
         async with self._planning:
             if self._run is not None and not self._run.over.is_set():
                 hint = "follow it with 'xenmovectl evacuate', end it with 'evacuate --stop'"
-                raise Refused([problem("busy", "an evacuation is under way", hint)])
+                raise Obstructed([problem("busy", "an evacuation is under way", hint)])
             self._called_off = False
             options = replace(options, several=True)
             guests = await self._plan(peers, mode, options)
             if self._called_off:
-                raise Refused([problem("stopped", "the evacuation was stopped before it began")])
-            blocked = [guest for guest in guests if guest.fate is Fate.BLOCKED]
+                raise Obstructed([problem("stopped", "the evacuation was stopped before it began")])
+            blocked = [guest for guest in guests if guest.fate is GuestFate.BLOCKED]
             if blocked and len(blocked) == len(guests):
-                raise Refused([each for guest in blocked for each in guest.problems][:512])
+                raise Obstructed([each for guest in blocked for each in guest.problems][:512])
             run = _Run(guests, concurrency, mode, options)
             self._run = run
             self._tasks.create_task(self._carry_out(run))
@@ -130,26 +130,28 @@ class Evacuations:
     async def watch(self, interval: float) -> AsyncIterator[Evacuation]:
         """Yield how it stands, every `interval` seconds, to its end.
 
-        Raises Refused when there has been none.
+        Raises Obstructed when there has been none.
         """
         if (run := self._run) is None:
             text = "no evacuation was begun since xenmoved was started"
-            raise Refused([problem("no-evacuation", text, "xenmovectl evacuate PEER begins one")])
+            raise Obstructed(
+                [problem("no-evacuation", text, "xenmovectl evacuate PEER begins one")]
+            )
         while not run.over.is_set():
             yield run.report()
             await within(run.over, interval)
         yield run.report()
 
     def stop(self) -> str:
-        """Begin no more; return what becomes of it. Raises Refused when none is under way."""
+        """Begin no more; return what becomes of it. Raises Obstructed when none is under way."""
         if self._planning.locked():
             self._called_off = True
             return "no guest is moved"
         run = self._run
         if run is None or run.over.is_set():
-            raise Refused([problem("no-evacuation", "no evacuation is under way")])
+            raise Obstructed([problem("no-evacuation", "no evacuation is under way")])
         run.state = EvacuationState.STOPPING
-        moving = [guest.name for guest in run.guests if guest.fate is Fate.MOVING]
+        moving = [guest.name for guest in run.guests if guest.fate is GuestFate.MOVING]
         going = f"; still moving: {', '.join(moving)}" if moving else ""
         return f"no further guest is moved{going}"[:4000]
 
@@ -160,28 +162,28 @@ class Evacuations:
             self._run.state = EvacuationState.STOPPING
 
     async def _carry_out(self, run: _Run) -> None:
-        waiting = deque(guest for guest in run.guests if guest.fate is Fate.WAITING)
+        waiting = deque(guest for guest in run.guests if guest.fate is GuestFate.WAITING)
         async with asyncio.TaskGroup() as group:
             for _ in range(run.concurrency):
                 group.create_task(self._work(run, waiting))
         for guest in waiting:
-            guest.fate = Fate.LEFT
+            guest.fate = GuestFate.LEFT
         run.state, run.ended = EvacuationState.ENDED, time.time()
         run.over.set()
-        left = sum(guest.fate is not Fate.MOVED for guest in run.guests)
+        left = sum(guest.fate is not GuestFate.MOVED for guest in run.guests)
         log.info("the evacuation has ended: %d moved, %d not", len(run.guests) - left, left)
 
     async def _work(self, run: _Run, waiting: deque[_Guest]) -> None:
         """Move one guest after the other."""
         while waiting and run.state is EvacuationState.RUNNING:
             guest = waiting.popleft()
-            guest.fate = Fate.MOVING
+            guest.fate = GuestFate.MOVING
             try:
                 await self._move(run, guest)
             except Exception as error:
                 if not is_expected(error):
                     log.exception("internal error")
-                guest.fate, guest.problems = Fate.FAILED, problems_of(error)
+                guest.fate, guest.problems = GuestFate.FAILED, problems_of(error)
 
     async def _move(self, run: _Run, guest: _Guest) -> None:
         assert guest.peer is not None
@@ -198,8 +200,8 @@ class Evacuations:
         alarm = self._host.alarms.get(job.job) or job.problem
         guest.problems = (alarm,) if alarm is not None else ()
         guest.remarks = job.remarks
-        fates = {JobState.DONE: Fate.MOVED, JobState.IN_DOUBT: Fate.IN_DOUBT}
-        guest.fate = fates.get(job.state, Fate.FAILED)
+        fates = {JobState.DONE: GuestFate.MOVED, JobState.IN_DOUBT: GuestFate.IN_DOUBT}
+        guest.fate = fates.get(job.state, GuestFate.FAILED)
 
     async def _plan(
         self, peers: Iterable[str], mode: Mode | None, options: TransferOptions
@@ -213,10 +215,10 @@ class Evacuations:
             guest = _Guest(row.name, row.memory, _size(row))
             await self._place(guest, spaces, mode, options)
             guests.append(guest)
-        return sorted(guests, key=lambda guest: guest.fate is not Fate.BLOCKED)
+        return sorted(guests, key=lambda guest: guest.fate is not GuestFate.BLOCKED)
 
     async def _spaces(self, peers: Iterable[str]) -> list[Space]:
-        """Ask every peer what it has room for. Raises Refused, or LinkError."""
+        """Ask every peer what it has room for. Raises Obstructed, or LinkError."""
         spaces = []
         for name in dict.fromkeys(peers):
             async with open_dialogue(self._host, name) as dialogue:
@@ -239,7 +241,7 @@ class Evacuations:
                     guest.peer, guest.remarks = space.peer, warnings(found)
                     return
             against += [lack] if lack is not None else found.problems
-        guest.fate, guest.problems = Fate.BLOCKED, tuple(dict.fromkeys(against))
+        guest.fate, guest.problems = GuestFate.BLOCKED, tuple(dict.fromkeys(against))
 
 
 def _size(row: GuestRow) -> int:

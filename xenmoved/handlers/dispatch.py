@@ -18,7 +18,7 @@ from xenmoved.evacuation.run import Evacuations
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.start import Starter
-from xenmoved.problems import Refused, problem
+from xenmoved.problems import Obstructed, problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +75,4 @@ async def answer(services: Services, request: object) -> AsyncIterator[object]:
     elif (handler := _HANDLERS.get(type(request))) is not None:
         yield await handler(services, request)
     else:
-        raise Refused([problem("usage", f"{type(request).__name__} is not a request")])
+        raise Obstructed([problem("usage", f"{type(request).__name__} is not a request")])

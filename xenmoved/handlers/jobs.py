@@ -11,7 +11,7 @@ from xenmoved.jobs.job import Job
 from xenmoved.jobs.leftover import leftover
 from xenmoved.jobs.report import ENDED, JobKind, JobReport, JobState
 from xenmoved.migration.host import Host
-from xenmoved.problems import Refused, problem
+from xenmoved.problems import Obstructed, problem
 from xenmoved.tasks import within
 
 
@@ -48,10 +48,10 @@ async def change(services: Services, request: SetJob) -> Done:
     live = await _find_ours(services.host, request.job)
     if live.kind is not JobKind.MIGRATE and (request.hold or request.max_downtime):
         text = f"job {live.job} moves no guest: only its rate limit can be set"
-        raise Refused([problem("usage", text)])
+        raise Obstructed([problem("usage", text)])
     if request.hold is not None and live.suspending:
         text = f"job {live.job} is in phase {live.phase}: {live.guest} is being moved already"
-        raise Refused([problem("too-late", text)])
+        raise Obstructed([problem("too-late", text)])
     live.steering.change(
         rate_limit=request.rate_limit, max_downtime=request.max_downtime, hold=request.hold
     )
@@ -70,13 +70,13 @@ async def abort(services: Services, request: AbortJob) -> Done:
     if live.state is JobState.IN_DOUBT:
         text = f"job {live.job} is in doubt: {live.guest} may run on {live.peer} already"
         hint = "it is decided as soon as the peer can be reached; see: xenmovectl recover"
-        raise Refused([problem("in-doubt", text, hint)])
+        raise Obstructed([problem("in-doubt", text, hint)])
     live.request_abort("aborted by the operator")
     if not await live.over():
         return Done(f"job {live.job} is given up; not finished yet: {live.doing}"[:4000])
     if live.state is JobState.DONE:
         text = f"job {live.job} could not be aborted any more: it is done"
-        raise Refused([problem("too-late", text)])
+        raise Obstructed([problem("too-late", text)])
     stays = f": {live.guest} stays here" if live.guest else ""
     return Done(f"job {live.job} is {live.state}{stays}; {leftover(live.report())}")
 
@@ -84,7 +84,7 @@ async def abort(services: Services, request: AbortJob) -> Done:
 async def _find(host: Host, wanted: str) -> JobReport:
     if (report := await host.jobs.find(wanted)) is None:
         hint = "xenmovectl jobs --all shows them"
-        raise Refused([problem("job-unknown", f"no job is called {wanted}", hint)])
+        raise Obstructed([problem("job-unknown", f"no job is called {wanted}", hint)])
     return report
 
 
@@ -93,10 +93,10 @@ async def _find_ours(host: Host, wanted: str) -> Job:
     report = await _find(host, wanted)
     live = host.jobs.find_live(report.job)
     if live is None:
-        raise Refused([problem("ended", f"job {report.job} has ended: it is {report.state}")])
+        raise Obstructed([problem("ended", f"job {report.job} has ended: it is {report.state}")])
     if live.kind is JobKind.RECEIVE:
         text = f"job {live.job} is {live.peer}'s"
-        raise Refused([problem("not-ours", text, f"say it on {live.peer}")])
+        raise Obstructed([problem("not-ours", text, f"say it on {live.peer}")])
     return live
 
 

@@ -29,7 +29,7 @@ from xenmoved.link.client import fetch_host_key
 from xenmoved.link.identity import fingerprint, public_text
 from xenmoved.link.probe import measure
 from xenmoved.migration.source.dialogue import open_dialogue
-from xenmoved.problems import Refused, problem
+from xenmoved.problems import Obstructed, problem
 
 _PROBE_SECONDS: Final = 1.0
 _UNCHANGED: Final = "nothing was changed"
@@ -51,7 +51,7 @@ async def fetch_key(services: Services, request: FetchPeerKey) -> PeerKey:
         parse_address(request.address)
     except ValueError as error:
         hint = "give it as a host name or an IP address"
-        raise Refused([problem("configuration", str(error), hint)]) from None
+        raise Obstructed([problem("configuration", str(error), hint)]) from None
     key = await fetch_host_key(request.address, request.port, timeout)
     return PeerKey(public_text(key), fingerprint(key))
 
@@ -75,7 +75,7 @@ async def add_peer(services: Services, request: AddPeer) -> Done:
     """Write the entry of a peer."""
     if request.key.split()[:2] == public_text(services.identity).split():
         text = "that is the key of this host itself"
-        raise Refused([problem("own-key", text, "give the address of the other host")])
+        raise Obstructed([problem("own-key", text, "give the address of the other host")])
     data = peer_data(request, services.host.config.peers.get(request.name))
     file = services.config_file
     try:
@@ -83,7 +83,7 @@ async def add_peer(services: Services, request: AddPeer) -> Done:
         path = write_peer(file, peer, replace=request.replace)
     except ConfigError as error:
         hint = "to change it, say --replace" if isinstance(error, PeerExists) else _UNCHANGED
-        raise Refused([problem("configuration", str(error), hint)]) from None
+        raise Obstructed([problem("configuration", str(error), hint)]) from None
     await services.reload()
     return Done(f"peer {request.name} was written to {path}")
 
@@ -95,7 +95,7 @@ async def forget_peer(services: Services, request: RemovePeer) -> Done:
         path = remove_peer(services.config_file, request.name)
     except ConfigError as error:
         hint = "xenmovectl peer list shows the peers; " + _UNCHANGED
-        raise Refused([problem("configuration", str(error), hint)]) from None
+        raise Obstructed([problem("configuration", str(error), hint)]) from None
     await services.reload()
     return Done(f"peer {request.name} was removed: {path}")
 

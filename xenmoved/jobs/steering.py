@@ -6,7 +6,7 @@ import asyncio
 from typing import Self
 
 from protocol.messages import Problem
-from xenmoved.config.model import Transfer
+from xenmoved.config.model import TransferDefaults
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.tasks import within
@@ -33,7 +33,7 @@ class Steering:
         self._changed = asyncio.Event()
 
     @classmethod
-    def of(cls, options: TransferOptions, configured: Transfer) -> Self:
+    def of(cls, options: TransferOptions, configured: TransferDefaults) -> Self:
         """Return what was asked for; where nothing was, what is configured."""
         rate = configured.rate_limit if options.rate_limit is None else options.rate_limit or None
         downtime = options.max_downtime or None

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 from protocol.handover import SourceState, TargetState
-from storage.contracts import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, VolumeIdentity
 
 NOBODY: Final = ""
 """Owner of what is being emptied for the peer `place` of the holding."""
@@ -68,7 +68,7 @@ class MadeVolume:
     name: str
     size: int
     peer: str
-    identity: Identity = UNKNOWN
+    identity: VolumeIdentity = UNKNOWN
     disk_size: int = 0
 
 
@@ -87,7 +87,7 @@ class Holding:
     name: str
     owner: str
     guest: str = ""
-    identity: Identity = UNKNOWN
+    identity: VolumeIdentity = UNKNOWN
     migration: str = ""
     since: float | None = None
     place: str = ""
@@ -107,11 +107,11 @@ def read_standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any
 def row_of(record: MadeVolume | Holding) -> list[object]:
     """Return the values of a row, in the order of the fields."""
     values: tuple[object, ...] = astuple(record)
-    return [str(value) if isinstance(value, Identity) else value for value in values]
+    return [str(value) if isinstance(value, VolumeIdentity) else value for value in values]
 
 
-def _identity(text: str | None) -> Identity:
-    return Identity(text) if text else UNKNOWN
+def _identity(text: str | None) -> VolumeIdentity:
+    return VolumeIdentity(text) if text else UNKNOWN
 
 
 def read_made(row: Iterable[Any]) -> MadeVolume:

@@ -28,7 +28,7 @@ from xenmoved.migration.report import Decision, DoubtRow, Doubts, DoubtWord, Ris
 from xenmoved.migration.source.dialogue import open_dialogue
 from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.target.handover import TargetHandover
-from xenmoved.problems import JobError, Refused, problem, problems_of
+from xenmoved.problems import JobError, Obstructed, problem, problems_of
 from xenmoved.tasks import TookTooLong, at_most
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _unfinished(host: Host) -> list[Problem]:
 
 
 async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
-    """Return what a decision risks. Raises Refused unless it may be taken now."""
+    """Return what a decision risks. Raises Obstructed unless it may be taken now."""
     one = await _find(host, wanted)
     heard = await _check(host, one, decision)
     at_source = isinstance(one.state, SourceState)
@@ -103,7 +103,7 @@ async def weigh(host: Host, wanted: str, decision: Decision) -> Risk:
 
 
 async def decide(host: Host, wanted: str, decision: Decision) -> str:
-    """Carry out a decision; return what came of it. Raises Refused."""
+    """Carry out a decision; return what came of it. Raises Obstructed."""
     one = await _find(host, wanted)
     await _check(host, one, decision)
     if decision is Decision.RESOLVED:
@@ -156,25 +156,25 @@ async def _find(host: Host, wanted: str) -> Standing:
     """Find by the job, the start of it, or the guest (the newest)."""
     if (report := await host.jobs.find(wanted)) is None:
         hint = "xenmovectl recover shows what is in doubt"
-        raise Refused([problem("job-unknown", f"no job is called {wanted}", hint)])
+        raise Obstructed([problem("job-unknown", f"no job is called {wanted}", hint)])
     rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
     named = [one for one in rows if one.job == report.job]
     named = named or [one for one in rows if wanted == one.guest]
     if not named:
         text = f"job {report.job} is not in doubt: it is {report.state}"
-        raise Refused([problem("not-in-doubt", text, "there is nothing to decide")])
+        raise Obstructed([problem("not-in-doubt", text, "there is nothing to decide")])
     return named[-1]
 
 
 async def _check(host: Host, one: Standing, decision: Decision) -> Fate | None:
-    """Raise Refused where a decision is not an operator's to take, or cannot be recorded.
+    """Raise Obstructed where a decision is not an operator's to take, or cannot be recorded.
 
     Returns what the target has said, where that is no word.
     """
     await host.journal.require()
     told = _told(host, one)
     if (decision is Decision.RESOLVED) != (one.state in _WENT_WRONG):
-        raise Refused(
+        raise Obstructed(
             [problem("wrong-decision", f"{decision} does not fit: {told.text}", told.hint)]
         )
     doubt = host.doubts.get(one.job)
@@ -183,7 +183,7 @@ async def _check(host: Host, one: Standing, decision: Decision) -> Fate | None:
     if isinstance(doubt, TargetHandover):
         await _check_nothing_tells(host, doubt, one)
     elif one.state in (SourceState.KEPT, SourceState.GIVEN_UP):
-        raise Refused([problem("decided", f"it was decided: {told.text}", told.hint)])
+        raise Obstructed([problem("decided", f"it was decided: {told.text}", told.hint)])
     return None
 
 
@@ -203,7 +203,7 @@ async def _check_target_gives_no_word(
                 f"if it has run there: --give-up. If it never has, and is to go on here: destroy "
                 f"that domain on {one.peer} first"
             )
-            raise Refused([problem("domain-there", text, hint)])
+            raise Obstructed([problem("domain-there", text, hint)])
         return fate
     if fate.word is Word.COMMITTED:
         text = (
@@ -213,19 +213,19 @@ async def _check_target_gives_no_word(
     else:
         text = f"{one.peer} answers and decides: {one.guest} is {fate.word} there"
         hint = "the doubt ends by itself within moments"
-    raise Refused([problem("peer-answers", text, hint)])
+    raise Obstructed([problem("peer-answers", text, hint)])
 
 
 async def _check_nothing_tells(host: Host, doubt: TargetHandover, one: Standing) -> None:
     await doubt.happen(TargetEvent.START_UNCLEAR, only_in=(TargetState.COMMITTED,))
     if not doubt.in_doubt:
         text = f"it is not in doubt any more: {one.guest} is {doubt.state} here"
-        raise Refused([problem("not-in-doubt", text, "there is nothing to decide")])
+        raise Obstructed([problem("not-in-doubt", text, "there is nothing to decide")])
     domain = _state_of(await _domain_states(host), one.guest)
     if domain != _ABSENT:
         text = f"a domain of {one.guest} is here, {domain}: there is nothing to guess"
         hint = "look why it does not start; xenmoved settles it when it runs or is gone"
-        raise Refused([problem("domain-here", text, hint)])
+        raise Obstructed([problem("domain-here", text, hint)])
 
 
 async def _resolve(host: Host, one: Standing) -> None:

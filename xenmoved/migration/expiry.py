@@ -18,7 +18,7 @@ from xenmoved.journal.database import JournalFailed
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import drop, listed, obstacles
 from xenmoved.migration.volume_needs import needs
-from xenmoved.problems import Refused, problems_of
+from xenmoved.problems import Obstructed, problems_of
 from xenmoved.toolstack.interface import ToolstackError
 from xenmoved.units import format_duration
 
@@ -32,7 +32,7 @@ _STEP: Final = 60.0
 """Seconds by which a clock is set, rather than kept right."""
 
 
-class Watch:
+class RetentionClock:
     """Tells how much time has passed for copies, between one look and the next."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Watch:
 async def expire_copies(host: Host) -> None:
     """Drop copies as they come of the age that is configured, for ever."""
     told: set[str] = set()
-    watch = Watch()
+    watch = RetentionClock()
     while True:
         pause = _pause(host.config.retain.age)
         await asyncio.sleep(pause)
@@ -103,7 +103,7 @@ async def _expire(host: Host, age: float, told: set[str]) -> None:
             texts = {one.text for one in await obstacles(host, row, found)}
             if not texts:
                 await drop(host, row)
-        except (Refused, StorageError) as error:
+        except (Obstructed, StorageError) as error:
             texts = {one.text for one in problems_of(error)}
         for text in texts - told:
             log.warning("a copy that is old enough to be dropped stays: %s", text)

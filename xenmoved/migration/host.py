@@ -20,7 +20,7 @@ from xenmoved.journal.database import Journal
 from xenmoved.link.client import PeerLink, connect
 from xenmoved.link.identity import parse_public
 from xenmoved.migration.promises import Promises
-from xenmoved.problems import Refused, problem
+from xenmoved.problems import Obstructed, problem
 from xenmoved.sync.devices import Buffers
 from xenmoved.toolstack.interface import Toolstack
 
@@ -121,16 +121,16 @@ class Host:
         shutil.rmtree(self.spool / migration, ignore_errors=True)
 
     def peer(self, name: str) -> Peer:
-        """Return a configured peer. Raises Refused."""
+        """Return a configured peer. Raises Obstructed."""
         if (peer := self.config.peers.get(name)) is None:
             known = ", ".join(sorted(self.config.peers)) or "none"
-            raise Refused(
+            raise Obstructed(
                 [problem("peer-unknown", f"no peer is called {name}", f"known peers: {known}")]
             )
         return peer
 
     async def link(self, name: str) -> PeerLink:
-        """Return the connection to a peer. Raises Refused or LinkError."""
+        """Return the connection to a peer. Raises Obstructed or LinkError."""
         timeouts = self.config.timeouts
         return await self.links.get(
             self.peer(name), timeout=timeouts.connect, keepalive=timeouts.keepalive

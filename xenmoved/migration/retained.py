@@ -21,7 +21,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.report import Retained, VolumeRow, Volumes
 from xenmoved.migration.volume_needs import Needs, Place, against, needs
 from xenmoved.migration.volume_notes import is_held, when_let_go
-from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.toolstack.interface import ToolstackError
 from xenmoved.units import format_duration
 
@@ -88,7 +88,7 @@ async def drop_chosen(
 ) -> Volumes:
     """Drop one volume (pool:name) or all of a guest if that is `confirmed`. Returns which.
 
-    Raises Refused, with everything that speaks against it, ToolstackError or StorageError.
+    Raises Obstructed, with everything that speaks against it, ToolstackError or StorageError.
     """
     rows = await _chosen(host, volume, guest)
     if not confirmed:
@@ -109,7 +109,7 @@ async def _chosen(host: Host, volume: str | None, guest: str | None) -> tuple[Vo
         text = f"there is no volume {volume} here"
     if not rows:
         hint = "xenmovectl volumes lists what is kept"
-        raise Refused([problem("volume-missing", text, hint), *there.problems])
+        raise Obstructed([problem("volume-missing", text, hint), *there.problems])
     problems: list[Problem] = []
     for row in rows:
         problems += await obstacles(host, row, found)
@@ -122,7 +122,7 @@ async def _chosen(host: Host, volume: str | None, guest: str | None) -> tuple[Vo
             text = f"pool {row.pool} removes no volumes: {row.name} is removed by hand"
             problems.append(problem("volume-kind", text, f"it is {row.path}"))
     if problems:
-        raise Refused(problems)
+        raise Obstructed(problems)
     return tuple(rows)
 
 
@@ -133,12 +133,12 @@ def _is_copy_of(row: VolumeRow, guest: str) -> bool:
 async def drop(host: Host, row: VolumeRow, *, besides: str = "") -> None:
     """Remove a volume, if nobody needs it now; the job `besides` does not count.
 
-    Raises Refused, ToolstackError or StorageError.
+    Raises Obstructed, ToolstackError or StorageError.
     """
     assert row.retained is not None
     async with host.making:
         if problems := await obstacles(host, row, await needs(host, besides=besides)):
-            raise Refused(problems)
+            raise Obstructed(problems)
         await asyncio.to_thread(host.pools[row.pool].remove, row.name)
         await host.journal.forget_volume(row.pool, row.name)
     kept = format_duration(max(0.0, time.time() - row.retained.since))
@@ -166,6 +166,6 @@ async def _drop_all(host: Host, places: set[Place], job: str) -> list[Problem]:
         if (row.pool, row.name) in places and row.retained is not None:
             try:
                 await drop(host, row, besides=job)
-            except Refused as error:
+            except Obstructed as error:
                 left += error.problems
     return left

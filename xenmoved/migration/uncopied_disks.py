@@ -15,7 +15,7 @@ from typing import Final
 from protocol.errors import SchemaError
 from protocol.messages import GuestOffer, ImageFormat, Problem, SharedOffer
 from protocol.schema import build, plain
-from storage.contracts import Backing, Identity
+from storage.contracts import Backing, VolumeIdentity
 from storage.descriptor import make_durable
 from storage.errors import StorageError
 from storage.files.images import is_cdrom, require_standalone
@@ -209,7 +209,7 @@ def _look(
     if size != disk.size:
         text = f"{what} is another one on {node}: {path} has {size} bytes there, not {disk.size}"
         return path, [problem("shared-differs", text, "both hosts must see the very same")]
-    here, there = shared_identity(path), Identity(disk.identity or "")
+    here, there = shared_identity(path), VolumeIdentity(disk.identity or "")
     # Where nothing tells on both hosts, it is what `shared` of both says. Of CD-ROMs none is asked.
     if not disk.cdrom and (here or there) and here != there:
         known = f"{path} is {here or 'not known'} there, not {there or 'known here'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from time import monotonic
 from typing import Final
 
@@ -11,15 +10,7 @@ import zstandard
 
 from protocol.errors import Code, ProtocolError
 from protocol.frames import Bytes
-
-
-class Compression(StrEnum):
-    """What an operator may choose."""
-
-    OFF = "off"
-    ZSTD = "zstd"
-    AUTO = "auto"
-
+from xenmoved.config.model import Compression
 
 _LEVEL: Final = 1
 _WORTHWHILE: Final = 0.9

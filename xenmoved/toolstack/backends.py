@@ -27,7 +27,7 @@ _PLAIN: Final = re.compile(r"d(\d+)(?:p(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenByBackends:
     """What the backends of one domain have open.
 
     `devices` is by the numbers of virtual disks, `files` is all of the device model's. `served` is
@@ -62,11 +62,11 @@ class Backends:
     vbds: Path = Path("/sys/bus/xen-backend/devices")
     processes: Path = Path("/proc")
 
-    def opened(self, domid: int) -> Opened:
+    def opened(self, domid: int) -> OpenByBackends:
         """Look what the backends of a domain have open. Blocks. Raises StorageError."""
         models = [folder for folder in self.processes.glob("[0-9]*") if _serves(folder, domid)]
         files = [found for folder in models if (found := _files(folder)) is not None]
-        return Opened(
+        return OpenByBackends(
             devices=dict(_devices(domid, self.vbds)),
             files=tuple(backing for found in files for backing in found),
             served=bool(files),

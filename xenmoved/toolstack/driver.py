@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from xenmoved.toolstack.backends import Backends, Opened
+from xenmoved.toolstack.backends import Backends, OpenByBackends
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.configs.folder import ConfigFolder
@@ -111,7 +111,7 @@ class Driver(ABC):
     async def _listed(self) -> Known:
         """Return what describes those domains that the tool lists all at once."""
 
-    async def opened(self, domain: Domain) -> Opened:
+    async def opened(self, domain: Domain) -> OpenByBackends:
         """Tell what the backends of a running domain have open. Raises StorageError."""
         return await asyncio.to_thread(self._backends.opened, domain.domid)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from protocol.messages import GuestSize, Remark
-from xenmoved.toolstack.backends import Opened
+from xenmoved.toolstack.backends import OpenByBackends
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ class Toolstack(Protocol):
     async def describe_all(self) -> list[tuple[DomainStatus, Domain | ToolstackError]]:
         """Every domain but dom0 with its description, or with why it cannot be described."""
 
-    async def opened(self, domain: Domain) -> Opened:
+    async def opened(self, domain: Domain) -> OpenByBackends:
         """Tell what the backends of a running domain have open. Raises StorageError."""
 
     async def bridges(self) -> set[str]:

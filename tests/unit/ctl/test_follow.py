@@ -21,7 +21,7 @@ from tests.support.ctl import (
 )
 from xenmoved.control.api import GetStatus, StartMigration, Status, WatchJob
 from xenmoved.ctl import follow as follow_module
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
 from xenmoved.jobs.report import JobKind, JobState, Phase
@@ -109,10 +109,10 @@ def test_a_doubt_has_its_own_exit_code(daemon, stream):
 
 def test_a_doubt_is_followed_for_a_while(daemon, monkeypatch, capsys):
     daemon.answers[WatchJob] = [DOUBT, 0.2, DOUBT, a_job(a_round()), DOUBT, job_done()]
-    assert follow_module.follow(Daemon(daemon.path), Output(), "web") is Exit.OK
+    assert follow_module.follow(RunningDaemon(daemon.path), Output(), "web") is Exit.OK
     monkeypatch.setattr(follow_module, "DOUBT_PATIENCE", 0.1)
     with pytest.raises(CommandError) as ended:
-        follow_module.follow(Daemon(daemon.path), Output(), "web")
+        follow_module.follow(RunningDaemon(daemon.path), Output(), "web")
     assert ended.value.exit_code is Exit.IN_DOUBT
     capsys.readouterr()
 

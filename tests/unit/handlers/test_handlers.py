@@ -8,7 +8,7 @@ from xenmoved.control.message_set import CONTROL
 from xenmoved.control.peer_api import AddPeer
 from xenmoved.handlers import dispatch
 from xenmoved.handlers.peer_rows import peer_data
-from xenmoved.problems import Refused
+from xenmoved.problems import Obstructed
 
 VERBS = (
     *("Abort", "Add", "Decide", "Drop", "Fetch", "Get", "List", "Ping", "Plan"),
@@ -30,7 +30,7 @@ def test_every_request_has_a_handler():
 
 
 async def test_what_is_no_request_is_refused():
-    with pytest.raises(Refused, match="Done is not a request"):
+    with pytest.raises(Obstructed, match="Done is not a request"):
         [one async for one in dispatch.answer(None, Done("it is done"))]
 
 

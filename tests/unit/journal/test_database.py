@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from protocol.handover import SourceState, TargetState
-from storage.contracts import UNKNOWN, Identity
+from storage.contracts import UNKNOWN, VolumeIdentity
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.journal.records import Holding, Inbound, MadeVolume, Outbound
 
-HOLDING = Holding("images", "web", "uuid", "web", Identity("inode 7"), "m2")
+HOLDING = Holding("images", "web", "uuid", "web", VolumeIdentity("inode 7"), "m2")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ class Clock:
 @pytest.mark.parametrize(("step", "way"), [(YEARS, "forward"), (-YEARS, "back")])
 def test_a_clock_that_is_set_makes_nothing_older(caplog, step, way):
     clock = Clock()
-    watch = expiry.Watch(lambda: clock.now, lambda: clock.passed)
+    watch = expiry.RetentionClock(lambda: clock.now, lambda: clock.passed)
     clock.sleep(600)
     assert watch.look(1200) == 600
     assert caplog.records == []
@@ -35,7 +35,7 @@ def test_a_clock_that_is_set_makes_nothing_older(caplog, step, way):
 
 def test_one_look_makes_nothing_old():
     clock = Clock()
-    watch = expiry.Watch(lambda: clock.now, lambda: clock.passed)
+    watch = expiry.RetentionClock(lambda: clock.now, lambda: clock.passed)
     clock.sleep(YEARS)  # the host slept
     assert watch.look(1200) == 1200
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from storage.contracts import UNKNOWN, Identity, VolumeInfo
+from storage.contracts import UNKNOWN, VolumeIdentity, VolumeInfo
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.volume_notes import (
     is_blank,
@@ -16,7 +16,7 @@ from xenmoved.migration.volume_notes import (
     why_not_held,
 )
 
-ONE, OTHER = Identity("inode 1 of 2"), Identity("inode 1 of 3")
+ONE, OTHER = VolumeIdentity("inode 1 of 2"), VolumeIdentity("inode 1 of 3")
 HOLDING = Holding(
     *("images", "web", "uuid", "web", ONE, "m2"), since=1.0, place="host-b", moved_by="m1"
 )
@@ -31,12 +31,12 @@ def volume(identity, written=None):
 @pytest.mark.parametrize(
     ("noted", "found", "same"),
     [
-        (ONE, Identity("inode 1 of 2"), True),
+        (ONE, VolumeIdentity("inode 1 of 2"), True),
         (ONE, OTHER, False),
         (ONE, UNKNOWN, False),
         (UNKNOWN, ONE, False),
         (UNKNOWN, UNKNOWN, False),
-        (Identity(""), Identity(""), False),
+        (VolumeIdentity(""), VolumeIdentity(""), False),
     ],
 )
 def test_what_is_not_known_is_not_the_same(noted, found, same):

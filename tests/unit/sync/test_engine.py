@@ -16,13 +16,14 @@ from storage.contracts import EVERYTHING, Extent
 from storage.errors import StorageError
 from storage.files.volume import RawFile
 from tests.support.fed import VolumeSender
+from xenmoved.config.model import Compression
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import connect
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.framed import Framed
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.target.channels import _read_attach
-from xenmoved.sync.compression import Compression, Compressor
+from xenmoved.sync.compression import Compressor
 from xenmoved.sync.devices import Buffers, DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import VolumeProgress

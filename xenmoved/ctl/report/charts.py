@@ -22,7 +22,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PlotArea:
     """The area within the axes of a plot."""
 
     left: float
@@ -89,7 +89,7 @@ def area(points: Sequence[Point], below: Sequence[Point], class_: str) -> Markup
     return path([*points, *reversed(below)], class_, closed=True)
 
 
-def rows(frame: Frame, scale: Scale, ticks: Sequence[Tick]) -> Markup:
+def rows(frame: PlotArea, scale: Scale, ticks: Sequence[Tick]) -> Markup:
     """Return lines across the frame with their labels to the left of it."""
     marks = [
         join(
@@ -101,7 +101,7 @@ def rows(frame: Frame, scale: Scale, ticks: Sequence[Tick]) -> Markup:
     return join(*marks)
 
 
-def columns(frame: Frame, scale: Scale, ticks: Sequence[Tick], *, lines: bool = False) -> Markup:
+def columns(frame: PlotArea, scale: Scale, ticks: Sequence[Tick], *, lines: bool = False) -> Markup:
     """Return labels below the frame, with lines up through it if wanted.
 
     The last label is left out when it would be cut off.

@@ -10,7 +10,7 @@ from typing import Final
 from xenmoved.ctl.report import units
 from xenmoved.ctl.report.charts import (
     WIDTH,
-    Frame,
+    PlotArea,
     Point,
     area,
     box,
@@ -27,8 +27,8 @@ from xenmoved.ctl.report.scale import Scale, Tick, log_size_ticks, size_ticks, t
 from xenmoved.ctl.views import course
 from xenmoved.jobs.report import JobReport, Phase
 
-_TIMES: Final = Frame(84, 44, WIDTH - 12, 224)
-_ROUNDS: Final = Frame(84, 24, WIDTH - 12, 204)
+_TIMES: Final = PlotArea(84, 44, WIDTH - 12, 224)
+_ROUNDS: Final = PlotArea(84, 24, WIDTH - 12, 204)
 _BELOW: Final = 28.0
 _ROW: Final = 26.0
 _BAR: Final = 14.0
@@ -242,7 +242,7 @@ def _stretches(title: tuple[str, str], bars: Sequence[Bar], shown: Span, dark: S
     if not bars:
         return Markup()
     names = max(text_width(bar.name) for bar in bars) + 16
-    frame = Frame(names, 6, WIDTH - 92, 6 + _ROW * len(bars))
+    frame = PlotArea(names, 6, WIDTH - 92, 6 + _ROW * len(bars))
     began, span = shown
     across = Scale(0.0, max(span, 1e-6), frame.left, frame.right)
     content = [columns(frame, across, time_ticks(across.high, _MOST_TICKS), lines=True)]

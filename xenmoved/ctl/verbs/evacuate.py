@@ -14,13 +14,13 @@ from xenmoved.control.evacuation_api import (
     StopEvacuation,
     WatchEvacuation,
 )
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.follow import INTERVAL, Interrupts, tell_remarks
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import line
 from xenmoved.ctl.views import evacuation as evacuation_views
-from xenmoved.evacuation.report import Evacuation, EvacuationState, Fate
+from xenmoved.evacuation.report import Evacuation, EvacuationState, GuestFate
 from xenmoved.jobs.options import TransferOptions
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 
 def evacuate(
-    daemon: Daemon, output: Output, args: Namespace, mode: Mode | None, options: TransferOptions
+    daemon: RunningDaemon,
+    output: Output,
+    args: Namespace,
+    mode: Mode | None,
+    options: TransferOptions,
 ) -> Exit:
     """Plan, begin, stop or follow an evacuation, as the command line says."""
     if args.stop:
@@ -57,10 +61,10 @@ def evacuate(
     return _follow(daemon, output, first)
 
 
-def _plan(daemon: Daemon, output: Output, request: PlanEvacuation) -> Exit:
+def _plan(daemon: RunningDaemon, output: Output, request: PlanEvacuation) -> Exit:
     answer = daemon.ask(request, Evacuation, timeout=None, refusal=Exit.REFUSED)
     output.result(answer, evacuation_views.plan(answer))
-    blocked = any(guest.fate is Fate.BLOCKED for guest in answer.guests)
+    blocked = any(guest.fate is GuestFate.BLOCKED for guest in answer.guests)
     return Exit.REFUSED if blocked else Exit.OK
 
 
@@ -100,7 +104,7 @@ class _Display:
             self._live.stop()
 
 
-def _follow(daemon: Daemon, output: Output, first: Evacuation | None) -> Exit:
+def _follow(daemon: RunningDaemon, output: Output, first: Evacuation | None) -> Exit:
     """Show an evacuation to its end. `first` is its first report, if it was begun here."""
     last, display = first, _Display(output)
     try:
@@ -126,15 +130,15 @@ def _follow(daemon: Daemon, output: Output, first: Evacuation | None) -> Exit:
 def _conclude(output: Output, report: Evacuation) -> Exit:
     """Print what became of every guest. Raises CommandError if one is still here."""
     output.note(line(), *evacuation_views.summary(report))
-    moved = [guest for guest in report.guests if guest.fate is Fate.MOVED]
+    moved = [guest for guest in report.guests if guest.fate is GuestFate.MOVED]
     remarked = tell_remarks(output, [one for guest in moved for one in guest.remarks])
     if not (left := evacuation_views.unmoved(report)):
         return remarked
-    doubtful = any(guest.fate is Fate.IN_DOUBT for guest in report.guests)
+    doubtful = any(guest.fate is GuestFate.IN_DOUBT for guest in report.guests)
     raise CommandError(Exit.IN_DOUBT if doubtful else Exit.FAILED, *left)
 
 
-def _interrupted(daemon: Daemon, output: Output, *, begun_here: bool) -> Exit:
+def _interrupted(daemon: RunningDaemon, output: Output, *, begun_here: bool) -> Exit:
     """Stop what was begun here; leave alone what somebody else has begun."""
     if begun_here:
         output.tell(line(daemon.ask(StopEvacuation(), Done).text))

@@ -15,7 +15,7 @@ from xenmoved.control.api import (
     Status,
 )
 from xenmoved.control.peer_api import GetIdentity, Identity
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import line
@@ -25,7 +25,7 @@ REFRESH: Final = 1.0
 """Seconds between looks at the daemon by `status --watch`."""
 
 
-def run_status(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_status(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show how the daemon is; again and again with --watch."""
     if args.watch:
         return _watch_status(daemon, output)
@@ -34,21 +34,21 @@ def run_status(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
-def run_list(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_list(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show the guests of this host."""
     answer = daemon.ask(ListGuests(), Guests)
     output.result(answer, views.guests(answer))
     return Exit.OK
 
 
-def run_identity(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_identity(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show this host's key."""
     answer = daemon.ask(GetIdentity(), Identity)
     output.result(answer, views.identity(answer, socket.gethostname()))
     return Exit.OK
 
 
-def run_completion(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_completion(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Print what makes a shell complete the command line."""
     from xenmoved.ctl.completion import shell_code
 
@@ -56,7 +56,7 @@ def run_completion(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
-def run_schema(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_schema(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Print the JSON Schema of what `--json` prints."""
     from xenmoved.ctl.records import schema
 
@@ -64,7 +64,7 @@ def run_schema(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
-def _watch_status(daemon: Daemon, output: Output) -> Exit:
+def _watch_status(daemon: RunningDaemon, output: Output) -> Exit:
     """Show the status until Ctrl-C, which is the way to end it and no failure."""
     try:
         if output.live:
@@ -77,7 +77,7 @@ def _watch_status(daemon: Daemon, output: Output) -> Exit:
         return Exit.OK
 
 
-def _watch_live(daemon: Daemon, output: Output) -> None:
+def _watch_live(daemon: RunningDaemon, output: Output) -> None:
     from rich.console import Group
 
     from xenmoved.ctl.views import live

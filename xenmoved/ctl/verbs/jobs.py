@@ -16,7 +16,7 @@ from xenmoved.control.api import (
     SetJob,
 )
 from xenmoved.control.peer_api import GetIdentity, Identity
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.follow import follow
 from xenmoved.ctl.output import Output
@@ -25,21 +25,21 @@ from xenmoved.ctl.views import jobs as job_views
 from xenmoved.jobs.report import JobReport
 
 
-def run_jobs(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_jobs(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show jobs."""
     answer = daemon.ask(ListJobs(args.all), Jobs)
     output.result(answer, job_views.jobs(answer.jobs, time.time()))
     return Exit.OK
 
 
-def run_show(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_show(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show all of one job."""
     answer = daemon.ask(GetJob(args.job), JobReport)
     output.result(answer, job_views.job(answer, time.time()))
     return Exit.OK
 
 
-def run_report(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_report(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Write a page about a job."""
     job = daemon.ask(GetJob(args.job), JobReport)
     node = daemon.ask(GetIdentity(), Identity).node
@@ -56,26 +56,26 @@ def run_report(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
-def run_watch(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_watch(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Follow a job to its end."""
     return follow(daemon, output, args.job)
 
 
-def run_abort(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_abort(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """End a job before its commit."""
     answer = daemon.ask(AbortJob(args.job), Done, timeout=None)
     output.done(answer, line(answer.text))
     return Exit.OK
 
 
-def run_cutover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_cutover(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Let a guest go that is held here, and follow."""
     report = daemon.ask(GetJob(args.job), JobReport)
     daemon.ask(SetJob(report.job, hold=False), Done)
     return follow(daemon, output, report.job, cutover=True)
 
 
-def run_set(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_set(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Change a running job."""
     request = SetJob(args.job, args.rate_limit, args.max_downtime, args.hold)
     if request == SetJob(args.job):

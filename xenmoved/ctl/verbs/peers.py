@@ -22,21 +22,21 @@ from xenmoved.control.peer_api import (
     RemovePeer,
 )
 from xenmoved.ctl.arguments import Address
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import Span, Style, line
 from xenmoved.ctl.views import host as views
 
 
-def run_list(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_list(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show the peers."""
     answer = daemon.ask(ListPeers(), Peers)
     output.result(answer, views.peers(answer))
     return Exit.OK
 
 
-def run_add(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_add(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Add a peer, with the key that was given or the one that its host shows."""
     address: Address = args.address
     key = args.key
@@ -74,21 +74,21 @@ def run_add(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
-def run_remove(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_remove(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Remove a peer."""
     answer = daemon.ask(RemovePeer(args.name), Done)
     output.done(answer, line(answer.text))
     return Exit.OK
 
 
-def run_ping(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_ping(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show what a peer answers."""
     answer = daemon.ask(PingPeer(args.name), PeerPing, timeout=None)
     output.result(answer, views.ping(answer))
     return Exit.OK
 
 
-def _fetch_key(daemon: Daemon, output: Output, args: Namespace) -> str:
+def _fetch_key(daemon: RunningDaemon, output: Output, args: Namespace) -> str:
     """Return the key that a host shows, if the operator finds that it is the right one."""
     address: Address = args.address
     shown = daemon.ask(FetchPeerKey(address.host, address.port), PeerKey, timeout=None)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from protocol.messages import Presence
 from xenmoved.control.api import DecideDoubt, Done, ListDoubts
 from xenmoved.ctl.confirm import confirm
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import Line, Span, Style, duration, facts, indent, line
@@ -17,7 +17,7 @@ from xenmoved.ctl.views.host import alarm_lines
 from xenmoved.migration.report import Decision, DoubtRow, Doubts, Risk
 
 
-def run_recover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_recover(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show alarms and doubts; or say what a decision risks, and carry it out if that is meant."""
     if args.decision is None:
         if args.yes:
@@ -41,7 +41,7 @@ def run_recover(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
-def _show(daemon: Daemon, output: Output, wanted: str | None) -> Exit:
+def _show(daemon: RunningDaemon, output: Output, wanted: str | None) -> Exit:
     answer = daemon.ask(ListDoubts(reach=True), Doubts, timeout=None)
     rows = [row for row in answer.doubts if wanted is None or _is_meant(row, wanted)]
     if wanted is not None and not rows:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Final
 
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.verbs import peers
@@ -30,7 +30,7 @@ from xenmoved.ctl.verbs.recover import run_recover
 from xenmoved.ctl.verbs.transfers import run_evacuate, run_migrate, run_plan, run_sync
 from xenmoved.ctl.verbs.volumes import run_drop, run_volumes
 
-Verb = Callable[[Daemon, Output, Namespace], Exit]
+Verb = Callable[[RunningDaemon, Output, Namespace], Exit]
 
 
 VERBS: Final[dict[str, Verb]] = {

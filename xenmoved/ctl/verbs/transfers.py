@@ -13,7 +13,7 @@ from xenmoved.control.api import (
     StartSync,
 )
 from xenmoved.ctl.arguments import Wish
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.follow import follow
 from xenmoved.ctl.output import Output
@@ -26,7 +26,7 @@ from xenmoved.jobs.options import TransferOptions
 from xenmoved.jobs.report import JobReport
 
 
-def run_plan(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_plan(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show what a migration would do, and all that stands in its way."""
     request = PlanMigration(args.guest, args.peer, _mode(args), _options(args))
     answer = daemon.ask(request, Plan, timeout=None, refusal=Exit.REFUSED)
@@ -34,18 +34,18 @@ def run_plan(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.REFUSED if answer.problems else Exit.OK
 
 
-def run_migrate(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_migrate(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Move a guest, and follow."""
     request = StartMigration(args.guest, args.peer, _mode(args), _options(args))
     return _start(daemon, output, args, request)
 
 
-def run_evacuate(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_evacuate(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Move every guest away, or follow or stop that."""
     return evacuate(daemon, output, args, _mode(args), _options(args))
 
 
-def run_sync(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_sync(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Send a volume, and follow."""
     peer, target = args.target
     if target is not None and args.pool:
@@ -95,7 +95,7 @@ def _names(option: str, wishes: Sequence[Wish]) -> dict[str, str]:
 
 
 def _start(
-    daemon: Daemon, output: Output, args: Namespace, request: StartMigration | StartSync
+    daemon: RunningDaemon, output: Output, args: Namespace, request: StartMigration | StartSync
 ) -> Exit:
     try:
         report = daemon.ask(request, JobReport, timeout=None, refusal=Exit.REFUSED)

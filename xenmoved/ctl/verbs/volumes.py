@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from xenmoved.control.api import Done
 from xenmoved.control.volume_api import DropVolumes, ListVolumes
 from xenmoved.ctl.confirm import confirm
-from xenmoved.ctl.daemon import Daemon
+from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import (
@@ -28,7 +28,7 @@ from xenmoved.ctl.text import (
 from xenmoved.migration.report import VolumeRow, Volumes
 
 
-def run_volumes(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_volumes(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show the volumes of all pools."""
     answer = daemon.ask(ListVolumes(), Volumes, timeout=None)
     lines = _volumes(answer.volumes, time.time()) if answer.volumes else [line("no volumes")]
@@ -37,7 +37,7 @@ def run_volumes(daemon: Daemon, output: Output, args: Namespace) -> Exit:
     return Exit.FAILED if answer.problems else Exit.OK
 
 
-def run_drop(daemon: Daemon, output: Output, args: Namespace) -> Exit:
+def run_drop(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Remove retained copies, when the operator has confirmed it."""
     if (args.volume is None) == (args.guest is None):
         hint = "xenmovectl volumes lists what is kept"

@@ -21,16 +21,16 @@ from xenmoved.ctl.text import (
 from xenmoved.ctl.views import host as views
 from xenmoved.ctl.views import jobs as job_views
 from xenmoved.ctl.views.remarks import remarks
-from xenmoved.evacuation.report import Evacuation, EvacuationState, Fate, GuestToMove
+from xenmoved.evacuation.report import Evacuation, EvacuationState, GuestFate, GuestToMove
 
 _STYLES = {
-    Fate.BLOCKED: Style.BAD,
-    Fate.WAITING: Style.DIM,
-    Fate.MOVING: Style.BOLD,
-    Fate.MOVED: Style.GOOD,
-    Fate.FAILED: Style.BAD,
-    Fate.IN_DOUBT: Style.WARN,
-    Fate.LEFT: Style.WARN,
+    GuestFate.BLOCKED: Style.BAD,
+    GuestFate.WAITING: Style.DIM,
+    GuestFate.MOVING: Style.BOLD,
+    GuestFate.MOVED: Style.GOOD,
+    GuestFate.FAILED: Style.BAD,
+    GuestFate.IN_DOUBT: Style.WARN,
+    GuestFate.LEFT: Style.WARN,
 }
 
 
@@ -51,7 +51,7 @@ def plan(answer: Evacuation) -> list[Line]:
     lines = [title]
     for guest, body in zip(answer.guests, bodies, strict=True):
         lines += [body, *indent(views.problems(guest.problems)), *indent(remarks(guest.remarks))]
-    blocked = sum(guest.fate is Fate.BLOCKED for guest in answer.guests)
+    blocked = sum(guest.fate is GuestFate.BLOCKED for guest in answer.guests)
     count = plural(len(answer.guests) - blocked, "guest")
     last = [Span(f"{count} can move", Style.GOOD)]
     last += [Span(f", {blocked} cannot", Style.BAD)] if blocked else []
@@ -74,7 +74,7 @@ def summary(answer: Evacuation) -> list[Line]:
     """Return what became of every guest, those that are still here first."""
     if not answer.guests:
         return [line("no guests: nothing to move")]
-    order = sorted(answer.guests, key=lambda guest: guest.fate is Fate.MOVED)
+    order = sorted(answer.guests, key=lambda guest: guest.fate is GuestFate.MOVED)
     rows = [
         (
             Span(guest.guest, Style.BOLD),
@@ -92,7 +92,7 @@ def summary(answer: Evacuation) -> list[Line]:
 
 def tally(answer: Evacuation) -> str:
     """Return how many guests have come how far."""
-    counts = [(fate, sum(guest.fate is fate for guest in answer.guests)) for fate in Fate]
+    counts = [(fate, sum(guest.fate is fate for guest in answer.guests)) for fate in GuestFate]
     told = [f"{count} {fate}" for fate, count in counts if count]
     return f"{plural(len(answer.guests), 'guest')}: {', '.join(told)}" if told else "no guests"
 
@@ -103,13 +103,13 @@ def changes(before: Evacuation | None, now: Evacuation) -> list[Line]:
     return [
         _change(guest)
         for guest in now.guests
-        if known.get(guest.guest, Fate.WAITING) is not guest.fate
+        if known.get(guest.guest, GuestFate.WAITING) is not guest.fate
     ]
 
 
 def unmoved(answer: Evacuation) -> Sequence[tuple[str, str, str]]:
     """Return code, text and hint for each guest that is still here."""
-    left = [guest for guest in answer.guests if guest.fate is not Fate.MOVED]
+    left = [guest for guest in answer.guests if guest.fate is not GuestFate.MOVED]
     whys = [
         guest.problems[0] if guest.problems else Problem(str(guest.fate), _REASONS[guest.fate], "")
         for guest in left
@@ -121,17 +121,17 @@ def unmoved(answer: Evacuation) -> Sequence[tuple[str, str, str]]:
 
 
 _REASONS = {
-    **{fate: str(fate) for fate in Fate},
-    Fate.LEFT: "the evacuation was stopped before its turn",
+    **{fate: str(fate) for fate in GuestFate},
+    GuestFate.LEFT: "the evacuation was stopped before its turn",
 }
 
 
 def _change(guest: GuestToMove) -> Line:
     to = f" to {guest.peer}" if guest.peer is not None else ""
     details = ""
-    if guest.fate is Fate.MOVING and guest.job is not None:
+    if guest.fate is GuestFate.MOVING and guest.job is not None:
         details = f" (job {guest.job})"
-    elif guest.fate is Fate.MOVED:
+    elif guest.fate is GuestFate.MOVED:
         details = f" in {duration(guest.seconds)}, {size(guest.sent)} sent"
     elif guest.problems:
         details = f": {guest.problems[0].text}"
@@ -142,7 +142,7 @@ def _row(guest: GuestToMove, now: float) -> tuple[Cell, ...]:
     sent, took, where = guest.sent, guest.seconds, ""
     if (job := guest.progress) is not None:
         took, where = job_views.elapsed(job, now), job_views.where(job)
-    elif guest.fate is not Fate.MOVED and guest.problems:
+    elif guest.fate is not GuestFate.MOVED and guest.problems:
         where = guest.problems[0].text
     return (
         Span(guest.guest, Style.BOLD),

@@ -183,7 +183,9 @@ class Dialogue:
 async def open_dialogue(
     host: Host, peer: str, *, settling: bool = False
 ) -> AsyncIterator[Dialogue]:
-    """Greet a peer on a control channel of its own. Raises Refused, LinkError or ProtocolError.
+    """Greet a peer on a control channel of its own.
+
+    Raises Obstructed, LinkError or ProtocolError.
 
     With `settling`, only to settle a doubt, its release does not matter.
 

@@ -14,7 +14,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.report import DiskRow, GuestRow
 from xenmoved.migration.source.offer import disk_obstacle, guest_obstacles, volume_offer
 from xenmoved.migration.uncopied_disks import measure
-from xenmoved.problems import Refused
+from xenmoved.problems import Obstructed
 from xenmoved.toolstack.configs.text import named as name_in
 from xenmoved.toolstack.interface import (
     Disk,
@@ -91,7 +91,7 @@ def _disk_row(host: Host, disk: Disk, *, cold: bool) -> DiskRow:
                 volume_offer(host, disk.path, there, disk, TransferOptions())
         except StorageError as error:
             obstacle = obstacle or str(error)
-        except Refused as error:
+        except Obstructed as error:
             hint = error.problems[0].hint
             obstacle = obstacle or f"disk {disk.vdev} cannot have its name there: {hint}"
     located = host.pool_of(disk.path) if disk.path else None

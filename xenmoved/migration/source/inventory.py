@@ -18,9 +18,9 @@ from storage.backing import backing_of
 from storage.contracts import Backing
 from storage.errors import StorageError
 from xenmoved.migration.host import Host
-from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.remarks import good_to_know
-from xenmoved.toolstack.backends import Opened
+from xenmoved.toolstack.backends import OpenByBackends
 from xenmoved.toolstack.interface import Disk, Domain, DomainState, DomainStatus, Nic
 
 _AGAIN: Final = "it runs on here; migrate it again, as it is now"
@@ -58,7 +58,7 @@ class Look:
     """
 
     facts: GuestFacts
-    opened: Opened | None
+    opened: OpenByBackends | None
     missing: tuple[Problem, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Remark, ...]
@@ -74,7 +74,7 @@ async def take(host: Host, domain: Domain) -> Look:
     return await asyncio.to_thread(_take, domain, opened)
 
 
-def _take(domain: Domain, opened: Opened | None) -> Look:
+def _take(domain: Domain, opened: OpenByBackends | None) -> Look:
     missing: list[Problem] = []
     problems: list[Problem] = []
     warnings: list[Remark] = []
@@ -115,12 +115,12 @@ def require_running(before: GuestFacts, status: DomainStatus | None) -> DomainSt
     """See that a guest runs as the domain that it was; `status` is what it is now, if anything.
 
     A domain that is just being built for a guest that was started again is paused: which domain it
-    is counts before what it does. Raises Refused.
+    is counts before what it does. Raises Obstructed.
     """
     if status is not None and status.domid != before.domid:
         text = f"{before.name} was shut down and started again while its disks were copied"
         text += f": it was domain {before.domid}, and is {status.domid}"
-        raise Refused([problem("guest-restarted", text, _AGAIN)])
+        raise Obstructed([problem("guest-restarted", text, _AGAIN)])
     if status is not None and status.state is DomainState.RUNNING:
         return status
     name, hint = before.name, "nothing was lost; start it where you like"
@@ -130,13 +130,13 @@ def require_running(before: GuestFacts, status: DomainStatus | None) -> DomainSt
     else:
         how = f"is {status.state} now" if status is not None else "has ended"
         text = f"{name} {how}: it was shut down while its disks were copied"
-    raise Refused([problem("guest-gone", text, hint)])
+    raise Obstructed([problem("guest-gone", text, hint)])
 
 
 async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus) -> Domain:
     """See that a guest has what it had; `status` is its domain now. Returns how it is now.
 
-    Its memory may be more or less than it was. Raises Refused.
+    Its memory may be more or less than it was. Raises Obstructed.
     """
     now = await host.toolstack.describe(status)
     require_same(before, await take(host, now))
@@ -144,7 +144,7 @@ async def require_unchanged(host: Host, before: GuestFacts, status: DomainStatus
 
 
 def require_same(before: GuestFacts, now: Look) -> None:
-    """See that a guest has what it had. Raises Refused with everything that differs.
+    """See that a guest has what it had. Raises Obstructed with everything that differs.
 
     A disk at whose path nothing is any more was removed or renamed: the guest goes on with it.
     """
@@ -156,7 +156,7 @@ def require_same(before: GuestFacts, now: Look) -> None:
         if now.opened.has(vdev, had) is False:
             found.append(_replaced(before.name, facts.disk, had, now.opened.shown(vdev)))
     if found:
-        raise Refused(found)
+        raise Obstructed(found)
 
 
 def differences(before: GuestFacts, now: GuestFacts) -> list[Problem]:

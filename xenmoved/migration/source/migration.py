@@ -50,7 +50,7 @@ from xenmoved.migration.source.volumes import Disks
 from xenmoved.migration.uncopied_disks import flush_shared
 from xenmoved.migration.volume_notes import claim, note_written, retain
 from xenmoved.problems import (
-    Refused,
+    Obstructed,
     is_expected,
     problem,
     problems_of,
@@ -230,9 +230,9 @@ class OutboundMigration:
             await dialogue.ask(memory.result(), Ready)
 
     async def _require_free_disks(self) -> None:
-        """See that no domain has a disk of a guest that does not run. Raises Refused."""
+        """See that no domain has a disk of a guest that does not run. Raises Obstructed."""
         if found := await users_of(self._host, self._job.guest, self._sending.paths):
-            raise Refused(found)
+            raise Obstructed(found)
 
     async def _note_written(self) -> None:
         """Note when the volumes were written to last: what comes later is in no copy of them.
@@ -252,7 +252,7 @@ class OutboundMigration:
     async def _check_still_running(self) -> Domain:
         """See that the guest runs and has what it had when this was begun; return how it is now.
 
-        Raises Refused.
+        Raises Obstructed.
         """
         status = named(self._job.guest, await self._host.toolstack.domains())
         return await require_unchanged(
@@ -260,7 +260,7 @@ class OutboundMigration:
         )
 
     async def _check_suspended(self) -> None:
-        """See the same when it stands still, whatever it is called now. Raises Refused.
+        """See the same when it stands still, whatever it is called now. Raises Obstructed.
 
         Whether the domain is still there the image sees: some toolstacks end it by themselves.
         """
@@ -271,11 +271,11 @@ class OutboundMigration:
                     await require_unchanged(self._host, self._facts, status)
 
     async def _check_configuration(self) -> None:
-        """See that a guest that does not run is configured as it was. Raises Refused."""
+        """See that a guest that does not run is configured as it was. Raises Obstructed."""
         domain = await self._host.toolstack.configs.describe(self._job.guest)
         if domain is None:
             text = f"the configuration of {self._job.guest} is gone: it was renamed or removed"
-            raise Refused([problem("guest-gone", text, "xenmovectl list shows the guests here")])
+            raise Obstructed([problem("guest-gone", text, "xenmovectl list shows the guests here")])
         require_same(self._facts, await take(self._host, domain))
 
     async def _send_memory(self, channel: Channel) -> Seal:

@@ -36,7 +36,7 @@ from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_p
 from xenmoved.migration.uncopied_disks import IMAGES, SortedDisks, measure, measure_disk, sort_disks
 from xenmoved.migration.volume_notes import known_holding, moved_by, when_let_go
 from xenmoved.namemap import proposed_name
-from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.configs.boot_entries import order_of
 from xenmoved.toolstack.configs.guest_file import GuestFile
@@ -199,7 +199,7 @@ async def make_offer(
             volumes.append(offered)
             paths.append(disk.path)
             backings.append(there)
-        except (StorageError, Refused) as error:
+        except (StorageError, Obstructed) as error:
             problems += problems_of(error)
     if not options.several:
         problems += idle_wishes(
@@ -321,7 +321,7 @@ def _is_uuid(text: str) -> bool:
 async def make_sync_offer(
     host: Host, volume: str, target: str | None, options: TransferOptions
 ) -> Sending:
-    """Return the offer for a volume without a guest. Raises Refused or StorageError."""
+    """Return the offer for a volume without a guest. Raises Obstructed or StorageError."""
     path = await asyncio.to_thread(resolve_source, host, volume)
     there = await asyncio.to_thread(measure, path)
     offered = volume_offer(host, path, there, None, options)
@@ -329,7 +329,7 @@ async def make_sync_offer(
         pool, _, name = target.partition(":")
         if not (pool and name):
             text = f"target {target!r} is not POOL:NAME"
-            raise Refused([problem("usage", text, f"such as images:{offered.name}")])
+            raise Obstructed([problem("usage", text, f"such as images:{offered.name}")])
         offered = replace(offered, wish=name, pool=pool)
     # Somebody who names the target volume means it, whatever is in it.
     overwrite = options.overwrite or target is not None
@@ -338,18 +338,18 @@ async def make_sync_offer(
         return Sending(build(Offer, plain(offer)), (path,), (there,))
     except SchemaError as error:
         text = f"{volume} cannot be sent to {target or 'a volume of that name'}: {error}"
-        raise Refused([problem("usage", text, "choose another name for the target")]) from None
+        raise Obstructed([problem("usage", text, "choose another name for the target")]) from None
 
 
 def resolve_source(host: Host, volume: str) -> str:
-    """Return the path of a volume given as a path or as pool:name. Raises Refused."""
+    """Return the path of a volume given as a path or as pool:name. Raises Obstructed."""
     if volume.startswith("/"):
         return volume
     pool_name, _, name = volume.partition(":")
     pool = host.pools.get(pool_name)
     if pool is None or not name:
         known = ", ".join(sorted(host.pools)) or "none"
-        raise Refused(
+        raise Obstructed(
             [
                 problem(
                     "usage",
@@ -360,7 +360,9 @@ def resolve_source(host: Host, volume: str) -> str:
         )
     if (info := pool.find(name)) is None:
         hint = f"{host.pools[pool_name].path(name)} is not there"
-        raise Refused([problem("volume-missing", f"pool {pool_name} has no volume {name}", hint)])
+        raise Obstructed(
+            [problem("volume-missing", f"pool {pool_name} has no volume {name}", hint)]
+        )
     return info.path
 
 
@@ -369,7 +371,7 @@ def volume_offer(
 ) -> VolumeOffer:
     """Name a volume for the target: as its pool here has it, or after its file.
 
-    One whose name no other host can take goes under the name that was asked for. Raises Refused.
+    One whose name no other host can take goes under the name that was asked for. Raises Obstructed.
     """
     located = host.pool_of(path)
     name = _name_here(host, path)
@@ -381,7 +383,7 @@ def volume_offer(
         if wish is None:
             rule = shlex.quote(f"{name}={proposed_name(name)}")
             hint = f"give it another name there: --volume {rule}"
-            raise Refused([problem("volume-name", f"{path}: {error}", hint)]) from None
+            raise Obstructed([problem("volume-name", f"{path}: {error}", hint)]) from None
         name = wish
     return VolumeOffer(
         name=name,

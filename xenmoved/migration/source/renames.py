@@ -13,7 +13,7 @@ from protocol.messages import Problem, VolumeName
 from protocol.schema import build
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.namemap import check_rule, matches, new_name
-from xenmoved.problems import Refused, problem
+from xenmoved.problems import Obstructed, problem
 
 
 def wanted_pool(options: TransferOptions, home: str | None) -> str | None:
@@ -22,13 +22,15 @@ def wanted_pool(options: TransferOptions, home: str | None) -> str | None:
 
 
 def wanted_name(options: TransferOptions, name: str) -> str | None:
-    """Return the name that was asked for, for a volume. Raises Refused."""
+    """Return the name that was asked for, for a volume. Raises Obstructed."""
     wish = new_name(name, options.volumes)
     try:
         return build(VolumeName, wish) if wish is not None else None
     except SchemaError as error:
         text = f"volume {name} cannot be called {wish!r} there: {error}"
-        raise Refused([problem("volume-name", text, "choose another --volume OLD=NEW")]) from None
+        raise Obstructed(
+            [problem("volume-name", text, "choose another --volume OLD=NEW")]
+        ) from None
 
 
 def idle_wishes(

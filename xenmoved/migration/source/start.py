@@ -14,7 +14,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.source.migration import OutboundMigration
 from xenmoved.migration.source.preflight import Move, Preflight, preflight
 from xenmoved.migration.source.warnings import lasting, warnings
-from xenmoved.problems import Refused, problem
+from xenmoved.problems import Obstructed, problem
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,15 @@ class Starter:
         self._starting = asyncio.Lock()
 
     async def migrate(self, move: Move, options: TransferOptions) -> Job:
-        """Begin a migration. Raises Refused with every problem, or what else went wrong."""
+        """Begin a migration. Raises Obstructed with every problem, or what else went wrong."""
         await self._host.journal.require()
         if move.mode is Mode.COLD and (options.hold or options.max_downtime):
             text = f"{move.guest} does not run: there is nothing to hold, and no downtime to limit"
-            raise Refused([problem("usage", text, "leave out --hold and --max-downtime")])
+            raise Obstructed([problem("usage", text, "leave out --hold and --max-downtime")])
         async with self._starting:
             found = await preflight(self._host, move, options)
             if found.problems or found.sending is None:
-                raise Refused(found.problems)
+                raise Obstructed(found.problems)
             for warning in warnings(found):
                 log.warning("%s; %s", warning.text, warning.hint)
             job = self._job(found, options)

@@ -16,7 +16,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.source.offer import Sending, make_sync_offer
 from xenmoved.migration.source.transfer import Transfer
-from xenmoved.problems import Refused, from_peer, is_expected, problems_of
+from xenmoved.problems import Obstructed, from_peer, is_expected, problems_of
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ async def begin_sync(
     """Begin to send a volume (a path, or pool:name), in `tasks`.
 
     `target` is pool:name on the peer; None: the same name in the peer's default pool. Raises
-    Refused with every problem, StorageError or LinkError.
+    Obstructed with every problem, StorageError or LinkError.
     """
     await host.journal.require()
     sending = await make_sync_offer(host, volume, target, options)
@@ -46,11 +46,11 @@ async def begin_sync(
 
 
 async def _check(host: Host, sending: Sending, peer: str) -> None:
-    """Ask the target what stands in the way. Raises Refused with every problem, or LinkError."""
+    """Ask the target what stands in the way. Raises Obstructed with every problem, or LinkError."""
     async with open_dialogue(host, peer) as dialogue:
         findings = await dialogue.ask(sending.offer, Findings)
     if findings.problems:
-        raise Refused(from_peer(findings.problems))
+        raise Obstructed(from_peer(findings.problems))
 
 
 class OutboundSync:

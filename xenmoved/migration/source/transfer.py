@@ -10,10 +10,10 @@ from time import monotonic
 from typing import Any, Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import Accepted, Begin, Mode, Placement
-from protocol.messages import Refused as RefusedByPeer
+from protocol.messages import Accepted, Begin, Mode, Placement, Refused
 from storage.contracts import History
 from xenmoved.codes import LINK_LOST
+from xenmoved.config.model import Compression
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
@@ -24,12 +24,11 @@ from xenmoved.migration.source.volumes import Disks, attached_disks
 from xenmoved.problems import (
     AbortRequested,
     JobError,
-    Refused,
+    Obstructed,
     from_peer,
     problem,
     problems_of,
 )
-from xenmoved.sync.compression import Compression
 from xenmoved.sync.source import SyncTools
 from xenmoved.tasks import alongside
 
@@ -44,7 +43,7 @@ class Transfer:
         self._host = host
         self._job = job
         self._sending = sending
-        self._compression = Compression(options.compression or configured.compression.value)
+        self._compression = Compression(options.compression or configured.compression)
         self._keep_partial = options.keep_partial
         verify = configured.verify if options.verify is None else options.verify
         self.verify = verify or options.remove_source
@@ -53,11 +52,11 @@ class Transfer:
 
     @asynccontextmanager
     async def disks(self, dialogue: Dialogue, migration: str) -> AsyncIterator[Disks]:
-        """Have the target take the offer, and attach every volume. Raises Refused."""
+        """Have the target take the offer, and attach every volume. Raises Obstructed."""
         begin = Begin(migration, self._sending.offer, self._keep_partial)
-        answer = await dialogue.ask(begin, Accepted, RefusedByPeer)
-        if isinstance(answer, RefusedByPeer):
-            raise Refused(from_peer(answer.problems))
+        answer = await dialogue.ask(begin, Accepted, Refused)
+        if isinstance(answer, Refused):
+            raise Obstructed(from_peer(answer.problems))
         placements: tuple[Placement, ...] = answer.volumes
         if len(placements) != len(self._sending.paths):
             raise ProtocolError(Code.OUT_OF_RANGE, "the target placed other volumes than offered")

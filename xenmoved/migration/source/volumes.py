@@ -31,6 +31,7 @@ from storage.errors import VolumeNotFound, VolumeReplaced, VolumeWritten
 from storage.extents import merge
 from storage.tracking.choice import choose_tracker
 from storage.window import window
+from xenmoved.config.model import Compression
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.link.framed import Framed
@@ -39,7 +40,7 @@ from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.rounds import Outlook, outlook, send_rate
 from xenmoved.migration.source.stalls import Stalls
 from xenmoved.migration.volume_notes import when_let_go
-from xenmoved.sync.compression import Compression, Compressor
+from xenmoved.sync.compression import Compressor
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress

@@ -44,7 +44,7 @@ from xenmoved.migration.target.migration import InboundMigration
 from xenmoved.migration.target.preflight import Assessment, assess
 from xenmoved.migration.target.presence import Sighting, sight
 from xenmoved.migration.target.volumes import Landing
-from xenmoved.problems import Refused, problem, problems_of
+from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.tasks import within
 from xenmoved.toolstack.interface import NotAnnounced, ToolstackError, weight
 
@@ -118,7 +118,7 @@ class Arrivals:
     async def begin_guest(
         self, visitor: Visitor, begin: Begin, on_failure: OnFailure
     ) -> tuple[InboundMigration, tuple[Placement, ...]]:
-        """Take in a guest: provision its volumes. Raises Refused, or what went wrong.
+        """Take in a guest: provision its volumes. Raises Obstructed, or what went wrong.
 
         From when anything is made until it is here or undone, it is a job of this host.
         """
@@ -161,7 +161,7 @@ class Arrivals:
         return migration, placements
 
     async def hand_over(self, migration: InboundMigration, size: GuestSize) -> None:
-        """Get ready for the memory of a guest of this size. Raises Refused, ToolstackError."""
+        """Get ready for the memory of a guest of this size. Raises Obstructed, ToolstackError."""
         async with self._placing:
             await migration.resize(size)
         await migration.receive()
@@ -321,25 +321,25 @@ class Arrivals:
         """See that a guest that is nothing but its configuration has the announced one.
 
         Only when it is to come: a guest is offered without disks that cannot be sent, to hear of
-        all that stands in the way. Raises Refused.
+        all that stands in the way. Raises Obstructed.
         """
         if not expected.cold or expected.config is None:
             return
         try:
             await self.host.toolstack.configs.check(expected.config, expected.arrival)
         except NotAnnounced as error:
-            raise Refused(problems_of(error)) from None
+            raise Obstructed(problems_of(error)) from None
         except ToolstackError as error:
             text = f"{self.host.config.node} does not take its configuration: {error}"
             hint = "change it there, and migrate the guest again"
-            raise Refused([problem("guest-config", text, hint)]) from None
+            raise Obstructed([problem("guest-config", text, hint)]) from None
 
     async def _accept(self, visitor: Visitor, begin: Begin) -> Assessment:
         if begin.migration in self._landings or await self.host.journal.inbound(begin.migration):
             raise ProtocolError(Code.UNEXPECTED, "this migration was begun before")
         assessment = await self.assess(visitor.peer, begin.offer)
         if assessment.problems:
-            raise Refused(assessment.problems)
+            raise Obstructed(assessment.problems)
         if visitor.gone:
             # Its source has failed and says so: whoever looks here then must find nothing made.
             text = f"{visitor.peer} went away before anything was made for it"

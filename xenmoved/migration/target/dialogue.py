@@ -32,10 +32,10 @@ from protocol.messages import (
     Ready,
     Recall,
     Receiving,
+    Refused,
     Room,
     Seal,
 )
-from protocol.messages import Refused as RefusedByUs
 from storage.errors import StorageError
 from xenmoved.codes import LINK_LOST
 from xenmoved.link.channel import Channel
@@ -47,7 +47,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.target.arrivals import Arrivals
 from xenmoved.migration.target.migration import InboundMigration
 from xenmoved.migration.target.preflight import free_space, quota_used
-from xenmoved.problems import Refused, is_expected, problems_of
+from xenmoved.problems import Obstructed, is_expected, problems_of
 from xenmoved.remarks import together
 from xenmoved.tasks import alongside, at_most, wait_through
 
@@ -195,8 +195,8 @@ class ControlSession:
         try:
             async with self._arrivals.looking(self._visitor.peer):
                 placements = await self._place(begin)
-        except Refused as error:
-            return RefusedByUs(error.problems[:256])
+        except Obstructed as error:
+            return Refused(error.problems[:256])
         return Accepted(placements)
 
     async def _place(self, begin: Begin) -> tuple[Placement, ...]:

@@ -13,7 +13,7 @@ from storage.contracts import Backing, Pool, PoolVolume, Watching
 from storage.errors import StorageError, UnfitImage, VolumeNotFound, VolumeReplaced
 from storage.files.images import require_standalone
 from xenmoved.migration.geometry import misfits
-from xenmoved.problems import Refused
+from xenmoved.problems import Obstructed
 
 _PIECE: Final = 64 << 20
 """Bytes that are emptied at once: a slow disk takes some seconds for them."""
@@ -40,7 +40,7 @@ class FilledVolume:
     ) -> FilledVolume:
         """Open a volume for writing, which nobody else has open.
 
-        Raises StorageError, and Refused when it is not such as was looked at beforehand.
+        Raises StorageError, and Obstructed when it is not such as was looked at beforehand.
         """
         volume = pool.open(placement.name, writable=True)
         try:
@@ -54,7 +54,7 @@ class FilledVolume:
             shown = f"{pool.name}:{placement.name}"
             geometry = (volume.size, opened.sector, volume.alignment)
             if found := tuple(misfits(offer, shown, *geometry, guest=guest)):
-                raise Refused(found)
+                raise Obstructed(found)
         except BaseException:
             watch.close()
             volume.close()

@@ -15,7 +15,7 @@ from xenmoved.migration.target.guest import IncomingGuest
 from xenmoved.migration.target.handover import TargetHandover
 from xenmoved.migration.target.memory_limits import resize_problems
 from xenmoved.migration.target.presence import runs_here
-from xenmoved.problems import JobError, Refused, problem
+from xenmoved.problems import JobError, Obstructed, problem
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class InboundMigration:
     async def resize(self, size: GuestSize) -> None:
         """Note how large the guest has become since it was offered.
 
-        Raises Refused when it has no room here any more.
+        Raises Obstructed when it has no room here any more.
         """
         guest, arrival = self.guest, self.guest.expected.arrival
         announced = arrival.announced
@@ -60,7 +60,7 @@ class InboundMigration:
         name, wanted = arrival.announced_name, replace(announced, size=size)
         found = await resize_problems(guest.host, guest.peer, name, wanted, guest.migration)
         if found:
-            raise Refused(found)
+            raise Obstructed(found)
         async with self.handover.undecided:
             if self.handover.state is TargetState.RECEIVING:
                 guest.resize(size)

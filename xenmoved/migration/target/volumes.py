@@ -21,7 +21,7 @@ from xenmoved.migration.target.filling import FilledVolume
 from xenmoved.migration.target.reuse import Claim, owner_of, reuse
 from xenmoved.migration.volume_needs import needs
 from xenmoved.migration.volume_notes import is_made, note_blank, note_copy, note_synced, when_let_go
-from xenmoved.problems import Refused, problem
+from xenmoved.problems import Obstructed, problem
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.stream_target import StreamTarget
@@ -67,8 +67,8 @@ class Landing:
         """Make what is missing and open every volume for writing; return the places, as they are.
 
         What is made is in the journal before it is there, so that it can be removed after a crash.
-        Raises StorageError, Refused, or ProtocolError when the source gives up meanwhile, as `stop`
-        waits for the end of it.
+        Raises StorageError, Obstructed, or ProtocolError when the source gives up meanwhile, as
+        `stop` waits for the end of it.
         """
         found = []
         async with self._provisioning:
@@ -124,7 +124,7 @@ class Landing:
     async def _require_allowed(
         self, offer: Offer, wanted: VolumeOffer, placement: Placement
     ) -> None:
-        """See that a volume that is open here may be used as it was promised. Raises Refused.
+        """See that a volume that is open here may be used as it was promised. Raises Obstructed.
 
         Since then somebody may have come to need it, or the configuration may be another one.
         """
@@ -140,10 +140,10 @@ class Landing:
             await needs(host, besides=self._job, coming=offer.guest),
         )
         if found.problems:
-            raise Refused(found.problems)
+            raise Obstructed(found.problems)
         if not (found.kept or placement.zeroed):
             text = f"{placement.pool}:{placement.name} is not the copy any more that it was"
-            raise Refused([problem("volume-exists", text, "try again")])
+            raise Obstructed([problem("volume-exists", text, "try again")])
 
     async def _empty(self, volume: FilledVolume, shown: str) -> None:
         emptying = volume.emptying()

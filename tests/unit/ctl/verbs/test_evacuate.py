@@ -23,19 +23,19 @@ from xenmoved.control.evacuation_api import (
     StopEvacuation,
     WatchEvacuation,
 )
-from xenmoved.evacuation.report import Evacuation, EvacuationState, Fate, GuestToMove
+from xenmoved.evacuation.report import Evacuation, EvacuationState, GuestFate, GuestToMove
 from xenmoved.sandbox.harness import wait_until
 
 FULL = Problem("no-room", "host-b has 1GiB of memory left", "free something there")
-BLOCKED = GuestToMove("db", None, 8 * MIB, 90 * MIB, Fate.BLOCKED, problems=(FULL,))
-WAITING = GuestToMove("web", "host-b", 4 * MIB, 20 * MIB, Fate.WAITING)
+BLOCKED = GuestToMove("db", None, 8 * MIB, 90 * MIB, GuestFate.BLOCKED, problems=(FULL,))
+WAITING = GuestToMove("web", "host-b", 4 * MIB, 20 * MIB, GuestFate.WAITING)
 MOVING = GuestToMove(
-    *("web", "host-b", 4 * MIB, 20 * MIB, Fate.MOVING),
+    *("web", "host-b", 4 * MIB, 20 * MIB, GuestFate.MOVING),
     job="12345678",
     progress=a_job(a_round(1, examined=40)),
 )
 MOVED = GuestToMove(
-    *("web", "host-b", 4 * MIB, 20 * MIB, Fate.MOVED),
+    *("web", "host-b", 4 * MIB, 20 * MIB, GuestFate.MOVED),
     job="12345678",
     sent=5 * MIB,
     seconds=3.0,
@@ -93,7 +93,7 @@ def test_all_moved_is_success(daemon):
 
 
 def test_doubt_has_its_exit_code(daemon):
-    doubtful = GuestToMove("web", "host-b", 1, 1, Fate.IN_DOUBT, problems=(FULL,))
+    doubtful = GuestToMove("web", "host-b", 1, 1, GuestFate.IN_DOUBT, problems=(FULL,))
     daemon.answers[WatchEvacuation] = evacuation(doubtful, state=EvacuationState.ENDED)
     assert run(daemon.path, "evacuate", "host-b").returncode == 6
 

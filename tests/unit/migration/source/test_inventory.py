@@ -4,7 +4,7 @@ import pytest
 
 from storage.contracts import Backing
 from xenmoved.migration.source.inventory import DiskFacts, GuestFacts, differences, require_running
-from xenmoved.problems import Refused
+from xenmoved.problems import Obstructed
 from xenmoved.toolstack.interface import Disk, DomainState, DomainStatus
 
 DISK = Disk("xvda", "/dev/zvol/tank/web", "phy", "raw", True, False, None, 0)
@@ -28,7 +28,7 @@ def test_a_guest_that_runs_goes_on():
 
 @pytest.mark.parametrize("state", list(DomainState))
 def test_another_domain_was_started_anew_whatever_it_does(state):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Obstructed) as refused:
         require_running(had(ZVOL), status(state, domid=6))
     assert refused.value.problems[0].code == "guest-restarted"
 
@@ -42,7 +42,7 @@ def test_another_domain_was_started_anew_whatever_it_does(state):
     ],
 )
 def test_a_guest_that_does_not_run_stays(now, words):
-    with pytest.raises(Refused, match=words) as refused:
+    with pytest.raises(Obstructed, match=words) as refused:
         require_running(had(ZVOL), now)
     assert refused.value.problems[0].code == "guest-gone"
 

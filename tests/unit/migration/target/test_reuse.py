@@ -32,7 +32,7 @@ from xenmoved.migration.retained import drop_chosen
 from xenmoved.migration.target.reuse import Claim, reuse
 from xenmoved.migration.target.volumes import Landing
 from xenmoved.migration.volume_needs import imagery, needs
-from xenmoved.problems import Refused
+from xenmoved.problems import Obstructed
 from xenmoved.toolstack.configs.guest_file import GuestFile
 from xenmoved.toolstack.interface import (
     Disk,
@@ -206,10 +206,10 @@ async def test_what_a_guest_here_needs_nobody_gets(world: World, need: Any, code
     expected = {"g": "guest-here", "v": "volume-in-use"}[code]
     for offer in (a_sync(), a_sync(overwrite=True), a_guest(), a_guest(overwrite=True)):
         assert (await world.ask(offer))[0] == [expected]
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Obstructed) as refused:
             await world.open(offer, zeroed=True)
         assert [one.code for one in refused.value.problems] == [expected]
-    with pytest.raises(Refused) as kept:
+    with pytest.raises(Obstructed) as kept:
         await drop_chosen(world.host, volume="images:web-root", confirmed=True)
     assert expected in {one.code for one in kept.value.problems}
     assert world.file.read_bytes().startswith(SECRET)
@@ -227,7 +227,7 @@ async def test_a_copy_of_a_guest_that_is_here_is_neither_written_nor_dropped(wor
         for attribute, value in needed.items():
             setattr(world.toolstack, attribute, value)
         assert (await world.ask(other))[0] == ["guest-here"]
-        with pytest.raises(Refused):
+        with pytest.raises(Obstructed):
             await drop_chosen(world.host, volume="images:web-root", confirmed=True)
         world.toolstack.here, world.toolstack.files = [], {}
     assert (await world.ask(other))[0] == []
@@ -312,9 +312,9 @@ async def test_what_was_promised_is_looked_at_again_when_it_is_open(world: World
     assert await world.ask(a_guest()) == ([], True)
     # In between it went home and out to another host.
     await world.note(since=2.0, place="c")
-    with pytest.raises(Refused):
+    with pytest.raises(Obstructed):
         await world.open(a_guest(), zeroed=False)
-    with pytest.raises(Refused):  # it may be overwritten now, and was to be compared
+    with pytest.raises(Obstructed):  # it may be overwritten now, and was to be compared
         await world.open(a_guest(overwrite=True), zeroed=False)
     assert world.file.read_bytes().startswith(SECRET)
 
