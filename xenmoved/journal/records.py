@@ -28,7 +28,10 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A migration that comes to this host. `details` is plain data of its owner's choice."""
+    """A migration that comes to this host. `details` is what is known of its guest, as plain data.
+
+    What they are is known to `migration.target.expected`, but for the three that others ask for.
+    """
 
     migration: str
     state: TargetState
@@ -36,6 +39,21 @@ class Inbound:
     reason: str
     job: str
     details: dict[str, Any]
+
+    @property
+    def guest(self) -> str:
+        """Name of the guest on this host."""
+        return str(self.details["name"])
+
+    @property
+    def uuid(self) -> str:
+        """Uuid of the guest."""
+        return str(self.details["uuid"])
+
+    @property
+    def other_name(self) -> str:
+        """Name of the guest at the source, "" for the same."""
+        return str(self.details.get("source_name", ""))
 
 
 @dataclass(frozen=True, slots=True)

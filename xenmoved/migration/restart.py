@@ -70,7 +70,7 @@ async def _end_job(host: Host, report: JobReport) -> JobReport:
     job = await host.jobs.restored(report)
     came, left = await host.journal.inbound_of(job.job), await host.journal.outbound_of(job.job)
     if came is not None and came.state is TargetState.STARTED:
-        job.remarks = Expected(**came.details).all_remarks
+        job.remarks = Expected.of(came).all_remarks
         await host.jobs.end(job, JobState.DONE)
     elif left is not None and left.state is SourceState.DONE:
         note_unheard(job)

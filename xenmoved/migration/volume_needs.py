@@ -158,7 +158,7 @@ async def _undecided(host: Host, besides: str) -> frozenset[str]:
     for arriving in await host.journal.unsettled_inbound():
         if arriving.job != besides:
             # It may have had another name when it left its copies here.
-            found |= {arriving.details["name"], arriving.details["uuid"]}
+            found |= {arriving.guest, arriving.uuid}
     return frozenset(found | {job.guest for job in host.jobs.live if job.job != besides})
 
 

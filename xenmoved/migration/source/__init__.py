@@ -14,6 +14,7 @@ migration  a guest that leaves
 sync       a volume that is sent without a guest
 transfer   what both have in common
 volumes    the volumes on their channels
+ways       the two ways to send one: block by block, and as streams
 rounds     how many pre-copy rounds, and when to stop
 precopy    bringing the disks at the target so close that the guest can be suspended
 stalls     what is done about a transfer that stands still

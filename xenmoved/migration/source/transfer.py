@@ -20,7 +20,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.source.dialogue import Dialogue
 from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.stalls import Stalls
-from xenmoved.migration.source.volumes import Disks, attached_disks
+from xenmoved.migration.source.volumes import Attaching, Disks, attached_disks
 from xenmoved.problems import (
     AbortRequested,
     JobError,
@@ -61,20 +61,23 @@ class Transfer:
         if len(placements) != len(self._sending.paths):
             raise ProtocolError(Code.OUT_OF_RANGE, "the target placed other volumes than offered")
         compression = self._compression if "zstd" in dialogue.capabilities else Compression.OFF
-        async with attached_disks(
+        attaching = Attaching(
             dialogue.link,
             migration,
+            partial(self._host.open_source, exclusive=self._job.mode is Mode.COLD),
+            SyncTools(self._host.outgoing_buffers, self.limiter, self._host.spool),
+            compression,
+            self._host.config.transfer.readers,
+            keep_made=self._keep_partial or self._sending.offer.guest is None,
+            alone=self._job.mode is Mode.COLD,
+        )
+        async with attached_disks(
+            attaching,
             self._sending,
             placements,
-            opener=partial(self._host.open_source, exclusive=self._job.mode is Mode.COLD),
-            histories=await self._histories(dialogue),
-            tools=SyncTools(self._host.outgoing_buffers, self.limiter, self._host.spool),
-            compression=compression,
-            readers=self._host.config.transfer.readers,
+            await self._histories(dialogue),
             progress=self._job.volumes,
             stalls=self.stalls,
-            alone=self._job.mode is Mode.COLD,
-            keep_made=self._keep_partial or self._sending.offer.guest is None,
         ) as disks:
             yield disks
 

@@ -251,7 +251,7 @@ class Arrivals:
             return _fate(Word.UNKNOWN, "there is no record of it here")
         if entry.peer != peer:
             return _fate(Word.UNKNOWN, "the record of it here is about another peer")
-        was_ready = Expected(**entry.details).was_ready
+        was_ready = Expected.of(entry).was_ready
         return _fate(target_word(entry.state, was_ready=was_ready), entry.reason)
 
     async def recall(self, peer: str, migration: str) -> Remarks:
@@ -261,7 +261,7 @@ class Arrivals:
         entry = await self.host.journal.inbound(migration)
         if entry is None or entry.peer != peer:
             return Remarks(complete=True, remarks=())
-        return Remarks(complete=True, remarks=Expected(**entry.details).all_remarks)
+        return Remarks(complete=True, remarks=Expected.of(entry).all_remarks)
 
     async def decide(self, peer: str, migration: str, event: TargetEvent) -> Fate:
         """Bring the source's decision, COMMIT or ABORT, to a migration; returns what came of it.
@@ -314,7 +314,7 @@ class Arrivals:
         return started
 
     def _of(self, entry: Inbound, job: Job) -> InboundMigration:
-        expected = Expected(**entry.details)
+        expected = Expected.of(entry)
         return InboundMigration(self.host, entry.peer, entry.migration, expected, job)
 
     async def _require_configured(self, expected: Expected) -> None:
@@ -374,5 +374,4 @@ def _fate(word: Word, reason: str) -> Fate:
 
 def job_of(entry: Inbound) -> Job:
     """Return the job of a migration of which only the journal knows."""
-    name, other_name = entry.details["name"], entry.details.get("source_name", "")
-    return Job(JobKind.RECEIVE, name, entry.peer, job=entry.job, other_name=other_name)
+    return Job(JobKind.RECEIVE, entry.guest, entry.peer, job=entry.job, other_name=entry.other_name)

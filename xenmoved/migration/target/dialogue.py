@@ -69,7 +69,8 @@ class ControlSession:
         self._guest: InboundMigration | None = None
         self._sync: str | None = None
         self._migration = ""
-        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._failed = asyncio.Event()
+        self._failure: BaseException | None = None
 
     async def run(self) -> None:
         """Answer until the source ends the channel. What it began ends with it."""
@@ -89,8 +90,8 @@ class ControlSession:
 
     def _volume_failed(self, error: BaseException) -> None:
         """Take note that a bulk channel of what was begun here failed."""
-        if not self._broken.done():
-            self._broken.set_exception(error)
+        self._failure = self._failure or error
+        self._failed.set()
 
     async def _converse(self) -> None:
         messages = self._messages()
@@ -110,11 +111,9 @@ class ControlSession:
             yield message
 
     async def _watch_volumes(self) -> None:
-        try:
-            await self._broken
-        finally:
-            if self._broken.done() and not self._broken.cancelled():
-                self._broken.exception()
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
 
     async def _reply(self, message: object) -> None:
         if isinstance(message, Hello):

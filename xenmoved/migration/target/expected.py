@@ -8,6 +8,7 @@ from typing import Any
 from protocol.errors import Code, ProtocolError
 from protocol.messages import GuestSize, ImageFormat, Mode, Offer, Remark
 from protocol.schema import build
+from xenmoved.journal.records import Inbound
 from xenmoved.toolstack.interface import Announced, Arrival, Nic, SourceDisk
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
@@ -48,6 +49,11 @@ class Expected:
     """What the name of its entry begins with that starts it at boot at the source."""
     returns: bool = True
     """It went from here to the peer that it comes from; not known in records of old releases."""
+
+    @classmethod
+    def of(cls, entry: Inbound) -> Expected:
+        """Return what the journal keeps of it."""
+        return cls(**entry.details)
 
     @property
     def arrival(self) -> Arrival:
