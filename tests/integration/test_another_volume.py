@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -248,6 +249,16 @@ def test_a_stale_copy_is_not_moved_over_what_a_stopped_guest_has(hosts: Hosts, o
     assert digest(b.images / guest.disks[0].name) == before
 
 
+@contextlib.contextmanager
+def away(*paths: Path) -> Iterator[None]:
+    """Have an operator rename files, and back."""
+    for path in paths:
+        path.rename(path.with_name(f"{path.name}.replaced"))
+    yield
+    for path in paths:
+        path.with_name(f"{path.name}.replaced").rename(path)
+
+
 def test_an_attempt_that_was_given_up_makes_no_current_disk_a_copy(hosts: Hosts) -> None:
     """host-b is gone for a week, in which the guest runs from the copy on host-a."""
     a, b = hosts
@@ -256,10 +267,12 @@ def test_an_attempt_that_was_given_up_makes_no_current_disk_a_copy(hosts: Hosts)
     b.xen.xl("destroy", guest.name)
     a.xen.xl("create", str(guest.config.with_name(f"{guest.config.name}.moved")))
     overwrite(guest.disks[0], [5])
-    job = a.begin(guest.name, hold=True, volumes={guest.disks[0].name: unique("elsewhere")})
-    a.until(job.job, lambda report: report.phase is Phase.HOLD)
-    a.ctl("abort", guest.name)
-    a.finish(job.job)
+    elsewhere = {guest.disks[0].name: unique("elsewhere")}
+    with away(b.images / guest.disks[0].name, b.guest_configs / guest.config.name):
+        job = a.begin(guest.name, hold=True, volumes=elsewhere)
+        a.until(job.job, lambda report: report.phase is Phase.HOLD)
+        a.ctl("abort", guest.name)
+        a.finish(job.job)
     shut_down(a, guest)
     before = digest(guest.disks[0])
     b.xen.xl("create", str(b.guest_configs / guest.config.name))

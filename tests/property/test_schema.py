@@ -137,6 +137,7 @@ VOLUME = {
     "home": None,
     "wish": None,
     "format": "raw",
+    "disk_size": 1,
     "sector": 512,
     "path": None,
     "writable": True,

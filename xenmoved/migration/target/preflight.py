@@ -92,6 +92,7 @@ async def assess(
     if denied := _permission(host, peer, offer):
         return Assessment(tuple(denied))  # a peer learns nothing about what it may not use
     problems: list[Problem] = []
+    present: list[Problem] = []
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = {}
     here = await host.toolstack.describe_all()
@@ -105,7 +106,8 @@ async def assess(
         uuids = {
             one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
         }
-        problems += running_here(host, info, guest, uuids, arriving)
+        present = running_here(host, info, guest, uuids, arriving)
+        problems += present
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)
         if offer.mode is Mode.COLD and guest.config_text is not None:
@@ -119,8 +121,8 @@ async def assess(
     checker = _VolumeChecks(host, peer, offer, in_use, needed)
     placements = [await checker.place(volume) for volume in offer.volumes]
     problems += checker.problems + await checker.space_problems()
-    if guest is not None and all(one.name != guest.target_name for one, _ in here):
-        # Beside a domain of that name its file says no more.
+    if guest is not None and not present:
+        # Beside a domain of that name or uuid its file says no more.
         problems += await off_here(host, offer, needed, placements, shared)
     if problems:
         return Assessment(tuple(problems))
