@@ -11,6 +11,7 @@ link         the SSH connection to a peer
 toolstack    everything that is done with Xen
 journal      what the daemon must know after a crash
 config       what an operator can configure
+choices      what an operator can choose between
 control      the control socket: messages, server, client
 ctl          the command `xenmovectl`
 problems     how things that go wrong reach an operator

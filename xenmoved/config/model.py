@@ -17,6 +17,7 @@ from typing import Annotated, Final
 
 from protocol.messages import Action
 from protocol.schema import Length, Range
+from xenmoved.choices import CdromChoice, Compression
 from xenmoved.config.addresses import EVERY_ADDRESS
 from xenmoved.config.fields import (
     AbsolutePath,
@@ -48,22 +49,6 @@ class ToolstackKind(StrEnum):
     AUTO = "auto"
     XL = "xl"
     XM = "xm"
-
-
-class Compression(StrEnum):
-    """Whether disk blocks and memory are compressed on the way."""
-
-    AUTO = "auto"  # only while the network is the slower part
-    ZSTD = "zstd"
-    OFF = "off"
-
-
-class CdromChoice(StrEnum):
-    """What becomes of a CD-ROM in the drive of a guest that leaves."""
-
-    REFUSE = "refuse"  # the operator must say
-    EJECT = "eject"  # its drive is empty on the other host
-    REQUIRE = "require"  # the other host must have it too
 
 
 class LogLevel(StrEnum):

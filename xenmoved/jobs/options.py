@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from protocol.schema import U63, Length, Name
+from xenmoved.choices import CdromChoice, Compression
 from xenmoved.jobs.report import Seconds
 
 NameMap = Annotated[dict[Name, Name], Length(0, 64)]
@@ -15,7 +16,7 @@ NameMap = Annotated[dict[Name, Name], Length(0, 64)]
 class TransferOptions:
     """Choices for one job; None leaves them to the configuration.
 
-    `rate_limit` is in bytes a second, 0 is no limit. `compression` is off, zstd or auto. `pool` is
+    `rate_limit` is in bytes a second, 0 is no limit. `pool` is
     where the target is to put new volumes. `keep_partial`: when it fails, volumes made for it stay,
     so that the next try sends only what is missing. `overwrite`: volumes that are there and not
     known to be this guest's may be used. `max_downtime`: the guest may stand still for no
@@ -23,12 +24,12 @@ class TransferOptions:
     back. `remove_source`: verify, and drop the volumes here when the guest has moved. `pools`,
     `volumes` and `bridges` have names there by names here, those of volumes being patterns
     (`xenmoved.namemap`); `pools` goes before `pool`. `rename` is what the guest is to be called
-    there, and `cdrom` (eject or require) what becomes of a CD-ROM in its drive. `several`: they are
+    there, and `cdrom` what becomes of a CD-ROM in its drive. `several`: they are
     for many guests, of which some may not have what is named.
     """
 
     rate_limit: U63 | None = None
-    compression: Name | None = None
+    compression: Compression | None = None
     verify: bool | None = None
     pool: Name | None = None
     keep_partial: bool = False
@@ -40,5 +41,5 @@ class TransferOptions:
     volumes: NameMap = field(default_factory=dict)
     bridges: NameMap = field(default_factory=dict)
     rename: Name | None = None
-    cdrom: Name | None = None
+    cdrom: CdromChoice | None = None
     several: bool = False

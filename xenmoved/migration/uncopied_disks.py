@@ -21,7 +21,8 @@ from storage.errors import StorageError
 from storage.files.images import is_cdrom, require_standalone
 from storage.opening import open_source
 from storage.shared_identity import shared_identity
-from xenmoved.config.model import CdromChoice, Peer
+from xenmoved.choices import CdromChoice
+from xenmoved.config.model import Peer
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem, problems_of
@@ -51,7 +52,7 @@ async def sort_disks(
 ) -> SortedDisks:
     """Tell what becomes of each disk that a guest needs at a peer, None: one not configured."""
     found = SortedDisks()
-    choice = options.cdrom or (peer.cdrom.value if peer is not None else CdromChoice.REFUSE.value)
+    choice = options.cdrom or (peer.cdrom if peer is not None else CdromChoice.REFUSE)
     for disk in disks:
         located = await asyncio.to_thread(host.pool_of, disk.path) if disk.path else None
         home, name = (located[0].name, located[1]) if located is not None else (None, None)
@@ -59,9 +60,9 @@ async def sort_disks(
         shared = in_pool or (peer is not None and peer.shares_path(disk.path))
         if not (disk.cdrom or shared):
             found.copied.append(disk)
-        elif disk.cdrom and choice == CdromChoice.EJECT:
+        elif disk.cdrom and choice is CdromChoice.EJECT:
             found.ejected.append(disk)
-        elif disk.cdrom and not shared and choice != CdromChoice.REQUIRE:
+        elif disk.cdrom and not shared and choice is not CdromChoice.REQUIRE:
             text = f"disk {disk.vdev} holds the CD-ROM {disk.path}"
             found.problems.append(problem("cdrom", text, _CDROM_HINT.format(peer=peer_name)))
         else:

@@ -10,7 +10,7 @@ import zstandard
 
 from protocol.errors import Code, ProtocolError
 from protocol.frames import Bytes
-from xenmoved.config.model import Compression
+from xenmoved.choices import Compression
 
 _LEVEL: Final = 1
 _WORTHWHILE: Final = 0.9

@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 
 from storage.files.pool import DirectoryOptions
+from xenmoved.choices import CdromChoice, Compression
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load
-from xenmoved.config.model import (
-    Action,
-    CdromChoice,
-    Compression,
-    Config,
-    LogLevel,
-    ToolstackKind,
-    short_hostname,
-)
+from xenmoved.config.model import Action, Config, LogLevel, ToolstackKind, short_hostname
 from xenmoved.config.pools import make_pool
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from xenmoved.choices import CdromChoice
 from xenmoved.config import peers as peer_files
 from xenmoved.config.errors import ConfigError, PeerExists, PeerNotFound
 from xenmoved.config.loader import load, load_again, peer_from
-from xenmoved.config.model import Action, Allow, CdromChoice, Peer
+from xenmoved.config.model import Action, Allow, Peer
 from xenmoved.config.peers import remove_peer, write_peer
 
 

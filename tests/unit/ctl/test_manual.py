@@ -14,7 +14,8 @@ import pytest
 from protocol.messages import Mode
 from storage.registry import POOL_KINDS
 from tests.support.ctl import ROOT, run
-from xenmoved.config.model import DEFAULT_PORT, CdromChoice, Compression, Config, Control, Peer
+from xenmoved.choices import CdromChoice, Compression
+from xenmoved.config.model import DEFAULT_PORT, Config, Control, Peer
 from xenmoved.ctl import arguments, parser, transfer_options
 from xenmoved.ctl.exits import MEANINGS, Exit
 from xenmoved.ctl.records import RECORDS, schema

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.errors import Code, ProtocolError
 from protocol.frames import MAX_PAYLOAD
-from xenmoved.config.model import Compression
+from xenmoved.choices import Compression
 from xenmoved.sync.compression import Compressor, unpack
 
 MIB = 2**20

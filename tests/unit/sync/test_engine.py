@@ -16,7 +16,7 @@ from storage.contracts import EVERYTHING, Extent
 from storage.errors import StorageError
 from storage.files.volume import RawFile
 from tests.support.fed import VolumeSender
-from xenmoved.config.model import Compression
+from xenmoved.choices import Compression
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import connect
 from xenmoved.link.errors import LinkLost

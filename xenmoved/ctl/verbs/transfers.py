@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from protocol.messages import Mode
+from xenmoved.choices import CdromChoice, Compression
 from xenmoved.control.api import (
     Plan,
     PlanMigration,
@@ -66,9 +67,10 @@ def _options(args: Namespace) -> TransferOptions:
         hint = "volumes are removed only when the other host is known to have the same"
         raise CommandError(Exit.USAGE, ("usage", text, hint))
     pools = _names("--pool", args.pool)
+    cdrom = getattr(args, "cdrom", None)
     return TransferOptions(
         rate_limit=args.rate_limit,
-        compression=args.compress,
+        compression=Compression(args.compress) if args.compress is not None else None,
         verify=args.verify,
         pool=pools.pop("", None),
         keep_partial=args.keep_partial,
@@ -80,7 +82,7 @@ def _options(args: Namespace) -> TransferOptions:
         volumes=_names("--volume", getattr(args, "volume_names", [])),
         bridges=_names("--bridge", getattr(args, "bridge_names", [])),
         rename=getattr(args, "rename", None),
-        cdrom=getattr(args, "cdrom", None),
+        cdrom=CdromChoice(cdrom) if cdrom is not None else None,
     )
 
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement, Refused
 from storage.contracts import History
+from xenmoved.choices import Compression
 from xenmoved.codes import LINK_LOST
-from xenmoved.config.model import Compression
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
@@ -43,7 +43,7 @@ class Transfer:
         self._host = host
         self._job = job
         self._sending = sending
-        self._compression = Compression(options.compression or configured.compression)
+        self._compression = options.compression or configured.compression
         self._keep_partial = options.keep_partial
         verify = configured.verify if options.verify is None else options.verify
         self.verify = verify or options.remove_source

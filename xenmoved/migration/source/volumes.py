@@ -26,7 +26,7 @@ from storage.contracts import (
 from storage.errors import VolumeNotFound, VolumeReplaced, VolumeWritten
 from storage.tracking.choice import choose_tracker
 from storage.window import window
-from xenmoved.config.model import Compression
+from xenmoved.choices import Compression
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.link.framed import Framed
