@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from storage.tracking.tracefs import TracingUnavailable, borrowed_tracefs, find_tracefs
+from tests.support import asked
 
 _ROOT = "needs root"
 _TRACING = "needs the kernel's tracing"
@@ -35,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if not hasattr(config, "workerinput"):
         _borrowed.enter_context(borrowed_tracefs())
+    asked.ask_by_default()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
