@@ -187,6 +187,7 @@ class ControlSession:
         landing = self._arrivals.landing(self._visitor, migration)
         await landing.seal()
         await landing.require_untouched()
+        await landing.note_filled()
         await landing.release()
 
     async def _begin(self, begin: Begin) -> object:

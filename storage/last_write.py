@@ -1,0 +1,72 @@
+"""When a file or block device was written to last.
+
+A file system keeps the moment for a file. For a device the kernel counts the sectors that were
+written and discarded since it came to be: two looks that find the same count have nothing between
+them. After a boot, or when a device was set up anew, the count is another one, and nothing tells.
+What goes around a device is not counted, as what is written to the disk beneath it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from storage.backing import number_and_sequence
+from storage.contracts import LastWrite
+from storage.errors import VolumeError, reason
+from storage.sysfs import SYSFS, read_attribute
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_WRITTEN: Final = 6
+_DISCARDED: Final = 13
+"""Places of the counts of sectors in `stat` of a device."""
+
+
+def last_write(path: str | os.PathLike[str]) -> LastWrite | None:
+    """Tell when what is at a path was written to last, None where nothing tells.
+
+    What is still in the page cache of a device does not count. Quick, as it is asked for while a
+    guest stands still. Raises `VolumeError`.
+    """
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise VolumeError(f"volume {os.fspath(path)}: {reason(error)}") from error
+    if stat.S_ISREG(status.st_mode):
+        return LastWrite("", str(status.st_mtime_ns))
+    return of_device(status.st_rdev) if stat.S_ISBLK(status.st_mode) else None
+
+
+def of_device(number: int, sysfs: Path = SYSFS, boot_id: Path = BOOT_ID) -> LastWrite | None:
+    """Tell it of the block device of a number.
+
+    A count that is nothing at all may be of a driver that counts none, and one that is switched off
+    stands still.
+    """
+    folder = sysfs / f"{os.major(number)}:{os.minor(number)}"
+    disk = folder.resolve().parent if (folder / "partition").exists() else folder
+    counts = read_attribute(folder / "stat").split()
+    boot = read_attribute(boot_id)
+    if not boot or len(counts) <= _DISCARDED or read_attribute(disk / "queue/iostats") != "1":
+        return None
+    written, discarded = counts[_WRITTEN], counts[_DISCARDED]
+    if (written, discarded) == ("0", "0"):
+        return None
+    thing, sequence = number_and_sequence(number, sysfs)
+    moment = f"{written}+{discarded}"
+    if (folder / "loop").exists():
+        try:
+            moment += f"+{_of_file_behind(folder)}"
+        except OSError:
+            return None
+    return LastWrite(f"boot {boot} {thing} sequence {sequence}", moment)
+
+
+def _of_file_behind(folder: Path) -> int:
+    """Tell when the file of a loop device was written to, as may be done past the device."""
+    file = (folder / "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
+    return Path(file).stat().st_mtime_ns
