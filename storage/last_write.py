@@ -23,6 +23,9 @@ _WRITTEN: Final = 6
 _DISCARDED: Final = 13
 """Places of the counts of sectors in `stat` of a device."""
 
+NOTHING: Final = "0+0"
+"""What is counted of a device that nothing was written to. Some drivers count nothing at all."""
+
 
 def last_write(path: str | os.PathLike[str]) -> LastWrite | None:
     """Tell when what is at a path was written to last, None where nothing tells.
@@ -42,31 +45,24 @@ def last_write(path: str | os.PathLike[str]) -> LastWrite | None:
 
 
 def of_device(number: int, sysfs: Path = SYSFS, boot_id: Path = BOOT_ID) -> LastWrite | None:
-    """Tell it of the block device of a number.
-
-    A count that is nothing at all may be of a driver that counts none, and one that is switched off
-    stands still.
-    """
+    """Tell it of the block device of a number, None where its count is switched off."""
     folder = sysfs / f"{os.major(number)}:{os.minor(number)}"
+    if (folder / "loop").exists():
+        return _of_file_behind(folder)
     disk = folder.resolve().parent if (folder / "partition").exists() else folder
     counts = read_attribute(folder / "stat").split()
     boot = read_attribute(boot_id)
     if not boot or len(counts) <= _DISCARDED or read_attribute(disk / "queue/iostats") != "1":
         return None
-    written, discarded = counts[_WRITTEN], counts[_DISCARDED]
-    if (written, discarded) == ("0", "0"):
-        return None
     thing, sequence = number_and_sequence(number, sysfs)
-    moment = f"{written}+{discarded}"
-    if (folder / "loop").exists():
-        try:
-            moment += f"+{_of_file_behind(folder)}"
-        except OSError:
-            return None
-    return LastWrite(f"boot {boot} {thing} sequence {sequence}", moment)
+    course = f"boot {boot} {thing} sequence {sequence}"
+    return LastWrite(course, f"{counts[_WRITTEN]}+{counts[_DISCARDED]}")
 
 
-def _of_file_behind(folder: Path) -> int:
-    """Tell when the file of a loop device was written to, as may be done past the device."""
-    file = (folder / "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
-    return Path(file).stat().st_mtime_ns
+def _of_file_behind(folder: Path) -> LastWrite | None:
+    """Tell when the file of a loop device was written to, as may be done past the device, too."""
+    try:
+        file = (folder / "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
+        return LastWrite("", str(Path(file).stat().st_mtime_ns))
+    except OSError:
+        return None

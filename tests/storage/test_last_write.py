@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from storage.contracts import LastWrite
-from storage.last_write import last_write, of_device
+from storage.last_write import NOTHING, last_write, of_device
 
 Attach = Callable[..., Path]
 
@@ -81,15 +81,16 @@ def test_of_a_device_that_is_another_one_by_now(device: Device) -> None:
     assert first.is_before(device.found()) is None
 
 
-def test_a_count_that_may_stand_still_tells_nothing(device: Device) -> None:
-    device.count(0, 0)
-    assert device.found() is None
-    device.count(80, 0)
+def test_a_count_that_stands_still_tells_nothing(device: Device) -> None:
     device.say("queue/iostats", "0")
     assert device.found() is None
     device.say("queue/iostats", "1")
     device.say("stat", "1 0 8 0 20 0 80 0 0 0 0")  # of a kernel that counts no discards
     assert device.found() is None
+    device.count(0, 0)
+    found = device.found()
+    assert found is not None
+    assert found.moment == NOTHING
 
 
 @pytest.mark.root
