@@ -12,7 +12,20 @@ import pytest
 from blake3 import blake3
 
 from protocol.fingerprints import BLOCK_SIZE
-from protocol.messages import Accepted, BeginRound, Credit, Finish, Finished, Offer, Refused
+from protocol.messages import (
+    Abort,
+    Accepted,
+    BeginRound,
+    Credit,
+    Fate,
+    Finish,
+    Finished,
+    HandOver,
+    Offer,
+    Ready,
+    Receiving,
+    Refused,
+)
 from tests.integration.test_hostile_peer import (
     QUICKLY,
     SIZE,
@@ -85,9 +98,11 @@ async def let_go(target: Target, volume: Path) -> None:
     await until(is_free, "the target to let go of the volume")
 
 
-def kill(target: Target) -> None:
-    """Have the daemon lose all that it has not written down."""
+def kill(target: Target, used: Path | None = None) -> None:
+    """Have the daemon lose all that it has not written down; a volume is `used` meanwhile."""
     target.host.stop(signal.SIGKILL)
+    if used is not None:
+        use(used)
     target.host.start(XENMOVED_LIMITS=QUICKLY)
 
 
@@ -109,9 +124,7 @@ async def test_a_daemon_that_is_killed_when_a_sync_is_finished(
     volume = running.host.images / "loot"
     async with transferring(running.evil, LOOT) as transfer:
         await finish(transfer)
-        kill(running)
-    if used:
-        use(volume)
+        kill(running, volume if used else None)
     assert await comes_again(running, LOOT, volume) is not used
     volume.unlink()
 
@@ -123,8 +136,7 @@ async def test_a_daemon_that_is_killed_in_a_sync_knows_nothing_of_its_volume(
     async with transferring(running.evil, LOOT) as transfer:
         assert isinstance(await transfer.begin(), Accepted)
         await transfer.copy(head=b"the peer's own")
-        kill(running)
-    use(volume)
+        kill(running, volume)
     assert not await comes_again(running, LOOT, volume)
     volume.unlink()
 
@@ -156,10 +168,32 @@ async def test_what_is_kept_of_a_guest_that_did_not_come(
         assert isinstance(await transfer.begin(keep_partial=True), Accepted)
         await transfer.copy(head=b"the peer's own")
         if killed:
-            kill(running)
+            kill(running, volume if used else None)
     await let_go(running, volume)
-    if used:
+    if used and not killed:
         use(volume)
     assert await comes_again(running, offer, volume) is not (used or killed)
     await let_go(running, volume)
     volume.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_what_is_kept_of_a_guest_that_was_ready(
+    running: Target, guest: Guest, *, used: bool
+) -> None:
+    offer = guest.offer(SIZE)
+    volume = running.host.images / f"{guest.name}-xvda"
+    async with transferring(running.evil, offer) as transfer:
+        assert isinstance(await transfer.begin(keep_partial=True), Accepted)
+        await transfer.copy(head=b"the peer's own")
+        assert isinstance(await transfer.control.ask(HandOver(guest.size)), Receiving)
+        assert isinstance(
+            await transfer.control.ask(await transfer.send_memory(guest.image)), Ready
+        )
+        assert isinstance(await transfer.control.ask(Abort(transfer.migration, "no")), Fate)
+    await let_go(running, volume)
+    if used:
+        use(volume)
+    assert await comes_again(running, offer, volume) is not used
+    await let_go(running, volume)
+    volume.unlink()

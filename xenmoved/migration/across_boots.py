@@ -1,4 +1,4 @@
-"""How a copy on a block device stays known when its host is booted: what it counts begins anew then.
+"""How a copy on a device stays known when its host is booted, as what is counted begins anew.
 
 A daemon that ends notes of the copies to which nothing was written that they are at rest. One that
 starts takes those up whose count stands where it was, or, for a device that came up since, at
