@@ -24,7 +24,10 @@ _DISCARDED: Final = 13
 """Places of the counts of sectors in `stat` of a device."""
 
 NOTHING: Final = "0+0"
-"""What is counted of a device that nothing was written to. Some drivers count nothing at all."""
+"""What is counted of a device that nothing was written to."""
+_COUNTING: Final = "counting "
+"""Begins the course of a device of which it is certain that all is counted, even if it is nothing.
+That of others tells once there is something: some drivers, as of NVMe with many paths, count none."""
 
 
 def last_write(path: str | os.PathLike[str]) -> LastWrite | None:
@@ -45,18 +48,29 @@ def last_write(path: str | os.PathLike[str]) -> LastWrite | None:
 
 
 def of_device(number: int, sysfs: Path = SYSFS, boot_id: Path = BOOT_ID) -> LastWrite | None:
-    """Tell it of the block device of a number, None where its count is switched off."""
+    """Tell it of the block device of a number, None where its count is switched off.
+
+    The device mapper counts all the same, but for kernels since 6.11.
+    """
     folder = sysfs / f"{os.major(number)}:{os.minor(number)}"
     if (folder / "loop").exists():
         return _of_file_behind(folder)
     disk = folder.resolve().parent if (folder / "partition").exists() else folder
     counts = read_attribute(folder / "stat").split()
     boot = read_attribute(boot_id)
-    if not boot or len(counts) <= _DISCARDED or read_attribute(disk / "queue/iostats") != "1":
+    switch = read_attribute(disk / "queue/iostats")
+    mapped, zvol = (folder / "dm").exists(), folder.resolve().name.startswith("zd")
+    if not boot or len(counts) <= _DISCARDED or (switch != "1" and not mapped):
         return None
     thing, sequence = number_and_sequence(number, sysfs)
-    course = f"boot {boot} {thing} sequence {sequence}"
+    certain = _COUNTING if switch == "1" and (mapped or zvol) else ""
+    course = f"{certain}boot {boot} {thing} sequence {sequence} switch {switch}"
     return LastWrite(course, f"{counts[_WRITTEN]}+{counts[_DISCARDED]}")
+
+
+def tells(found: LastWrite) -> bool:
+    """Whether a later look can show that nothing was written since."""
+    return found.moment != NOTHING or found.course.startswith(_COUNTING)
 
 
 def _of_file_behind(folder: Path) -> LastWrite | None:

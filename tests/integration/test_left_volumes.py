@@ -36,7 +36,7 @@ from tests.integration.test_hostile_peer import (
     target,
     until,
 )
-from tests.support.hostile import Guest, Transfer, sync_offer, transferring, volume_offer
+from tests.support.hostile import Guest, Transfer, greeted, sync_offer, transferring, volume_offer
 from xenmoved.control.api import ListJobs
 
 __all__ = ["guest", "running", "saved", "target"]  # fixtures
@@ -190,7 +190,8 @@ async def test_what_is_kept_of_a_guest_that_was_ready(
         assert isinstance(
             await transfer.control.ask(await transfer.send_memory(guest.image)), Ready
         )
-        assert isinstance(await transfer.control.ask(Abort(transfer.migration, "no")), Fate)
+        other = await greeted(transfer.link)
+        assert isinstance(await other.ask(Abort(transfer.migration, "no")), Fate)
     await let_go(running, volume)
     if used:
         use(volume)

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from storage.contracts import LastWrite
-from storage.last_write import NOTHING, last_write, of_device
+from storage.last_write import NOTHING, last_write, of_device, tells
 
 Attach = Callable[..., Path]
 
@@ -91,6 +91,38 @@ def test_a_count_that_stands_still_tells_nothing(device: Device) -> None:
     found = device.found()
     assert found is not None
     assert found.moment == NOTHING
+    assert not tells(found), "a driver may count nothing"
+
+
+def test_the_device_mapper_counts_whatever_its_switch_says(device: Device) -> None:
+    device.say("queue/iostats", "0")
+    device.count(0, 0)
+    (device.folder / "dm").mkdir()
+    found = device.found()
+    assert found is not None
+    assert not tells(found), "a newer kernel obeys the switch"
+    device.count(80, 0)
+    found = device.found()
+    assert found is not None
+    assert tells(found)
+    device.say("queue/iostats", "1")
+    assert found.is_before(device.found()) is None
+    device.count(0, 0)
+    found = device.found()
+    assert found is not None
+    assert tells(found)
+
+
+def test_a_zvol_that_was_filled_by_streams_counts_nothing(device: Device) -> None:
+    zvol = device.folder.with_name("zd16")
+    device.folder.rename(zvol)
+    device.folder.symlink_to(zvol)
+    device.count(0, 0)
+    found = device.found()
+    assert found is not None
+    assert tells(found)
+    device.count(8, 0)
+    assert found.is_before(device.found()) is True
 
 
 @pytest.mark.root

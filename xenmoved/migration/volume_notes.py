@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from storage.contracts import UNKNOWN, VolumeInfo
 from storage.errors import VolumeInUse
-from storage.last_write import NOTHING, last_write
+from storage.last_write import last_write, tells
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
 
@@ -180,7 +180,7 @@ async def note_filled(host: Host, pool: str, name: str, peer: str, migration: st
 
 async def _note_last_write(host: Host, holding: Holding, path: str) -> None:
     written = await asyncio.to_thread(last_write, path)
-    if written is not None and written.moment != NOTHING:
+    if written is not None and tells(written):
         await host.journal.record_holding(replace(holding, written=written))
 
 
