@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,12 @@ NOTHING: Final = "0+0"
 """What is counted of a device that nothing was written to."""
 _COUNTING: Final = "counting "
 """Begins the course of a device of which it is certain that all is counted, even if it is nothing.
-That of others tells once there is something: some drivers, as of NVMe with many paths, count none."""
+
+That of others tells once there is something: some drivers, as of NVMe with many paths, count none.
+"""
+_SECOND: Final = 10**9
+_TICK: Final = _SECOND // 50
+"""Nanoseconds that a clock of a kernel which is slow to tick stands still."""
 
 
 def last_write(path: str | os.PathLike[str]) -> LastWrite | None:
@@ -71,6 +77,18 @@ def of_device(number: int, sysfs: Path = SYSFS, boot_id: Path = BOOT_ID) -> Last
 def tells(found: LastWrite) -> bool:
     """Whether a later look can show that nothing was written since."""
     return found.moment != NOTHING or found.course.startswith(_COUNTING)
+
+
+def seconds_to_later(found: LastWrite) -> float:
+    """Return how long it takes until a write has another moment than one that was just found.
+
+    Some file systems keep whole seconds.
+    """
+    if found.course:
+        return 0.0
+    moment = int(found.moment)
+    step = _TICK if moment % _SECOND else _SECOND
+    return min(max(moment + step - time.time_ns(), 0), step) / _SECOND
 
 
 def _of_file_behind(folder: Path) -> LastWrite | None:

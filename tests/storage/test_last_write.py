@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from storage.contracts import LastWrite
-from storage.last_write import NOTHING, last_write, of_device, tells
+from storage.last_write import NOTHING, last_write, of_device, seconds_to_later, tells
 
 Attach = Callable[..., Path]
 
@@ -29,6 +29,20 @@ def test_of_a_file(tmp_path: Path) -> None:
     assert found.is_before(last_write(file)) is True
     assert found.is_before(last_write(tmp_path / "gone")) is None
     assert last_write("/dev/null") is None
+
+
+def test_when_a_write_has_another_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a file that has whole seconds, as with small inodes, may be the same for one."""
+    for age, moment, seconds in (
+        (0, 5_000_000_001, 0.02),
+        (15_000_000, 5_000_000_001, 0.005),
+        (10**9, 5_000_000_001, 0.0),
+        (10**8, 5_000_000_000, 0.9),
+        (-(10**12), 5_000_000_001, 0.02),  # the clock was set back
+    ):
+        monkeypatch.setattr("time.time_ns", lambda now=moment + age: now)
+        assert seconds_to_later(LastWrite("", str(moment))) == pytest.approx(seconds)
+    assert seconds_to_later(LastWrite("boot a", "8+0")) == 0.0
 
 
 class Device:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from storage.contracts import UNKNOWN, VolumeInfo
 from storage.errors import VolumeInUse
-from storage.last_write import last_write, tells
+from storage.last_write import last_write, seconds_to_later, tells
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
 
@@ -167,21 +167,25 @@ async def note_written(host: Host, path: str, migration: str) -> None:
         await _note_last_write(host, holding, path)
 
 
-async def note_filled(host: Host, pool: str, name: str, peer: str, migration: str) -> None:
+async def note_filled(host: Host, pool: str, name: str, peer: str, migration: str) -> float:
     """Note the same of a volume that a peer has filled, or that was emptied for it.
 
-    To be called while nobody else can have it, and before anybody hears that it is finished. Raises
+    To be called while nobody else can have it, and before anybody hears that it is finished.
+    Returns the seconds until a write of somebody else can be told from the last one. Raises
     StorageError.
     """
     holding = await host.journal.holding(pool, name)
     if holding is not None and (holding.migration == migration or is_blank(holding, peer)):
-        await _note_last_write(host, holding, host.pools[pool].path(name))
+        return await _note_last_write(host, holding, host.pools[pool].path(name))
+    return 0.0
 
 
-async def _note_last_write(host: Host, holding: Holding, path: str) -> None:
+async def _note_last_write(host: Host, holding: Holding, path: str) -> float:
     written = await asyncio.to_thread(last_write, path)
-    if written is not None and tells(written):
-        await host.journal.record_holding(replace(holding, written=written))
+    if written is None or not tells(written):
+        return 0.0
+    await host.journal.record_holding(replace(holding, written=written))
+    return seconds_to_later(written)
 
 
 async def when_let_go(attempt: Callable[[], Awaitable[T]]) -> T:

@@ -188,6 +188,7 @@ class ControlSession:
         await landing.seal()
         await landing.require_untouched()
         await landing.note_filled()
+        await landing.until_others_are_told()
         await landing.release()
 
     async def _begin(self, begin: Begin) -> object:

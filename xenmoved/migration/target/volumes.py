@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
@@ -46,6 +47,7 @@ class Landing:
         self._volumes: list[FilledVolume] = []
         self._ours: list[FilledVolume] = []
         """Those that may be filled, and of which is not noted yet how they are left."""
+        self._free_at = 0.0
         self._histories: list[History | None] = []
         self._streams: dict[int, StreamTarget] = {}
         self._targets: dict[int, VolumeTarget] = {}
@@ -247,6 +249,7 @@ class Landing:
         async with self._provisioning:
             try:
                 await self._note_interrupted()
+                await self.until_others_are_told()
             finally:
                 await self._close_volumes()
 
@@ -263,7 +266,12 @@ class Landing:
 
     async def _note_filled(self, volume: FilledVolume) -> None:
         place = volume.pool.name, volume.name
-        await note_filled(self._host, *place, self._peer, self._migration)
+        wait = await note_filled(self._host, *place, self._peer, self._migration)
+        self._free_at = max(self._free_at, monotonic() + wait)
+
+    async def until_others_are_told(self) -> None:
+        """Wait until what others write to what was noted has another moment than that has."""
+        await asyncio.sleep(max(0.0, self._free_at - monotonic()))
 
     async def remove_made(self) -> None:
         """Remove the volumes that were made for this migration. Idempotent; never others."""
