@@ -19,6 +19,7 @@ sectors          logical sector sizes, as guests see them
 usage            who has a path in use
 watching         whether anybody opens a volume while it is copied
 backing          what a path or an open volume is at this moment, and whether that has changed
+last_write       when something was written to last
 identify         what tells a volume from others that had its name, or will
 shared_identity  the same for what two hosts see
 commands         runs the tools of storage

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 from storage.contracts import FILE_SECTOR, Backing
 from storage.errors import VolumeError, VolumeNotFound, VolumeReplaced, VolumeResized, reason
@@ -39,7 +40,7 @@ def backing_of_descriptor(descriptor: int) -> Backing:
     status = os.fstat(descriptor)
     if not stat.S_ISBLK(status.st_mode):
         return Backing(_file(status.st_dev, status.st_ino), status.st_size, FILE_SECTOR)
-    thing, sequence = _device(status.st_rdev)
+    thing, sequence = number_and_sequence(status.st_rdev)
     file = ""
     try:
         device, inode, offset = loop_backing(descriptor)
@@ -82,10 +83,10 @@ def _file(device: int, inode: int) -> str:
     return f"file {os.major(device)}:{os.minor(device)}/{inode}"
 
 
-def _device(number: int) -> tuple[str, str]:
+def number_and_sequence(number: int, sysfs: Path = SYSFS) -> tuple[str, str]:
     """Name a device, and its sequence number: numbers are given again, these and uuids are not."""
     shown = f"{os.major(number)}:{os.minor(number)}"
-    folder = SYSFS / shown
+    folder = sysfs / shown
     disk = folder.resolve().parent if (folder / "partition").exists() else folder
     # Linux before 5.15 has no sequence numbers, and only the device mapper's have uuids.
     uuid = read_attribute(disk / "dm/uuid")

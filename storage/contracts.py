@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 OWN_NAME: Final = re.compile(
     r"xenmoved-(?P<peer>.+)-(?P<migration>[0-9a-f]{32})-(?P<round>\d{1,10})"
@@ -121,6 +121,31 @@ class VolumeIdentity:
 UNKNOWN: Final = VolumeIdentity()
 
 
+class LastWrite(NamedTuple):
+    """When a volume was written to last, as one clock or count tells it, which is its `course`.
+
+    That of files is "", of moments in nanoseconds since 1970.
+    """
+
+    course: str
+    moment: str
+
+    def __str__(self) -> str:
+        return f"{self.course} {self.moment}".lstrip()
+
+    @classmethod
+    def parse(cls, text: str) -> LastWrite:
+        """Read what `str` made."""
+        course, _, moment = text.rpartition(" ")
+        return cls(course, moment)
+
+    def is_before(self, now: LastWrite | None) -> bool | None:
+        """Whether anything was written between this and what is found now; None: nothing tells."""
+        if now is None or now.course != self.course:
+            return None
+        return now.moment != self.moment
+
+
 BUFFER_ALIGNMENT: Final = 4096
 """Memory alignment that `Volume.read_into` and `Volume.write` may require of a buffer."""
 
@@ -155,7 +180,7 @@ class VolumeInfo:
     volume takes in bytes, None where the backend cannot tell. `in_use` says who has it open in
     words for an operator, None when it is free. `sector` is the logical sector size in bytes that a
     guest sees, and `alignment` what the size of whatever is copied to it must be a multiple of.
-    `written` is when it was last written to, in nanoseconds since 1970, None where nothing tells.
+    `written` is when it was last written to, None where nothing tells.
     """
 
     pool: str
@@ -167,7 +192,7 @@ class VolumeInfo:
     identity: VolumeIdentity = UNKNOWN
     sector: int = FILE_SECTOR
     alignment: int = 1
-    written: int | None = None
+    written: LastWrite | None = None
 
 
 @dataclass(frozen=True, slots=True)

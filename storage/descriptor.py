@@ -10,11 +10,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from storage.backing import backing_of_descriptor
@@ -131,21 +129,6 @@ class DescriptorVolume:
             raise self.error(
                 verb, offset, length, f"its sectors of {self.alignment} bytes cannot be divided"
             )
-
-
-def last_written(path: str | os.PathLike[str]) -> int | None:
-    """Moment at which a file was last written to, in nanoseconds since 1970.
-
-    None for a device, and where nothing is any more. Quick, as it is asked for while a guest stands
-    still. Raises `VolumeError`.
-    """
-    try:
-        status = Path(path).stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise VolumeError(f"volume {os.fspath(path)}: {reason(error)}") from error
-    return status.st_mtime_ns if stat.S_ISREG(status.st_mode) else None
 
 
 def make_durable(path: str | os.PathLike[str]) -> None:

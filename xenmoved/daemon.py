@@ -33,6 +33,7 @@ from xenmoved.jobs.report import JobState
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.link.identity import fingerprint, load_identity, parse_public
 from xenmoved.link.server import LinkServer
+from xenmoved.migration.across_boots import put_copies_to_rest, take_up_copies
 from xenmoved.migration.expiry import expire_copies
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.restart import recover
@@ -127,6 +128,7 @@ class Daemon:
             async with Guarded() as tasks:
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
+                await take_up_copies(host)
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)
                 port = await self._listen(reception)
@@ -161,6 +163,7 @@ class Daemon:
                 # What is left is in doubt or waits for a peer: the journal has it.
                 raise _Stop
         except* _Stop:
+            await put_copies_to_rest(host)
             log.info("stopped")
         finally:
             try:

@@ -15,6 +15,7 @@ from storage.contracts import PoolVolume, VolumeInfo
 from storage.devices.volume import BlockDevice
 from storage.errors import PoolFull, UnsupportedVolume, VolumeNotFound
 from storage.identify import device_identity
+from storage.last_write import last_write
 from storage.names import check_name
 from storage.syscalls import device_size, sector_size
 
@@ -63,6 +64,7 @@ class BlockPool:
             identity=device_identity(path),
             sector=sector,
             alignment=sector,
+            written=last_write(path),
         )
 
     def volumes(self) -> list[VolumeInfo]:

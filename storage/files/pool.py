@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from storage import usage
-from storage.contracts import Capacity, PoolVolume, VolumeInfo
+from storage.contracts import Capacity, LastWrite, PoolVolume, VolumeInfo
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -76,7 +76,7 @@ class DirectoryPool:
             allocated=status.st_blocks * _ALLOCATION_UNIT,
             in_use=usage.in_use(file),
             identity=file_identity(file),
-            written=status.st_mtime_ns,
+            written=LastWrite("", str(status.st_mtime_ns)),
         )
 
     def volumes(self) -> list[VolumeInfo]:

@@ -27,6 +27,7 @@ from storage.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
+from storage.last_write import last_write
 from storage.lvm.devmapper import LvmDevice, join_name, lvm_device
 from storage.lvm.report import LogicalVolume, logical_volumes, physical_volumes, volume_group
 from storage.lvm.thin import ThinPlace, ThinVolume, why_not_written
@@ -248,6 +249,7 @@ class _GroupPool:
             identity=VolumeIdentity(lv.uuid),
             sector=(sector := sector_of(self.path(lv.name))),
             alignment=sector,
+            written=last_write(self.path(lv.name)),
         )
 
     def _in_use(self, lv: LogicalVolume) -> str | None:

@@ -20,6 +20,7 @@ from storage.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
+from storage.last_write import last_write
 from storage.names import check_name
 from storage.zfs.history import ZfsHistory
 from storage.zfs.volume import Zvol, dataset_of
@@ -237,6 +238,7 @@ class ZfsPool:
             identity=VolumeIdentity(f"guid {guid}"),  # which stays when a stream replaces all of it
             sector=_SECTOR,
             alignment=_SECTOR,
+            written=last_write(path),
         )
 
     def _whole(self, size: int) -> int:

@@ -147,6 +147,25 @@ def test_a_size_that_is_no_whole_number_of_blocks(hosts: Hosts) -> None:
     assert copied(a.sync(disk)) == (33, 0, 0)
 
 
+@pytest.mark.root
+def test_a_device_is_compared_while_nobody_wrote_to_it(
+    hosts: Hosts, attach: Callable[..., Path], tmp_path: Path
+) -> None:
+    a, b = hosts
+    disk = image(a.images / "for-device", 4)
+    device = attach(image(tmp_path / "target", 4))
+    b.device_link("device-2", device)
+    a.sync(disk, target="devices:device-2")
+    overwrite(disk, [7])
+    assert copied(a.sync(disk, target="devices:device-2")) == (63, 1, 0)
+    b.stop(signal.SIGKILL)
+    b.start()
+    assert copied(a.sync(disk, target="devices:device-2")) == (64, 0, 0)
+    overwrite(device, [7])  # somebody uses it, and the way out is to have it emptied
+    assert copied(a.sync(disk, target="devices:device-2")) == (0, 64, 0)
+    assert digest(device) == digest(disk)
+
+
 @pytest.mark.parametrize("broken", ["link", "target", "source", "abort"])
 def test_only_what_is_missing_is_sent_after_an_interruption(hosts: Hosts, broken: str) -> None:
     a, b = hosts
@@ -181,6 +200,13 @@ def test_only_what_is_missing_is_sent_after_an_interruption(hosts: Hosts, broken
 
     # The target notices the end of a connection by itself; until then the volume is in use.
     wait_until(lambda: _is_free(copy), f"{b.name} to let go of the volume")
+    if broken == "target":
+        # Whoever wrote to it when nobody held it, nobody would know.
+        problem = the_problem(a.try_sync(disk), "volume-exists")
+        assert "nobody noted when it was written to last" in problem.text
+        a.sync(disk, overwrite=True)
+        assert digest(copy) == digest(disk)
+        return
     again = a.sync(disk)
 
     assert copied(again) == (256 - missing, missing, 0)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -213,7 +212,7 @@ def test_what_breaks_off_is_gone_on_with(pair: tuple[ZfsHost, ZfsHost]) -> None:
     job = a.begin(StartSync("zvols:broken", "host-b", None, slowly))
     arrived = b.pool.history("broken")
     a.await_sent(job, WRITTEN // 2)
-    b.sandbox.stop(signal.SIGKILL)
+    b.sandbox.stop()
     assert a.finish(job).state is JobState.FAILED
     wait_until(lambda: arrived.resume_point() is not None, "what had arrived", 60)
     b.sandbox.launch()

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 from protocol.handover import SourceState, TargetState
-from storage.contracts import UNKNOWN, VolumeIdentity
+from storage.contracts import UNKNOWN, LastWrite, VolumeIdentity
 
 NOBODY: Final = ""
 """Owner of what is being emptied for the peer `place` of the holding."""
@@ -97,8 +97,8 @@ class Holding:
     `identity` is the volume's. `migration` is the last one that read or wrote it, `moved_by` the
     last one with which its guest came or went. A copy that is retained is so `since` that moment
     (seconds since 1970, by a clock that may have been wrong), and its guest went to, or never came
-    from, the peer `place`. It was `written` last then (nanoseconds since 1970, None where nothing
-    tells), and was seen to be `kept` for so many seconds.
+    from, the peer `place`, and it was seen to be `kept` for so many seconds. It was `written` last
+    when it was left as it is to be; None while it is being written, and where nothing tells.
     """
 
     pool: str
@@ -109,7 +109,7 @@ class Holding:
     migration: str = ""
     since: float | None = None
     place: str = ""
-    written: int | None = None
+    written: LastWrite | None = None
     kept: float = 0.0
     moved_by: str = ""
 
@@ -125,7 +125,8 @@ def read_standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any
 def row_of(record: MadeVolume | Holding) -> list[object]:
     """Return the values of a row, in the order of the fields."""
     values: tuple[object, ...] = astuple(record)
-    return [str(value) if isinstance(value, VolumeIdentity) else value for value in values]
+    told = VolumeIdentity | LastWrite
+    return [str(value) if isinstance(value, told) else value for value in values]
 
 
 def _identity(text: str | None) -> VolumeIdentity:
@@ -140,8 +141,10 @@ def read_made(row: Iterable[Any]) -> MadeVolume:
 
 def read_holding(row: Iterable[Any]) -> Holding:
     """Read a row of `owners`."""
-    pool, name, owner, guest, identity, *rest = row
-    return Holding(pool, name, owner, guest, _identity(identity), *rest)
+    pool, name, owner, guest, identity, migration, since, place, written, *rest = row
+    last = LastWrite.parse(str(written)) if written is not None else None
+    known = pool, name, owner, guest, _identity(identity), migration
+    return Holding(*known, since, place, last, *rest)
 
 
 def read_outbound(row: Iterable[Any]) -> Outbound:

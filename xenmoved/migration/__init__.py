@@ -15,6 +15,7 @@ bridges         what the bridges of a guest are called here, and whether they ar
 promises        what this host has promised to peers and they have not taken yet
 volume_notes    what the journal knows of volumes, and whether they still are those
 volume_needs    who needs which volumes of this host
+across_boots    how a copy on a device stays known when its host is booted
 retained        copies of volumes that stay when their guest has gone
 expiry          drops them when they are old enough
 retrying        what must be done in the end, however often it fails

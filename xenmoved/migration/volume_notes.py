@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
 from typing import Final, TypeVar
 
 from storage.contracts import UNKNOWN, VolumeInfo
-from storage.descriptor import last_written
-from storage.errors import StorageError, VolumeInUse
+from storage.errors import VolumeInUse
+from storage.last_write import last_write, seconds_to_later, tells
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 _LETTING_GO: Final = 10.0
 """Seconds until a toolstack has let go of the disks of a domain that is gone: on real hosts scripts
@@ -48,8 +45,23 @@ def why_not_held(holding: Holding, info: VolumeInfo) -> str | None:
         return "is not known to be the copy that was there: nothing told it from others then"
     if holding.identity != info.identity:
         return "is another volume than the copy that was there: it was made anew since"
-    if kept and holding.written not in (None, info.written):
+    if kept and holding.written is not None and holding.written.is_before(info.written):
         return "was written to since it was kept as a copy: something else may be in it"
+    return None
+
+
+def why_not_as_left(holding: Holding, info: VolumeInfo) -> str | None:
+    """Say why a volume is not certain to be as it was left; None if nothing was written to it.
+
+    Only then may a peer hear what is in it, or write to it without a word. What was not noted, as
+    there was a crash, and what nothing tells, counts as written.
+    """
+    if (why := why_not_held(holding, info)) is not None:
+        return why
+    if holding.written is None:
+        return "is not known to be as it was left: nobody noted when it was written to last"
+    if holding.written.is_before(info.written) is None:
+        return "may have been written to since it was left: its device tells only since it is there"
     return None
 
 
@@ -86,8 +98,7 @@ def is_blank(holding: Holding, peer: str) -> bool:
 async def note_blank(host: Host, pool: str, name: str, peer: str) -> None:
     """Note that what a volume holds is nobody's from now on, and is to be emptied for a peer.
 
-    Until `note_copy` a crash leaves it so: it is emptied again before anybody gets it. Raises
-    StorageError.
+    It stays so until `note_copy`: it is emptied again before anybody gets it. Raises StorageError.
     """
     await _record(host, Holding(pool, name, NOBODY, place=peer))
 
@@ -126,7 +137,8 @@ async def claim(host: Host, path: str, owner: str, guest: str, migration: str) -
 async def note_copy(host: Host, copy: Holding, peer: str, offered: str | None) -> None:
     """Note whose data a volume is to hold that a peer writes to; `offered` see `is_of`.
 
-    A copy that is retained of the same owner stays so, until it is in use. Raises StorageError.
+    A copy that is retained of the same owner stays so, until it is in use. Until `note_filled` it
+    is not known what is in it. Raises StorageError.
     """
     before = await known_holding(host, copy.pool, copy.name)
     if before is not None and is_of(before, copy.owner, peer, offered):
@@ -148,39 +160,32 @@ async def _record(host: Host, holding: Holding) -> None:
 
 async def note_written(host: Host, path: str, migration: str) -> None:
     """Note when a volume that a migration has claimed was written to last. Raises StorageError."""
-    located = await asyncio.to_thread(host.pool_of, path)
-    if located is None or (written := await asyncio.to_thread(last_written, path)) is None:
+    if (located := await asyncio.to_thread(host.pool_of, path)) is None:
         return
     holding = await host.journal.holding(located[0].name, located[1])
     if holding is not None and holding.migration == migration:
-        await host.journal.record_holding(replace(holding, written=written))
+        await _note_last_write(host, holding, path)
 
 
-async def note_synced(host: Host, pool: str, name: str, migration: str) -> None:
-    """Note when what came without a guest was written to last. Raises StorageError."""
-    holding = await host.journal.holding(pool, name)
-    info = await asyncio.to_thread(host.pools[pool].find, name)
-    if holding is not None and holding.migration == migration and info is not None:
-        await host.journal.record_holding(replace(holding, written=info.written))
+async def note_filled(host: Host, pool: str, name: str, peer: str, migration: str) -> float:
+    """Note the same of a volume that a peer has filled, or that was emptied for it.
 
-
-async def retain(host: Host, migration: str, place: str, *, moved: bool) -> None:
-    """Call retained, from now on, the volumes of a migration whose guest is at a peer.
-
-    With `moved` it went there with that migration. When they were written to is noted, if it can
-    be and was not before (`note_written`): whatever is written to them later is no copy.
+    To be called while nobody else can have it, and before anybody hears that it is finished.
+    Returns the seconds until a write of somebody else can be told from the last one. Raises
+    StorageError.
     """
-    await host.journal.retain(migration, place, moved=moved)
-    for one in await host.journal.retained():
-        if one.migration != migration or one.written is not None or one.pool not in host.pools:
-            continue
-        try:
-            info = await asyncio.to_thread(host.pools[one.pool].find, one.name)
-        except StorageError as error:
-            log.warning("%s:%s cannot be looked at: %s", one.pool, one.name, error)
-            continue
-        if info is not None and is_held(one, info):
-            await host.journal.record_holding(replace(one, written=info.written))
+    holding = await host.journal.holding(pool, name)
+    if holding is not None and (holding.migration == migration or is_blank(holding, peer)):
+        return await _note_last_write(host, holding, host.pools[pool].path(name))
+    return 0.0
+
+
+async def _note_last_write(host: Host, holding: Holding, path: str) -> float:
+    written = await asyncio.to_thread(last_write, path)
+    if written is None or not tells(written):
+        return 0.0
+    await host.journal.record_holding(replace(holding, written=written))
+    return seconds_to_later(written)
 
 
 async def when_let_go(attempt: Callable[[], Awaitable[T]]) -> T:

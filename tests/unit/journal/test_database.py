@@ -1,12 +1,13 @@
 """The journal: what is written survives, and what is left to do is found again."""
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 
 import pytest
 
 from protocol.handover import SourceState, TargetState
-from storage.contracts import UNKNOWN, VolumeIdentity
+from storage.contracts import UNKNOWN, LastWrite, VolumeIdentity
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.journal.records import Holding, Inbound, MadeVolume, Outbound
 
@@ -175,6 +176,27 @@ async def test_only_what_is_retained_grows_older(journal, tmp_path):
     try:
         kept = [(await again.holding("images", name)).kept for name in ("web", "other")]
         assert kept == [0.0, 7.5]
+    finally:
+        await again.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        (None, None),
+        (1_790_000_000_123_456_789, LastWrite("", "1790000000123456789")),  # an earlier release's
+        ("boot a device 253:7 8+0", LastWrite("boot a device 253:7", "8+0")),
+    ],
+)
+async def test_when_a_volume_was_written_to_last(journal, tmp_path, stored, read):
+    await journal.record_holding(replace(HOLDING, written=read))
+    again = await reopened(journal, tmp_path)
+    await again.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "journal.db")) as database:
+        assert database.execute("SELECT written FROM owners").fetchone() == (stored,)
+    again = await reopened(again, tmp_path)
+    try:
+        assert await again.holding("images", "web") == replace(HOLDING, written=read)
     finally:
         await again.close()
 

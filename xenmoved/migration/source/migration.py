@@ -48,7 +48,7 @@ from xenmoved.migration.source.remarks import hear, hear_later, note_unheard
 from xenmoved.migration.source.transfer import Transfer, is_link_loss
 from xenmoved.migration.source.volumes import Disks
 from xenmoved.migration.uncopied_disks import flush_shared
-from xenmoved.migration.volume_notes import claim, note_written, retain
+from xenmoved.migration.volume_notes import claim, note_written
 from xenmoved.problems import (
     Obstructed,
     is_expected,
@@ -348,7 +348,7 @@ async def _end(host: Host, job: Job, handover: SourceHandover, remove: Sending |
             await host.toolstack.configs.retire(job.guest, handover.uuid)
         except (ToolstackError, OSError) as error:
             _note_still_enabled(job, error)
-        await retain(host, handover.migration, job.peer, moved=True)
+        await host.journal.retain(handover.migration, job.peer, moved=True)
         await handover.finish()
         if handover.state is SourceState.DONE:
             await hear(host, job, handover.migration)

@@ -26,7 +26,6 @@ from protocol.messages import (
     Remarks,
     Working,
 )
-from storage.errors import StorageError
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobKind, Phase
 from xenmoved.journal.database import JournalFailed
@@ -191,9 +190,6 @@ class Arrivals:
         if (entry := self._landings.pop(migration, None)) is not None:
             try:
                 await entry.landing.stop()
-                await entry.landing.note_synced()
-            except (StorageError, JournalFailed) as error:
-                log.warning("what was synced is not known as such later: %s", error)
             finally:
                 self.host.promises.release(migration)
 

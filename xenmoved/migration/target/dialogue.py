@@ -187,6 +187,8 @@ class ControlSession:
         landing = self._arrivals.landing(self._visitor, migration)
         await landing.seal()
         await landing.require_untouched()
+        await landing.note_filled()
+        await landing.until_others_are_told()
         await landing.release()
 
     async def _begin(self, begin: Begin) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from protocol.messages import ImageFormat, Placement, VolumeOffer
@@ -92,6 +93,15 @@ class FilledVolume:
         """See that nobody else has it or may have written to it, and what `require_there` does."""
         self._watch.require_alone()
         self.require_there()
+
+    def require_settled(self) -> None:
+        """See the same of one that is not complete, when all that was written to it is counted.
+
+        Raises StorageError.
+        """
+        if Path(self.pool.path(self.name)).is_block_device():
+            self.volume.flush()
+        self.require_untouched()
 
     def require_there(self) -> None:
         """See that it is what is found under its name, at its size. Raises StorageError."""

@@ -20,7 +20,6 @@ from xenmoved.migration.target.boot_files import foresee
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.memory import IncomingMemory
 from xenmoved.migration.target.volumes import Landing
-from xenmoved.migration.volume_notes import retain
 from xenmoved.remarks import from_problem, left_out, to_look_at, together
 from xenmoved.toolstack.interface import IncomingImage, ToolstackError, weight
 
@@ -108,6 +107,7 @@ class IncomingGuest:
         # From here to the backends' opening there is no more time than it takes; the volumes stay
         # open meanwhile, so that a name that is changed then is seen, too.
         await self.landing.require_untouched()
+        await self.landing.note_filled()
         await self.landing.unlock()
         await self.image.build()
         await self.landing.release()
@@ -129,7 +129,7 @@ class IncomingGuest:
 
     async def keep_copies(self) -> None:
         """Retain its volumes that were here before, and what `keep_partial` leaves."""
-        await retain(self.host, self.migration, self.peer, moved=False)
+        await self.host.journal.retain(self.migration, self.peer, moved=False)
 
     @property
     def remarks_noted(self) -> bool:

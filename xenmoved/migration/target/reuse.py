@@ -16,7 +16,7 @@ from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs, against
-from xenmoved.migration.volume_notes import is_blank, is_held, is_of, synced_from, why_not_held
+from xenmoved.migration.volume_notes import is_blank, is_of, synced_from, why_not_as_left
 from xenmoved.problems import problem
 
 NEEDED_HINT: Final = (
@@ -52,7 +52,7 @@ async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reu
     holding = await host.journal.holding(info.pool, info.name)
     peer, moved_by = claim.peer.name, claim.volume.moved_by
     owner = owner_of(peer, claim.offer)
-    known = holding is not None and is_held(holding, info)
+    known = holding is not None and why_not_as_left(holding, info) is None
     kept = holding is not None and known and is_of(holding, owner, peer, moved_by)
     if needed := against(found, info, holding, NEEDED_HINT, own=kept):
         return Reuse(tuple(needed), kept)
@@ -66,7 +66,7 @@ async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reu
 def _why_not_kept(holding: Holding | None, info: VolumeInfo, owner: str, peer: str) -> str:
     if holding is None:
         return "exists, and is not known to be a copy of this volume"
-    if (why := why_not_held(holding, info)) is not None:
+    if (why := why_not_as_left(holding, info)) is not None:
         return why
     if holding.owner == owner:
         return f"exists, and is a copy from when the guest went to {holding.place}, not to {peer}"

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
@@ -14,13 +15,14 @@ from protocol.messages import Offer, Placement, VolumeOffer, Working
 from storage.contracts import History
 from storage.errors import StorageError, VolumeExists, VolumeReplaced
 from storage.window import window
+from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Holding, MadeVolume
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
 from xenmoved.migration.target.filling import FilledVolume
 from xenmoved.migration.target.reuse import Claim, owner_of, reuse
 from xenmoved.migration.volume_needs import needs
-from xenmoved.migration.volume_notes import is_made, note_blank, note_copy, note_synced, when_let_go
+from xenmoved.migration.volume_notes import is_made, note_blank, note_copy, note_filled, when_let_go
 from xenmoved.problems import Obstructed, problem
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
@@ -42,8 +44,10 @@ class Landing:
         self._peer = peer
         self._migration = migration
         self._job = job
-        self._places: list[tuple[str, str]] = []
         self._volumes: list[FilledVolume] = []
+        self._ours: list[FilledVolume] = []
+        """Those that may be filled, and of which is not noted yet how they are left."""
+        self._free_at = 0.0
         self._histories: list[History | None] = []
         self._streams: dict[int, StreamTarget] = {}
         self._targets: dict[int, VolumeTarget] = {}
@@ -100,7 +104,9 @@ class Landing:
         opening = partial(FilledVolume.open, pool, placement, wanted, guest=offer.guest is not None)
         volume = await when_let_go(partial(asyncio.to_thread, opening))
         self._volumes.append(volume)
-        self._places.append((pool.name, placement.name))
+        if not placement.fresh:
+            # What somebody wrote to a device is counted when it is on it.
+            await asyncio.to_thread(volume.volume.flush)
         owner = owner_of(self._peer, offer)
         guest = offer.guest.name if offer.guest is not None else ""
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
@@ -112,6 +118,7 @@ class Landing:
                 await note_blank(self._host, pool.name, placement.name, self._peer)
             else:
                 await note_copy(self._host, copy, self._peer, wanted.moved_by)
+        self._ours.append(volume)
         if to_empty:
             await self._empty(volume, shown)
             await note_copy(self._host, copy, self._peer, wanted.moved_by)
@@ -222,16 +229,17 @@ class Landing:
         for streams in self._streams.values():
             await asyncio.to_thread(streams.settle)
 
-    async def note_synced(self) -> None:
-        """Note of volumes that are no guest's when they were written to last: they are closed now.
+    async def note_filled(self) -> None:
+        """Note when the volumes, of which all is durable, were written to last, once.
 
-        Raises StorageError.
+        To be called while nobody else can have them. Raises StorageError, JournalFailed.
         """
-        for pool, name in self._places:
-            await note_synced(self._host, pool, name, self._migration)
+        ours, self._ours = self._ours, []
+        for volume in ours:
+            await self._note_filled(volume)
 
     async def stop(self) -> None:
-        """End what is going on and close the volumes. Idempotent."""
+        """End what is going on and close the volumes, which are known as they are. Idempotent."""
         self._sealed = True
         tasks = list(self._tasks)
         for task in tasks:
@@ -239,7 +247,31 @@ class Landing:
         if tasks:
             await asyncio.wait(tasks)
         async with self._provisioning:
-            await self._close_volumes()
+            try:
+                await self._note_interrupted()
+                await self.until_others_are_told()
+            finally:
+                await self._close_volumes()
+
+    async def _note_interrupted(self) -> None:
+        """Note of volumes that are not complete how they are left, to be gone on with later."""
+        ours, self._ours = self._ours, []
+        for volume in ours:
+            try:
+                await asyncio.to_thread(volume.require_settled)
+                await self._note_filled(volume)
+            except (StorageError, JournalFailed) as error:
+                shown = f"{volume.pool.name}:{volume.name}"
+                log.warning("what came of %s is not known as such later: %s", shown, error)
+
+    async def _note_filled(self, volume: FilledVolume) -> None:
+        place = volume.pool.name, volume.name
+        wait = await note_filled(self._host, *place, self._peer, self._migration)
+        self._free_at = max(self._free_at, monotonic() + wait)
+
+    async def until_others_are_told(self) -> None:
+        """Wait until what others write to what was noted has another moment than that has."""
+        await asyncio.sleep(max(0.0, self._free_at - monotonic()))
 
     async def remove_made(self) -> None:
         """Remove the volumes that were made for this migration. Idempotent; never others."""

@@ -110,13 +110,20 @@ class World:
         assert info is not None
         return info
 
+    def write(self, text: bytes) -> None:
+        """Write to the volume, as somebody of this host."""
+        with self.file.open("r+b") as file:
+            file.write(text)
+
     def allow(self, peer: str) -> None:
         self.peers[peer] = replace(
             self.peers[peer], allow=replace(self.peers[peer].allow, overwrite=True)
         )
 
     async def note(self, **said: Any) -> None:
-        fields = {"owner": UUID, "guest": "web", "identity": self.info.identity, **said}
+        info = self.info
+        known = {"identity": info.identity, "written": info.written}
+        fields = {"owner": UUID, "guest": "web", **known, **said}
         await self.journal.record_holding(Holding("images", "web-root", **fields))
 
     async def ask(self, offer: Offer, peer: str = "b") -> tuple[list[str], bool]:
@@ -341,7 +348,23 @@ async def test_broken_off_half_emptied_it_is_nobodys_and_emptied_again(
     assert await world.ask(a_sync()) == ([], False)
     assert await world.ask(a_sync(), "c") == (["volume-exists"], False)
     assert await world.ask(a_guest("another"), "c") == (["volume-exists"], False)
-    await world.open(a_sync(), zeroed=True)
+    world.write(b"an operator's, since")
+    world.peers["b"] = replace(world.peers["b"], allow=Allow(pools=("images",)))
+    assert await world.ask(a_sync()) == (["volume-exists"], False)
+    with pytest.raises(Obstructed):
+        await world.open(a_sync(), zeroed=True)
+    world.allow("b")
+    await world.open(a_sync(overwrite=True), zeroed=True)
+    assert world.file.read_bytes() == bytes(2 * MIB)
+
+
+async def test_after_a_crash_nobody_knows_what_is_in_a_volume_that_was_emptied(
+    world: World,
+) -> None:
+    await world.note(owner=NOBODY, guest="", place="b", written=None)
+    assert await world.ask(a_sync()) == (["volume-exists"], False)
+    world.allow("b")
+    await world.open(a_sync(overwrite=True), zeroed=True)
     assert world.file.read_bytes() == bytes(2 * MIB)
 
 
@@ -395,9 +418,45 @@ async def test_what_came_without_a_guest_is_known_until_it_is_written_to(world: 
     await world.note(owner="sync from b", guest="", migration="f" * 32)
     assert await world.ask(a_sync()) == ([], True)
     assert await world.ask(a_sync(), "c") == (["volume-exists"], False)
-    landing = await world.open(a_sync(), zeroed=False)
-    await landing.note_synced()
+    await world.open(a_sync(), zeroed=False)  # broken off, which is noted
     assert await world.ask(a_sync()) == ([], True)
-    with world.file.open("r+b") as file:
-        file.write(b"a guest of this host")
+    world.write(b"a guest of this host")
+    assert await world.ask(a_sync()) == (["volume-exists"], False)
+
+
+@pytest.mark.parametrize(("offer", "said"), [(a_sync(), {"owner": "sync from b", "guest": ""}),
+                                             (a_guest(), {"since": 1.0, "place": "b"})],
+                         ids=["sync", "guest"])  # fmt: skip
+async def test_nothing_is_known_of_what_is_being_written(
+    world: World, offer: Offer, said: dict[str, Any]
+) -> None:
+    """Nor after a crash in that, whenever it comes."""
+    await world.note(**said)
+    landing = Landing(world.host, "b", "f" * 32)
+    place = Placement("images", "web-root", fresh=False, zeroed=False, size=2 * MIB)
+    assert await world.ask(offer) == ([], True)
+    await landing.provision(offer, [place])
+    assert await world.ask(offer) == (["volume-exists"], False)
+    await landing.note_filled()
+    assert await world.ask(offer) == ([], True)
+    world.write(b"a guest of this host")
+    await landing.stop()  # much later, as the peer likes
+    assert await world.ask(offer) == (["volume-exists"], False)
+
+
+async def test_what_somebody_writes_meanwhile_is_no_copy(world: World) -> None:
+    await world.note(owner="sync from b", guest="")
+    landing = Landing(world.host, "b", "f" * 32)
+    place = Placement("images", "web-root", fresh=False, zeroed=False, size=2 * MIB)
+    await landing.provision(a_sync(), [place])
+    world.write(b"somebody who locks nothing")
+    await landing.stop()
+    assert await world.ask(a_sync()) == (["volume-exists"], False)
+
+
+async def test_a_volume_that_is_refused_is_not_noted(world: World) -> None:
+    await world.note(owner="sync from b", guest="")
+    world.write(b"an operator's")
+    with pytest.raises(Obstructed):
+        await world.open(a_sync(), zeroed=False)
     assert await world.ask(a_sync()) == (["volume-exists"], False)
