@@ -2,7 +2,8 @@
 
 Most commands of a test are these, and most of the time that they take is the start of Python. What
 answers is the emulator itself, in a process forked for each question; who asks is `asking.sh`, and
-runs the command as it is where nobody answers. Hosts with faults to show are not asked.
+runs the command as it is where nobody answers. What is to show a fault
+is not asked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Final
 from xenmoved.sandbox import main as sandbox
 from xenmoved.sandbox import xl, xm
 from xenmoved.sandbox.harness import EmulatedHost
+from xenmoved.sandbox.host import Host
 
 _ASKING: Final = str(Path(__file__).with_name("asking.sh"))
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -81,7 +83,7 @@ def _answer(question: socket.socket) -> None:
         asked += more
     words = [os.fsdecode(word) for word in asked.split(b"\0")[1:-1]]
     arguments = words[words.index("--root") :]
-    if (Path(arguments[1]) / "faults.json").exists():
+    if Host(arguments[1], arguments[1]).faults(arguments[3]):
         return
     out, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
