@@ -18,6 +18,7 @@ ways       the two ways to send one: block by block, and as streams
 rounds     how many pre-copy rounds, and when to stop
 precopy    bringing the disks at the target so close that the guest can be suspended
 stalls     what is done about a transfer that stands still
+standstill for how long a guest may stand still before the commit
 handover   the source's half of the hand-over, also after a crash
 remarks    what the target has to remark on a guest that has moved
 """
