@@ -27,6 +27,7 @@ QUICKLY = (
     "xenmoved.migration.source.dialogue.PATIENCE=3 "
     "xenmoved.migration.source.standstill.PATIENCE=3 "
     "xenmoved.migration.source.rounds._LEAST_UNKNOWN=1e9 "
+    "xenmoved.migration.source.rounds._RATE_UNKNOWN=1e9 "
     "xenmoved.migration.doubts.WORD_COUNTS=6 xenmoved.migration.doubts._PEER_PATIENCE=2"
 )
 """Limits of the source that are minutes in life."""

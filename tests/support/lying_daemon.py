@@ -28,7 +28,7 @@ DROPS: Final = "drops"
 THERE: Final = "there"
 
 _LOOK_EVERY: Final = 0.05
-_DROP_EVERY: Final = 0.2
+_DROP_EVERY: Final = 0.06
 
 _steps = itertools.count(1)
 
@@ -39,7 +39,7 @@ def _lie() -> str:
 
 
 async def _until_honest(lie: str) -> None:
-    while _lie() == lie:
+    while _lie() == lie:  # noqa: ASYNC110 - it is in a file
         await asyncio.sleep(_LOOK_EVERY)
 
 
