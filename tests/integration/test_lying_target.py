@@ -57,9 +57,10 @@ class Source(Dom0):
         return self.last_of(guest)
 
     def doubts(self) -> list[str]:
-        """Guests that `recover` shows."""
+        """Guests that `recover` shows as undecided."""
         shown = self.ctl("recover", "--json", timeout=PATIENCE)
-        return [row["guest"] for row in json.loads(shown.stdout)["doubts"]]
+        rows = json.loads(shown.stdout)["doubts"]
+        return [row["guest"] for row in rows if row["state"] == "commit-sent"]
 
     def decides(self, guest: str, decision: str) -> str:
         """Decide about a doubt; return why that is refused, "" if it is not."""
