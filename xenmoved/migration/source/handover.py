@@ -65,6 +65,7 @@ _CONFIRMING: Final = (
     SourceEvent.TARGET_ABORTED,
     SourceEvent.TARGET_FORGOT,
 )
+
 _MUST_BE_DONE: Final = (SourceAction.RESUME_GUEST, SourceAction.DISCARD_GUEST)
 
 
