@@ -17,6 +17,7 @@ from xenmoved.problems import JobError
 
 GIB = 2**30
 MIB = 2**20
+NOTHING_LEFT = Outlook(0, 0.0, 0.0)
 
 
 @dataclass
@@ -25,7 +26,7 @@ class FakeDisks:
 
     size: int = 0
     least_rate: float = MIB
-    outlook: Outlook = Outlook(0, 0.0, 0.0)
+    outlook: Outlook = NOTHING_LEFT
 
 
 async def code_of(job: Job, disks: FakeDisks, stood: float, *, verify: bool = False) -> str:
