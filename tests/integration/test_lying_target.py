@@ -15,7 +15,7 @@ from protocol.messages import Mode
 from tests.support import preloaded
 from tests.support.dom0 import QUIET, Dom0, image, the_problem, unique
 from tests.support.faulty_daemon import LIMITS
-from tests.support.lying_daemon import BUILDING, DROPS, LOOKING, STARTING, THERE, VARIABLE
+from tests.support.lying_daemon import BUILDING, DROPS, HUSHED, LOOKING, STARTING, THERE, VARIABLE
 from xenmoved.control.api import Failure
 from xenmoved.jobs.report import ENDED, JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
@@ -257,4 +257,18 @@ def test_an_abort_that_comes_too_late_is_told_so(patient: Hosts) -> None:
     assert a.doubts() == [name]
     b.lie("")
     wait_until(lambda: a.last_of(name).state is JobState.DONE, "the end", PATIENCE)
+    b.assert_runs(name)
+
+
+def test_what_recover_hears_settles_the_doubt(patient: Hosts) -> None:
+    a, b = patient
+    name = a.boots()
+    b.lie(HUSHED)
+    job = a.begin(name)
+    a.until(job.job, lambda report: report.phase == "commit")
+    assert a.ctl("abort", name, timeout=PATIENCE).returncode != 0
+    a.in_doubt(name)
+    assert a.decides(name, "--keep-here") == "peer-answers"
+    assert a.finish(job.job, timeout=PATIENCE).state is JobState.DONE
+    assert a.domain(name) is None
     b.assert_runs(name)

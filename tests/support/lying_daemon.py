@@ -26,11 +26,14 @@ BUILDING: Final = "building"
 STARTING: Final = "starting"
 DROPS: Final = "drops"
 THERE: Final = "there"
+HUSHED: Final = "hushed"
+"""It does what it is told and does not say so; of what it is asked it leaves out the first."""
 
 _LOOK_EVERY: Final = 0.05
 _DROP_EVERY: Final = 0.06
 
 _steps = itertools.count(1)
+_questions = itertools.count(1)
 
 
 def _lie() -> str:
@@ -69,10 +72,14 @@ def install() -> None:
         await _until_honest(STARTING)
         if event is TargetEvent.COMMIT and (fate := _wrong_fate()) is not None:
             return fate
-        return await decide(self, peer, migration, event)
+        done = await decide(self, peer, migration, event)
+        await _until_honest(HUSHED)
+        return done
 
     async def never_known(self: Arrivals, peer: str, question: Inquire) -> Fate:
         await _until_honest(STARTING)
+        if _lie() == HUSHED and next(_questions) == 1:
+            await _until_honest(HUSHED)
         return _wrong_fate() or await inquire(self, peer, question)
 
     async def drop_by_drop(self: IncomingMemory, framed: Any) -> None:

@@ -10,7 +10,6 @@ from typing import Final
 from protocol.errors import ProtocolError
 from protocol.handover import (
     SETTLING,
-    WORDS,
     SourceEvent,
     SourceState,
     TargetEvent,
@@ -202,7 +201,7 @@ async def _check_target_gives_no_word(
         log.info("%s does not answer: %s", one.peer, error)
         return None
     if fate.word in SETTLING:
-        doubt.tell(WORDS[fate.word])
+        doubt.hear(fate)
         text = f"{one.peer} answers and decides: {one.guest} is {fate.word} there"
         hint = "the doubt ends by itself within moments"
         raise Obstructed([problem("peer-answers", text, hint)])

@@ -279,8 +279,12 @@ class SourceHandover:
         since = self._doubtful_since
         return since is not None and monotonic() - since > seconds
 
-    def tell(self, event: SourceEvent) -> None:
-        """Have a doubt settled by the target's durable word, or by an operator's decision."""
+    def hear(self, fate: Fate) -> None:
+        """Have a word that settles the doubt followed, whoever asked the target for it."""
+        self.heard = fate
+        self._tell(WORDS[fate.word])
+
+    def _tell(self, event: SourceEvent) -> None:
         self._told.append(event)
         self._is_told.set()
 
@@ -317,12 +321,12 @@ class SourceHandover:
 
     async def keep(self) -> None:
         """Have a guest in doubt run here, by an operator's decision. Returns when the job ended."""
-        self.tell(SourceEvent.OPERATOR_KEEPS)
+        self._tell(SourceEvent.OPERATOR_KEEPS)
         await self._job.over(decided=True)
 
     async def give_up(self) -> None:
         """Drop the copy of a guest in doubt, likewise."""
-        self.tell(SourceEvent.OPERATOR_GIVES_UP)
+        self._tell(SourceEvent.OPERATOR_GIVES_UP)
         await self._job.over(decided=True)
 
     async def confirm(self) -> None:
