@@ -115,7 +115,7 @@ class VolumeIdentity:
         return self._text
 
     def __repr__(self) -> str:
-        return f"Identity({self._text!r})"
+        return f"VolumeIdentity({self._text!r})"
 
 
 UNKNOWN: Final = VolumeIdentity()

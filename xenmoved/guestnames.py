@@ -27,6 +27,14 @@ def unfit(name: str) -> str | None:
     return None
 
 
+def names_on_the_way(name: str) -> tuple[str, ...]:
+    """Return every name that a domain may have while the guest of this name is moved.
+
+    By libxl (tools/xl/xl_migrate.c) and by xend (XendCheckpoint.py), beside its own.
+    """
+    return name, f"{name}--incoming", f"{name}--migratedaway", f"migrating-{name}"
+
+
 def proposed(name: str) -> str:
     """Return a name that is fit, much like one that is not."""
     plain = proposed_name(_COPIES.sub("", name), "guest")[:80].strip("-+.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,9 +37,16 @@ def copied(report: JobReport) -> tuple[int, int, int]:
     return first.same, first.diff, first.zero
 
 
+def known_ids(host: Dom0) -> set[str]:
+    """Return the ids of syncs that a host knows."""
+    with closing(sqlite3.connect(host.folder / "state" / "journal.db")) as database:
+        return {one for (one,) in database.execute("SELECT migration FROM syncs")}
+
+
 def test_a_file_goes_to_the_default_pool_and_again(hosts: Hosts) -> None:
     a, b = hosts
     disk = image(a.images / "archive", 64, data=16, start=8)
+    before = known_ids(a) & known_ids(b)
 
     first = a.sync(disk)
 
@@ -48,6 +57,7 @@ def test_a_file_goes_to_the_default_pool_and_again(hosts: Hosts) -> None:
     assert [volume.target for volume in first.volumes] == ["images:archive"]
     assert first.volumes[0].fresh
     assert copied(first) == (768, 256, 0)
+    assert len(known_ids(a) & known_ids(b)) == len(before) + 1, "nobody may use its id again"
     assert sent(first) == 16 * MIB
 
     again = a.sync("images:archive")

@@ -171,9 +171,9 @@ class Journal:
         return read_outbound(rows[0]) if rows else None
 
     async def went_to(self, guest: str, uuid: str) -> str | None:
-        """Return the peer to which a guest of this name or uuid went last, None if none did."""
+        """Return the peer to which a guest of this name and uuid went last, None if none did."""
         rows = await self._select(
-            "SELECT peer FROM outbound WHERE (guest=? OR uuid=?) "
+            "SELECT peer FROM outbound WHERE guest=? AND uuid=? "
             "AND state IN ('done', 'given-up', 'ran-twice', 'lost') ORDER BY updated DESC LIMIT 1",
             guest,
             uuid,
@@ -217,6 +217,20 @@ class Journal:
     async def unsettled_inbound(self) -> list[Inbound]:
         """Migrations that left something to do here."""
         return [read_inbound(row) for row in await self._select(f"{_INBOUND} WHERE NOT settled")]
+
+    async def record_sync(self, migration: str) -> None:
+        """Write down the id of a sync that begins, in or out, so that it is never used again."""
+        await self._execute("INSERT OR IGNORE INTO syncs VALUES (?)", migration)
+
+    async def knows(self, migration: str) -> bool:
+        """Whether an id was ever used here, whoever sent what to whom."""
+        rows = await self._select(
+            " UNION ALL ".join(
+                f"SELECT 1 FROM {table} WHERE {column}=?1" for table, column in _WITH_IDS
+            ),
+            migration,
+        )
+        return bool(rows)
 
     async def standing(self) -> list[Standing]:
         """Migrations in doubt, and those that an operator decided or has to put right."""
@@ -395,6 +409,10 @@ class Journal:
 
 
 _UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
+_WITH_IDS: Final = (
+    *(("outbound", "migration"), ("inbound", "migration"), ("syncs", "migration")),
+    *(("made", "migration"), ("owners", "migration"), ("owners", "moved_by")),
+)
 _MADE_COLUMNS: Final = "migration, pool, name, size, peer, identity, disk_size"
 _HOLDING_COLUMNS: Final = (
     "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"

@@ -199,7 +199,7 @@ class Arrival:
     where nobody announced anything (see `announced.require_announced`). `wiring` is what its
     interfaces may have of this host, `boot_order` what the name of its new entry of `auto` is to
     begin with. One that `returns` went from here to where it comes from: what was set aside under
-    its name is its own. Else only what says its uuid or one of its disks is.
+    its name is its own. Else only what names one of its disks is.
     """
 
     name: str
@@ -333,6 +333,9 @@ class GuestConfigs(Protocol):
         moved away are not among them.
         """
 
+    async def unreadable(self, name: str) -> Path | None:
+        """Return what is in the place of a domain's file or entry and cannot be read, if any."""
+
     async def read_all(self, *, moved: bool = False) -> dict[str, str]:
         """Texts of all configuration files of guests here, by path.
 
@@ -391,7 +394,7 @@ class GuestConfigs(Protocol):
     async def restore(self, name: str, uuid: str, disks: Collection[str] | None = None) -> None:
         """Use a FILE.moved again when the domain is here and no file came with it. Idempotent.
 
-        With `disks`, the paths of those that it writes: only one that says its uuid or one of them.
+        With `disks`, the paths of those that it writes: only one that names one of them.
         """
 
 

@@ -4,7 +4,7 @@ table      the function of every verb
 host       this host and its daemon
 transfers  what sends something, or tells what that would be
 evacuate   every guest away, to the end of it
-jobs       jobs: list, watch, change, abort
+jobs       jobs: list, watch, set, cut over, abort
 recover    what is in doubt, and decisions about it
 volumes    volumes and copies that are kept
 peers      keys and entries of peers

@@ -71,6 +71,7 @@ class OutboundSync:
         job = self._job
         with log_context(job=job.job, peer=job.peer):
             try:
+                await self._host.journal.record_sync(self._id)
                 async with open_dialogue(self._host, job.peer) as dialogue:
                     await self._transfer.attend(dialogue, self._sync(dialogue))
             except Exception as error:

@@ -11,7 +11,7 @@ reuse          what may become of a volume that is here already
 arrivals       all that is on its way to this host
 expected       what is known of a guest that comes, across restarts
 migration      a guest that comes, step by step
-guest          what has come of it
+guest          what has come of it, and its record in the journal
 memory         its memory as it comes
 volumes        its volumes: made, opened, written, closed, and removed again
 filling        one of them while a peer fills it

@@ -172,6 +172,7 @@ class Arrivals:
         """Take in volumes without a guest. What was written stays if it breaks off."""
         async with self._placing:
             placements = (await self._accept(visitor, begin)).placements
+            await self.host.journal.record_sync(begin.migration)
             landing = Landing(self.host, visitor.peer, begin.migration)
             paths = tuple(self.host.pools[place.pool].path(place.name) for place in placements)
             sizes = tuple(volume.disk_size for volume in begin.offer.volumes)
@@ -235,9 +236,10 @@ class Arrivals:
         fate = await self.fate(peer, question.migration)
         if fate.word not in _FORGOTTEN:
             return fate
-        if self.host.peer(peer).may(Action.MIGRATE, question.name):
+        may_bring = functools.partial(self.host.peer(peer).may, Action.MIGRATE)
+        if may_bring(question.name):
             async with self.looking(peer):
-                seen = await sight(self.host.toolstack, question.uuid, question.name)
+                seen = await sight(self.host.toolstack, question.uuid, question.name, may_bring)
         else:
             seen = Sighting(Presence.UNSEEN, f"{peer} may not bring {question.name} here")
         return Fate(fate.word, seen.presence, f"{fate.reason}; {seen.words}"[:4000])
@@ -335,7 +337,8 @@ class Arrivals:
             raise Obstructed([problem("guest-config", text, hint)]) from None
 
     async def _accept(self, visitor: Visitor, begin: Begin) -> Assessment:
-        if begin.migration in self._landings or await self.host.journal.inbound(begin.migration):
+        # What is noted of volumes, and what lies in the spool, is found by it alone.
+        if begin.migration in self._landings or await self.host.journal.knows(begin.migration):
             raise ProtocolError(Code.UNEXPECTED, "this migration was begun before")
         assessment = await self.assess(visitor.peer, begin.offer)
         if assessment.problems:

@@ -12,13 +12,13 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 
 from protocol.messages import GuestOffer, Mode, Offer, Placement, Problem
-from xenmoved.guestnames import misnamed_there
+from xenmoved.guestnames import misnamed_there, names_on_the_way
+from xenmoved.jobs.report import JobKind
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs
 from xenmoved.migration.volume_notes import known_holding
 from xenmoved.problems import problem
-from xenmoved.toolstack.configs.opened import written
-from xenmoved.toolstack.configs.text import uuid_in
+from xenmoved.toolstack.configs.text import own_disks, uuid_in
 from xenmoved.toolstack.interface import HostInfo
 
 _ANOTHER_NAME = "else have this one called otherwise: --rename NEW"
@@ -39,7 +39,7 @@ def running_here(
         found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
     for other, uuid in here.items():
         hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {other}"
-        if other in (name, f"{name}--incoming"):
+        if other in names_on_the_way(name):
             text = f"{node} has a domain called {other} already"
             hint = f"{hint}; else have this one called otherwise there: --rename NEW"
             found.append(problem("guest-exists", text, hint))
@@ -50,6 +50,26 @@ def running_here(
         text = f"{name} is on its way to {node} already"
         found.append(problem("guest-exists", text, f"on {node}: xenmovectl watch {name}"))
     return found
+
+
+async def leaving_here(host: Host, guest: GuestOffer) -> list[Problem]:
+    """See that no guest of its name or uuid is on its way from here, or not settled yet.
+
+    Until then everything under its name is that one's, though no domain and no file have it.
+    """
+    node, name = host.config.node, guest.target_name
+    unsettled = [
+        one
+        for one in await host.journal.unsettled_outbound()
+        if one.guest == name or one.uuid == guest.uuid
+    ]
+    busy = host.jobs.busy_with(name)
+    if not unsettled and (busy is None or busy.kind is JobKind.RECEIVE):
+        return []
+    whose = unsettled[0].guest if unsettled else name
+    text = f"{node} has a migration of {whose} that is not at its end"
+    hint = f"on {node}, see xenmovectl jobs, xenmovectl recover"
+    return [problem("guest-exists", text, f"{hint}; {_ANOTHER_NAME}")]
 
 
 async def off_here(
@@ -95,6 +115,9 @@ async def _by_name(
 ) -> Problem | None:
     """Look for the file of another guest of that name: this host starts that one at boot."""
     node, name = host.config.node, guest.target_name
+    if (unread := await host.toolstack.configs.unreadable(name)) is not None:
+        text = f"{unread} on {node}, which may be of another guest called {name}, cannot be read"
+        return problem("guest-exists", text, f"mount or mend what it leads to; {_ANOTHER_NAME}")
     files = await host.toolstack.configs.files(name, guest.uuid)
     # What is in the place of its file, and says another name, is a guest's who is called that.
     mine = [file.is_of(name, guest.uuid, disks) for file in files if file.name in (None, name)]
@@ -119,15 +142,29 @@ def _by_uuid(
     for file, text in texts.items():
         if uuid_in(text) != guest.uuid:
             continue
-        others = [path for path in written(text) if os.path.realpath(path) not in mine]
-        if there := sorted(path for path in others if os.path.lexists(path)):
-            said = f"{file} on {host.config.node} has the uuid of {guest.name}, and its disk "
+        if (why := _at_home_by(text, mine)) is not None:
+            said = f"{file} on {host.config.node} has the uuid of {guest.name}, and {why}"
             hint = (
                 f"if it is out of date, rename {file} there to end in .replaced; if that guest is "
                 "at home there, see why it has this one's uuid"
             )
-            found.append(problem("guest-here", f"{said}{there[0]} is there", hint))
+            found.append(problem("guest-here", said, hint))
     return found
+
+
+def _at_home_by(text: str, mine: Collection[str]) -> str | None:
+    """Say why the guest of a text may be at home here, other than with the disks `mine`.
+
+    It is out of date where it names local disks, and none of them is here. Blocks.
+    """
+    disks = own_disks(text)
+    if disks is None or not all(path.startswith("/") for path in disks):
+        return "its disks may be anywhere"
+    if not disks:
+        return "it has no disk of its own to tell where it is at home"
+    others = sorted(path for path in disks if os.path.realpath(path) not in mine)
+    there = [path for path in others if os.path.lexists(path)]
+    return f"its disk {there[0]} is there" if there else None
 
 
 async def _in_journal(

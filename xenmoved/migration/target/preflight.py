@@ -30,7 +30,7 @@ from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
 from xenmoved.migration.promises import unfilled
-from xenmoved.migration.target.at_home import off_here, running_here
+from xenmoved.migration.target.at_home import leaving_here, off_here, running_here
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import expect
 from xenmoved.migration.target.memory_limits import size_problems
@@ -107,6 +107,7 @@ async def assess(
             one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
         }
         present = running_here(host, info, guest, uuids, arriving)
+        present += await leaving_here(host, guest)
         problems += present
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)

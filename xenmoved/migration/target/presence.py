@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from protocol.messages import Presence
+from xenmoved.guestnames import names_on_the_way
 from xenmoved.toolstack.interface import (
     Domain,
     DomainState,
@@ -13,9 +14,6 @@ from xenmoved.toolstack.interface import (
     Toolstack,
     ToolstackError,
 )
-
-_SUFFIXES: Final = ("", "--incoming", "--migratedaway")
-"""What the toolstacks put behind the name of a guest that is on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +24,34 @@ class Sighting:
     words: str
 
 
-async def sight(toolstack: Toolstack, uuid: str | None, name: str) -> Sighting:
-    """Look for a domain of a guest. Raises nothing that a toolstack does: it is then unseen."""
+async def sight(
+    toolstack: Toolstack, uuid: str | None, name: str, may_know: Callable[[str], bool]
+) -> Sighting:
+    """Look for a domain of a guest. Raises nothing that a toolstack does: it is then unseen.
+
+    Of another domain only what is called as `may_know` allows is named.
+    """
     try:
         found = await toolstack.describe_all()
     except (ToolstackError, OSError) as error:
         return Sighting(Presence.UNSEEN, f"its domains cannot be listed: {error}")
     alive = [(status, known) for status, known in found if status.state is not DomainState.DYING]
-    names = [name + suffix for suffix in _SUFFIXES]
+    names = names_on_the_way(name)
     for status, known in alive:
         if isinstance(known, Domain) and uuid is not None and known.uuid == uuid:
-            return Sighting(Presence.THERE, f"a domain of its uuid is there: {_shown(status)}")
+            shown = _shown(status, may_know)
+            return Sighting(Presence.THERE, f"a domain of its uuid is there: {shown}")
     for status, known in alive:
         if status.name in names:
             sure = isinstance(known, Domain) and uuid is not None
             presence = Presence.NAMESAKE if sure else Presence.UNSEEN
             other = "with another uuid" if sure else "and its uuid is not known"
-            return Sighting(presence, f"a domain of its name is there {other}: {_shown(status)}")
+            shown = _shown(status, may_know)
+            return Sighting(presence, f"a domain of its name is there {other}: {shown}")
     unknown = [status for status, known in alive if not isinstance(known, Domain)]
     if unknown:
-        words = f"a domain is there that cannot be told from it: {_shown(unknown[0])}"
+        shown = _shown(unknown[0], may_know)
+        words = f"a domain is there that cannot be told from it: {shown}"
         return Sighting(Presence.UNSEEN, words)
     if uuid is None:
         return Sighting(Presence.UNSEEN, f"no domain {name} is there, under another name it may be")
@@ -60,5 +66,6 @@ async def runs_here(toolstack: Toolstack, uuid: str) -> bool:
     )
 
 
-def _shown(status: DomainStatus) -> str:
-    return f"{status.name} (id {status.domid}), {status.state}"
+def _shown(status: DomainStatus, may_know: Callable[[str], bool]) -> str:
+    name = status.name if may_know(status.name) else "one of another name"
+    return f"{name} (id {status.domid}), {status.state}"

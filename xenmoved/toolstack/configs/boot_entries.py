@@ -55,6 +55,14 @@ class BootEntries:
         """Every entry of `auto`, in the order in which they are started."""
         return sorted(self.auto.iterdir()) if self.auto.is_dir() else []
 
+    def called(self, name: str) -> list[Path]:
+        """Entries of `auto` that have a guest's name, with an order or without."""
+        return [
+            entry
+            for entry in self.all()
+            if entry.name.removesuffix(".cfg").removeprefix(order_of(entry.name, name)) == name
+        ]
+
     def held(self, name: str) -> list[Path]:
         """Entries of a guest that are held back."""
         return self._taken_out(name, self.held_folder(name))

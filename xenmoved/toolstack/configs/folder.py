@@ -78,6 +78,20 @@ class ConfigFolder:
             self._folder / f"{name}{suffix}",
         )
 
+    async def unreadable(self, name: str) -> Path | None:
+        """Return what is in the place of a domain's file or entry and cannot be read, if any."""
+        return await self._call(self._unreadable, name)
+
+    def _unreadable(self, name: str) -> Path | None:
+        called = self._called(name)
+        # A link to where its own file was leads nowhere while that is set aside.
+        own = {*called, *(place_of(file.path) for file in self._aside(name))}
+        empty = {os.path.realpath(path) for path in own if not os.path.lexists(path)}
+        for path in (*called, *self._boot.called(name)):
+            if os.path.lexists(path) and os.path.realpath(path) not in empty and not look_at(path):
+                return path
+        return None
+
     def _files(self, name: str, uuid: str = "") -> list[GuestFile]:
         called = self._called(name)
         entries = [*self._boot.all(), *self._boot.held(name)]
@@ -123,6 +137,7 @@ class ConfigFolder:
             if file is not None
             and (file.name == name or (file.name is None and file.path in called))
             and file.is_of(name, uuid, disks) is not False
+            and (disks is None or file.writes(disks))
         )
         return sorted(mine, key=rank, reverse=True)
 
@@ -282,7 +297,7 @@ class ConfigFolder:
     async def restore(self, name: str, uuid: str, disks: Collection[str] | None = None) -> None:
         """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent.
 
-        With `disks`, the paths of those that it writes: only one that says its uuid or one of them.
+        With `disks`, the paths of those that it writes: only one that names one of them.
         """
         await self._call(self._restore, name, uuid, disks)
 

@@ -73,8 +73,12 @@ class GuestFile:
             return self.uuid == uuid
         if disks is None:
             return None
+        return None if self.writes(disks) else False
+
+    def writes(self, disks: Collection[str]) -> bool:
+        """Whether its domain writes one of these disks."""
         mine = set(map(os.path.realpath, disks))
-        return False if mine.isdisjoint(map(os.path.realpath, written(self.text))) else None
+        return not mine.isdisjoint(map(os.path.realpath, written(self.text)))
 
     def rank(self) -> tuple[Sequence[Evidence], float]:
         """Return what sorts files by how likely they are the guest's."""

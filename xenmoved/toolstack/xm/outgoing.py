@@ -191,6 +191,7 @@ class XmOutgoing:
                     raise ToolstackError(f"process {pids} has not ended; look at xend's log.")
             elif domain is None or domain.state is DomainState.DYING:
                 if not await self._restore(once=restored):
+                    self._require_ended_by_itself()
                     break
                 restored = True
                 xend_deadline = time.monotonic() + _XEND_TIMEOUT
@@ -212,6 +213,14 @@ class XmOutgoing:
             await asyncio.sleep(_POLL)
         await self._retire_image()
         await remove_files(self._restored, self._disks.file, self._log)
+
+    def _require_ended_by_itself(self) -> None:
+        """See that a domain that is gone was not saved before. Raises ToolstackError."""
+        if self._stands or (self._process is not None and self._process.status() == 0):
+            raise ToolstackError(
+                f"domain {self._name} was saved, and neither it nor its image {self._file} is "
+                "there any more. Start it anew from its configuration."
+            )
 
     async def _retire_image(self) -> None:
         """Mark the image as used, so that it is never restored again. The domain is there."""

@@ -1,0 +1,202 @@
+"""What a peer may try with ids and names that it knows, of migrations and guests of others."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from protocol.handover import Word
+from protocol.messages import Accepted, Failed, Fate, Finish, Finished, Inquire, Refused
+from tests.integration.test_hostile_guest import at_home, come, with_file
+from tests.integration.test_hostile_peer import (
+    SIZE,
+    guest,
+    make_image,
+    running,
+    saved,
+    target,
+)
+from tests.support.hostile import greeted, new_migration, sync_offer, transferring, volume_offer
+
+__all__ = ["at_home", "guest", "running", "saved", "target"]  # fixtures
+
+OTHERS = "5d8c2bb0-2dd9-4d4a-9f80-3f5a0a7e1b11"
+
+
+def write_down(target, table, **row):
+    """Put a row into the journal of the host."""
+    columns = ", ".join(row)
+    values = ", ".join("?" * len(row))
+    database = sqlite3.connect(target.host.folder / "state" / "journal.db")
+    with closing(database), database:
+        statement = f"INSERT INTO {table} ({columns}) VALUES ({values})"
+        database.execute(statement, tuple(row.values()))
+
+
+def an_outbound(migration, guest="theirs", uuid=OTHERS, state="done", settled=1):
+    return {
+        "migration": migration,
+        "state": state,
+        "guest": guest,
+        "peer": "good",
+        "job": "00000009",
+        "settled": settled,
+        "updated": 0.0,
+        "uuid": uuid,
+    }
+
+
+def a_copy(migration, column):
+    return {"pool": "images", "name": f"{column} {migration}", "owner": OTHERS, column: migration}
+
+
+KNOWN = {
+    "a guest that left": ("outbound", an_outbound),
+    "a retained copy": ("owners", lambda migration: a_copy(migration, "migration")),
+    "a copy that came back": ("owners", lambda migration: a_copy(migration, "moved_by")),
+    "a volume that was sent": ("syncs", lambda migration: {"migration": migration}),
+}
+
+
+@pytest.mark.parametrize(("table", "row"), KNOWN.values(), ids=KNOWN)
+@pytest.mark.parametrize("sync", [False, True], ids=["by a guest", "by a sync"])
+async def test_an_id_that_was_used_here_is_not_used_again(target, guest, table, row, sync):
+    """What belongs to it is in the spool and in the journal under that id alone."""
+    migration = new_migration()
+    write_down(target, table, **row(migration))
+    theirs = target.host.folder / "state" / "spool" / migration
+    theirs.mkdir()
+    (theirs / "image").touch()
+    offer = sync_offer(volume_offer("loot", SIZE)) if sync else guest.offer(SIZE)
+    try:
+        async with transferring(target.evil, offer) as transfer:
+            transfer.migration = migration
+            said = await transfer.begin()
+            assert isinstance(said, Failed), said
+            assert "begun before" in said.problem.text
+        assert (theirs / "image").exists()
+        assert not list(target.host.images.iterdir())
+    finally:
+        (theirs / "image").unlink()
+        theirs.rmdir()
+
+
+async def test_what_came_by_a_sync_is_not_removed_with_a_guest_of_its_id(target, guest):
+    async with transferring(target.evil, sync_offer(volume_offer("synced", SIZE))) as transfer:
+        assert isinstance(await transfer.begin(), Accepted)
+        await transfer.copy()
+        assert isinstance(await transfer.control.ask(Finish()), Finished)
+        migration = transfer.migration
+    async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+        transfer.migration = migration
+        assert isinstance(await transfer.begin(), Failed)
+    assert (target.host.images / "synced").exists()
+    (target.host.images / "synced").unlink()
+
+
+@pytest.mark.parametrize("state", ["copying", "handing-over", "commit-sent", "aborted", "done"])
+@pytest.mark.parametrize("known", ["by its name", "by its uuid"])
+async def test_no_guest_takes_the_place_of_one_that_leaves(target, guest, state, known):
+    """Its file is set aside then, and no domain may have its name."""
+    migration = new_migration()
+    name, uuid = (guest.name, OTHERS) if known == "by its name" else ("theirs", guest.uuid)
+    write_down(target, "outbound", **an_outbound(migration, name, uuid, state, settled=0))
+    try:
+        async with transferring(target.evil, with_file(guest, "", autostart=True)) as transfer:
+            said = await transfer.begin()
+            assert isinstance(said, Refused), said
+            (problem,) = said.problems
+            assert problem.code == "guest-exists" and "not at its end" in problem.text
+    finally:
+        database = sqlite3.connect(target.host.folder / "state" / "journal.db")
+        with closing(database), database:
+            database.execute("DELETE FROM outbound WHERE migration=?", (migration,))
+
+
+@pytest.mark.parametrize("away", ["{}--migratedaway", "migrating-{}", "{}--incoming"])
+async def test_no_guest_takes_the_name_of_one_that_is_moved_by_hand(target, guest, away):
+    name = away.format(guest.name)
+    target.host.xen.create(name, [], memory=2)
+    try:
+        async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+            said = await transfer.begin()
+        assert isinstance(said, Refused), said
+        assert [one.code for one in said.problems] == ["guest-exists"]
+    finally:
+        target.host.xen.xl("destroy", name)
+
+
+@pytest.mark.parametrize("lines", ["uuid", None], ids=["with a file", "without one"])
+async def test_what_a_guest_left_here_is_not_for_who_says_its_uuid(target, guest, lines):
+    folder = target.host.folder / "xen"
+    copy = make_image(target.host.folder / "retained", 1)
+    aside = folder / f"{guest.name}.cfg.moved"
+    said_there = f"name = '{guest.name}'\nuuid = '{guest.uuid}'\ndisk = ['{copy},raw,xvda,w']\n"
+    aside.write_text(said_there)
+    offer = guest.offer(SIZE)
+    if lines is not None:
+        offer = with_file(guest, f"uuid = '{guest.uuid}'\n", autostart=True)
+    async with come(target, guest, offer) as (said, files):
+        assert said.word is Word.STARTED
+        assert aside.read_text() == said_there
+        assert (f"{guest.name}.cfg" in files) is (lines is not None)
+
+
+async def test_who_went_away_vouches_for_no_other_of_its_name(target, guest):
+    """One of this name went to the peer, and another one has left its file here since."""
+    write_down(target, "outbound", **{**an_outbound(new_migration(), guest.name), "peer": "evil"})
+    aside = target.host.folder / "xen" / f"{guest.name}.cfg.moved"
+    aside.write_text(left := f"name = '{guest.name}'\ndisk = ['phy:/dev/vg/other,xvda,w']\n")
+    async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
+        assert said.word is Word.STARTED
+        assert aside.read_text() == left
+
+
+ELSEWHERE = {
+    "diskless": "kernel = '/boot/vmlinuz'\n",
+    "iscsi": "disk = ['script=block-iscsi,vdev=xvda,access=w,target=iqn=a.b,portal=10.0.0.1']\n",
+    "drbd": "disk = ['drbd:web,xvda,w']\n",
+    "nbd": "disk = ['vdev=xvda,access=rw,script=block-nbd,target=10.0.0.1:1234']\n",
+    "program": "import os\ndisk = ['phy:/dev/vg/web,xvda,w']\n",
+}
+
+
+@pytest.mark.parametrize("lines", ELSEWHERE.values(), ids=ELSEWHERE)
+async def test_a_guest_whose_disks_are_elsewhere_is_not_out_of_date(target, guest, lines):
+    own = target.host.folder / "xen" / f"{guest.name}.cfg"
+    own.write_text(text := f"name = '{guest.name}'\nuuid = '{guest.uuid}'\n{lines}")
+    async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
+        assert isinstance(said, Refused), said
+        assert [one.code for one in said.problems] == ["guest-here"]
+        assert own.read_text() == text
+
+
+@pytest.mark.parametrize("entry", ["auto/{}.cfg", "auto/03-{}.cfg", "{}.cfg", "{}"])
+async def test_what_cannot_be_read_just_now_stays(target, guest, entry):
+    """The operator's file is on a file system that is not mounted."""
+    link = target.host.folder / "xen" / entry.format(guest.name)
+    link.symlink_to(f"/mnt/nfs/{guest.name}.cfg")
+    async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
+        assert isinstance(said, Refused), said
+        assert [one.code for one in said.problems] == ["guest-exists"]
+        assert str(link.readlink()).startswith("/mnt/nfs")
+
+
+@pytest.mark.parametrize("guests", [("evil-*",), ("*",)])
+async def test_no_name_is_told_that_a_peer_may_not_bring(target, guests):
+    target.host.xen.create("secret", [], memory=2)
+    uuid = next(
+        line.split("'")[1]
+        for line in (target.host.xen.root / "secret.cfg").read_text().splitlines()
+        if "uuid" in line
+    )
+    target.evil.introduce(guests=guests)
+    try:
+        async with target.evil.linked() as link:
+            fate = await (await greeted(link)).ask(Inquire(new_migration(), uuid, "evil-x"))
+        assert isinstance(fate, Fate)
+        assert ("secret" in fate.reason) is (guests == ("*",))
+        assert "a domain of its uuid is there" in fate.reason
+    finally:
+        target.evil.introduce()
+        target.host.xen.xl("destroy", "secret")
