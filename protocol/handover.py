@@ -260,6 +260,9 @@ WORDS: Final[Mapping[Word, SourceEvent]] = {
 }
 """What a word means to a source that has sent Commit; after any other it is to ask again."""
 
+SETTLING: Final = (Word.STARTED, Word.ABORTED)
+"""Words that settle a doubt: all others may be followed by one of these."""
+
 
 def target_word(state: TargetState | None, *, was_ready: bool) -> Word:
     """Return what a target may say of a migration: `state` is None where it has no record."""

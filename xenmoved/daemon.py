@@ -267,7 +267,7 @@ class Daemon:
         for job in jobs:
             job.request_abort("aborted: the daemon was stopped")
         deadline = monotonic() + _STOP_PATIENCE
-        while tasks := [job.task for job in jobs if job.task is not None and not job.persisting]:
+        while tasks := [job.task for job in jobs if job.task is not None and not job.stuck]:
             if await all_done(tasks, _LOOK_EVERY):
                 break
             if monotonic() > deadline:

@@ -56,6 +56,20 @@ async def within(event: asyncio.Event, seconds: float) -> bool:
     return await result_within(event.wait(), seconds) is not None
 
 
+async def unless(work: Coroutine[Any, Any, T], stop: Coroutine[Any, Any, object]) -> T | None:
+    """Await `work`; return None when `stop` has ended before it, and `work` is given up."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop)
+    both: tuple[asyncio.Task[Any], ...] = (working, stopping)
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in both:
+            task.add_done_callback(retrieve)
+            task.cancel()
+        await asyncio.wait(both)
+
+
 async def all_done(tasks: Iterable[asyncio.Future[Any]], seconds: float) -> bool:
     """Wait for tasks, at most so long, whatever comes of them; return whether all have ended."""
     waiting = list(tasks)

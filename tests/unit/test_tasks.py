@@ -4,7 +4,15 @@ import asyncio
 
 import pytest
 
-from xenmoved.tasks import TookTooLong, all_done, alongside, at_most, result_within, within
+from xenmoved.tasks import (
+    TookTooLong,
+    all_done,
+    alongside,
+    at_most,
+    result_within,
+    unless,
+    within,
+)
 
 
 async def fail(seconds=0.0):
@@ -97,3 +105,40 @@ async def test_tasks_are_waited_for_whatever_comes_of_them():
     assert not await all_done([failed, slow], 0.01)
     assert isinstance(failed.exception(), KeyError)
     slow.cancel()
+
+
+async def give(value, seconds=0.0):
+    await asyncio.sleep(seconds)
+    return value
+
+
+async def test_work_that_ends_first_is_returned():
+    assert await unless(give(3), for_ever()) == 3
+
+
+async def test_work_is_given_up_when_something_else_comes_first():
+    ended = []
+
+    async def work():
+        try:
+            await for_ever()
+        finally:
+            ended.append("work")
+
+    assert await unless(work(), give(3, 0.01)) is None
+    assert ended == ["work"]
+
+
+async def test_work_that_fails_first_raises():
+    with pytest.raises(KeyError):
+        await unless(fail(), for_ever())
+
+
+async def test_a_cancellation_ends_the_work_and_what_would_stop_it():
+    task = asyncio.create_task(unless(for_ever(), for_ever()))
+    await asyncio.sleep(0.01)
+    others = asyncio.all_tasks() - {task, asyncio.current_task()}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert all(one.cancelled() for one in others)

@@ -191,7 +191,7 @@ class Evacuations:
         guest.job = job = await self._starter.migrate(move, run.options)
         doubtful_since: float | None = None
         while not await within(job.finished, _LOOK_EVERY):
-            if job.state is not JobState.IN_DOUBT and not job.persisting:
+            if not job.stuck:
                 doubtful_since = None
             elif doubtful_since is None:
                 doubtful_since = time.monotonic()

@@ -67,18 +67,24 @@ async def change(services: Services, request: SetJob) -> Done:
 async def abort(services: Services, request: AbortJob) -> Done:
     """End a job before its commit."""
     live = await _find_ours(services.host, request.job)
-    if live.state is JobState.IN_DOUBT:
-        text = f"job {live.job} is in doubt: {live.guest} may run on {live.peer} already"
-        hint = "it is decided as soon as the peer can be reached; see: xenmovectl recover"
-        raise Obstructed([problem("in-doubt", text, hint)])
+    _require_no_doubt(live)
     live.request_abort("aborted by the operator")
     if not await live.over():
+        _require_no_doubt(live)
         return Done(f"job {live.job} is given up; not finished yet: {live.doing}"[:4000])
     if live.state is JobState.DONE:
         text = f"job {live.job} could not be aborted any more: it is done"
         raise Obstructed([problem("too-late", text)])
     stays = f": {live.guest} stays here" if live.guest else ""
     return Done(f"job {live.job} is {live.state}{stays}; {leftover(live.report())}")
+
+
+def _require_no_doubt(job: Job) -> None:
+    """Raise Obstructed for a job that is in doubt, and cannot be aborted."""
+    if job.state is JobState.IN_DOUBT:
+        text = f"job {job.job} is in doubt: {job.guest} may run on {job.peer} already"
+        hint = "it is decided as soon as the peer can be reached; see: xenmovectl recover"
+        raise Obstructed([problem("in-doubt", text, hint)])
 
 
 async def _find(host: Host, wanted: str) -> JobReport:

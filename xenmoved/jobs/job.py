@@ -83,10 +83,18 @@ class Job:
         self.abort_reason = why
         self.abort_requested.set()
 
-    async def over(self) -> bool:
-        """Wait for its end; return False when it only tries again what must be done in the end."""
+    @property
+    def stuck(self) -> bool:
+        """Whether nobody can say when it ends: it is in doubt, or tries again what must be done."""
+        return self.persisting or self.state is JobState.IN_DOUBT
+
+    async def over(self, *, decided: bool = False) -> bool:
+        """Wait for its end; return False when it is stuck before that.
+
+        A doubt is nothing to be stuck in when it is `decided`.
+        """
         while not await within(self.finished, _LOOK_EVERY):
-            if self.persisting:
+            if self.persisting if decided else self.stuck:
                 return False
         return True
 

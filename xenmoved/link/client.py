@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import asyncssh
 
@@ -14,6 +14,9 @@ from xenmoved.link.identity import fingerprint
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
 from xenmoved.tasks import at_most
+
+OPEN_TIMEOUT: Final = 60.0
+"""Seconds that a peer, which may be very busy, may take to open a channel."""
 
 
 class _PinnedClient(asyncssh.SSHClient):
@@ -45,10 +48,12 @@ class PeerLink:
     async def open(self, purpose: Purpose) -> Channel:
         """Open a channel. Raises LinkError when the peer refuses or the connection is gone."""
         options: dict[str, Any] = CHANNEL_OPTIONS
+        what = f"{self.peer} opened no {purpose} channel"
         try:
-            _, channel = await self._connection.create_session(
-                lambda: Channel(self.peer), subsystem=purpose.value, **options
-            )
+            async with at_most(OPEN_TIMEOUT, what, LinkError):
+                _, channel = await self._connection.create_session(
+                    lambda: Channel(self.peer), subsystem=purpose.value, **options
+                )
         except asyncssh.ChannelOpenError as error:
             await asyncio.sleep(0)  # a connection that ends refuses channels first, then is closed
             if self.closed:

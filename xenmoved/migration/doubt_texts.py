@@ -86,11 +86,16 @@ def risk(
 ) -> tuple[str, tuple[str, ...]]:
     """Return what a decision risks, and what to look at first.
 
-    `heard` is what a target has said that has forgotten: no word, but what is there now.
+    `heard` is what a target has said that does not settle it: for long, or as it has forgotten.
     """
     text, look = _risk(at_source, decision, guest, peer)
     if heard is None:
         return text, look
+    if not has_forgotten(heard):
+        said = f"{heard.word}, {heard.reason}" if heard.reason else f"{heard.word}"
+        text = f"{peer} answers, and has not settled it for long. It says: {said}. {text}"
+        there = f"on {peer}: what `xenmovectl recover` says there, where it can be decided better"
+        return text, (there, *look)
     text = f"{peer} does not know whether it started {guest}: {heard.reason}. {text}"
     if heard.domain is Presence.THERE:
         return text, (f"that the domain on {peer} is {guest} as it went there, and runs", *look)

@@ -9,6 +9,7 @@ from typing import Final
 
 from protocol.errors import ProtocolError
 from protocol.handover import (
+    SETTLING,
     SourceEvent,
     SourceState,
     TargetEvent,
@@ -34,6 +35,9 @@ from xenmoved.tasks import TookTooLong, at_most
 log = logging.getLogger(__name__)
 
 _PEER_PATIENCE: Final = 30.0
+WORD_COUNTS: Final = 600.0
+"""Seconds for which what a target says, and does not settle the doubt, keeps an operator from
+deciding it: longer than a start takes. After that it is told with the risk."""
 _IN_DOUBT: Final = (SourceState.COMMIT_SENT, TargetState.COMMITTED)
 _WENT_WRONG: Final = (SourceState.RAN_TWICE, SourceState.LOST, TargetState.RAN_TWICE)
 _ABSENT: Final = "absent"
@@ -196,6 +200,18 @@ async def _check_target_gives_no_word(
     except (TookTooLong, LinkError, ProtocolError, JobError) as error:
         log.info("%s does not answer: %s", one.peer, error)
         return None
+    if fate.word in SETTLING:
+        doubt.hear(fate)
+        text = f"{one.peer} answers and decides: {one.guest} is {fate.word} there"
+        hint = "the doubt ends by itself within moments"
+        raise Obstructed([problem("peer-answers", text, hint)])
+    if not doubt.lasts(WORD_COUNTS):
+        _check_word(fate, one, decision)
+    return fate
+
+
+def _check_word(fate: Fate, one: Standing, decision: Decision) -> None:
+    """Raise Obstructed where a word of the target that settles nothing should be heeded."""
     if has_forgotten(fate):
         if decision is Decision.KEEP_HERE and fate.domain is Presence.THERE:
             text = f"{one.guest} cannot be kept here: {one.peer} says: {fate.reason}"
@@ -204,15 +220,16 @@ async def _check_target_gives_no_word(
                 f"that domain on {one.peer} first"
             )
             raise Obstructed([problem("domain-there", text, hint)])
-        return fate
+        return
+    text = f"{one.peer} answers: {one.guest} is {fate.word} there"
+    hint = "the doubt ends by itself within moments"
     if fate.word is Word.COMMITTED:
         text = (
             f"{one.peer} answers: it was told to start {one.guest}, and finds out what came of it"
         )
         hint = "if it cannot, decide there, where there is more to see: xenmovectl recover"
-    else:
-        text = f"{one.peer} answers and decides: {one.guest} is {fate.word} there"
-        hint = "the doubt ends by itself within moments"
+    if fate.word is not Word.READY:
+        hint += f"; after {WORD_COUNTS / 60:g} minutes of the same, here"
     raise Obstructed([problem("peer-answers", text, hint)])
 
 

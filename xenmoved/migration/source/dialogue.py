@@ -35,10 +35,14 @@ from xenmoved.migration.hello import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.stalls import stalled_hint
 from xenmoved.problems import JobError, PeerFailed, from_peer, problem
-from xenmoved.tasks import result_within, within
+from xenmoved.tasks import TookTooLong, at_most, result_within, within
 
-_STEP_PATIENCE: Final = 600.0
-"""Seconds for one step of a target: longer than its own limits, so that it is the one to tell."""
+PATIENCE: Final = 600.0
+"""Seconds for an answer: longer than the target's own limits, so that it is the one to tell."""
+_IN_STEPS: Final = (Begin,)
+"""Each step has as long: to empty volumes takes hours, and nobody stands still for it."""
+_ASKED_AGAIN: Final = (Commit, Abort, Inquire)
+"""Given up after `stall`, at work or not: they are asked again, and there are others to decide."""
 _ASKED: Final[dict[type, str]] = {
     Offer: "what it would do",
     Begin: "volumes to copy to",
@@ -59,7 +63,8 @@ class Dialogue:
 
     The channel is read all the time, so that `Failed` is noticed when it comes: `failed` is then
     set, and every question raises PeerFailed. The target says what it is at while it owes an
-    answer: one that is silent for `stall` seconds, or at the same step for much longer, hangs.
+    answer: one that is silent for `stall` seconds hangs. To be at work is not enough either: every
+    answer has a time in which it must be there.
     """
 
     def __init__(
@@ -114,32 +119,43 @@ class Dialogue:
         """
         self.check()
         self._conversation.request(question)
-        await self._channel.send(PEER.encode(question))
+        try:
+            async with at_most(self._stall, f"{self._peer} took no question"):
+                await self._channel.send(PEER.encode(question))
+        except TookTooLong as error:
+            raise self._stalled(str(error), question) from None
         answer = await self._answer_to(question)
         if isinstance(answer, kind) or (other is not None and isinstance(answer, other)):
             return answer
         raise ProtocolError(Code.UNEXPECTED, f"{type(answer).__name__} is not an answer")
 
     async def _answer_to(self, question: object) -> object:
-        """Wait for the next answer, as long as the target is at work."""
+        """Wait for the next answer, for as long as the question may take."""
         began = self._heard = monotonic()
-        steps = self.working.steps
+        steps, patience = self.working.steps, self._patience(question)
         while (answer := await result_within(self._answers.get(), self._stall / 8)) is None:
             self.check()
             now = monotonic()
-            if self.working.steps != steps:
+            if isinstance(question, _IN_STEPS) and self.working.steps != steps:
                 began, steps = now, self.working.steps
             silence, at_it = now - self._heard, now - began
             if silence > self._stall:
-                text = f"{self._peer} has said nothing for {silence:.0f} s"
-            elif at_it > max(_STEP_PATIENCE, self._stall):
-                text = f"{self._peer} has been at it for {at_it:.0f} s: {self.working.doing}"
-            else:
-                continue
-            text = f"{text}, asked for {_ASKED.get(type(question), 'an answer')}; it is connected"
-            raise JobError([problem("stalled", text, stalled_hint(self._peer))])
+                raise self._stalled(f"{self._peer} has said nothing for {silence:.0f} s", question)
+            if at_it > patience:
+                doing = f"{at_it:.0f} s: {self.working.doing}"
+                raise self._stalled(f"{self._peer} has been at it for {doing}", question)
         self.check()
         return answer
+
+    def _patience(self, question: object) -> float:
+        """Seconds that an answer, or each step to it, may take."""
+        if isinstance(question, _ASKED_AGAIN):
+            return self._stall
+        return max(PATIENCE, self._stall)
+
+    def _stalled(self, what: str, question: object) -> JobError:
+        text = f"{what}, asked for {_ASKED.get(type(question), 'an answer')}; it is connected"
+        return JobError([problem("stalled", text, stalled_hint(self._peer))])
 
     def check(self) -> None:
         """Raise what ended the dialogue, if anything did."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -22,6 +23,7 @@ from typing import Final
 
 from protocol.errors import ProtocolError
 from protocol.handover import (
+    SETTLING,
     SOURCE_LEFT,
     SOURCE_UNCONFIRMED,
     WORDS,
@@ -44,12 +46,14 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.retrying import pause_after, raise_alarm, until_done
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.problems import JobError, problem, problems_of
-from xenmoved.tasks import TookTooLong, at_most, result_within
+from xenmoved.tasks import TookTooLong, at_most, unless, within
 from xenmoved.toolstack.interface import OutgoingImage, ToolstackError
 
 log = logging.getLogger(__name__)
 
 _ABORT_PATIENCE: Final = 30.0
+_PRESSED: Final = 5.0
+"""Seconds for the answer to the commit when an operator, or the end of the daemon, waits for it."""
 _GLIMPSE: Final = 3.0
 """Seconds that a guest which may be resumed waits for a target that might contradict."""
 _ASK_AFTER: Final = (0.0, 0.2, 1.0, 2.0, 5.0, 10.0)
@@ -81,7 +85,9 @@ class SourceHandover:
         self._asked = 0
         self._silence = ""
         self._settled = False
-        self._decisions: asyncio.Queue[SourceEvent] = asyncio.Queue()
+        self._told: deque[SourceEvent] = deque()
+        self._is_told = asyncio.Event()
+        self._doubtful_since: float | None = None
         self.heard: Fate | None = None
         """What the target has said last. While in doubt, None if it was not reached last time."""
         self._left: dict[SourceAction, int] = {}
@@ -204,25 +210,42 @@ class SourceHandover:
 
     async def _send_commit(self) -> SourceEvent | None:
         try:
-            async with self._any_dialogue() as dialogue:
-                self.heard = await dialogue.ask(Commit(self._migration), Fate)
+            asking = unless(self._commit(), self._is_told.wait())
+            self.heard = await unless(asking, self._pressed())
         except (LinkError, ProtocolError, JobError) as error:
             log.warning("no answer to the commit: %s", error)
             return SourceEvent.LINK_LOST
-        if self.heard.word in (Word.STARTED, Word.ABORTED):
-            return WORDS[self.heard.word]
-        log.warning("no word to the commit: it is %s, %s", self.heard.word, self.heard.reason)
+        if self.heard is not None and self.heard.word in SETTLING:
+            return self._leave_doubt(WORDS[self.heard.word])
+        word = f"it is {self.heard.word}, {self.heard.reason}" if self.heard else "it is not over"
+        log.warning("no word to the commit: %s", word)
         return SourceEvent.LINK_LOST  # ask, by which more is learned
+
+    async def _commit(self) -> Fate:
+        async with self._any_dialogue() as dialogue:
+            return await dialogue.ask(Commit(self._migration), Fate)
+
+    async def _pressed(self) -> None:
+        """Wait until somebody waits for the end of the job, and has for a while."""
+        await self._job.abort_requested.wait()
+        await asyncio.sleep(_PRESSED)
 
     async def _ask_target(self) -> SourceEvent | None:
         """Ask until the target's durable word is known, or an operator decides."""
         self.dialogue = None
+        self._doubtful_since = self._doubtful_since or monotonic()
         await self._show_doubt()
         self._host.doubts[self._job.job] = self
-        while (event := await self._decision() or await self._inquire()) is None:
+        while (event := await self._next_word()) is None:
             pass
-        if event is not SourceEvent.TARGET_FORGOT:
-            del self._host.doubts[self._job.job]
+        if event in (SourceEvent.TARGET_FORGOT, SourceEvent.TARGET_READY):
+            return event  # these settle nothing
+        return self._leave_doubt(event)
+
+    def _leave_doubt(self, event: SourceEvent) -> SourceEvent:
+        """Be in doubt no more, because of this event."""
+        self._host.doubts.pop(self._job.job, None)
+        if self._job.state is JobState.IN_DOUBT:
             self._job.state, self._job.problem = JobState.RUNNING, None
         return event
 
@@ -237,11 +260,33 @@ class SourceHandover:
         self._job.state, self._job.problem = JobState.IN_DOUBT, self.doubt
         await self._host.jobs.save(self._job)
 
-    async def _decision(self) -> SourceEvent | None:
-        """Wait until the next question is due; return what was decided meanwhile."""
+    async def _next_word(self) -> SourceEvent | None:
+        """Wait until the next question is due, and ask it; or return what was told meanwhile."""
         patience = _ASK_AFTER[min(self._asked, len(_ASK_AFTER) - 1)]
         self._asked += 1
-        return await result_within(self._decisions.get(), patience)
+        if not await within(self._is_told, patience):
+            # Whoever answers slowly, or is always at work, does not keep an operator waiting.
+            event = await unless(self._inquire(), self._is_told.wait())
+            if event is not None or not self._told:
+                return event
+        event = self._told.popleft()
+        if not self._told:
+            self._is_told.clear()
+        return event
+
+    def lasts(self, seconds: float) -> bool:
+        """Whether this daemon has been in doubt for so long."""
+        since = self._doubtful_since
+        return since is not None and monotonic() - since > seconds
+
+    def hear(self, fate: Fate) -> None:
+        """Have a word that settles the doubt followed, whoever asked the target for it."""
+        self.heard = fate
+        self._tell(WORDS[fate.word])
+
+    def _tell(self, event: SourceEvent) -> None:
+        self._told.append(event)
+        self._is_told.set()
 
     async def _inquire(self) -> SourceEvent | None:
         before = self.heard, self._silence
@@ -276,13 +321,13 @@ class SourceHandover:
 
     async def keep(self) -> None:
         """Have a guest in doubt run here, by an operator's decision. Returns when the job ended."""
-        self._decisions.put_nowait(SourceEvent.OPERATOR_KEEPS)
-        await self._job.over()
+        self._tell(SourceEvent.OPERATOR_KEEPS)
+        await self._job.over(decided=True)
 
     async def give_up(self) -> None:
         """Drop the copy of a guest in doubt, likewise."""
-        self._decisions.put_nowait(SourceEvent.OPERATOR_GIVES_UP)
-        await self._job.over()
+        self._tell(SourceEvent.OPERATOR_GIVES_UP)
+        await self._job.over(decided=True)
 
     async def confirm(self) -> None:
         """Tell the target what an operator decided, until its word is known; say if it was wrong.

@@ -45,6 +45,7 @@ from xenmoved.migration.source.inventory import (
 from xenmoved.migration.source.offer import Sending, users_of
 from xenmoved.migration.source.precopy import Convergence
 from xenmoved.migration.source.remarks import hear, hear_later, note_unheard
+from xenmoved.migration.source.standstill import Standstill
 from xenmoved.migration.source.transfer import Transfer, is_link_loss
 from xenmoved.migration.source.volumes import Disks
 from xenmoved.migration.uncopied_disks import flush_shared
@@ -144,7 +145,15 @@ class OutboundMigration:
         convergence = Convergence(disks, self._job, memory=memory)
         approach = convergence.approach(self._host.config.transfer.max_rounds)
         await alongside(approach, self._watch_guest())
-        await self._hand_over(dialogue, disks, convergence)
+        transfer, stall = self._host.config.transfer, self._host.config.timeouts.stall
+        standstill = Standstill(
+            self._job,
+            disks,
+            stall=stall,
+            tolerance=transfer.downtime_tolerance,
+            verify=self._transfer.verify,
+        )
+        await alongside(self._hand_over(dialogue, disks, convergence), standstill.watch())
 
     async def _call_off(self, error: BaseException) -> None:
         """Have a guest that was to be handed over run again, before all else is tidied up.

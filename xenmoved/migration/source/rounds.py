@@ -26,6 +26,10 @@ _SHRINKS: Final = 0.8
 _SMALL_SHARE: Final = 0.1
 _WORTH_MEASURING: Final = 4 * 2**20
 _RATE_UNKNOWN: Final = 100 * 2**20
+_LEAST_RATE: Final = 4 * 2**20
+_LEAST_UNKNOWN: Final = 2**20
+_SLOWER: Final = 10
+"""How many times slower a transfer may become than rounds have been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,13 @@ def outlook(
         else:
             left += total(written)
     return Outlook(left, floor + left / rate, floor)
+
+
+def least_rate(done: Sequence[tuple[int, float]], limit: int | None) -> float:
+    """Bytes a second that are slow, but not so slow that they are as good as none."""
+    known = any(size >= _WORTH_MEASURING for size, _ in done)
+    most = _LEAST_RATE if known else _LEAST_UNKNOWN
+    return min(most, send_rate(done, limit) / _SLOWER)
 
 
 def send_rate(done: Sequence[tuple[int, float]], limit: int | None) -> float:

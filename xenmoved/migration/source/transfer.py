@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import Accepted, Begin, Mode, Placement, Refused
@@ -23,7 +22,6 @@ from xenmoved.migration.source.stalls import Stalls
 from xenmoved.migration.source.volumes import Attaching, Disks, attached_disks
 from xenmoved.problems import (
     AbortRequested,
-    JobError,
     Obstructed,
     from_peer,
     problem,
@@ -31,8 +29,6 @@ from xenmoved.problems import (
 )
 from xenmoved.sync.source import SyncTools
 from xenmoved.tasks import alongside
-
-_LOOK_EVERY: Final = 0.05
 
 
 class Transfer:
@@ -103,8 +99,7 @@ class Transfer:
         job = self._job
         dialogue.on_working = job.note
         try:
-            tolerance = self._host.config.transfer.downtime_tolerance
-            watchers = (_obey_abort(job), _heed(dialogue), _mind_downtime(job, tolerance))
+            watchers = (_obey_abort(job), _heed(dialogue))
             await alongside(work, *(_telling(one, failed) for one in watchers))
         except Exception as error:
             # A volume channel may have told of the end before the reason for it came.
@@ -129,24 +124,6 @@ async def _telling(watcher: Coroutine[Any, Any, None], failed: Callable[[Excepti
 async def _obey_abort(job: Job) -> None:
     await job.abort_requested.wait()
     raise AbortRequested([problem("aborted", job.abort_reason)])
-
-
-async def _mind_downtime(job: Job, tolerance: int) -> None:
-    """Raise JobError when the guest has stood still for so many times what the operator allows."""
-    while True:
-        await asyncio.sleep(_LOOK_EVERY)
-        limit = job.steering.max_downtime
-        if limit is None or job.suspended_at is None:
-            continue
-        stood = monotonic() - job.suspended_at
-        if stood > tolerance * limit:
-            text = (
-                f"{job.guest} stood still for {stood:.1f} s, in phase {job.phase} at last, where "
-                f"--max-downtime allows {limit:g} s and transfer.downtime_tolerance {tolerance} "
-                "times that"
-            )
-            hint = f"see what took so long: xenmovectl show {job.job}; or allow more"
-            raise JobError([problem("downtime", text, hint)])
 
 
 async def _heed(dialogue: Dialogue) -> None:

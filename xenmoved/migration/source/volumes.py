@@ -32,7 +32,7 @@ from xenmoved.link.client import PeerLink
 from xenmoved.link.framed import Framed
 from xenmoved.migration.source.channels import open_attached
 from xenmoved.migration.source.offer import Sending
-from xenmoved.migration.source.rounds import Outlook, outlook, send_rate
+from xenmoved.migration.source.rounds import Outlook, least_rate, outlook, send_rate
 from xenmoved.migration.source.stalls import Stalls
 from xenmoved.migration.source.ways import ByBlocks, ByStreams, Way
 from xenmoved.migration.volume_notes import when_let_go
@@ -108,11 +108,23 @@ class Disks:
         self._limiter = limiter
         self._stalls = stalls
         self._rates: list[tuple[int, float]] = []
+        self.outlook = Outlook(0, 0.0, 0.0)
+        """What the last `look` found."""
 
     @property
     def rate(self) -> float:
         """Bytes a second that can be sent, as far as is known."""
         return send_rate(self._rates, self._limiter.rate)
+
+    @property
+    def least_rate(self) -> float:
+        """Bytes a second that are slow, and no stall."""
+        return least_rate(self._rates, self._limiter.rate)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all volumes."""
+        return sum(disk.volume.size for disk in self._disks)
 
     async def first_round(self) -> None:
         """Begin to track writes, then bring every volume up to date in full."""
@@ -122,7 +134,8 @@ class Disks:
         """Learn what was written and not sent."""
         await self._on_all(lambda disk: disk.drain(), "what was written to")
         pending = [(disk.way.pending, disk.source.progress.rounds) for disk in self._disks]
-        return outlook(pending, self.rate)
+        self.outlook = outlook(pending, self.rate)
+        return self.outlook
 
     async def round(self) -> None:
         """Send what the last `look` found."""

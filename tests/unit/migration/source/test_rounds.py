@@ -7,7 +7,14 @@ from itertools import pairwise
 import pytest
 
 from storage.contracts import EVERYTHING, Everything, Extent
-from xenmoved.migration.source.rounds import DISK_GOAL, Outlook, another_round, outlook, send_rate
+from xenmoved.migration.source.rounds import (
+    DISK_GOAL,
+    Outlook,
+    another_round,
+    least_rate,
+    outlook,
+    send_rate,
+)
 from xenmoved.sync.progress import RoundProgress
 
 MIB = 2**20
@@ -88,3 +95,19 @@ def test_it_comes_to_an_end_under_any_load(written: float, speed: float, floor: 
     if written < speed / 2 and not floor:
         assert outlooks[-1].seconds <= DISK_GOAL
     assert all(b.seconds <= a.seconds for a, b in pairwise(outlooks[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("done", "limit", "least"),
+    [
+        ([], None, MIB),
+        ([(MIB, 1.0)], None, MIB),
+        ([(1000 * MIB, 1.0)], None, 4 * MIB),
+        ([(20 * MIB, 1.0)], None, 2 * MIB),
+        ([(1000 * MIB, 1.0)], MIB, MIB / 10),
+    ],
+)
+def test_a_tenth_of_what_was_reached_is_slow_and_no_stall(
+    done: list[tuple[int, float]], limit: int | None, least: float
+) -> None:
+    assert least_rate(done, limit) == least
