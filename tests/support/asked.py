@@ -22,7 +22,6 @@ from typing import Final
 from xenmoved.sandbox import main as sandbox
 from xenmoved.sandbox import xl, xm
 from xenmoved.sandbox.harness import EmulatedHost
-from xenmoved.sandbox.host import Host
 
 _ASKING: Final = str(Path(__file__).with_name("asking.sh"))
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -83,7 +82,8 @@ def _answer(question: socket.socket) -> None:
         asked += more
     words = [os.fsdecode(word) for word in asked.split(b"\0")[1:-1]]
     arguments = words[words.index("--root") :]
-    if Host(arguments[1], arguments[1]).faults(arguments[3]):
+    root = Path(arguments[1])
+    if EmulatedHost(root).folder.faults(arguments[3]):
         return
     out, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
