@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo quick test suite test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
+.PHONY: help venv install demo quick moments test suite test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -58,9 +58,11 @@ demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
 test: $(STAMP) ## Check style and types, run all tests
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 lint suite
 
-quick: $(STAMP) ## Check style and types, run the tests that need no daemons
-	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS) tests/unit tests/property
+quick: $(STAMP) ## Check style and types, run the tests that take no time: seconds
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 lint moments
+
+moments: $(STAMP)
+	@$(BIN)/python -m pytest -m 'not (slow or long or root)' $(PYTEST_ARGS) tests/unit tests/property
 
 suite: $(STAMP)
 	@# Once for all workers, which would each take as long: it keeps the tests as pytest runs them.

@@ -16,6 +16,8 @@ from protocol.messages import CAPABILITIES, PEER, VERSION, Hello, Ping, common_c
 from tests.support.protocol_strategies import objects
 from xenmoved.control.message_set import CONTROL
 
+pytestmark = pytest.mark.long
+
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 SETS = [(PEER, kind) for kind in PEER.kinds] + [(CONTROL, kind) for kind in CONTROL.kinds]
 BOMB_CEILING = 48 * 2**20

@@ -28,6 +28,8 @@ from protocol.frames import (
     split_range,
 )
 
+pytestmark = pytest.mark.long
+
 QUICK = settings(max_examples=150, deadline=None)
 U64 = st.integers(0, 2**64 - 1)
 PAYLOAD = st.binary(min_size=1, max_size=200)

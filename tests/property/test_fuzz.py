@@ -40,6 +40,8 @@ from tests.support.protocol_document import DOCUMENT, examples
 from tests.support.protocol_strategies import objects
 from xenmoved.control.message_set import CONTROL
 
+pytestmark = pytest.mark.long
+
 PARTS = 8
 QUICK_PARTS = 2
 FRAMES_IN_PART = 40_000

@@ -26,6 +26,8 @@ from tests.support.explorer import Violation, explore
 from tests.support.handover_model import HandOverModel
 from tests.support.handover_world import Fault, Guest
 
+pytestmark = pytest.mark.long
+
 S, SE, SA = SourceState, SourceEvent, SourceAction
 T, TE, TA = TargetState, TargetEvent, TargetAction
 

@@ -17,6 +17,8 @@ from tests.support.records import check, definitions, validator
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.records import RECORDS, CommandFailure, schema
 
+pytestmark = pytest.mark.long
+
 MESSAGES = sorted(RECORDS.keys() - {CommandFailure}, key=lambda kind: kind.__name__)
 OBJECTS = sorted(
     {part for kind in MESSAGES for part in parts(kind) if dataclasses.is_dataclass(part)},

@@ -5,6 +5,7 @@ import itertools
 import json
 import struct
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.xl.savefile import CONFIG_LIMIT, MAGIC, ImageFilter
 from xenmoved.toolstack.xm.savefile import XmImageFilter
 from xenmoved.toolstack.xm.sexpr import parse_all, to_string
+
+pytestmark = pytest.mark.long
 
 UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
 ARRIVAL = Arrival("web", UUID, {"xvda": "/dev/here/root"}, {"xenbr0": "br0"})

@@ -17,6 +17,8 @@ from tests.support.protocol_document import parts
 from tests.support.protocol_strategies import objects
 from xenmoved.control.message_set import CONTROL
 
+pytestmark = pytest.mark.long
+
 QUICK = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 KINDS = [*PEER.kinds, *CONTROL.kinds]
 NAMES = [kind.__name__ for kind in KINDS]

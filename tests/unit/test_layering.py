@@ -11,6 +11,8 @@ import pytest
 
 from tests.support import rooms
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 _ABOVE = ("", "xenmoved", "xenmoved/migration")
 PACKAGES = ("xenmoved", "protocol", "storage")

@@ -23,6 +23,8 @@ from xenmoved.control.api import Guests, Jobs, ListGuests, ListJobs
 from xenmoved.control.peer_api import ListPeers, PeerRow, Peers
 from xenmoved.migration.report import DiskRow, GuestRow
 
+pytestmark = pytest.mark.long
+
 DISK = DiskRow("xvda", "/srv/web", "images:web-root", MIB, True, None)
 
 

@@ -27,6 +27,8 @@ from xenmoved.ctl.output import Output
 from xenmoved.jobs.report import JobKind, JobState, Phase
 from xenmoved.remarks import good_to_know, to_look_at
 
+pytestmark = pytest.mark.long
+
 FOR_EVER = 60.0
 DOUBT = a_job(a_round(), state=JobState.IN_DOUBT, phase=Phase.COMMIT)
 

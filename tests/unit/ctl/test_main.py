@@ -62,6 +62,8 @@ from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.report import DiskRow, GuestRow
 from xenmoved.remarks import good_to_know
 
+pytestmark = pytest.mark.long
+
 DISKS = (
     DiskRow("xvda", "/srv/web-root", "images:web-root", 10 * GIB, True, None),
     DiskRow("xvdb", "/dev/nbd0", None, None, False, "is in no pool"),

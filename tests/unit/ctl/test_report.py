@@ -29,6 +29,8 @@ from xenmoved.jobs.report import (
     VolumeReport,
 )
 
+pytestmark = pytest.mark.long
+
 NOW = 1_700_000_100.0
 EMPTY = {"meta", "br"}
 

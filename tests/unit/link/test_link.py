@@ -26,6 +26,8 @@ from xenmoved.link.identity import (
 )
 from xenmoved.link.server import MAX_CHANNELS, MAX_UNPROVEN, LinkServer
 
+pytestmark = pytest.mark.long
+
 HOST, PEER, STRANGER = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(3))
 
 

@@ -12,6 +12,8 @@ from xenmoved.sandbox.harness import EmulatedHost, make_image, wait_until
 from xenmoved.sandbox.ram import MemoryDamaged, Ram, allocate, knobs_from
 from xenmoved.sandbox.witness import Diverged, Witness, failures
 
+pytestmark = pytest.mark.long
+
 GUEST = uuid.uuid4().bytes
 # Writes fast and never checks by itself, so that only the explicit check can find anything.
 QUIET = "sandbox.rate=8 sandbox.checks=0 sandbox.zero=0"

@@ -13,6 +13,8 @@ import pytest
 from xenmoved.sandbox.harness import EmulatedHost, make_image, wait_until
 from xenmoved.sandbox.migrate import BANNER, GO, READY, REPORT
 
+pytestmark = pytest.mark.long
+
 RECEIVE = ("xl", "migrate-receive")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from xenmoved.sandbox.harness import EmulatedHost, make_image, wait_until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def host(tmp_path):

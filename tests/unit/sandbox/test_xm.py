@@ -7,6 +7,8 @@ import pytest
 from xenmoved.sandbox import sxp
 from xenmoved.sandbox.harness import EmulatedHost, make_image
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def host(tmp_path):

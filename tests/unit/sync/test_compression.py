@@ -13,6 +13,8 @@ from protocol.frames import MAX_PAYLOAD
 from xenmoved.choices import Compression
 from xenmoved.sync.compression import Compressor, unpack
 
+pytestmark = pytest.mark.long
+
 MIB = 2**20
 
 

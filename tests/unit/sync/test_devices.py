@@ -16,6 +16,8 @@ from xenmoved.sync.examine import examine
 from xenmoved.sync.segments import Segment
 from xenmoved.tasks import wait_through
 
+pytestmark = pytest.mark.long
+
 
 async def whole(buffers, count):
     """Assert that all buffers can be taken, and none more."""

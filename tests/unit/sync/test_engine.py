@@ -30,6 +30,8 @@ from xenmoved.sync.progress import VolumeProgress
 from xenmoved.sync.source import SyncTools, VerificationFailed, VolumeSource
 from xenmoved.sync.target import VolumeTarget
 
+pytestmark = pytest.mark.long
+
 B = BLOCK_SIZE
 KEY = asyncssh.generate_private_key("ssh-ed25519")
 MIGRATION = "0" * 32

@@ -13,6 +13,8 @@ from xenmoved.link.server import LinkServer
 from xenmoved.sync import limiter as limiter_module
 from xenmoved.sync.limiter import RateLimiter
 
+pytestmark = pytest.mark.long
+
 
 class Clock:
     """Time that passes only when somebody sleeps."""

@@ -18,6 +18,8 @@ from xenmoved.toolstack.commands import (
 from xenmoved.toolstack.durable import Ledger, check_migration, in_thread, write_file
 from xenmoved.toolstack.interface import MIGRATION_VARIABLE, ToolstackError
 
+pytestmark = pytest.mark.long
+
 SHELL = Commands(("/bin/sh", "-c"))
 
 

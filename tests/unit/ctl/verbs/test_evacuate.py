@@ -26,6 +26,8 @@ from xenmoved.control.evacuation_api import (
 from xenmoved.evacuation.report import Evacuation, EvacuationState, GuestFate, GuestToMove
 from xenmoved.sandbox.harness import wait_until
 
+pytestmark = pytest.mark.long
+
 FULL = Problem("no-room", "host-b has 1GiB of memory left", "free something there")
 BLOCKED = GuestToMove("db", None, 8 * MIB, 90 * MIB, GuestFate.BLOCKED, problems=(FULL,))
 WAITING = GuestToMove("web", "host-b", 4 * MIB, 20 * MIB, GuestFate.WAITING)

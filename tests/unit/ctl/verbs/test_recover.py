@@ -9,6 +9,8 @@ from tests.support.ctl import FakeDaemon, failure, run, run_on_terminal
 from xenmoved.control.api import DecideDoubt, Done, ListDoubts
 from xenmoved.migration.report import Decision, DoubtRow, Doubts, Risk
 
+pytestmark = pytest.mark.long
+
 ROW = DoubtRow(
     job="12345678",
     guest="web",

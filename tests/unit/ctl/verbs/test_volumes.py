@@ -11,6 +11,8 @@ from xenmoved.control.api import Done
 from xenmoved.control.volume_api import DropVolumes, ListVolumes
 from xenmoved.migration.report import Retained, VolumeRow, Volumes
 
+pytestmark = pytest.mark.long
+
 COPY = VolumeRow(
     *("images", "web-root", "/srv/images/web-root", 8 * MIB, 3 * MIB, ()),
     retained=Retained("web", "0" * 8, time.time() - 3 * 86400, "host-b"),

@@ -15,6 +15,8 @@ from xenmoved.migration.source.rounds import Outlook
 from xenmoved.migration.source.standstill import Standstill
 from xenmoved.problems import JobError
 
+pytestmark = pytest.mark.long
+
 GIB = 2**30
 MIB = 2**20
 NOTHING_LEFT = Outlook(0, 0.0, 0.0)

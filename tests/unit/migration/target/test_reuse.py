@@ -42,6 +42,8 @@ from xenmoved.toolstack.interface import (
     ToolstackError,
 )
 
+pytestmark = pytest.mark.long
+
 MIB = 1 << 20
 UUID = "11111111-2222-3333-4444-555555555555"
 SECRET = b"what another guest had here"

@@ -8,7 +8,7 @@ from tests.support.xl_reading import disk as xl_disk
 from xenmoved.toolstack.configs import device_text
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
-pytestmark = fuzzing.PATIENCE
+pytestmark = [fuzzing.PATIENCE, pytest.mark.long]
 HERE = "/dev/here/xvda"
 ARRIVAL = Arrival("web", "", {"xvda": HERE}, read_only=frozenset(("xvda",)))
 PIECES = (

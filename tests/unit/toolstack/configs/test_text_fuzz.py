@@ -15,7 +15,7 @@ from xenmoved.toolstack import policy
 from xenmoved.toolstack.configs import text as cfgtext
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
-pytestmark = fuzzing.PATIENCE
+pytestmark = [fuzzing.PATIENCE, pytest.mark.long]
 HERE = {"xvda": "/dev/here/xvda", "xvdb": "/dev/here/xvdb", "hdc": ""}
 ARRIVAL = Arrival("web", "", HERE, {"xenbr0": "br0"}, read_only=frozenset(("xvdb",)))
 FOLDERS = ("/boot", "/usr/lib/xen*", "/usr/lib/grub-xen")

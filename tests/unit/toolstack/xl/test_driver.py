@@ -10,6 +10,8 @@ from tests.support.toolstack_samples import PV
 from xenmoved.toolstack.interface import Domain, ToolstackError
 from xenmoved.toolstack.xl.driver import XlToolstack
 
+pytestmark = pytest.mark.long
+
 XL = """
 import json, sys
 texts = json.load(open(__file__ + ".json"))

@@ -11,6 +11,8 @@ from xenmoved.toolstack.interface import Settled, StartFailed, ToolstackError
 from xenmoved.toolstack.xl import incoming as xl_incoming
 from xenmoved.toolstack.xl.driver import XlToolstack
 
+pytestmark = pytest.mark.long
+
 SCRIPT = """
 import os, sys, time
 folder, verb = sys.argv[1], sys.argv[2]

@@ -18,7 +18,7 @@ from xenmoved.toolstack import policy, vetting
 from xenmoved.toolstack.interface import ToolstackError
 from xenmoved.toolstack.xl.savefile import ImageFilter, encode_header
 
-pytestmark = fuzzing.PATIENCE
+pytestmark = [fuzzing.PATIENCE, pytest.mark.long]
 KEYS = json.loads((Path(__file__).parents[3] / "data" / "xen_keys.json").read_text())
 IDL = KEYS["stable-4.21"]["idl"]
 SAMPLES = (PV, PVH, HVM)

@@ -18,7 +18,7 @@ from xenmoved.toolstack.xm import sexpr
 from xenmoved.toolstack.xm.domain import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm.sexpr import parse_all, to_string
 
-pytestmark = fuzzing.PATIENCE
+pytestmark = [fuzzing.PATIENCE, pytest.mark.long]
 UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
 WEB = parse_all(XM_LIST)[1]
 HVM = parse_all(
