@@ -23,7 +23,7 @@ VERSIONS = (17, 18, 19, 20, 21)
 
 OPENED = re.compile(
     r"(?:hvmloader)?|[a-z0-9]*"
-    r"|(?!(?:.*/)?\.\.(?:/|$))(?:/boot|/usr/lib/xen[\w.-]*|/usr/lib/grub-xen)/.*",
+    r"|(?!(?:.*/)?\.\.(?:/|$))(?:/boot|/usr/lib/xen[^/]*|/usr/lib/grub-xen)/.*",
     re.DOTALL,
 )
 PYGRUB = re.compile(r"|(?:/usr/(?!.*\.\.)[\w./-]*)?pygrub")
