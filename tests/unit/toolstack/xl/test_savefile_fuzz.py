@@ -83,7 +83,7 @@ TEXTS = words(
 )
 MIRRORED = ("colo_host", "colo_export", "active_disk", "hidden_disk")
 BOOTABLE = re.compile(
-    r"(?:hvmloader)?|[a-z0-9]*|(?!.*\.\.)(?:/boot|/usr/lib/xen[\w.-]*)/.*", re.DOTALL
+    r"(?:hvmloader)?|[a-z0-9]*|(?!.*\.\.)(?:/boot|/usr/lib/xen[^/]*)/.*", re.DOTALL
 )
 
 

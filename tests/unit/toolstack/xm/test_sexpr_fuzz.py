@@ -74,7 +74,7 @@ PARTS = (
     ),
 )
 BOOTS = re.compile(
-    r"|(?!.*\.\.)(?:/boot|/usr/lib/xen[\w.-]*|/var/(?:run|lib)/xend/boot|/var/run/libxl)/.*"
+    r"|(?!.*\.\.)(?:/boot|/usr/lib/xen[^/]*|/var/(?:run|lib)/xend/boot|/var/run/libxl)/.*"
     r"|/var/lib/xen/boot_(?:kernel|ramdisk)\.[\w-]+"
 )
 TEXT_OF_THE_MODEL = re.compile(r"[\w.:\[\] ,+@-]*", re.ASCII)
