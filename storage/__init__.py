@@ -29,7 +29,7 @@ claiming         opens paths, and keeps others off what is written
 sysfs            what sysfs and udev say of a block device
 syscalls         system calls that Python has no binding for
 
-A new backend is a package, a line in `registry` and a line in the conformance tests.
+A new kind of pool: see CONTRIBUTING.md.
 """
 
 from __future__ import annotations

@@ -384,6 +384,8 @@ class Pool(Protocol):
     kind: str
     makes_zeros: bool
     """Whether what `create` makes reads as zeros. If not, it holds what was there before."""
+    holds_files: bool
+    """Whether its volumes are files, which may be images in a format of their own."""
     reserves: bool
     """Whether a volume has all of its space when it is made, rather than as it is written."""
 

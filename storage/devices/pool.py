@@ -32,6 +32,7 @@ class BlockPool:
 
     kind = "block"
     makes_zeros = False
+    holds_files = False
     reserves = True
 
     def __init__(self, name: str, options: BlockOptions) -> None:

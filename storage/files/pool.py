@@ -47,6 +47,7 @@ class DirectoryPool:
 
     kind = "dir"
     makes_zeros = True
+    holds_files = True
     reserves = False
 
     def __init__(self, name: str, options: DirectoryOptions) -> None:

@@ -82,6 +82,7 @@ class _GroupPool:
 
     kind: str
     makes_zeros: bool
+    holds_files = False
     reserves: bool
 
     def __init__(self, name: str, group: str) -> None:

@@ -57,6 +57,7 @@ class ZfsPool:
 
     kind = "zfs"
     makes_zeros = True
+    holds_files = False
 
     def __init__(self, name: str, options: ZfsOptions) -> None:
         """Raise `ValueError` for options that cannot be."""

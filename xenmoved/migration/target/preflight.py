@@ -333,7 +333,7 @@ class _VolumeChecks:
         if self._offer.mode is not Mode.COLD:
             text = f"{what}: only raw disks move while the guest runs"
             self._note("disk", text, "move it with --mode cold")
-        if pool.kind != "dir":
+        if not pool.holds_files:
             text = f"{what}, and pool {pool.name} on {self._node} has no files"
             self._note("pool", text, "choose a pool of kind dir with --pool")
 
