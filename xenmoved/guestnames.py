@@ -11,6 +11,8 @@ from protocol.messages import GuestName, Problem
 from protocol.schema import build
 from xenmoved.namemap import proposed_name
 
+_FILES: Final = re.compile(r"\.(?:cfg|auto|entry|moved|replaced|received)\Z")
+"""Ends of what lies beside a guest's configuration file: it would be taken for that of another."""
 _COPIES: Final = re.compile(r"--(?:incoming|migratedaway)\Z")
 
 
@@ -20,6 +22,8 @@ def unfit(name: str) -> str | None:
         return "the toolstacks take a number for the id of a domain"
     if found := _COPIES.search(name):
         return f"{found[0]} marks a copy that is on its way"
+    if found := _FILES.search(name):
+        return f"{found[0]} marks files of configurations"
     try:
         build(GuestName, name)
     except SchemaError:
@@ -37,7 +41,7 @@ def names_on_the_way(name: str) -> tuple[str, ...]:
 
 def proposed(name: str) -> str:
     """Return a name that is fit, much like one that is not."""
-    plain = proposed_name(_COPIES.sub("", name), "guest")[:80].strip("-+.")
+    plain = proposed_name(_FILES.sub("", _COPIES.sub("", name)), "guest")[:80].strip("-+.")
     return f"vm{plain}" if plain.isdigit() else plain
 
 

@@ -70,7 +70,8 @@ async def sent(target, offer, image):
         said = await transfer.begin()
         if not isinstance(said, Accepted):
             return said
-        await transfer.copy()
+        for volume in range(len(offer.volumes)):
+            await transfer.copy(volume)
         assert isinstance(await transfer.control.ask(HandOver(offer.guest.size)), Receiving)
         try:
             seal = await transfer.send_memory(image)

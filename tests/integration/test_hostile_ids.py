@@ -1,7 +1,10 @@
 """What a peer may try with ids and names that it knows, of migrations and guests of others."""
 
+import asyncio
+import copy
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +12,7 @@ from protocol.handover import Word
 from protocol.messages import Accepted, Failed, Fate, Finish, Finished, Inquire, Refused
 from tests.integration.test_hostile_guest import at_home, come, with_file
 from tests.integration.test_hostile_peer import (
+    QUICKLY,
     SIZE,
     guest,
     make_image,
@@ -16,7 +20,16 @@ from tests.integration.test_hostile_peer import (
     saved,
     target,
 )
-from tests.support.hostile import greeted, new_migration, sync_offer, transferring, volume_offer
+from tests.support.hostile import (
+    Guest,
+    greeted,
+    new_migration,
+    sync_offer,
+    transferring,
+    volume_offer,
+    with_config,
+)
+from xenmoved.sandbox.harness import EmulatedHost
 
 __all__ = ["at_home", "guest", "running", "saved", "target"]  # fixtures
 
@@ -200,3 +213,95 @@ async def test_no_name_is_told_that_a_peer_may_not_bring(target, guests):
     finally:
         target.evil.introduce()
         target.host.xen.xl("destroy", "secret")
+
+
+@pytest.fixture(scope="module")
+def diskless(tmp_path_factory):
+    """A saved image of a guest without disks."""
+    folder = tmp_path_factory.mktemp("diskless")
+    xen = EmulatedHost(folder / "xen")
+    xen.create("web", [], memory=2, extra="sandbox.rate=0 sandbox.checks=0 sandbox.dirty=0")
+    xen.xl("save", "web", str(folder / "image"))
+    xen.stop()
+    return (folder / "image").read_bytes()
+
+
+def twin_of(guest, image):
+    """Return a guest with the uuid of another, and a name of its own."""
+    config = copy.deepcopy(guest.config)
+    config["c_info"]["name"] = f"{guest.name}-evil"
+    config["disks"] = []
+    return Guest(with_config(image, config))
+
+
+async def test_two_guests_of_one_uuid_never_come_at_the_same_time(target, guest, diskless):
+    """After a restart the one that runs would be taken for the other, and that one dropped."""
+    mine = twin_of(guest, diskless)
+    async with transferring(target.evil, mine.offer(SIZE, ())) as evil:
+        assert isinstance(await evil.begin(), Accepted)
+        async with transferring(target.good, guest.offer(SIZE)) as good:
+            said = await good.begin()
+        assert isinstance(said, Refused), said
+        assert [one.code for one in said.problems] == ["guest-exists"]
+    await target.clean()
+
+
+async def test_who_runs_with_its_uuid_is_not_taken_for_a_guest_in_doubt(target, guest, diskless):
+    """A Commit was sent, and the daemon is restarted: it is resumed here only if it runs here."""
+    mine, migration = twin_of(guest, diskless), new_migration()
+    victim = f"{guest.name}-gone"
+    async with come(target, mine, mine.offer(SIZE, ())) as (said, _):
+        assert said.word is Word.STARTED
+        row = an_outbound(migration, victim, guest.uuid, "commit-sent", settled=0)
+        write_down(target, "outbound", **row)
+        await asyncio.to_thread(target.host.stop)
+        await asyncio.to_thread(target.host.start, XENMOVED_LIMITS=QUICKLY)
+        await asyncio.sleep(1)
+        assert ("commit-sent", migration) in states(target)
+    await asyncio.to_thread(target.host.stop)
+    database = sqlite3.connect(target.host.folder / "state" / "journal.db")
+    with closing(database), database:
+        database.execute("DELETE FROM outbound WHERE migration=?", (migration,))
+        database.execute("UPDATE jobs SET ended=1")
+    await asyncio.to_thread(target.host.start, XENMOVED_LIMITS=QUICKLY)
+
+
+def states(target):
+    with closing(sqlite3.connect(target.host.folder / "state" / "journal.db")) as database:
+        return database.execute("SELECT state, migration FROM outbound").fetchall()
+
+
+@pytest.mark.parametrize("end", [".cfg", ".cfg.moved", ".auto", ".received", ".replaced"])
+async def test_no_guest_is_called_like_a_file_of_another(target, guest, end):
+    evil = guest.named(f"{guest.name}{end}")
+    async with transferring(target.evil, evil.offer(SIZE)) as transfer:
+        said = await transfer.begin()
+    assert isinstance(said, Refused), said
+    assert "marks files of configurations" in said.problems[0].text
+
+
+async def test_a_file_is_not_taken_with_a_disk_that_is_made_for_it(target, guest):
+    """The operator's guest is off; one of its disks is here, and another one is not just now."""
+    folder, images = target.host.folder / "xen", target.host.images
+    own = folder / f"{guest.name}.cfg"
+    root, swap = make_image(images / f"{guest.name}-root", 1), images / f"{guest.name}-swap"
+    disks = f"disk = ['{root},raw,xvda,w', '{swap},raw,xvdb,w']"
+    own.write_text(theirs := f"name = '{guest.name}'\n{disks}\n")
+    offer = with_file(guest, "", autostart=True)
+    offer = replace(offer, volumes=(replace(offer.volumes[0], name=swap.name),))
+    async with come(target, guest, offer) as (said, _):
+        assert isinstance(said, Refused), said
+        assert {one.code for one in said.problems} == {"guest-here"}
+        assert own.read_text() == theirs
+
+
+async def test_a_former_uuid_of_a_guest_vouches_for_nobody(target, guest):
+    """It had that one when it went to `evil`, came home, and has left for `good` with another."""
+    aside = target.host.folder / "xen" / f"{guest.name}.cfg.moved"
+    aside.write_text(left := f"name = '{guest.name}'\ndisk = ['phy:/dev/vg/other,xvda,w']\n")
+    for uuid, peer, when in ((guest.uuid, "evil", 1.0), (OTHERS, "good", 2.0)):
+        row = an_outbound(new_migration(), guest.name, uuid) | {"peer": peer, "updated": when}
+        write_down(target, "outbound", **row)
+    async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
+        assert said.word is Word.STARTED
+        assert aside.read_text() == left

@@ -170,15 +170,14 @@ class Journal:
         )
         return read_outbound(rows[0]) if rows else None
 
-    async def went_to(self, guest: str, uuid: str) -> str | None:
-        """Return the peer to which a guest of this name and uuid went last, None if none did."""
+    async def went_to(self, guest: str) -> tuple[str, str] | None:
+        """Return the peer to which a guest of this name went last, and its uuid, if one did."""
         rows = await self._select(
-            "SELECT peer FROM outbound WHERE guest=? AND uuid=? "
+            "SELECT peer, uuid FROM outbound WHERE guest=? "
             "AND state IN ('done', 'given-up', 'ran-twice', 'lost') ORDER BY updated DESC LIMIT 1",
             guest,
-            uuid,
         )
-        return rows[0][0] if rows else None
+        return rows[0] if rows else None
 
     async def record_inbound(self, entry: Inbound, *, settled: bool = False) -> None:
         """Write the state of a migration that comes."""
@@ -231,6 +230,12 @@ class Journal:
             migration,
         )
         return bool(rows)
+
+    async def arriving_as(self, uuid: str) -> list[Inbound]:
+        """Return what comes, and is not at its end or given up, with this uuid for its guest's."""
+        coming = await self.unsettled_inbound()
+        mine = (one for one in coming if one.uuid == uuid)
+        return [one for one in mine if one.state is not TargetState.ABORTED]
 
     async def standing(self) -> list[Standing]:
         """Migrations in doubt, and those that an operator decided or has to put right."""

@@ -120,7 +120,9 @@ async def _event(host: Host, entry: Outbound, handover: SourceHandover) -> Sourc
     if entry.state in SOURCE_UNCOMMITTED and await handover.was_committed():
         log.error("%s was told to start %s: this journal was set back", entry.peer, entry.guest)
         return SourceEvent.TARGET_STARTED
-    if entry.state is SourceState.COMMIT_SENT and await runs_here(host.toolstack, entry.uuid):
+    if entry.state is SourceState.COMMIT_SENT and await runs_here(
+        host.toolstack, entry.uuid, entry.guest
+    ):
         log.error("%s runs here, and was to be suspended: it is kept", entry.guest)
         return SourceEvent.GUEST_RUNS
     return SourceEvent.RESTARTED

@@ -180,6 +180,7 @@ async def make_offer(
     if (busy := host.jobs.busy_with(guest)) is not None:
         hint = f"to follow it: xenmovectl watch {busy.job}"
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
+    problems += await _twins(host, domain)
     disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
     problems += disks.problems
     look = await take(host, domain)
@@ -234,6 +235,14 @@ async def make_offer(
         )
     except SchemaError as error:
         return None, [*problems, problem("guest", f"{guest} cannot be described: {error}")]
+
+
+async def _twins(host: Host, guest: Domain) -> list[Problem]:
+    """See that no peer is sending a guest with its uuid: the two could not be told apart."""
+    coming = await host.journal.arriving_as(guest.uuid)
+    text = f"a guest with the uuid of {guest.name} is on its way here"
+    hint = "see xenmovectl jobs; start it again when that has ended"
+    return [problem("busy", f"{text} from {one.peer}", hint) for one in coming]
 
 
 def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:

@@ -28,6 +28,8 @@ _WORTH_MEASURING: Final = 4 * 2**20
 _RATE_UNKNOWN: Final = 100 * 2**20
 _LEAST_RATE: Final = 4 * 2**20
 _LEAST_UNKNOWN: Final = 2**20
+_LEAST_SEEN: Final = 2**18
+"""Bytes a second below which it is not the link that counts, but a target that takes its time."""
 _SLOWER: Final = 10
 """How many times slower a transfer may become than rounds have been."""
 
@@ -68,7 +70,8 @@ def least_rate(done: Sequence[tuple[int, float]], limit: int | None) -> float:
     """Bytes a second that are slow, but not so slow that they are as good as none."""
     known = any(size >= _WORTH_MEASURING for size, _ in done)
     most = _LEAST_RATE if known else _LEAST_UNKNOWN
-    return min(most, send_rate(done, limit) / _SLOWER)
+    seen = max(send_rate(done, None) / _SLOWER, _LEAST_SEEN)
+    return min(most, seen, limit / _SLOWER if limit else most)
 
 
 def send_rate(done: Sequence[tuple[int, float]], limit: int | None) -> float:

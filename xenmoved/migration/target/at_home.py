@@ -18,7 +18,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs
 from xenmoved.migration.volume_notes import known_holding
 from xenmoved.problems import problem
-from xenmoved.toolstack.configs.text import own_disks, uuid_in
+from xenmoved.toolstack.configs.text import named, own_disks, uuid_in
 from xenmoved.toolstack.interface import HostInfo
 
 _ANOTHER_NAME = "else have this one called otherwise: --rename NEW"
@@ -52,8 +52,8 @@ def running_here(
     return found
 
 
-async def leaving_here(host: Host, guest: GuestOffer) -> list[Problem]:
-    """See that no guest of its name or uuid is on its way from here, or not settled yet.
+async def on_the_way(host: Host, guest: GuestOffer) -> list[Problem]:
+    """See that no guest of its name or uuid is on its way to or from here, or not settled yet.
 
     Until then everything under its name is that one's, though no domain and no file have it.
     """
@@ -63,11 +63,11 @@ async def leaving_here(host: Host, guest: GuestOffer) -> list[Problem]:
         for one in await host.journal.unsettled_outbound()
         if one.guest == name or one.uuid == guest.uuid
     ]
+    coming = [one for one in await host.journal.arriving_as(guest.uuid) if one.guest != name]
     busy = host.jobs.busy_with(name)
-    if not unsettled and (busy is None or busy.kind is JobKind.RECEIVE):
+    if not (unsettled or coming) and (busy is None or busy.kind is JobKind.RECEIVE):
         return []
-    whose = unsettled[0].guest if unsettled else name
-    text = f"{node} has a migration of {whose} that is not at its end"
+    text = f"{node} has a migration of a guest of this name or uuid that is not at its end"
     hint = f"on {node}, see xenmovectl jobs, xenmovectl recover"
     return [problem("guest-exists", text, f"{hint}; {_ANOTHER_NAME}")]
 
@@ -136,19 +136,23 @@ async def _by_name(
 def _by_uuid(
     host: Host, guest: GuestOffer, texts: Mapping[str, str], disks: Collection[str]
 ) -> list[Problem]:
-    """Look for files with its uuid whose guest has disks here that this one does not. Blocks."""
+    """Look for files of its uuid, or of its name without one, whose guest has other disks here.
+
+    Blocks.
+    """
     mine = set(map(os.path.realpath, disks))
     found = []
     for file, text in texts.items():
-        if uuid_in(text) != guest.uuid:
+        said = uuid_in(text)
+        if said != guest.uuid and (said or named(text) != guest.target_name):
             continue
         if (why := _at_home_by(text, mine)) is not None:
-            said = f"{file} on {host.config.node} has the uuid of {guest.name}, and {why}"
+            told = f"{file} on {host.config.node} has the uuid or name of {guest.name}, and {why}"
             hint = (
                 f"if it is out of date, rename {file} there to end in .replaced; if that guest is "
-                "at home there, see why it has this one's uuid"
+                "at home there, call this one otherwise (--rename), or see why it has its uuid"
             )
-            found.append(problem("guest-here", said, hint))
+            found.append(problem("guest-here", told, hint))
     return found
 
 

@@ -30,7 +30,7 @@ from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
 from xenmoved.migration.promises import unfilled
-from xenmoved.migration.target.at_home import leaving_here, off_here, running_here
+from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import expect
 from xenmoved.migration.target.memory_limits import size_problems
@@ -107,7 +107,7 @@ async def assess(
             one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
         }
         present = running_here(host, info, guest, uuids, arriving)
-        present += await leaving_here(host, guest)
+        present += await on_the_way(host, guest)
         problems += present
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)
@@ -128,13 +128,13 @@ async def assess(
     if problems:
         return Assessment(tuple(problems))
     placed = tuple(place for place in placements if place is not None)
-    returns = guest is not None and await _went_to(host, guest) == peer.name
+    returns = guest is not None and await _went_to(host, guest) == (peer.name, guest.uuid)
     found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns)
     return replace(found, remarks=await _foreseen(host, offer, found))
 
 
-async def _went_to(host: Host, guest: GuestOffer) -> str | None:
-    return await host.journal.went_to(guest.target_name, guest.uuid)
+async def _went_to(host: Host, guest: GuestOffer) -> tuple[str, str] | None:
+    return await host.journal.went_to(guest.target_name)
 
 
 async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:

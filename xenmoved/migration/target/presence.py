@@ -58,10 +58,17 @@ async def sight(
     return Sighting(Presence.ABSENT, "no domain of it is there now")
 
 
-async def runs_here(toolstack: Toolstack, uuid: str) -> bool:
-    """Whether a domain of this uuid executes here. Raises ToolstackError, OSError."""
+async def runs_here(toolstack: Toolstack, uuid: str, name: str) -> bool:
+    """Whether a guest of this uuid and name executes here. Raises ToolstackError, OSError.
+
+    A peer may have sent another one of its uuid.
+    """
+    names = names_on_the_way(name)
     return any(
-        status.state is DomainState.RUNNING and isinstance(known, Domain) and known.uuid == uuid
+        status.state is DomainState.RUNNING
+        and status.name in names
+        and isinstance(known, Domain)
+        and known.uuid == uuid
         for status, known in await toolstack.describe_all()
     )
 

@@ -105,6 +105,7 @@ def test_it_comes_to_an_end_under_any_load(written: float, speed: float, floor: 
         ([(1000 * MIB, 1.0)], None, 4 * MIB),
         ([(20 * MIB, 1.0)], None, 2 * MIB),
         ([(1000 * MIB, 1.0)], MIB, MIB / 10),
+        ([(20 * MIB, 10_000.0)], None, MIB / 4),
     ],
 )
 def test_a_tenth_of_what_was_reached_is_slow_and_no_stall(
