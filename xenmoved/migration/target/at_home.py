@@ -92,7 +92,7 @@ async def off_here(
     disks = _own_disks(host, offer, placements, shared)
     if stands := await _by_name(host, guest, disks, cold=cold):
         return [stands]
-    beside = await asyncio.to_thread(_by_uuid, host, guest, found.texts, disks)
+    beside = await asyncio.to_thread(_in_files, host, guest, found.texts, disks)
     return beside or await _in_journal(host, guest, placements)
 
 
@@ -133,7 +133,7 @@ async def _by_name(
     return problem("guest-exists", text, hint)
 
 
-def _by_uuid(
+def _in_files(
     host: Host, guest: GuestOffer, texts: Mapping[str, str], disks: Collection[str]
 ) -> list[Problem]:
     """Look for files of its uuid, or of its name without one, whose guest has other disks here.

@@ -14,7 +14,6 @@ from typing import Final
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
     Action,
-    GuestOffer,
     ImageFormat,
     Mode,
     Offer,
@@ -128,13 +127,10 @@ async def assess(
     if problems:
         return Assessment(tuple(problems))
     placed = tuple(place for place in placements if place is not None)
-    returns = guest is not None and await _went_to(host, guest) == (peer.name, guest.uuid)
+    last = await host.journal.went_to(guest.target_name) if guest is not None else None
+    returns = guest is not None and last == (peer.name, guest.uuid)
     found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns)
     return replace(found, remarks=await _foreseen(host, offer, found))
-
-
-async def _went_to(host: Host, guest: GuestOffer) -> tuple[str, str] | None:
-    return await host.journal.went_to(guest.target_name)
 
 
 async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:

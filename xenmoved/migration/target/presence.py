@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from protocol.messages import Presence
 from xenmoved.guestnames import names_on_the_way
@@ -35,23 +36,21 @@ async def sight(
         found = await toolstack.describe_all()
     except (ToolstackError, OSError) as error:
         return Sighting(Presence.UNSEEN, f"its domains cannot be listed: {error}")
+    shown = partial(_shown, may_know)
     alive = [(status, known) for status, known in found if status.state is not DomainState.DYING]
     names = names_on_the_way(name)
     for status, known in alive:
         if isinstance(known, Domain) and uuid is not None and known.uuid == uuid:
-            shown = _shown(status, may_know)
-            return Sighting(Presence.THERE, f"a domain of its uuid is there: {shown}")
+            return Sighting(Presence.THERE, f"a domain of its uuid is there: {shown(status)}")
     for status, known in alive:
         if status.name in names:
             sure = isinstance(known, Domain) and uuid is not None
             presence = Presence.NAMESAKE if sure else Presence.UNSEEN
             other = "with another uuid" if sure else "and its uuid is not known"
-            shown = _shown(status, may_know)
-            return Sighting(presence, f"a domain of its name is there {other}: {shown}")
+            return Sighting(presence, f"a domain of its name is there {other}: {shown(status)}")
     unknown = [status for status, known in alive if not isinstance(known, Domain)]
     if unknown:
-        shown = _shown(unknown[0], may_know)
-        words = f"a domain is there that cannot be told from it: {shown}"
+        words = f"a domain is there that cannot be told from it: {shown(unknown[0])}"
         return Sighting(Presence.UNSEEN, words)
     if uuid is None:
         return Sighting(Presence.UNSEEN, f"no domain {name} is there, under another name it may be")
@@ -73,6 +72,6 @@ async def runs_here(toolstack: Toolstack, uuid: str, name: str) -> bool:
     )
 
 
-def _shown(status: DomainStatus, may_know: Callable[[str], bool]) -> str:
+def _shown(may_know: Callable[[str], bool], status: DomainStatus) -> str:
     name = status.name if may_know(status.name) else "one of another name"
     return f"{name} (id {status.domid}), {status.state}"

@@ -136,7 +136,7 @@ class ConfigFolder:
             for file in files
             if file is not None
             and (file.name == name or (file.name is None and file.path in called))
-            and file.is_of(name, uuid, disks) is not False
+            and file.is_of(name, uuid) is not False
             and (disks is None or file.writes(disks))
         )
         return sorted(mine, key=rank, reverse=True)
