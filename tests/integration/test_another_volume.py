@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from tests.support.dom0 import (
     the_problem,
     unique,
 )
+from tests.support.journals import query
 from xenmoved.control.api import ListJobs
 from xenmoved.control.volume_api import DropVolumes, ListVolumes
 from xenmoved.jobs.report import Phase
@@ -56,9 +55,7 @@ def assert_nobody_takes_it(a: Dom0, b: Dom0, guest: Guest, why: str) -> None:
 
 def kept_for(host: Dom0, guest: Guest) -> float:
     """Return for how many seconds the journal has seen a copy kept."""
-    with closing(sqlite3.connect(host.folder / "state" / "journal.db")) as database:
-        query = "SELECT kept FROM owners WHERE name=?"
-        (kept,) = database.execute(query, (guest.disks[0].name,)).fetchone()
+    ((kept,),) = query(host, "SELECT kept FROM owners WHERE name=?", guest.disks[0].name)
     return float(kept)
 
 
@@ -214,12 +211,8 @@ def test_a_migration_that_the_host_does_not_know_of_opens_nothing(hosts: Hosts) 
     guest = quiet_guest(a)
     a.migrate(guest.name)
     b.xen.xl("destroy", guest.name)
-    with closing(sqlite3.connect(b.folder / "state" / "journal.db")) as database:
-        database.execute(
-            "UPDATE owners SET moved_by=? WHERE name=?", ("f" * 32, guest.disks[0].name)
-        )
-        database.execute("UPDATE owners SET owner='x' WHERE name=?", (guest.disks[0].name,))
-        database.commit()
+    query(b, "UPDATE owners SET moved_by=? WHERE name=?", "f" * 32, guest.disks[0].name)
+    query(b, "UPDATE owners SET owner='x' WHERE name=?", guest.disks[0].name)
     text = (b.guest_configs / f"{guest.name}.cfg").read_text()
     (b.guest_configs / f"{guest.name}.cfg").write_text(
         "".join(x for x in text.splitlines(True) if "uuid" not in x)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import copy
-import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -35,6 +34,7 @@ from tests.integration.test_hostile_peer import (
 )
 from tests.support.hostile import greeted, transferring, with_config
 from tests.support.images import make_cdrom, qcow2_header
+from tests.support.journals import query
 from xenmoved.control.api import ListJobs
 from xenmoved.link.errors import LinkLost
 
@@ -250,11 +250,9 @@ async def test_a_disk_with_a_cdrom_on_it_is_no_cdrom(target, guest, known):
     if known == "by a file":
         file.write_text(f"name = 'x'\ndisk = ['{target.host.images}/hybrid,raw,xvda,w']\n")
     else:
-        database = sqlite3.connect(target.host.folder / "state" / "journal.db")
         row = ("images", "hybrid", guest.uuid, "theirs")
-        with database:
-            database.execute("INSERT INTO owners (pool, name, owner, guest) VALUES (?,?,?,?)", row)
-        database.close()
+        statement = "INSERT INTO owners (pool, name, owner, guest) VALUES (?,?,?,?)"
+        query(target.host, statement, *row)
     disk = shared_offer(home="images", name="hybrid", cdrom=True, writable=False, path="/x")
     offer = guest.offer(SIZE)
     offer = replace(offer, guest=replace(offer.guest, shared=(disk,)))

@@ -2,8 +2,6 @@
 
 import asyncio
 import copy
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -29,6 +27,7 @@ from tests.support.hostile import (
     volume_offer,
     with_config,
 )
+from tests.support.journals import query
 from xenmoved.sandbox.harness import EmulatedHost
 
 __all__ = ["at_home", "guest", "running", "saved", "target"]  # fixtures
@@ -40,10 +39,7 @@ def write_down(target, table, **row):
     """Put a row into the journal of the host."""
     columns = ", ".join(row)
     values = ", ".join("?" * len(row))
-    database = sqlite3.connect(target.host.folder / "state" / "journal.db")
-    with closing(database), database:
-        statement = f"INSERT INTO {table} ({columns}) VALUES ({values})"
-        database.execute(statement, tuple(row.values()))
+    query(target.host, f"INSERT INTO {table} ({columns}) VALUES ({values})", *row.values())
 
 
 def an_outbound(migration, guest="theirs", uuid=OTHERS, state="done", settled=1):
@@ -121,9 +117,7 @@ async def test_no_guest_takes_the_place_of_one_that_leaves(target, guest, state,
             (problem,) = said.problems
             assert problem.code == "guest-exists" and "not at its end" in problem.text
     finally:
-        database = sqlite3.connect(target.host.folder / "state" / "journal.db")
-        with closing(database), database:
-            database.execute("DELETE FROM outbound WHERE migration=?", (migration,))
+        query(target.host, "DELETE FROM outbound WHERE migration=?", migration)
 
 
 @pytest.mark.parametrize("away", ["{}--migratedaway", "migrating-{}", "{}--incoming"])
@@ -259,16 +253,13 @@ async def test_who_runs_with_its_uuid_is_not_taken_for_a_guest_in_doubt(target, 
         await asyncio.sleep(1)
         assert ("commit-sent", migration) in states(target)
     await asyncio.to_thread(target.host.stop)
-    database = sqlite3.connect(target.host.folder / "state" / "journal.db")
-    with closing(database), database:
-        database.execute("DELETE FROM outbound WHERE migration=?", (migration,))
-        database.execute("UPDATE jobs SET ended=1")
+    query(target.host, "DELETE FROM outbound WHERE migration=?", migration)
+    query(target.host, "UPDATE jobs SET ended=1")
     await asyncio.to_thread(target.host.start, XENMOVED_LIMITS=QUICKLY)
 
 
 def states(target):
-    with closing(sqlite3.connect(target.host.folder / "state" / "journal.db")) as database:
-        return database.execute("SELECT state, migration FROM outbound").fetchall()
+    return query(target.host, "SELECT state, migration FROM outbound")
 
 
 @pytest.mark.parametrize("end", [".cfg", ".cfg.moved", ".auto", ".received", ".replaced"])

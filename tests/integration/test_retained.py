@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tests.support.dom0 import (
     unique,
     volume_wire,
 )
+from tests.support.journals import query
 from xenmoved.control.api import Done, SetJob
 from xenmoved.control.volume_api import DropVolumes, ListVolumes
 from xenmoved.jobs.report import Phase
@@ -120,15 +120,10 @@ def _guest_is_here(host: Dom0, guest: Guest) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _in_doubt(host: Dom0, guest: Guest) -> Iterator[str]:
-    def write(statement: str, *values: str) -> None:
-        with contextlib.closing(sqlite3.connect(host.folder / "state" / "journal.db")) as database:
-            database.execute(statement, values)
-            database.commit()
-
     row = "INSERT INTO outbound VALUES ('f', 'kept', ?, 'host-b', '0000000f', 1, 0, '')"
-    write(row, guest.name)
+    query(host, row, guest.name)
     yield "unsettled"
-    write("DELETE FROM outbound WHERE migration='f'")
+    query(host, "DELETE FROM outbound WHERE migration='f'")
 
 
 @contextlib.contextmanager

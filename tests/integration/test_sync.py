@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from tests.support.dom0 import (
     the_problem,
     volume_wire,
 )
+from tests.support.journals import query
 from xenmoved.control.api import AbortJob
 from xenmoved.jobs.report import JobKind, JobReport, JobState
 from xenmoved.sandbox.harness import wait_until
@@ -39,8 +38,7 @@ def copied(report: JobReport) -> tuple[int, int, int]:
 
 def known_ids(host: Dom0) -> set[str]:
     """Return the ids of syncs that a host knows."""
-    with closing(sqlite3.connect(host.folder / "state" / "journal.db")) as database:
-        return {one for (one,) in database.execute("SELECT migration FROM syncs")}
+    return {one for (one,) in query(host, "SELECT migration FROM syncs")}
 
 
 def test_a_file_goes_to_the_default_pool_and_again(hosts: Hosts) -> None:

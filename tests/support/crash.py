@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from protocol.messages import Mode
 from tests.support import preloaded
 from tests.support.faulty_daemon import VARIABLE
+from tests.support.journals import query
 from xenmoved.control.api import GetStatus, ListJobs, StartMigration
 from xenmoved.control.client import DaemonUnavailable
 from xenmoved.jobs.options import TransferOptions
@@ -77,9 +77,7 @@ class CrashHost(preloaded.PreloadedHost):
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Read from the journal."""
-        database = sqlite3.connect(self.folder / "state" / "journal.db", timeout=10)
-        with contextlib.closing(database):
-            return database.execute(statement).fetchall()
+        return query(self, statement)
 
     def unsettled(self) -> list[tuple[Any, ...]]:
         """Migrations that left something to do here."""
