@@ -203,12 +203,76 @@ async def test_who_says_a_uuid_takes_no_guests_place(target, guest, at_home, nam
 
 
 async def test_what_is_out_of_date_makes_room(target, guest, at_home):
-    """It has the guest's uuid, and no disk of it is here."""
-    (target.host.images / "its-own").unlink()
+    """It has the guest's uuid, and no disk of it is here, where others are."""
+    (target.host.images / "its-own").rename(target.host.images / "others")
     old = at_home.read_text()
     async with come(target, guest, with_file(guest, "memory = 2\n")) as (said, files):
         assert said.word is Word.STARTED
         assert files[f"{at_home.name}.replaced"].read_text() == old
+
+
+AWAY = {"its file system": "{away}/web.img", "its group": "/dev/away/web"}
+
+
+@pytest.mark.parametrize("place", AWAY.values(), ids=AWAY)
+async def test_a_guest_whose_disks_are_away_is_at_home(target, guest, at_home, tmp_path, place):
+    """What they are on is not mounted, or not active: its folder is empty, or not there."""
+    away = tmp_path / "away"
+    away.mkdir()
+    spec = place.format(away=away)
+    at_home.write_text(at_home.read_text().replace(f"{target.host.images}/its-own", spec))
+    async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
+        assert isinstance(said, Refused), said
+        assert [one.code for one in said.problems] == ["guest-here"]
+        assert f"its disk {spec} may be on what is not mounted" in said.problems[0].text
+
+
+async def test_a_fresh_disk_proves_nothing_where_all_are_away(target, guest):
+    """The file of the guest that is off names the very path that the disk of the other gets."""
+    folder, images = target.host.folder / "xen", target.host.images
+    own = folder / f"{guest.name}.cfg"
+    kept = [path.rename(target.host.folder / path.name) for path in images.iterdir()]
+    own.write_text(f"name = '{guest.name}'\ndisk = ['{images}/{guest.name},raw,xvda,w']\n")
+    wanted = with_file(guest, "", autostart=True)
+    wanted = replace(wanted, volumes=(replace(wanted.volumes[0], name=guest.name),))
+    try:
+        async with come(target, guest, wanted) as (said, _):
+            assert isinstance(said, Refused), said
+            assert [one.code for one in said.problems] == ["guest-exists"]
+    finally:
+        for path in kept:
+            path.rename(images / path.name)
+
+
+@pytest.mark.parametrize("name", ["its name", "another name"])
+@pytest.mark.parametrize("when", ["before its memory", "with its memory"])
+async def test_a_twin_that_is_started_meanwhile_stays_alone(target, guest, tmp_path, when, name):
+    name = guest.name if name == "its name" else "twin"
+    xen, twin = target.host.xen, make_image(tmp_path / "twin", 1)
+
+    def start():
+        xen.create(name, [twin], lines=f"uuid = '{guest.uuid}'\n")
+
+    try:
+        async with transferring(target.evil, guest.offer(SIZE)) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+            await transfer.copy(0)
+            if when == "before its memory":
+                start()
+                said = await transfer.control.ask(HandOver(guest.offer(SIZE).guest.size))
+            else:
+                said = await transfer.control.ask(HandOver(guest.offer(SIZE).guest.size))
+                assert isinstance(said, Receiving)
+                seal = await transfer.send_memory(guest.image)
+                start()
+                said = await transfer.control.ask(seal)
+            assert isinstance(said, Failed), said
+            assert guest.name in said.problem.text
+        assert xen.check(name)["ok"]
+    finally:
+        xen.xl("destroy", name)
+        (xen.root / f"{name}.cfg").unlink(missing_ok=True)
+    await target.clean()
 
 
 async def test_who_says_a_uuid_takes_no_place_of_one_that_came(target, guest):

@@ -506,7 +506,7 @@ async def test_what_cannot_be_known_is_not_guessed(pair):
     with pytest.raises(ToolstackError, match="nothing tells"):
         await pair.incoming().settle()
     (ledger,) = pair.there.spool.glob("*.commit")
-    assert ledger.read_text().startswith("committing ")
+    assert ledger.read_text().startswith("committing")
 
 
 async def test_what_was_cleared_to_start_ended_with_the_host(pair):
@@ -529,6 +529,32 @@ async def test_a_receiver_that_died_before_it_unpaused(xl):
     xl.there.emulated.xl("rename", "web--incoming", "web")
     assert await xl.incoming().settle() is Settled.RUNNING
     assert await xl.there.states() == RUNNING
+
+
+async def test_a_twin_that_was_started_meanwhile_is_not_ours(xl):
+    """It has the name and the uuid: what tells is that the receiver has not made it."""
+    source, target = await xl.received()
+    await target.build()
+    twin = make_image(xl.image.with_name("twin"), 4)
+    xl.there.emulated.create("web", [twin], lines=f"uuid = '{xl.uuid}'\n")
+    with pytest.raises(StartFailed):
+        await target.commit()
+    assert await xl.incoming().settle() is Settled.ABSENT
+    await target.abort()
+    assert await xl.there.states() == RUNNING
+    await source.rollback()
+
+
+@pytest.mark.parametrize("name", ["web", "other"])
+async def test_beside_a_twin_nothing_is_built(xl, name):
+    source, target = await xl.received()
+    twin = make_image(xl.image.with_name("twin"), 4)
+    xl.there.emulated.create(name, [twin], lines=f"uuid = '{xl.uuid}'\n")
+    with pytest.raises(ToolstackError, match=f"domain {name} .*, started meanwhile"):
+        await target.build()
+    await target.abort()
+    assert await xl.there.states() == {name: DomainState.RUNNING}
+    await source.rollback()
 
 
 async def test_another_domain_of_the_name_is_not_ours(xl):

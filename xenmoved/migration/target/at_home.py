@@ -8,12 +8,16 @@ guest that comes is the one that is known here only if it comes with the disks t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from protocol.messages import GuestOffer, Mode, Offer, Placement, Problem
+from storage.errors import StorageError
 from xenmoved.guestnames import misnamed_there, names_on_the_way
 from xenmoved.jobs.report import JobKind
+from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs
 from xenmoved.migration.volume_notes import known_holding
@@ -89,7 +93,7 @@ async def off_here(
     cold = offer.mode is Mode.COLD
     if cold and guest.config is None:
         return [problem("guest-config", f"{guest.name} came without its configuration")]
-    disks = _own_disks(host, offer, placements, shared)
+    disks = await asyncio.to_thread(_own_disks, host, offer, placements, shared)
     if stands := await _by_name(host, guest, disks, cold=cold):
         return [stands]
     beside = await asyncio.to_thread(_in_files, host, guest, found.texts, disks)
@@ -99,12 +103,18 @@ async def off_here(
 def _own_disks(
     host: Host, offer: Offer, placements: Sequence[Placement | None], shared: Sequence[str]
 ) -> set[str]:
-    """Return the paths here of the disks that the guest writes, of those that have a place."""
+    """Return the paths here of the disks that the guest writes, of those that have a place.
+
+    Blocks.
+    """
     assert offer.guest is not None
     placed = {
         host.pools[placement.pool].path(placement.name)
         for volume, placement in zip(offer.volumes, placements, strict=True)
-        if placement is not None and volume.writable
+        if placement is not None
+        and volume.writable
+        # The disk of another guest may have been there, on what is not mounted now.
+        and (not placement.fresh or _is_gone(host, host.pools[placement.pool].path(placement.name)))
     }
     beside = zip(offer.guest.shared, shared, strict=True)
     return placed | {path for disk, path in beside if disk.writable}
@@ -146,7 +156,7 @@ def _in_files(
         said = uuid_in(text)
         if said != guest.uuid and (said or named(text) != guest.target_name):
             continue
-        if (why := _at_home_by(text, mine)) is not None:
+        if (why := _at_home_by(host, text, mine)) is not None:
             told = f"{file} on {host.config.node} has the uuid or name of {guest.name}, and {why}"
             hint = (
                 f"if it is out of date, rename {file} there to end in .replaced; if that guest is "
@@ -156,10 +166,10 @@ def _in_files(
     return found
 
 
-def _at_home_by(text: str, mine: Collection[str]) -> str | None:
+def _at_home_by(host: Host, text: str, mine: Collection[str]) -> str | None:
     """Say why the guest of a text may be at home here, other than with the disks `mine`.
 
-    It is out of date where it names local disks, and none of them is here. Blocks.
+    It is out of date where it names local disks, and all of them are gone. Blocks.
     """
     disks = own_disks(text)
     if disks is None or not all(path.startswith("/") for path in disks):
@@ -167,8 +177,34 @@ def _at_home_by(text: str, mine: Collection[str]) -> str | None:
     if not disks:
         return "it has no disk of its own to tell where it is at home"
     others = sorted(path for path in disks if os.path.realpath(path) not in mine)
-    there = [path for path in others if os.path.lexists(path)]
-    return f"its disk {there[0]} is there" if there else None
+    left = next((path for path in others if not _is_gone(host, path)), None)
+    if left is None:
+        return None
+    if os.path.lexists(left):
+        return f"its disk {left} is there"
+    return f"its disk {left} may be on what is not mounted, or not active, now"
+
+
+def _is_gone(host: Host, path: str) -> bool:
+    """Whether a disk is not here any more, rather than what it is on is away for a while.
+
+    A volume is gone where its pool can be looked into and has none; a file, where there are others
+    in its folder, as there are none in that of a file system that is not mounted. Nothing tells of
+    a device in no pool. Blocks.
+    """
+    if os.path.lexists(path):
+        return False
+    for pool in host.pools.values():
+        name = Path(path).name
+        with contextlib.suppress(StorageError):
+            if not pool.holds_files and pool.path(name) == path:
+                return pool.prospect(name, 1) is not None and pool.find(name) is None
+    folder = Path(os.path.realpath(path)).parent
+    if folder.is_relative_to("/dev"):
+        return False
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return any(entries)
+    return False
 
 
 async def _in_journal(
@@ -179,9 +215,20 @@ async def _in_journal(
     found = []
     for holding in await host.journal.in_use(guest.uuid):
         place = holding.pool, holding.name
-        if place not in mine and await known_holding(host, *place) is not None:
-            shown = f"{holding.pool}:{holding.name}"
-            text = f"{shown} on {host.config.node} is the disk of {holding.guest or guest.name}"
-            hint = f"if it left that host in another way, rename or remove {shown} there"
-            found.append(problem("guest-here", f"{text}, which is at home there", hint))
+        if place in mine or not await _may_be_here(host, holding):
+            continue
+        shown = f"{holding.pool}:{holding.name}"
+        text = f"{shown} on {host.config.node} is the disk of {holding.guest or guest.name}"
+        hint = f"if it left that host in another way, rename or remove {shown} there"
+        found.append(problem("guest-here", f"{text}, which is at home there", hint))
     return found
+
+
+async def _may_be_here(host: Host, holding: Holding) -> bool:
+    """Whether a volume that was noted as a guest's may be that one still, even if it is away."""
+    if (pool := host.pools.get(holding.pool)) is None:
+        return False
+    path = pool.path(holding.name)
+    if await asyncio.to_thread(os.path.lexists, path):
+        return await known_holding(host, holding.pool, holding.name) is not None
+    return not await asyncio.to_thread(_is_gone, host, path)

@@ -19,6 +19,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.target.boot_files import foresee
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.memory import IncomingMemory
+from xenmoved.migration.target.presence import require_alone
 from xenmoved.migration.target.volumes import Landing
 from xenmoved.remarks import from_problem, left_out, to_look_at, together
 from xenmoved.toolstack.interface import IncomingImage, ToolstackError, weight
@@ -85,6 +86,8 @@ class IncomingGuest:
         # The guest still runs: now it costs nothing to look.
         await self.landing.require_untouched()
         await self.image.start()
+        # Whoever starts a guest of its name or uuid from here on is seen when it is built.
+        await require_alone(self.host.toolstack, expected.uuid, expected.name)
         self._memory = IncomingMemory(self.image, self.job, ended=expected.cold)
 
     async def serve_memory(self, framed: Framed) -> None:

@@ -57,6 +57,21 @@ async def sight(
     return Sighting(Presence.ABSENT, "no domain of it is there now")
 
 
+async def require_alone(toolstack: Toolstack, uuid: str, name: str) -> None:
+    """See that no domain here has the uuid or name of a guest that is to come.
+
+    Raises ToolstackError for one that has.
+    """
+    names = names_on_the_way(name)
+    for status, known in await toolstack.describe_all():
+        same = isinstance(known, Domain) and known.uuid == uuid
+        if status.state is not DomainState.DYING and (same or status.name in names):
+            shown = f"{status.name} (id {status.domid})"
+            raise ToolstackError(
+                f"domain {shown}, started meanwhile, has the uuid or name of {name}."
+            )
+
+
 async def runs_here(toolstack: Toolstack, uuid: str, name: str) -> bool:
     """Whether a guest of this uuid and name executes here. Raises ToolstackError, OSError.
 

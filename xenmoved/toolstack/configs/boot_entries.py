@@ -33,6 +33,11 @@ def order_of(entry: str, name: str) -> str:
     return match[0] if match else ""
 
 
+def is_called(entry: str, name: str) -> bool:
+    """Whether the name of an entry is a domain's, with an order or without."""
+    return entry.removesuffix(".cfg").removeprefix(order_of(entry, name)) == name
+
+
 class BootEntries:
     """Entries of `auto`, in it and beside it."""
 
@@ -56,12 +61,8 @@ class BootEntries:
         return sorted(self.auto.iterdir()) if self.auto.is_dir() else []
 
     def called(self, name: str) -> list[Path]:
-        """Entries of `auto` that have a guest's name, with an order or without."""
-        return [
-            entry
-            for entry in self.all()
-            if entry.name.removesuffix(".cfg").removeprefix(order_of(entry.name, name)) == name
-        ]
+        """Entries of `auto` that have a guest's name (see `is_called`)."""
+        return [entry for entry in self.all() if is_called(entry.name, name)]
 
     def held(self, name: str) -> list[Path]:
         """Entries of a guest that are held back."""
@@ -101,7 +102,7 @@ class BootEntries:
             if file is not None and file.name is not None:
                 starts = True
             else:
-                starts = entry.name in (name, f"{name}.cfg") or os.path.realpath(entry) in known
+                starts = is_called(entry.name, name) or os.path.realpath(entry) in known
             found += [entry] if starts else []
         return found
 

@@ -18,8 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from xenmoved.toolstack.configs.opened import written
-from xenmoved.toolstack.configs.text import TEXT_LIMIT, named, uuid_in
+from xenmoved.toolstack.configs.text import TEXT_LIMIT, named, own_disks, uuid_in
 from xenmoved.toolstack.interface import ToolstackError
 
 _PROC: Final = Path("/proc")
@@ -76,9 +75,9 @@ class GuestFile:
         return None if self.writes(disks) else False
 
     def writes(self, disks: Collection[str]) -> bool:
-        """Whether its domain writes one of these disks."""
+        """Whether its domain is certain to write one of these disks."""
         mine = set(map(os.path.realpath, disks))
-        return not mine.isdisjoint(map(os.path.realpath, written(self.text)))
+        return not mine.isdisjoint(map(os.path.realpath, own_disks(self.text) or ()))
 
     def rank(self) -> tuple[Sequence[Evidence], float]:
         """Return what sorts files by how likely they are the guest's."""

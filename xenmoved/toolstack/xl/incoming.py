@@ -81,6 +81,8 @@ class XlIncoming:
         self._stdin: WriteEnd | None = None
         self._stdout: ReadEnd | None = None
         self._built = False
+        self._before: frozenset[int] = frozenset()
+        self._domid: int | None = None
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -95,6 +97,7 @@ class XlIncoming:
         for name in (self._arrival.name, self._arrival.name + INCOMING):
             if named(name, domains) is not None:
                 raise ToolstackError(f"there is a domain {name} on this host already.")
+        self._before = frozenset(domain.domid for domain in domains)
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         await remove_files(self._log, self._ledger.path)
         theirs_in, ours_out = enlarged_pipe()
@@ -169,15 +172,34 @@ class XlIncoming:
             await stdin.write(end)
         except PipeClosed as error:
             raise await self._died("it ended before it was complete") from error
+        await self._look_around()  # while the domain is being built: its guest is suspended
         await self._expect(READY, _BUILD_TIMEOUT, "that the domain is built")
+        if self._domid is None:
+            await self._look_around()
         self._built = True
+
+    async def _look_around(self) -> None:
+        """Note which domain is ours, and see that none of its name or uuid was started beside it.
+
+        Raises ToolstackError.
+        """
+        name, domains = self._arrival.name, await self._lookup.all()
+        ours = named(name + INCOMING, domains)
+        for domain in domains:
+            new = domain is not ours and domain.domid not in self._before
+            if new and (domain.name == name or await self._has_uuid(domain)):
+                raise ToolstackError(
+                    f"domain {domain.name} (id {domain.domid}), started meanwhile, has the uuid or "
+                    f"name of {name}."
+                )
+        self._domid = ours.domid if ours is not None else None
 
     async def commit(self) -> None:
         """Let the domain run."""
         process, stdin, _ = self._started()
         if not self._built:
             raise ToolstackError(f"domain {self._arrival.name} is not built yet.")
-        await self._ledger.write(COMMITTING)
+        await self._ledger.write(f"{COMMITTING}:{self._domid}")
         answer = b""
         with contextlib.suppress(ToolstackError):  # whatever went wrong, the host itself tells
             await stdin.write(GO)
@@ -218,19 +240,34 @@ class XlIncoming:
     async def _if_ours(self, domain: DomainStatus | None) -> DomainStatus | None:
         if domain is None:
             return None
+        _, domid, _ = self._word()
+        known = domid is None or domid == domain.domid
+        return domain if known and await self._has_uuid(domain) else None
+
+    async def _has_uuid(self, domain: DomainStatus) -> bool:
+        """Whether a domain has the uuid of ours, False when it is gone. Raises ToolstackError."""
         result = await self._lookup.commands.run("list", "-l", str(domain.domid), check=False)
         if result.status != 0:
             left = [one.domid for one in await self._lookup.all()]
             if domain.domid in left:
                 raise result.error(f"Domain {domain.name} cannot be told from a stranger.")
-            return None
+            return False
         uuids = [config_uuid(entry) for entry in load_list(result.stdout)]
         if not uuids:
             # Without a configuration yet, as its receiver was killed while it built it. `xl` then
             # skips it here, but knows the uuid from the hypervisor (tools/xl/xl_info.c).
             verbose = await self._lookup.commands.run("list", "-v", str(domain.domid))
             uuids = _UUID.findall(verbose.stdout.lower())
-        return domain if normal_uuid(self._arrival.uuid) in uuids else None
+        return normal_uuid(self._arrival.uuid) in uuids
+
+    def _word(self) -> tuple[str, int | None, bool]:
+        """Read what was written down: the word, the id of our domain, if it is of this boot.
+
+        Earlier releases wrote no id. That of another boot is of no domain now.
+        """
+        text, this_boot = self._ledger.read()
+        word, _, domid = text.partition(":")
+        return word, int(domid) if domid.isdecimal() and this_boot else None, this_boot
 
     async def settle(self) -> Settled:
         """Wait until it is decided whether the domain lives here, and tell.
@@ -268,7 +305,7 @@ class XlIncoming:
 
     def _account(self) -> Settled:
         """Decide by what was written down, when neither domain nor receiver is left."""
-        word, this_boot = self._ledger.read()
+        word, _, this_boot = self._word()
         said = read_tail(self._log)
         if word != COMMITTING or _DESTROYING in said:
             return Settled.ABSENT
@@ -295,7 +332,7 @@ class XlIncoming:
 
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
-        word, _ = self._ledger.read()
+        word, _, _ = self._word()
         if word == COMMITTING and await self.settle() is not Settled.ABSENT:
             return
         if self._stdin is not None:

@@ -471,7 +471,7 @@ async def test_install_and_autostart(folder, tmp_path):
 
 
 async def test_an_outdated_file_makes_room_and_is_kept(folder, tmp_path):
-    old = "import os\ndisk = ['phy:/dev/here/root,xvda,w']\n"
+    old = "kernel = '/old'\ndisk = ['phy:/dev/here/root,xvda,w']\n"
     (tmp_path / "web.cfg").write_text(old)
     (tmp_path / "web.cfg").chmod(0o640)
     (remark,) = await folder.install("web", "name = 'web'\n", ARRIVAL, False)
@@ -483,6 +483,15 @@ async def test_an_outdated_file_makes_room_and_is_kept(folder, tmp_path):
         assert (tmp_path / "web.cfg").stat().st_mode & 0o777 == 0o640
         assert not await folder.install("web", "name = 'web'\n", ARRIVAL, False)
     assert not await folder.autostart("web")
+
+
+async def test_a_file_that_nobody_understands_is_no_proof_of_anything(folder, tmp_path):
+    """It names the disk somewhere; what its guest writes only running it would tell."""
+    old = "import os\ndisk = ['phy:/dev/here/root,xvda,w']\n"
+    (tmp_path / "web.cfg").write_text(old)
+    (remark,) = await folder.install("web", "name = 'web'\n", ARRIVAL, False)
+    assert remark.code == "config-received"
+    assert (tmp_path / "web.cfg").read_text() == old
 
 
 async def test_a_file_that_needs_a_human(folder, tmp_path):
