@@ -121,6 +121,16 @@ class VolumeIdentity:
 UNKNOWN: Final = VolumeIdentity()
 
 
+class PoolFolder(NamedTuple):
+    """The folder that a pool is: another one when the file system that belongs there is away."""
+
+    path: str
+    identity: VolumeIdentity
+    """UNKNOWN where there is no folder, or nothing tells it from others."""
+    bare: bool
+    """Whether it is empty and nothing is mounted there."""
+
+
 class LastWrite(NamedTuple):
     """When a volume was written to last, as one clock or count tells it, which is its `course`.
 
@@ -388,6 +398,15 @@ class Pool(Protocol):
     """Whether its volumes are files, which may be images in a format of their own."""
     reserves: bool
     """Whether a volume has all of its space when it is made, rather than as it is written."""
+
+    def folder(self) -> PoolFolder | None:
+        """Which folder its volumes are in, None for a kind that looks empty only when it is.
+
+        Where what the volumes of such a kind are on is away, `find` raises.
+        """
+
+    def expect(self, folder: VolumeIdentity) -> None:
+        """Raise `VolumeError` from now on, whatever is asked, while the folder is another one."""
 
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the volume, or None when there is none of that name."""

@@ -36,6 +36,7 @@ from xenmoved.link.server import LinkServer
 from xenmoved.migration.across_boots import put_copies_to_rest, take_up_copies
 from xenmoved.migration.expiry import expire_copies
 from xenmoved.migration.host import Host, Links
+from xenmoved.migration.pool_folders import expect_folders
 from xenmoved.migration.restart import recover
 from xenmoved.migration.source.start import Starter
 from xenmoved.migration.target.arrivals import Arrivals
@@ -128,6 +129,7 @@ class Daemon:
             async with Guarded() as tasks:
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
+                await expect_folders(host)
                 await take_up_copies(host)
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)

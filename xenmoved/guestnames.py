@@ -13,7 +13,7 @@ from xenmoved.namemap import proposed_name
 
 _FILES: Final = re.compile(r"\.(?:cfg|auto|entry|moved|replaced|received)\Z")
 """Ends of what lies beside a guest's configuration file: it would be taken for that of another."""
-_COPIES: Final = re.compile(r"--(?:incoming|migratedaway)\Z")
+_COPIES: Final = re.compile(r"\Amigrating-|--(?:incoming|migratedaway)\Z")
 
 
 def unfit(name: str) -> str | None:

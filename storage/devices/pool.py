@@ -11,7 +11,7 @@ from typing import Never
 
 from storage import usage
 from storage.claiming import closing_on_error, open_path
-from storage.contracts import PoolVolume, VolumeInfo
+from storage.contracts import PoolVolume, VolumeIdentity, VolumeInfo
 from storage.devices.volume import BlockDevice
 from storage.errors import PoolFull, UnsupportedVolume, VolumeNotFound
 from storage.identify import device_identity
@@ -41,6 +41,12 @@ class BlockPool:
         self._devices = dict(options.devices)
         for volume in self._devices:
             check_name(name, volume)
+
+    def folder(self) -> None:
+        """None: it is a list of devices."""
+
+    def expect(self, folder: VolumeIdentity) -> None:
+        """Do nothing."""
 
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the device, or None when it is not listed or not there.

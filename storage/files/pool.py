@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from storage import usage
-from storage.contracts import Capacity, LastWrite, PoolVolume, VolumeInfo
+from storage.contracts import (
+    Capacity,
+    LastWrite,
+    PoolFolder,
+    PoolVolume,
+    VolumeIdentity,
+    VolumeInfo,
+)
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -53,6 +60,20 @@ class DirectoryPool:
     def __init__(self, name: str, options: DirectoryOptions) -> None:
         self.name = name
         self._options = options
+        self._expected: VolumeIdentity | None = None
+
+    def folder(self) -> PoolFolder:
+        """Which folder it is. Raises `VolumeError` when it cannot be read."""
+        path = self._options.path
+        try:
+            bare = not path.is_dir() or (not path.is_mount() and not any(path.iterdir()))
+        except OSError as error:
+            raise self._failure(None, "list", error) from error
+        return PoolFolder(str(path), file_identity(path), bare)
+
+    def expect(self, folder: VolumeIdentity) -> None:
+        """Raise `VolumeError` from now on, whatever is asked, while the folder is another one."""
+        self._expected = folder
 
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the volume, or None when there is none of that name.
@@ -193,9 +214,16 @@ class DirectoryPool:
 
     def _folder(self) -> Path:
         try:
-            return self._options.path.resolve(strict=True)
+            folder = self._options.path.resolve(strict=True)
         except OSError as error:
             raise self._failure(None, "find", error) from error
+        if self._expected is not None and file_identity(folder) != self._expected:
+            raise VolumeError(
+                f"pool {self.name}: {self._options.path} is another folder than it was; mount the "
+                "file system that belongs there. If this is the folder that is meant, have "
+                "something in it, and restart xenmoved on that host"
+            )
+        return folder
 
     def _resolve(self, volume: str) -> Path:
         check_name(self.name, volume)

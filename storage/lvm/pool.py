@@ -90,6 +90,12 @@ class _GroupPool:
         self._group = group
         _check_option(name, "group", group)
 
+    def folder(self) -> None:
+        """None: it is no folder."""
+
+    def expect(self, folder: VolumeIdentity) -> None:
+        """Do nothing."""
+
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the volume, or None when there is no logical volume of that name.
 

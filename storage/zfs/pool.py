@@ -72,6 +72,12 @@ class ZfsPool:
         self.reserves = not options.sparse
         self._options = options
 
+    def folder(self) -> None:
+        """None: it is no folder."""
+
+    def expect(self, folder: VolumeIdentity) -> None:
+        """Do nothing."""
+
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the volume, or None when there is none of that name.
 

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import copy
+import signal
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 from blake3 import blake3
@@ -21,8 +23,10 @@ from protocol.messages import (
     Refused,
     Seal,
 )
+from storage.identify import file_identity
 from tests.integration.test_hostile_peer import (
     MIB,
+    QUICKLY,
     SIZE,
     guest,
     image_offer,
@@ -32,7 +36,7 @@ from tests.integration.test_hostile_peer import (
     shared_offer,
     target,
 )
-from tests.support.hostile import greeted, transferring, with_config
+from tests.support.hostile import greeted, sync_offer, transferring, volume_offer, with_config
 from tests.support.images import make_cdrom, qcow2_header
 from tests.support.journals import query
 from xenmoved.control.api import ListJobs
@@ -227,21 +231,24 @@ async def test_a_guest_whose_disks_are_away_is_at_home(target, guest, at_home, t
         assert f"its disk {spec} may be on what is not mounted" in said.problems[0].text
 
 
-async def test_a_fresh_disk_proves_nothing_where_all_are_away(target, guest):
-    """The file of the guest that is off names the very path that the disk of the other gets."""
-    folder, images = target.host.folder / "xen", target.host.images
-    own = folder / f"{guest.name}.cfg"
-    kept = [path.rename(target.host.folder / path.name) for path in images.iterdir()]
-    own.write_text(f"name = '{guest.name}'\ndisk = ['{images}/{guest.name},raw,xvda,w']\n")
-    wanted = with_file(guest, "", autostart=True)
-    wanted = replace(wanted, volumes=(replace(wanted.volumes[0], name=guest.name),))
+async def test_a_pool_whose_file_system_is_not_mounted_takes_nothing(target, guest):
+    """Its folder is there, and empty: what may be gone may as well be away."""
+    images = target.host.images
+    make_image(images / "kept", 1)
+    mounted = images.rename(images.with_name("mounted"))
+    images.mkdir()
+    wanted = guest.offer(SIZE)
     try:
-        async with come(target, guest, wanted) as (said, _):
-            assert isinstance(said, Refused), said
-            assert [one.code for one in said.problems] == ["guest-exists"]
+        for offer in (sync_offer(volume_offer("filler", SIZE)), wanted):
+            async with transferring(target.evil, offer) as transfer:
+                said = await transfer.begin()
+                assert isinstance(said, Refused), said
+                assert "another folder than it was; mount" in said.problems[0].text
+        assert not list(images.iterdir())
     finally:
-        for path in kept:
-            path.rename(images / path.name)
+        images.rmdir()
+        mounted.rename(images)
+        (images / "kept").unlink()
 
 
 @pytest.mark.parametrize("name", ["its name", "another name"])
@@ -273,6 +280,109 @@ async def test_a_twin_that_is_started_meanwhile_stays_alone(target, guest, tmp_p
         xen.xl("destroy", name)
         (xen.root / f"{name}.cfg").unlink(missing_ok=True)
     await target.clean()
+
+
+async def test_a_twin_that_runs_keeps_its_file_when_the_daemon_is_killed(running, guest, tmp_path):
+    """The peer only waits; an operator starts a guest of that name and uuid; the daemon dies."""
+    target, xen = running, running.host.xen
+    own = target.host.folder / "xen" / f"{guest.name}.cfg"
+    disk = make_image(tmp_path / "twin", 1)
+    text = f"name='{guest.name}'\nuuid='{guest.uuid}'\ndisk=['{disk},raw,xvda,w']\n"
+    try:
+        wanted = with_file(guest, "memory = 3\n", autostart=True)
+        async with transferring(target.evil, wanted) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+            xen.create(guest.name, [disk], lines=f"uuid = '{guest.uuid}'\n")
+            own.write_text(text)
+            target.host.stop(signal.SIGKILL)
+            target.host.start(XENMOVED_LIMITS=QUICKLY)
+        async with asyncio.timeout(10):
+            while target.host.ask(ListJobs(ended=False)).jobs:  # noqa: ASYNC110 - in another process
+                await asyncio.sleep(0.05)
+        assert own.read_text() == text
+        assert xen.check(guest.name)["ok"]
+        row = "SELECT state FROM inbound WHERE migration=?"
+        assert query(target.host, row, transfer.migration) == [("aborted",)]
+    finally:
+        xen.xl("destroy", guest.name)
+        (xen.root / f"{guest.name}.cfg").unlink(missing_ok=True)
+        own.unlink()
+    await target.clean()
+
+
+async def test_names_of_guests_that_it_may_not_bring_are_not_told(target, guest, tmp_path):
+    """Whatever keeps its guest from coming: a uuid, a file, a disk, a copy."""
+    xen, images, folder = target.host.xen, target.host.images, target.host.folder / "xen"
+    other = folder / "topsecret.cfg"
+    disk = make_image(images / "used", 1)
+    target.evil.introduce(guests=("web*",))
+    xen.create("topsecret", [disk], lines=f"uuid = '{guest.uuid}'\n")
+    kept = make_image(images / "copied", 1)
+    holding = ("images", "copied", str(uuid4()), "topsecret", str(file_identity(kept)), 1.0, "good")
+    columns = "pool, name, owner, guest, identity, since, place"
+    query(target.host, f"INSERT INTO owners ({columns}) VALUES (?,?,?,?,?,?,?)", *holding)
+    make_image(images / "named", 1)
+    lines = f"disk = ['{images}/named,raw,xvda,w', '{images}/missing,raw,xvdb,w']\n"
+    other.write_text(f"name = 'topsecret'\nuuid = '{guest.uuid}'\n{lines}")
+    offer = guest.offer(SIZE)
+    try:
+        async with target.evil.linked() as link:
+            control = await greeted(link)
+            for name in ("used", "copied", "named", "missing", "free"):
+                wanted = replace(offer, volumes=(replace(offer.volumes[0], name=name),))
+                found = await control.ask(wanted)
+                assert isinstance(found, Findings)
+                assert found.problems, name
+                assert "topsecret" not in str(found), name
+            xen.xl("destroy", "topsecret")
+            found = await control.ask(offer)
+            assert [one.code for one in found.problems] == ["guest-here"]
+            assert "topsecret" not in str(found)
+    finally:
+        target.evil.introduce()
+        query(target.host, "DELETE FROM owners WHERE name='copied'")
+        for path in (other, xen.root / "topsecret.cfg", *images.iterdir()):
+            path.unlink(missing_ok=True)
+
+
+async def test_who_has_a_name_here_by_the_journal_keeps_it(target, guest):
+    """It came, it is off, its file was not taken into use: another one of its name has no place."""
+    other = guest.named(f"{guest.name}-twin")
+    async with come(target, guest, guest.offer(SIZE)) as (came, _):
+        assert came.word is Word.STARTED
+        target.host.xen.xl("destroy", guest.name)
+        offer = other.offer(SIZE)
+        said = await sent(
+            target,
+            replace(offer, guest=replace(offer.guest, wish=guest.name)),
+            other.image,
+        )
+        assert isinstance(said, Refused), said
+        assert [one.code for one in said.problems] == ["guest-here"]
+
+
+async def test_what_another_peer_sent_is_no_cdrom(target, guest):
+    name = f"{guest.name}-theirs"
+    row = ("images", name, "sync from good", "")
+    query(target.host, "INSERT INTO owners (pool, name, owner, guest) VALUES (?,?,?,?)", *row)
+    make_cdrom(target.host.images / name, 1)
+    disk = shared_offer(home="images", name=name, cdrom=True, writable=False, path="/x")
+    offer = guest.offer(SIZE)
+    offer = replace(offer, guest=replace(offer.guest, shared=(replace(disk, vdev="xvdd"),)))
+    try:
+        async with target.evil.linked() as link:
+            found = await (await greeted(link)).ask(offer)
+        assert "is no image of a CD-ROM" in found.problems[0].text
+    finally:
+        (target.host.images / name).unlink()
+        query(target.host, "DELETE FROM owners WHERE name=?", name)
+
+
+async def test_nobody_is_called_like_a_guest_on_its_way(target, guest):
+    other = guest.named(f"migrating-{guest.name}")
+    async with target.evil.linked() as link:
+        found = await (await greeted(link)).ask(other.offer(SIZE))
+    assert [one.code for one in found.problems] == ["guest-name"]
 
 
 async def test_who_says_a_uuid_takes_no_place_of_one_that_came(target, guest):

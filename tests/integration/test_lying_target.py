@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from tests.support.dom0 import QUIET, Dom0, image, the_problem, unique
 from tests.support.faulty_daemon import LIMITS
 from tests.support.lying_daemon import BUILDING, DROPS, HUSHED, LOOKING, STARTING, THERE, VARIABLE
 from xenmoved.control.api import Failure
-from xenmoved.jobs.report import ENDED, JobReport, JobState
+from xenmoved.jobs.report import ENDED, JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
 
 STALL = 2.0
@@ -140,6 +141,21 @@ def test_who_looks_for_ever_at_an_offer_keeps_no_other_job_from_beginning(hosts:
     b.lie("")
     a.migrate(name)
     b.assert_runs(name)
+
+
+def test_no_word_takes_a_guest_that_runs(hosts: Hosts) -> None:
+    """The source is killed while it copies, and asks when it begins anew."""
+    a, b = hosts
+    name = a.boots()
+    a.begin(name, rate_limit=200_000)
+    wait_until(lambda: a.last_of(name).phase is Phase.PRE_COPY, "the copying", PATIENCE)
+    a.stop(signal.SIGKILL)
+    b.lie("started")
+    a.start()
+    wait_until(lambda: a.last_of(name).state is JobState.FAILED, "the end", PATIENCE)
+    a.assert_runs(name)
+    assert f"says that it started {name}, which runs here" in a.log()
+    assert (a.guest_configs / f"{name}.cfg").exists()
 
 
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])

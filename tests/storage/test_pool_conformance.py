@@ -490,3 +490,34 @@ def test_a_volume_of_the_same_name_is_another_one(case: Case, opened: Opened) ->
     assert [info.identity for info in case.pool.volumes() if info.name == "c"] == [first.identity]
     case.pool.remove("c")
     assert case.pool.create("c", BLOCK).identity != first.identity
+
+
+def test_a_pool_that_is_another_folder_is_asked_for_nothing(case: Case, tmp_path: Path) -> None:
+    """As when the file system that belongs there is not mounted. Other kinds are no folders."""
+    if (folder := case.pool.folder()) is None:
+        return
+    assert folder.identity
+    assert not folder.bare
+    case.pool.expect(folder.identity)
+    assert case.pool.find("a") is not None
+    path = Path(folder.path)
+    mounted = path.rename(tmp_path / "mounted")
+    path.mkdir()
+    seen = case.pool.folder()
+    assert seen is not None
+    assert seen.bare
+    assert seen.identity != folder.identity
+    for ask in (
+        lambda: case.pool.find("a"),
+        lambda: case.pool.path("a"),
+        case.pool.volumes,
+        lambda: case.pool.create("new", BLOCK),
+        lambda: case.pool.remove("a"),
+        case.pool.capacity,
+        lambda: case.pool.open("a", writable=True),
+    ):
+        with pytest.raises(VolumeError, match="is another folder than it was"):
+            ask()
+    path.rmdir()
+    mounted.rename(path)
+    assert case.pool.find("a") is not None

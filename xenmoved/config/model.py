@@ -161,6 +161,17 @@ class Peer:
             fnmatchcase(guest, pattern) for pattern in self.allow.guests
         )
 
+    def shown(self, guest: str, other: str = "another guest") -> str:
+        """Return what the peer is told of a guest: the name of one that it may bring, else `other`.
+
+        Which other guests are here is not its business.
+        """
+        return guest if self.may(Action.MIGRATE, guest) else other
+
+    def shown_file(self, file: str, guest: str | None) -> str:
+        """Return likewise what it is told of the configuration file of a guest."""
+        return file if guest is not None and self.shown(guest, "") else "the file of another guest"
+
     def may_use(self, pool: str) -> bool:
         """Whether the peer may see and make volumes of the pool, and write to its own."""
         return pool in self.allow.pools

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from protocol.handover import SourceState, TargetState
+from storage.contracts import PoolFolder, VolumeIdentity
 from xenmoved.journal.file import copied, is_about_space, prepared
 from xenmoved.journal.records import (
     Holding,
@@ -278,6 +279,17 @@ class Journal:
         )
         return [read_made(row) for row in rows]
 
+    async def record_folder(self, pool: str, folder: PoolFolder) -> None:
+        """Note which folder a pool is."""
+        statement = "INSERT OR REPLACE INTO folders (pool, path, identity) VALUES (?,?,?)"
+        await self._execute(statement, pool, folder.path, str(folder.identity))
+
+    async def folder_at(self, pool: str, path: str) -> VolumeIdentity | None:
+        """Return which folder was noted for a pool, None when none was noted at that path."""
+        statement = "SELECT identity FROM folders WHERE pool=? AND path=?"
+        rows = await self._select(statement, pool, path)
+        return VolumeIdentity(str(rows[0][0])) if rows else None
+
     async def record_holding(self, holding: Holding) -> None:
         """Note whose data a volume holds."""
         await self._execute(
@@ -290,11 +302,11 @@ class Journal:
         rows = await self._select(f"{_HOLDING} WHERE pool=? AND name=?", pool, name)
         return read_holding(rows[0]) if rows else None
 
-    async def in_use(self, owner: str) -> list[Holding]:
-        """Return what was noted of every volume of a guest that is at home here."""
+    async def in_use(self, uuid: str, name: str) -> list[Holding]:
+        """Return what was noted of every volume of guests of a uuid or name at home here."""
+        where = "since IS NULL AND (owner=? OR guest=?)"
         return [
-            read_holding(row)
-            for row in await self._select(f"{_HOLDING} WHERE owner=? AND since IS NULL", owner)
+            read_holding(row) for row in await self._select(f"{_HOLDING} WHERE {where}", uuid, name)
         ]
 
     async def retained(self) -> list[Holding]:

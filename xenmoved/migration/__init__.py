@@ -13,6 +13,7 @@ uncopied_disks  disks that both hosts share, and CD-ROMs
 geometry        whether a disk of a certain geometry can be a volume of another one
 bridges         what the bridges of a guest are called here, and whether they are here
 promises        what this host has promised to peers and they have not taken yet
+pool_folders    which folders its pools are
 volume_notes    what the journal knows of volumes, and whether they still are those
 volume_needs    who needs which volumes of this host
 across_boots    how a copy on a device stays known when its host is booted

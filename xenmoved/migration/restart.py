@@ -114,10 +114,15 @@ async def _recover_outbound(host: Host, entry: Outbound, report: JobReport | Non
 async def _event(host: Host, entry: Outbound, handover: SourceHandover) -> SourceEvent:
     """Return what has happened: a restart, if nothing contradicts what the journal says.
 
-    What the target does not tell at once contradicts nothing. Raises ToolstackError where it cannot
-    be seen whether a guest in doubt runs here: to a target that is ready, Commit would be sent.
+    What the target does not tell at once contradicts nothing, nor does what it says of a guest that
+    runs here. Of one that is suspended its word counts, as it does at the commit. Raises
+    ToolstackError where it cannot be seen whether a guest runs here: to a target that is ready,
+    Commit would be sent.
     """
     if entry.state in SOURCE_UNCOMMITTED and await handover.was_committed():
+        if await runs_here(host.toolstack, entry.uuid, entry.guest):
+            log.error("%s says that it started %s, which runs here", entry.peer, entry.guest)
+            return SourceEvent.RESTARTED
         log.error("%s was told to start %s: this journal was set back", entry.peer, entry.guest)
         return SourceEvent.TARGET_STARTED
     if entry.state is SourceState.COMMIT_SENT and await runs_here(

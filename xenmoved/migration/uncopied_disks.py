@@ -25,6 +25,7 @@ from xenmoved.choices import CdromChoice
 from xenmoved.config.model import Peer
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
+from xenmoved.migration.volume_notes import synced_from
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Disk
 
@@ -168,8 +169,7 @@ async def look_at_shared(
     found: list[Problem] = []
     paths: list[str] = []
     for disk in disks:
-        holding = await host.journal.holding(shared_pool(peer, disk) or "", disk.name or "")
-        copied = holding is not None and bool(holding.guest)
+        copied = await _is_a_copy(host, peer, disk)
         path, problems = await asyncio.to_thread(_look, host, peer, disk, written, copied=copied)
         paths.append(path)
         found += problems
@@ -185,10 +185,26 @@ async def look_at_shared(
     return found, tuple(paths)
 
 
+async def _is_a_copy(host: Host, peer: Peer, disk: SharedOffer) -> bool:
+    """Whether a volume came here in any pool, but for what this very peer sent without a guest."""
+    if (pool := shared_pool(peer, disk)) is None or disk.name is None:
+        return False
+    try:
+        path = await asyncio.to_thread(host.pools[pool].path, disk.name)
+    except StorageError:
+        return True  # it is told of where it is looked at
+    for other in host.pools.values():
+        name = await asyncio.to_thread(other.locate, path)
+        holding = await host.journal.holding(other.name, name) if name is not None else None
+        if holding is not None and holding.owner != synced_from(peer.name):
+            return True
+    return False
+
+
 def _look(
     host: Host, peer: Peer, disk: SharedOffer, written: Collection[str], *, copied: bool
 ) -> tuple[str, list[Problem]]:
-    """Look at a disk; one that was `copied` here is the disk of a guest that came or went."""
+    """Look at a disk; one that was `copied` here is that of a guest, or what another peer sent."""
     node, pool = host.config.node, shared_pool(peer, disk)
     what = f"the CD-ROM {disk.path}" if disk.cdrom else f"the shared disk {disk.path}"
     path = disk.path

@@ -7,6 +7,7 @@ and whatever is allowed: beforehand, and again when it is done. Whoever doubts k
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 from collections import defaultdict
@@ -16,6 +17,7 @@ from typing import Final
 
 from protocol.messages import GuestOffer, Problem
 from storage.contracts import VolumeInfo
+from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_notes import is_held
@@ -24,6 +26,8 @@ from xenmoved.toolstack.configs.keeping import MOVED
 from xenmoved.toolstack.configs.opened import opened, written
 from xenmoved.toolstack.configs.text import named, uuid_in
 from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
+
+log = logging.getLogger(__name__)
 
 _RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
 """Of a file that came from a peer and waits for its operator, or waited: it is nobody's word."""
@@ -53,12 +57,18 @@ class Needs:
     """Real paths of disks that a domain or a configuration here writes, or may write."""
     texts: Mapping[str, str]
     """The configurations, by their paths."""
+    peer: Peer | None = None
+    """Who is told of it, None for an operator of this host."""
     unknown: tuple[Problem, ...] = ()
     """Guests that run here and cannot be described: each may need any volume."""
 
     def users(self, info: VolumeInfo) -> list[str]:
         """Return in words who has a volume as a disk, and what names it."""
         return [*_among(self.disks, info), *map(_naming, _among(self.files, info))]
+
+    def shown(self, guest: str) -> str:
+        """Return what may be told of a guest."""
+        return self.peer.shown(guest) if self.peer is not None else guest
 
     def without(self, files: Collection[str]) -> Needs:
         """Return the same, but for what these configurations name."""
@@ -77,8 +87,11 @@ async def needs(
     besides: str = "",
     here: _Described | None = None,
     coming: GuestOffer | None = None,
+    peer: Peer | None = None,
 ) -> Needs:
     """Look who needs which volumes; `here` are the domains, if they were looked at just now.
+
+    Who that is, is said as `peer` may be told it, or with all names where there is none.
 
     The job `besides` does not count. Nor do copies of the file that was set aside for the guest
     that is `coming`: they say nothing of what it needs here now. Raises ToolstackError.
@@ -91,12 +104,15 @@ async def needs(
     writing: set[str] = set()
     for status, domain in guests_among(here):
         if isinstance(domain, ToolstackError):
-            text = f"{status.name} runs here, and what it needs cannot be found out: {domain}"
+            log.warning("what %s needs cannot be found out: %s", status.name, domain)
+            who = peer.shown(status.name) if peer is not None else status.name
+            text = f"{who} runs here, and what it needs cannot be found out"
             unknown.append(problem("guest-unclear", text, "no volume is given away while it is so"))
             guests.add(status.name)
             continue
         guests |= {domain.name, domain.uuid}
-        disks += [(f"disk of {domain.name}", disk.path) for disk in domain.disks if disk.path]
+        who = peer.shown(domain.name) if peer is not None else domain.name
+        disks += [(f"disk of {who}", disk.path) for disk in domain.disks if disk.path]
         writing |= {disk.path for disk in domain.disks if disk.path and disk.writable}
     texts = _in_use(await host.toolstack.configs.read_all())
     if coming is not None:
@@ -108,7 +124,11 @@ async def needs(
             file: text for file, text in texts.items() if file in counted or file not in copies
         }
     guests |= {name for text in texts.values() if (name := named(text)) is not None}
-    named_in = [(file, path) for file, text in texts.items() for path in opened(text).paths]
+    named_in = [
+        (peer.shown_file(file, named(text)) if peer is not None else file, path)
+        for file, text in texts.items()
+        for path in opened(text).paths
+    ]
     return Needs(
         host.config.node,
         await asyncio.to_thread(_by_place, host, disks),
@@ -117,6 +137,7 @@ async def needs(
         await _undecided(host, besides),
         await asyncio.to_thread(_real, writing.union(*map(written, texts.values()))),
         texts,
+        peer,
         tuple(unknown),
     )
 
@@ -173,15 +194,15 @@ def against(
     """
     problems = claims(found, info, hint)
     if holding is not None and holding.guest and is_held(holding, info):
-        whose = {holding.guest, holding.owner}
+        whose, shown = {holding.guest, holding.owner}, found.shown(holding.guest)
         if holding.since is None:
-            text = f"it is the disk of {holding.guest}, which is at home there"
+            text = f"it is the disk of {shown}, which is at home there"
             problems.append(_needed("guest-here", found, info, text, hint))
         elif not own and found.guests & whose:
-            text = f"it is a copy of {holding.guest}, which is there"
+            text = f"it is a copy of {shown}, which is there"
             problems.append(_needed("guest-here", found, info, text, hint))
         elif not own and found.undecided & whose:
-            text = f"it is a copy of {holding.guest}, of which a migration is not settled"
+            text = f"it is a copy of {shown}, of which a migration is not settled"
             hint = "see on that host: xenmovectl jobs; xenmovectl recover"
             problems.append(_needed("unsettled", found, info, text, hint))
     return [*problems, *found.unknown]
@@ -223,6 +244,8 @@ class Imagery:
     """A configuration that has disks opened that are not raw."""
 
     file: str
+    guest: str | None
+    """Name of the guest that it is for, None where it does not tell."""
     formats: frozenset[str]
     paths: frozenset[str]
     """All that it has opened, links followed."""
@@ -246,7 +269,13 @@ async def imagery(host: Host) -> list[Imagery]:
 
 def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
     return [
-        Imagery(file, found.formats, frozenset(map(os.path.realpath, found.paths)), found.doubtful)
+        Imagery(
+            file,
+            named(text),
+            found.formats,
+            frozenset(map(os.path.realpath, found.paths)),
+            found.doubtful,
+        )
         for file, text in texts.items()
         if (found := opened(text)).formats
     ]

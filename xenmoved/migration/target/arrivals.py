@@ -108,7 +108,7 @@ class Arrivals:
             migration.guest.name: migration.guest.disks for migration in self._migrations.values()
         }
         arriving |= {
-            f"a sync from {site.visitor.peer} ({number})": site.paths
+            f"a sync that is on its way ({number})": site.paths
             for number, site in enumerate(self._landings.values(), 1)
             if site.paths
         }

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from protocol.messages import GuestOffer, Mode, Offer, Placement, Problem
+from storage.contracts import Pool
 from storage.errors import StorageError
+from xenmoved.config.model import Peer
 from xenmoved.guestnames import misnamed_there, names_on_the_way
 from xenmoved.jobs.report import JobKind
 from xenmoved.journal.records import Holding
@@ -25,6 +28,8 @@ from xenmoved.problems import problem
 from xenmoved.toolstack.configs.text import named, own_disks, uuid_in
 from xenmoved.toolstack.interface import HostInfo
 
+log = logging.getLogger(__name__)
+
 _ANOTHER_NAME = "else have this one called otherwise: --rename NEW"
 
 
@@ -34,6 +39,8 @@ def running_here(
     guest: GuestOffer,
     here: Mapping[str, str],
     arriving: Collection[str],
+    *,
+    peer: Peer,
 ) -> list[Problem]:
     """Compare a guest with those that are `here` (uuids by names), and with those that come."""
     node, name = host.config.node, guest.target_name
@@ -42,13 +49,14 @@ def running_here(
         text = f"{node} has the toolstack {info.toolstack}, the guest comes from {guest.toolstack}"
         found.append(problem("toolstack", text, "a guest moves only between hosts of one kind"))
     for other, uuid in here.items():
-        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {other}"
+        shown = peer.shown(other, "another guest")
+        hint = f"if it is a leftover, destroy it there: {info.toolstack} destroy {shown}"
         if other in names_on_the_way(name):
-            text = f"{node} has a domain called {other} already"
+            text = f"{node} has a domain called {shown} already"
             hint = f"{hint}; else have this one called otherwise there: --rename NEW"
             found.append(problem("guest-exists", text, hint))
         elif uuid == guest.uuid:
-            text = f"{node} has a domain with the uuid of {guest.name}: {other}"
+            text = f"{node} has a domain with the uuid of {guest.name}: {shown}"
             found.append(problem("guest-exists", text, hint))
     if name in arriving:
         text = f"{name} is on its way to {node} already"
@@ -82,6 +90,8 @@ async def off_here(
     found: Needs,
     placements: Sequence[Placement | None],
     shared: Sequence[str],
+    *,
+    peer: Peer,
 ) -> list[Problem]:
     """Find what keeps a guest from being at home here, running or not, where no domain does.
 
@@ -96,8 +106,8 @@ async def off_here(
     disks = await asyncio.to_thread(_own_disks, host, offer, placements, shared)
     if stands := await _by_name(host, guest, disks, cold=cold):
         return [stands]
-    beside = await asyncio.to_thread(_in_files, host, guest, found.texts, disks)
-    return beside or await _in_journal(host, guest, placements)
+    beside = await asyncio.to_thread(_in_files, host, peer, guest, found.texts, disks)
+    return beside or await _in_journal(host, peer, guest, placements)
 
 
 def _own_disks(
@@ -144,7 +154,7 @@ async def _by_name(
 
 
 def _in_files(
-    host: Host, guest: GuestOffer, texts: Mapping[str, str], disks: Collection[str]
+    host: Host, peer: Peer, guest: GuestOffer, texts: Mapping[str, str], disks: Collection[str]
 ) -> list[Problem]:
     """Look for files of its uuid, or of its name without one, whose guest has other disks here.
 
@@ -157,9 +167,13 @@ def _in_files(
         if said != guest.uuid and (said or named(text) != guest.target_name):
             continue
         if (why := _at_home_by(host, text, mine)) is not None:
-            told = f"{file} on {host.config.node} has the uuid or name of {guest.name}, and {why}"
+            log.info("%s does not come: of %s, %s", guest.name, file, why)
+            name = named(text) or guest.target_name
+            shown = peer.shown_file(file, name)
+            told = f"{shown} on {host.config.node} has the uuid or name of {guest.name}, and "
+            told += why if peer.shown(name, "") else "its disks may be there"
             hint = (
-                f"if it is out of date, rename {file} there to end in .replaced; if that guest is "
+                f"if it is out of date, rename {shown} there to end in .replaced; if that guest is "
                 "at home there, call this one otherwise (--rename), or see why it has its uuid"
             )
             found.append(problem("guest-here", told, hint))
@@ -188,17 +202,18 @@ def _at_home_by(host: Host, text: str, mine: Collection[str]) -> str | None:
 def _is_gone(host: Host, path: str) -> bool:
     """Whether a disk is not here any more, rather than what it is on is away for a while.
 
-    A volume is gone where its pool can be looked into and has none; a file, where there are others
-    in its folder, as there are none in that of a file system that is not mounted. Nothing tells of
-    a device in no pool. Blocks.
+    A volume is gone where its pool can be looked into and has none; another file, where there are
+    others in its folder, as there are none in that of a file system that is not mounted. Nothing
+    tells of a device in no pool. Blocks.
     """
     if os.path.lexists(path):
         return False
-    for pool in host.pools.values():
+    if (pool := _pool_at(host, path)) is not None:
         name = Path(path).name
-        with contextlib.suppress(StorageError):
-            if not pool.holds_files and pool.path(name) == path:
-                return pool.prospect(name, 1) is not None and pool.find(name) is None
+        try:
+            return pool.find(name) is None and pool.prospect(name, 1) is not None
+        except StorageError:
+            return False
     folder = Path(os.path.realpath(path)).parent
     if folder.is_relative_to("/dev"):
         return False
@@ -207,18 +222,34 @@ def _is_gone(host: Host, path: str) -> bool:
     return False
 
 
+def _pool_at(host: Host, path: str) -> Pool | None:
+    """Return the pool in which a volume at a path would be, None without one. Blocks."""
+    place = os.path.realpath(Path(path).parent)
+    for pool in host.pools.values():
+        with contextlib.suppress(StorageError):
+            folder = pool.folder()
+            if folder is None:
+                mine = pool.path(Path(path).name) == path
+            else:
+                mine = os.path.realpath(folder.path) == place
+            if mine:
+                return pool
+    return None
+
+
 async def _in_journal(
-    host: Host, guest: GuestOffer, placements: Sequence[Placement | None]
+    host: Host, peer: Peer, guest: GuestOffer, placements: Sequence[Placement | None]
 ) -> list[Problem]:
-    """Look for volumes that came for it and are its own here still, beside those it comes with."""
+    """Look for volumes that came for one of its uuid or name, and are that one's own here still."""
     mine = {(place.pool, place.name) for place in placements if place is not None}
     found = []
-    for holding in await host.journal.in_use(guest.uuid):
+    for holding in await host.journal.in_use(guest.uuid, guest.target_name):
         place = holding.pool, holding.name
         if place in mine or not await _may_be_here(host, holding):
             continue
         shown = f"{holding.pool}:{holding.name}"
-        text = f"{shown} on {host.config.node} is the disk of {holding.guest or guest.name}"
+        whose = peer.shown(holding.guest or guest.target_name)
+        text = f"{shown} on {host.config.node} is the disk of {whose}"
         hint = f"if it left that host in another way, rename or remove {shown} there"
         found.append(problem("guest-here", f"{text}, which is at home there", hint))
     return found

@@ -42,7 +42,8 @@ class InboundMigration:
         event = TargetEvent.RESTARTED
         toolstack, uuid = self.guest.host.toolstack, self.guest.expected.uuid
         name = self.guest.name
-        if state in TARGET_UNDECIDED and await runs_here(toolstack, uuid, name):
+        disks = self.guest.disks  # by which it is told from one that an operator has started
+        if state in TARGET_UNDECIDED and await runs_here(toolstack, uuid, name, disks):
             log.error("%s runs here and is %s in the journal: this was set back", name, state)
             event = TargetEvent.GUEST_RUNS
         self.handover.take_up(state, reason)

@@ -95,17 +95,22 @@ async def assess(
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = {}
     here = await host.toolstack.describe_all()
-    domains = [domain for _, domain in here if isinstance(domain, Domain)]
     in_use: dict[str, Sequence[str]] = {**arriving}
-    in_use |= {domain.name: [disk.path for disk in domain.disks] for domain in domains}
-    needed = await needs(host, here=here, coming=offer.guest)
+    in_use |= {
+        peer.shown(domain.name, f"another guest (domain {status.domid})"): [
+            disk.path for disk in domain.disks
+        ]
+        for status, domain in here
+        if isinstance(domain, Domain)
+    }
+    needed = await needs(host, here=here, coming=offer.guest, peer=peer)
     if (guest := offer.guest) is not None:
         info = await host.toolstack.host()
         bridges = local_bridges(peer, guest)
         uuids = {
             one.name: domain.uuid if isinstance(domain, Domain) else "" for one, domain in here
         }
-        present = running_here(host, info, guest, uuids, arriving)
+        present = running_here(host, info, guest, uuids, arriving, peer=peer)
         present += await on_the_way(host, guest)
         problems += present
         problems += await bridge_problems(host, peer, guest)
@@ -123,7 +128,7 @@ async def assess(
     problems += checker.problems + await checker.space_problems()
     if guest is not None and not present:
         # Beside a domain of that name or uuid its file says no more.
-        problems += await off_here(host, offer, needed, placements, shared)
+        problems += await off_here(host, offer, needed, placements, shared, peer=peer)
     if problems:
         return Assessment(tuple(problems))
     placed = tuple(place for place in placements if place is not None)
@@ -348,7 +353,8 @@ class _VolumeChecks:
             if one.formats != {volume.format.value} and one.may_open(path, real)
         ]
         for one in found:
-            text = f"{shown} on {self._node} may be taken for an image: {one.file} names it"
+            file = self._peer.shown_file(one.file, one.guest)
+            text = f"{shown} on {self._node} may be taken for an image: {file} names it"
             self._note("volume-image", f"{text}, and disks that are not raw", _DROP)
         return bool(found)
 

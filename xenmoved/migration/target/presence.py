@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,25 +67,25 @@ async def require_alone(toolstack: Toolstack, uuid: str, name: str) -> None:
     for status, known in await toolstack.describe_all():
         same = isinstance(known, Domain) and known.uuid == uuid
         if status.state is not DomainState.DYING and (same or status.name in names):
-            shown = f"{status.name} (id {status.domid})"
             raise ToolstackError(
-                f"domain {shown}, started meanwhile, has the uuid or name of {name}."
+                f"domain {status.domid}, started meanwhile, has the uuid or name of {name}."
             )
 
 
-async def runs_here(toolstack: Toolstack, uuid: str, name: str) -> bool:
-    """Whether a guest of this uuid and name executes here. Raises ToolstackError, OSError.
+async def runs_here(
+    toolstack: Toolstack, uuid: str, name: str, disks: Collection[str] | None = None
+) -> bool:
+    """Whether a guest of this uuid and name executes here, with just these disks if they are given.
 
-    A peer may have sent another one of its uuid.
+    A peer may have sent another one of its uuid. Raises ToolstackError, OSError.
     """
     names = names_on_the_way(name)
-    return any(
-        status.state is DomainState.RUNNING
-        and status.name in names
-        and isinstance(known, Domain)
-        and known.uuid == uuid
-        for status, known in await toolstack.describe_all()
-    )
+    for status, known in await toolstack.describe_all():
+        found = status.state is DomainState.RUNNING and status.name in names
+        if found and isinstance(known, Domain) and known.uuid == uuid:
+            own = {os.path.realpath(disk.path) for disk in known.disks if disk.path}
+            return disks is None or own == set(map(os.path.realpath, disks))
+    return False
 
 
 def _shown(may_know: Callable[[str], bool], status: DomainStatus) -> str:

@@ -58,22 +58,25 @@ async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reu
         return Reuse(tuple(needed), kept)
     if kept or (holding is not None and known and is_blank(holding, peer)):
         return Reuse((), kept)
-    why = _why_not_kept(holding, info, owner, peer)
+    why = _why_not_kept(holding, info, owner, claim.peer)
     text = f"{info.pool}:{info.name} on {host.config.node} {why}"
     return Reuse(_refusal(host.config.node, claim, text), kept=False)
 
 
-def _why_not_kept(holding: Holding | None, info: VolumeInfo, owner: str, peer: str) -> str:
+def _why_not_kept(holding: Holding | None, info: VolumeInfo, owner: str, peer: Peer) -> str:
     if holding is None:
         return "exists, and is not known to be a copy of this volume"
     if (why := why_not_as_left(holding, info)) is not None:
         return why
     if holding.owner == owner:
-        return f"exists, and is a copy from when the guest went to {holding.place}, not to {peer}"
+        return (
+            f"exists, and is a copy from when the guest went to {holding.place}, not to {peer.name}"
+        )
     if not holding.owner:
         return f"exists, and was being emptied for {holding.place}"
-    # The uuid is not the sender's business: who knows it could say that its guest has it.
-    return f"exists, and is a copy of another guest's: {holding.guest or holding.owner}"
+    # A uuid is never the sender's business: who knows it could say that its guest has it.
+    whose = peer.shown(holding.guest, "") if holding.guest else ""
+    return f"exists, and is a copy of another guest's{whose and f': {whose}'}"
 
 
 def _refusal(node: str, claim: Claim, text: str) -> tuple[Problem, ...]:

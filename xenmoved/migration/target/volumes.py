@@ -144,7 +144,7 @@ class Landing:
             host,
             Claim(peer, offer, wanted),
             info,
-            await needs(host, besides=self._job, coming=offer.guest),
+            await needs(host, besides=self._job, coming=offer.guest, peer=peer),
         )
         if found.problems:
             raise Obstructed(found.problems)
