@@ -23,6 +23,9 @@ def test_a_plan_tells_what_would_be_done(hosts: Hosts) -> None:
     assert (volume.vdev, volume.size, volume.fresh) == ("xvda", 4 * MIB, True)
     assert volume.source == str(a.images / "resident-root")
     assert volume.target == "images:resident-root"
+    assert volume.served_by == "QEMU"  # as the emulated hosts do
+    assert volume.tracking in ("tracefs", "rehash")
+    assert "read" in volume.tracking_cost
     assert plan.memory == 2 * MIB
     assert plan.estimate is not None
     assert plan.blackout is not None

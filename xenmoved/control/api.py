@@ -93,7 +93,9 @@ class PlanMigration:
 class PlannedVolume:
     """What would be done with a disk that is copied. `size` is that of the volume or image.
 
-    A `fresh` volume is made there. Of one that is there all is lost if it is `zeroed`.
+    A `fresh` volume is made there. Of one that is there all is lost if it is `zeroed`. `served_by`
+    says who serves the disk here, `tracking` how writes to it are followed, and `tracking_cost`
+    what that costs, in words; "" where the guest does not run.
     """
 
     vdev: Text
@@ -103,6 +105,9 @@ class PlannedVolume:
     fresh: bool
     zeroed: bool
     format: ImageFormat
+    served_by: Text = ""
+    tracking: Text = ""
+    tracking_cost: Text = ""
 
 
 @dataclass(frozen=True, slots=True)

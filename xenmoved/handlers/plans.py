@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
+from protocol.messages import Mode, Placement, VolumeOffer
 from storage.errors import StorageError
 from storage.tracking.choice import TrackingKind, tracking_method
 from xenmoved.control.api import Plan, PlannedBridge, PlannedDrive, PlannedVolume
@@ -73,19 +75,43 @@ def _volumes(found: Preflight) -> tuple[PlannedVolume, ...]:
         return ()
     offered = found.sending.offer.volumes
     return tuple(
-        PlannedVolume(
-            vdev=volume.vdev or "",
-            source=path,
-            target=f"{placement.pool}:{placement.name}",
-            size=volume.size,
-            fresh=placement.fresh,
-            zeroed=placement.zeroed,
-            format=volume.format,
-        )
-        for volume, path, placement in zip(
-            offered, found.sending.paths, found.placements, strict=False
-        )
+        _volume(found, *each)
+        for each in zip(offered, found.sending.paths, found.placements, strict=False)
     )
+
+
+def _volume(
+    found: Preflight, volume: VolumeOffer, path: str, placement: Placement
+) -> PlannedVolume:
+    planned = PlannedVolume(
+        vdev=volume.vdev or "",
+        source=path,
+        target=f"{placement.pool}:{placement.name}",
+        size=volume.size,
+        fresh=placement.fresh,
+        zeroed=placement.zeroed,
+        format=volume.format,
+    )
+    if found.move.mode is Mode.COLD:
+        return planned
+    method = tracking_method(path)
+    return replace(
+        planned,
+        served_by=_server_of(found, planned.vdev),
+        tracking=method.kind.value,
+        tracking_cost=method.cost,
+    )
+
+
+def _server_of(found: Preflight, vdev: str) -> str:
+    """Say who serves a disk of a guest that runs, "" where nothing tells."""
+    sending = found.sending
+    if sending is None or sending.opened is None or sending.offer.guest is None:
+        return ""
+    server = sending.opened.server_of(vdev)
+    if server and sending.offer.guest.kind == "hvm" and vdev.startswith(("hd", "sd")):
+        return f"{server}; QEMU emulates it until drivers for Xen in the guest take over"
+    return server
 
 
 def _drives(found: Preflight) -> tuple[PlannedDrive, ...]:

@@ -47,6 +47,12 @@ class OpenByBackends:
             return None
         return any(file.serves(backing) for file in self.files)
 
+    def server_of(self, vdev: str) -> str:
+        """Name who serves a virtual disk, "" where nothing tells."""
+        if number_of(vdev) in self.devices:
+            return "blkback"
+        return "QEMU" if self.served else ""
+
     def shown(self, vdev: str) -> str:
         """Say in words what the backend of a virtual disk has open."""
         device = self.devices.get(number_of(vdev))

@@ -51,6 +51,7 @@ def test_blkback_tells_the_device_of_a_disk(tmp_path: Path):
         image.write_bytes(bytes(1 << 20))
         assert opened.has("xvda", backing_of(image)) is False
         assert opened.has("xvdb", backing_of(image)) is None  # nobody tells
+        assert (opened.server_of("xvda"), opened.server_of("xvdb")) == ("blkback", "")
     finally:
         subprocess.run(["losetup", "-d", loop], check=True)
 
@@ -76,6 +77,7 @@ def test_a_device_model_tells_what_it_has_open(tmp_path: Path):
         again = backends.opened(7)
         assert again.has("xvda", backing_of(image)) is False
         assert there in again.shown("xvda")
+        assert again.server_of("xvda") == "QEMU"
         for domid in (70, 1):
             assert backends.opened(domid).has("xvda", backing_of(image)) is None
         model.kill()

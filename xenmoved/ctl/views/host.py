@@ -84,6 +84,7 @@ def plan(answer: Plan) -> list[Line]:
     if rows:
         header = ("VDEV", "SIZE", "FROM", "TO", "COPY")
         lines += [line(), *indent(table(header, rows, " r"))]
+        lines += indent(map(_served, filter(_tracked, answer.volumes)))
     if answer.bridges:
         rows = [(bridge.source, bridge.target) for bridge in answer.bridges]
         lines += [line(), *indent(table(("BRIDGE", "THERE"), rows))]
@@ -254,6 +255,16 @@ def _planned(volume: PlannedVolume) -> tuple[Cell, ...]:
     if volume.format is not ImageFormat.RAW:
         copy = f"{volume.format} image, {copy}"
     return volume.vdev, size(volume.size), volume.source, volume.target or UNKNOWN, copy
+
+
+def _tracked(volume: PlannedVolume) -> bool:
+    return volume.tracking != ""
+
+
+def _served(volume: PlannedVolume) -> Line:
+    """Return who serves a disk, and what it costs to follow the writes to it."""
+    by = f"served by {volume.served_by}; " if volume.served_by else ""
+    return line(Span(f"{volume.vdev}: {by}{volume.tracking_cost}", Style.DIM))
 
 
 def _drive(drive: PlannedDrive) -> tuple[Cell, ...]:

@@ -38,6 +38,7 @@ from xenmoved.migration.volume_notes import known_holding, moved_by, when_let_go
 from xenmoved.namemap import proposed_name
 from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.remarks import good_to_know, left_out, to_look_at
+from xenmoved.toolstack.backends import OpenByBackends
 from xenmoved.toolstack.configs.boot_entries import order_of
 from xenmoved.toolstack.configs.guest_file import GuestFile
 from xenmoved.toolstack.interface import (
@@ -58,7 +59,8 @@ _RAW = frozenset({ImageFormat.RAW.value, "unknown", ""})
 class Sending:
     """An offer, the local paths of its volumes and what was found there, in the same order.
 
-    `facts` is what the guest had when it was offered, None without one. `ejected` are the CD-ROMs
+    `facts` is what the guest had when it was offered, None without one, and `opened` what its
+    backends had open, None where nothing tells. `ejected` are the CD-ROMs
     that it does not find on the other host. `warnings` are for the operator.
     """
 
@@ -66,6 +68,7 @@ class Sending:
     paths: tuple[str, ...]
     backings: tuple[Backing, ...]
     facts: GuestFacts | None = None
+    opened: OpenByBackends | None = None
     ejected: tuple[Disk, ...] = ()
     warnings: tuple[Remark, ...] = ()
 
@@ -228,6 +231,7 @@ async def make_offer(
                 tuple(paths),
                 tuple(backings),
                 look.facts,
+                look.opened,
                 tuple(disks.ejected),
                 (*look.warnings, *warnings, *left),
             ),

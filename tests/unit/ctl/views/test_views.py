@@ -216,7 +216,12 @@ def test_nothing_to_show_is_said():
 def test_a_plan_shows_everything_from_here_to_there():
     plan = Plan(
         *("web", "host-b", Mode.LIVE, (), ()),
-        (PlannedVolume("xvda", "/dev/vg/web", "images:shop", GIB, True, True, ImageFormat.RAW),),
+        (
+            PlannedVolume(
+                *("xvda", "/dev/vg/web", "images:shop", GIB, True, True, ImageFormat.RAW),
+                *("blkback", "tracefs", "later rounds read only what was written"),
+            ),
+        ),
         *(MIB, 1.0, 1.0),
         target_name="shop",
         drives=(
@@ -230,6 +235,7 @@ def test_a_plan_shows_everything_from_here_to_there():
     for expected in (
         "web to host-b as shop, mode live",
         "xvda 1GiB /dev/vg/web images:shop new there",
+        "xvda: served by blkback; later rounds read only what was written",
         "xvdb /nfs/a /srv/nfs/a shared: not copied",
         "hdc /x.iso /srv/x.iso CD-ROM that is there too",
         "hdd /y.iso empty CD-ROM: its drive is empty there",
