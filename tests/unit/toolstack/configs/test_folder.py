@@ -1,6 +1,7 @@
 """Which file is a guest's, and what becomes of it and of those in its place."""
 
 import asyncio
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from xenmoved.toolstack.configs.compose import _HEAD
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.guest_file import Evidence, created_from
 from xenmoved.toolstack.configs.text import named, uuid_in
-from xenmoved.toolstack.interface import Arrival
+from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
@@ -297,6 +298,45 @@ async def test_the_file_that_was_set_aside_last_is_restored(folder, tmp_path):
     (tmp_path / "zzz.cfg.moved").write_text(f"name = 'web'\nuuid = '{OTHER}'\n")
     await folder.restore("web", UUID)
     assert [path.name for path in tmp_path.glob("*.cfg")] == ["web-2.cfg"]
+
+
+MORE = HERE.replace("xvda,w'", "xvda,w', 'phy:/dev/vg/data,xvdb,w'")
+
+
+@pytest.mark.parametrize("returns", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        MORE,
+        MORE.replace("xvdb,w", "xvdb,r"),
+        HERE.replace("xvda,w'", "xvda,w', 'file:/srv/here/data.img,xvdc,w'"),
+        HERE + "vif = ['bridge=br-dmz']\n",
+        HERE + "import os\n",
+    ],
+)
+async def test_what_names_more_than_the_guest_has_now_stays_aside(folder, tmp_path, text, returns):
+    """It may be another guest's by now."""
+    disks = {**ARRIVAL.disks, "xvdc": "/srv/here/data.img"}
+    arrival = replace(ARRIVAL, disks=disks, read_only=frozenset({"xvdc"}), returns=returns)
+    aside = tmp_path / "web.cfg.moved"
+    aside.write_text(text)
+    for _ in range(2):
+        with contextlib.suppress(ToolstackError):
+            await folder.restore("web", UUID, arrival)
+        assert (aside.read_text(), (tmp_path / "web.cfg").exists()) == (text, False)
+    aside.write_text(HERE + "vif = ['bridge=br-lan']\n")
+    for _ in range(2):
+        await folder.restore("web", UUID, arrival)
+    assert (tmp_path / "web.cfg").exists() and not aside.exists()
+
+
+async def test_it_is_told_why_a_file_stays_aside(folder, tmp_path):
+    (tmp_path / "web.cfg.moved").write_text(MORE)
+    with pytest.raises(ToolstackError, match=r"web\.cfg\.moved.* has other disks"):
+        await folder.restore("web", UUID, ARRIVAL)
+    (tmp_path / "web.cfg").write_text(HERE)
+    await folder.restore("web", UUID, ARRIVAL)
+    assert (tmp_path / "web.cfg").read_text() == HERE, "it is in place"
 
 
 ANOTHERS = "name = 'web'\ndisk = ['file:/srv/own/other.img,xvda,w']\n"
