@@ -117,9 +117,10 @@ def _placed(here: Here, text: str, arrival: Arrival, autostart: bool) -> Course:
     for entry in here.moved if autostart else ():
         file = look_at(entry)
         if file is not None and file.text == text:  # it needs no other file than this one
-            own = here.folder / "auto" / entry.name
-            path = Path(os.path.realpath(entry)) if entry.is_symlink() else own
-            return Course(path, text, back=None if entry.is_symlink() else entry, right=(entry,))
+            if entry.is_symlink():
+                return Course(Path(os.path.realpath(entry)), text, right=(entry,))
+            path = BootEntries(here.folder).place(entry)
+            return Course(path, text, back=entry, right=(entry,))
     if here.aside:
         first = here.aside[0]
         back = first.path if first.text == text else None
@@ -176,6 +177,9 @@ def _at_boot(here: Here, course: Course, arrival: Arrival, autostart: bool) -> C
     leading = {entry for entry in here.starters if os.path.realpath(entry) in places}
     back = {entry for entry in here.moved if os.path.realpath(entry) in places}
     right = {*course.right, *back} if autostart else set()
+    # One that is there by now, and does the same, needs no second beside it.
+    taken = {entry.name for entry in leading}
+    right = {entry for entry in right if entry == course.back or entry.name not in taken}
     wrong = [one for one in (*here.starters, *here.moved) if one not in {*leading, *right}]
     link = None
     if autostart and not leading and not right:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from xenmoved.toolstack.cold import ColdOutgoing
+from xenmoved.toolstack.configs import keeping
 from xenmoved.toolstack.configs.boot_entries import BootEntries, order_of
 from xenmoved.toolstack.configs.compose import _HEAD
 from xenmoved.toolstack.configs.folder import ConfigFolder
@@ -397,6 +399,94 @@ def test_a_taken_name_of_an_entry_is_passed_over(tmp_path):
     for _ in range(3):
         entries.link("web.cfg", tmp_path / "web.cfg")
     assert [path.name for path in entries.all()] == ["web.2.cfg", "web.3.cfg", "web.cfg"]
+
+
+def all_that_is_in(folder):
+    """Where links lead and what files say, wherever they are."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return [str(path.readlink()) if path.is_symlink() else path.read_text() for path in paths]
+
+
+def entries_of(folder):
+    return {path.name: str(path.readlink()) for path in (folder / "auto").iterdir()}
+
+
+class Killed(Exception):
+    pass
+
+
+def dying(monkeypatch, step):
+    """Have what renames be interrupted after a step."""
+    steps = itertools.count()
+
+    def sync_or_die(folder):
+        if next(steps) == step:
+            raise Killed
+
+    monkeypatch.setattr(keeping, "sync_folder", sync_or_die)
+
+
+@pytest.mark.parametrize("step", range(10))
+@pytest.mark.parametrize("there", ["../db.cfg", "../web-old", "../auto/../web.cfg"])
+async def test_an_entry_that_returns_takes_no_others_place(
+    folder, tmp_path, monkeypatch, there, step
+):
+    """Its name in `auto` may be somebody else's by now, or its own from another file."""
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "db.cfg").write_text("name = 'db'\n")
+    (tmp_path / "web-old").write_text(HERE.replace("512", "1"))
+    entry = tmp_path / "auto/10.cfg"
+    entry.symlink_to("../web.cfg")
+    await folder.retire("web", UUID)
+    entry.symlink_to(there)
+    (tmp_path / "web.auto.moved/10.cfg.replaced").symlink_to("../of-an-earlier-time")
+    before = all_that_is_in(tmp_path)
+    with monkeypatch.context() as patched:
+        dying(patched, step)
+        with contextlib.suppress(Killed):
+            await folder.install("web", COMES, ARRIVAL, True)
+    for _ in range(2):
+        await folder.install("web", COMES, ARRIVAL, True)
+    assert set(before) <= set(all_that_is_in(tmp_path)), "nothing is lost"
+    entries = entries_of(tmp_path)
+    if there == "../db.cfg":
+        assert entries == {"10.cfg": "../db.cfg", "10.2.cfg": "../web.cfg"}
+    else:
+        (leads,) = entries.values()
+        assert leads == ("../web.cfg" if there == "../web-old" else there)
+
+
+@pytest.mark.parametrize("boot", ["../db.cfg", "../web.cfg"])
+async def test_an_entry_that_is_released_takes_no_others_place(folder, tmp_path, boot):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "db.cfg").write_text("name = 'db'\n")
+    (tmp_path / "auto/10.cfg").symlink_to("../web.cfg")
+    await folder.hold_autostart("web", UUID)
+    (tmp_path / "auto/10.cfg").symlink_to(boot)
+    for _ in range(2):
+        await folder.release_autostart("web")
+    ours = {} if boot == "../web.cfg" else {"10.2.cfg": "../web.cfg"}
+    assert entries_of(tmp_path) == {"10.cfg": boot, **ours}
+    assert not (tmp_path / "web.auto.held").exists()
+
+
+async def test_a_file_among_the_entries_that_returns_takes_no_others_place(folder, tmp_path):
+    entry = tmp_path / "auto/10.cfg"
+    entry.write_text(HERE)
+    await folder.retire("web", UUID)
+    entry.write_text("name = 'db'\n")
+    for _ in range(2):
+        await folder.install("web", COMES, ARRIVAL, True)
+    assert entry.read_text() == "name = 'db'\n"
+    assert (tmp_path / "auto/10.2.cfg").read_text() == HERE
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["10.2.cfg", "10.cfg", "auto"]
+
+
+def test_two_names_of_one_link_become_one(tmp_path):
+    (tmp_path / "a").symlink_to("nowhere")
+    os.link(tmp_path / "a", tmp_path / "b", follow_symlinks=False)
+    keeping.move(tmp_path / "a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize(
