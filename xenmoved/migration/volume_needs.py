@@ -26,7 +26,9 @@ from xenmoved.toolstack.configs.text import named, uuid_in
 from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
 
 _RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
-"""Of a file that came from a peer and waits for its operator, or waited: it is nobody's word."""
+"""Of a file that came from a peer and waits for its operator, or waited: it is nobody's word.
+
+Earlier releases kept one that another came after as NAME.cfg.received.replaced."""
 
 Place = tuple[str, str]
 """Names of a pool and of a volume in it."""

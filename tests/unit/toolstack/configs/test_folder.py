@@ -156,12 +156,31 @@ async def test_leaving_twice_loses_no_file(folder, tmp_path):
 async def test_anothers_file_stays_in_its_place(folder, tmp_path, text):
     (tmp_path / "web.cfg").write_text(text)
     (tmp_path / "web.cfg.received").write_text("of an earlier time")
-    (remark,) = await folder.install("web", COMES, ARRIVAL, True)
-    assert "web.cfg.received" in remark.text
+    foreseen = await folder.foresee("web", COMES, ARRIVAL, True)
+    for _ in range(2):
+        (remark,) = await folder.install("web", COMES, ARRIVAL, True)
+    assert foreseen == (remark,)
+    assert f"{tmp_path}/web.cfg.2.received" in remark.text
     assert (tmp_path / "web.cfg").read_text() == text
-    assert (tmp_path / "web.cfg.received").read_text() == COMES
-    assert (tmp_path / "web.cfg.replaced").exists() or list(tmp_path.glob("*received.replaced"))
+    assert (tmp_path / "web.cfg.received").read_text() == "of an earlier time"
+    assert (tmp_path / "web.cfg.2.received").read_text() == COMES
     assert not list((tmp_path / "auto").iterdir())
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+async def test_what_waits_for_its_operator_stays_as_it_is(folder, tmp_path):
+    """Whatever it is, and whoever is at work on it; so often as others come."""
+    unused = f"{COMES}bootloader = '/bin/sh'\n"
+    (tmp_path / "web.cfg.received").symlink_to("/nowhere")
+    (tmp_path / "web.cfg.2.received").write_text("half corrected")
+    for number, text in ((3, unused), (4, unused + "# \udce9\n"), (3, unused)):
+        (remark,) = await folder.install("web", text, ARRIVAL, True)
+        assert f"web.cfg.{number}.received" in remark.text
+    assert (tmp_path / "web.cfg.received").readlink() == Path("/nowhere")
+    assert (tmp_path / "web.cfg.2.received").read_text() == "half corrected"
+    assert (tmp_path / "web.cfg.4.received").read_bytes().endswith(b"# \xe9\n")
+    assert len(list(tmp_path.iterdir())) == 5
+    assert await folder.files("web", UUID) == [], "none is a guest's"
 
 
 async def test_no_entry_starts_what_nobody_has_read(folder, tmp_path):
@@ -216,7 +235,7 @@ async def test_what_cannot_be_described_is_not_installed(folder, tmp_path):
     """What it would be is weighed by its description."""
     for text in (COMES.replace("512", "''"), COMES + "vif = ['bridge=xenbr0,foo=\t1']\n"):
         (remark,) = await folder.install("web", text, ARRIVAL, True)
-        assert "web.cfg.received" in remark.text
+        assert remark.code == "config-received"
         assert not (tmp_path / "web.cfg").exists() and not list((tmp_path / "auto").iterdir())
 
 
