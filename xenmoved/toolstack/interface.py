@@ -309,6 +309,12 @@ class IncomingImage(Protocol):
         Never touches a domain that was committed and runs.
         """
 
+    async def declare_never_started(self) -> None:
+        """Note what an operator says: `abort` then destroys it although it was committed.
+
+        A domain that runs is not touched even so. Idempotent; does nothing where nothing was built.
+        """
+
     async def settle(self) -> Settled:
         """After a crash between commit and its outcome: wait until it is decided, and tell.
 

@@ -121,7 +121,7 @@ class IncomingGuest:
             await self._memory.stop()
         await self.landing.stop()
         if self.expected.given_up:  # what the toolstack wrote down says that it may have started
-            self.host.clear_spool(self.migration)
+            await self.image.declare_never_started()
         await self.image.abort()
         if not self.expected.keep_partial:
             await self.landing.remove_made()
