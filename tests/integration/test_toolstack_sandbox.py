@@ -706,6 +706,17 @@ async def test_xend_that_is_stuck_is_reported(xm, monkeypatch):
     assert await xm.here.states() == RUNNING
 
 
+async def test_an_image_for_xend_is_no_larger_than_its_domain_can_be(xm):
+    """It lies in a file until it is complete, in a file system of the host's own."""
+    source, target = await xm.received()
+    with pytest.raises(ToolstackError, match=r"more than 34.*, and the domain 2.* of memory"):
+        for _ in range(64):
+            await target.write(bytes(1 << 20))
+    (file,) = xm.there.spool.glob("*.xmrestore")
+    assert file.stat().st_size < 64 << 20
+    await roll_back(xm, source, target)
+
+
 async def test_a_spool_without_room(xm, monkeypatch):
     monkeypatch.setattr(xm_outgoing, "_MARGIN", 1 << 60)
     with pytest.raises(ToolstackError, match="Make room"):

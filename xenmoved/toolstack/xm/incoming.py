@@ -33,8 +33,9 @@ from xenmoved.toolstack.interface import (
     named,
 )
 from xenmoved.toolstack.lookup import Lookup
-from xenmoved.toolstack.xm.savefile import XmImageFilter
+from xenmoved.toolstack.xm.savefile import XmImageFilter, image_limit
 from xenmoved.toolstack.xm.sexpr import child_value, parse_all
+from xenmoved.units import format_size
 
 RESTORING: Final = "restoring"
 BUILT: Final = "built"
@@ -71,6 +72,7 @@ class XmIncoming:
         self._ledger = Ledger(self._spool / f"{migration}.commit")
         self._filter = XmImageFilter(arrival, boot_folders, is_block)
         self._descriptor = -1
+        self._written = 0
         self._process: Process | None = None
         self._built = False
 
@@ -95,9 +97,21 @@ class XmIncoming:
 
     def _write(self, data: bytes | memoryview) -> None:
         rest = [memoryview(piece) for piece in self._filter.feed(data)]
+        self._written += sum(piece.nbytes for piece in rest)
+        self._require_room()
         for piece in rest:
             while piece:
                 piece = piece[os.write(self._descriptor, piece) :]  # noqa: PLW2901
+
+    def _require_room(self) -> None:
+        """See that no more comes than was announced: it lies in a file here. ToolstackError."""
+        announced = self._arrival.announced
+        size = announced.size if announced is not None else self._filter.size
+        if size is not None and self._written > (limit := image_limit(size)):
+            raise ToolstackError(
+                f"the image of domain {self._arrival.name} has more than {format_size(limit)}, and "
+                f"the domain {format_size(size.memory)} of memory."
+            )
 
     async def _on_file(self, function: Callable[..., None], *arguments: object) -> None:
         if self._descriptor < 0:
