@@ -417,6 +417,35 @@ async def test_what_a_guest_left_here_is_not_for_another_of_its_name(target, gue
         entries.rmdir()
 
 
+async def test_a_guest_that_returns_with_fewer_disks_gets_no_file_that_names_them(target, guest):
+    """One was dropped here, and its name given to another guest."""
+    folder, images = target.host.folder / "xen", target.host.images
+    data = make_image(images / "data", 1)
+    aside = folder / f"{guest.name}.cfg.moved"
+    aside.write_text(
+        left := f"name='{guest.name}'\nuuid='{guest.uuid}'\n"
+        f"disk=['{images}/{guest.name}-xvda,raw,xvda,w', '{data},raw,xvdb,w']\n"
+    )
+    with went(target, guest):
+        async with come(target, guest, guest.offer(SIZE)) as (said, files):
+            assert said.word is Word.STARTED
+            assert f"{guest.name}.cfg" not in files
+            assert aside.read_text() == left
+            assert f"{aside}, set aside when {guest.name} left, has other" in target.host.log()
+
+
+@contextlib.contextmanager
+def went(target, guest):
+    """Have the journal say that a guest of this host went to the peer."""
+    names = "migration,state,guest,peer,job,settled,updated,uuid"
+    row = ("cd" * 16, "done", guest.name, "evil", "00000007", 1, 0.0, guest.uuid)
+    query(target.host, f"INSERT INTO outbound ({names}) VALUES (?,?,?,?,?,?,?,?)", *row)
+    try:
+        yield
+    finally:
+        query(target.host, "DELETE FROM outbound WHERE migration=?", row[0])
+
+
 @pytest.mark.parametrize("known", ["by a file", "by the journal"])
 async def test_a_disk_with_a_cdrom_on_it_is_no_cdrom(target, guest, known):
     make_cdrom(target.host.images / "hybrid", 1)

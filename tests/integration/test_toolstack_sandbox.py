@@ -499,7 +499,7 @@ async def test_a_guest_that_ran_and_ended_is_not_absent(xl):
 
 
 async def test_what_cannot_be_known_is_not_guessed(pair):
-    await crash(pair, "commit")
+    await crash(pair, "commit" if pair.kind == "xl" else "ledger")
     pair.there.emulated.run(pair.kind, "destroy", "web")
     for log in pair.there.spool.glob("*.log"):
         log.unlink()
@@ -507,6 +507,16 @@ async def test_what_cannot_be_known_is_not_guessed(pair):
         await pair.incoming().settle()
     (ledger,) = pair.there.spool.glob("*.commit")
     assert ledger.read_text().startswith("committing")
+
+
+async def test_what_xend_started_is_known_whatever_becomes_of_it(xm):
+    """It may have been started anew by itself, with another id."""
+    await crash(xm, "commit")
+    xm.there.emulated.run("xm", "destroy", "web")
+    twin(xm, "web")
+    assert await xm.incoming().settle() is Settled.RUNNING
+    await xm.incoming().abort()
+    assert await xm.there.states() == {"web": DomainState.PAUSED}
 
 
 async def test_what_was_cleared_to_start_ended_with_the_host(pair):
@@ -545,16 +555,104 @@ async def test_a_twin_that_was_started_meanwhile_is_not_ours(xl):
     await source.rollback()
 
 
+def twin(pair, name):
+    """Make a domain with the uuid of the guest at the target, paused, as an operator may."""
+    disk = make_image(pair.image.with_name("twin"), 4)
+    pair.there.emulated.create(name, [disk], "-p", lines=f"uuid = '{pair.uuid}'\n")
+
+
 @pytest.mark.parametrize("name", ["web", "other"])
-async def test_beside_a_twin_nothing_is_built(xl, name):
-    source, target = await xl.received()
-    twin = make_image(xl.image.with_name("twin"), 4)
-    xl.there.emulated.create(name, [twin], lines=f"uuid = '{xl.uuid}'\n")
+async def test_beside_a_twin_nothing_is_built(pair, name):
+    """Nor is that one touched."""
+    source, target = await pair.received()
+    twin(pair, name)
     with pytest.raises(ToolstackError, match=f"domain {name} .*, started meanwhile"):
         await target.build()
     await target.abort()
-    assert await xl.there.states() == {name: DomainState.RUNNING}
+    await pair.incoming().abort()
+    assert await pair.there.states() == {name: DomainState.PAUSED}
     await source.rollback()
+
+
+@pytest.mark.parametrize("step", ["nothing", "streamed", "built"])
+async def test_a_paused_twin_is_no_copy_of_ours(xm, step):
+    """Whenever it is given up, and by whoever: xend has one domain of a name."""
+    source, target = xm.outgoing(), xm.incoming()
+    if step != "nothing":
+        source, target = await xm.received()
+    if step == "built":
+        await target.build()
+        xm.there.emulated.run("xm", "destroy", "web")
+    twin(xm, "web")
+    for image in (target, xm.incoming()):
+        await image.declare_never_started()
+        await image.abort()
+        assert await image.settle() is Settled.ABSENT
+    assert await xm.there.states() == {"web": DomainState.PAUSED}
+    if step != "nothing":
+        await source.rollback()
+
+
+async def test_a_restore_that_xend_refuses_leaves_what_is_in_its_way(xm, monkeypatch):
+    """One that was started in the last moment."""
+    source, target = await xm.received()
+
+    async def alone():
+        twin(xm, "web")
+
+    monkeypatch.setattr(target, "_require_alone", alone)
+    with pytest.raises(ToolstackError, match="already exists"):
+        await target.build()
+    await xm.incoming().abort()
+    assert await xm.there.states() == {"web": DomainState.PAUSED}
+    await source.rollback()
+
+
+@pytest.mark.parametrize("word", ["restoring", "", "committing"])
+async def test_what_was_being_restored_is_found_by_its_name(xm, word):
+    """By a daemon after one that died in it, or after an earlier release."""
+    await crash(xm, "built")
+    (ledger,) = xm.there.spool.glob("*.commit")
+    text = ledger.read_text()
+    assert text.startswith("built:")
+    ledger.write_text(text.replace(text.split()[0], word))
+    if not word:
+        ledger.unlink()
+    if word == "committing":
+        assert await xm.incoming().settle() is Settled.RUNNING
+        await xm.incoming().abort()
+        assert await xm.there.states() == RUNNING
+        assert ledger.read_text().startswith("started ")
+    else:
+        await roll_back(xm, xm.outgoing(), xm.incoming(), times=2)
+
+
+@pytest.mark.parametrize("word", ["restoring", "built:1", "committing:1", "committing"])
+async def test_nothing_of_ours_is_left_of_another_boot(xm, word):
+    twin(xm, "web")
+    xm.there.spool.mkdir()
+    (xm.there.spool / f"{xm.migration}.commit").write_text(f"{word} of-an-earlier-boot\n")
+    settled = Settled.ENDED if word.startswith("committing") else Settled.ABSENT
+    assert await xm.incoming().settle() is settled
+    await xm.incoming().declare_never_started()
+    await xm.incoming().abort()
+    assert await xm.there.states() == {"web": DomainState.PAUSED}
+
+
+async def test_a_copy_that_an_operator_says_has_never_run_is_destroyed(pair):
+    """Whatever was written down; but none that runs."""
+    await crash(pair, "ledger")
+    for _ in range(2):
+        await pair.incoming().declare_never_started()
+    await roll_back(pair, pair.outgoing(), pair.incoming())
+
+
+async def test_what_runs_is_not_destroyed_whatever_an_operator_says(pair):
+    await crash(pair, "commit")
+    await pair.incoming().declare_never_started()
+    await pair.incoming().abort()
+    assert await pair.there.states() == RUNNING
+    await pair.outgoing().discard()
 
 
 async def test_another_domain_of_the_name_is_not_ours(xl):
@@ -606,6 +704,17 @@ async def test_xend_that_is_stuck_is_reported(xm, monkeypatch):
     xm.here.emulated.run("xm", "unpause", "migrating-web")
     await source.rollback()
     assert await xm.here.states() == RUNNING
+
+
+async def test_an_image_for_xend_is_no_larger_than_its_domain_can_be(xm):
+    """It lies in a file until it is complete, in a file system of the host's own."""
+    source, target = await xm.received()
+    with pytest.raises(ToolstackError, match=r"more than 34.*, and the domain 2.* of memory"):
+        for _ in range(64):
+            await target.write(bytes(1 << 20))
+    (file,) = xm.there.spool.glob("*.xmrestore")
+    assert file.stat().st_size < 64 << 20
+    await roll_back(xm, source, target)
 
 
 async def test_a_spool_without_room(xm, monkeypatch):

@@ -30,7 +30,9 @@ from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, g
 log = logging.getLogger(__name__)
 
 _RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
-"""Of a file that came from a peer and waits for its operator, or waited: it is nobody's word."""
+"""Of a file that came from a peer and waits for its operator, or waited: it is nobody's word.
+
+Earlier releases kept one that another came after as NAME.cfg.received.replaced."""
 
 Place = tuple[str, str]
 """Names of a pool and of a volume in it."""
@@ -147,9 +149,10 @@ def _in_use(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
-    """Return files with a guest's name that name no disk but those of the file set aside for it.
+    """Return files with a guest's name that name disks, all of them in the file set aside for it.
 
-    Another, without a uuid, may be of another guest that has the name now. Blocks.
+    Another, without a uuid, may be of another guest that has the name now; so may one without
+    disks, of which nothing tells. Blocks.
     """
     named_here = {file: text for file, text in texts.items() if named(text) == coming.target_name}
     aside = {
@@ -160,7 +163,7 @@ def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
     return {
         file
         for file, text in named_here.items()
-        if any(_real_paths(text) <= paths for paths in aside.values())
+        if (mine := _real_paths(text)) and any(mine <= paths for paths in aside.values())
     }
 
 

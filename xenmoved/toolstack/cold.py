@@ -105,6 +105,9 @@ class ColdIncoming:
     async def commit(self) -> None:
         """Do nothing: it is not started."""
 
+    async def declare_never_started(self) -> None:
+        """Do nothing: it is not started."""
+
     async def abort(self) -> None:
         """Do nothing: nothing was built."""
 

@@ -12,7 +12,7 @@ later daemon finds it in /proc.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -309,6 +309,12 @@ class IncomingImage(Protocol):
         Never touches a domain that was committed and runs.
         """
 
+    async def declare_never_started(self) -> None:
+        """Note what an operator says: `abort` then destroys it although it was committed.
+
+        A domain that runs is not touched even so. Idempotent; does nothing where nothing was built.
+        """
+
     async def settle(self) -> Settled:
         """After a crash between commit and its outcome: wait until it is decided, and tell.
 
@@ -391,10 +397,11 @@ class GuestConfigs(Protocol):
         is another domain's of that name stays.
         """
 
-    async def restore(self, name: str, uuid: str, disks: Collection[str] | None = None) -> None:
+    async def restore(self, name: str, uuid: str, arrival: Arrival | None = None) -> None:
         """Use a FILE.moved again when the domain is here and no file came with it. Idempotent.
 
-        With `disks`, the paths of those that it writes: only one that names one of them.
+        With `arrival`, of a domain that has come: only one that is its own, and names nothing that
+        it does not have here. Raises ToolstackError where one does; it stays FILE.moved.
         """
 
 

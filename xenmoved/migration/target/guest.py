@@ -121,7 +121,7 @@ class IncomingGuest:
             await self._memory.stop()
         await self.landing.stop()
         if self.expected.given_up:  # what the toolstack wrote down says that it may have started
-            self.host.clear_spool(self.migration)
+            await self.image.declare_never_started()
         await self.image.abort()
         if not self.expected.keep_partial:
             await self.landing.remove_made()
@@ -173,10 +173,10 @@ class IncomingGuest:
                 )
             else:
                 arrival = expected.arrival
-                disks = None if arrival.returns else arrival.own_disks
-                await toolstack.configs.restore(arrival.name, arrival.uuid, disks)
+                await toolstack.configs.restore(arrival.name, arrival.uuid, arrival)
         except (ToolstackError, OSError) as error:
             text = f"the configuration of {expected.name} is not in place: {error}"
-            hint = f"take it from FILE.moved on {self.peer}, with the disks that it has here"
+            where = "here, where there is one" if expected.config is None else f"on {self.peer}"
+            hint = f"take it from FILE.moved {where}, with the disks that it has here"
             failed.append(to_look_at(_UNWRITTEN, text, hint))
         self._remember([one for one in expected.all_remarks if one.code != _UNWRITTEN], failed)

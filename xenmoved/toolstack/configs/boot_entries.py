@@ -8,15 +8,14 @@ not decided where the guest is, NAME.auto.moved when it has moved away.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from xenmoved.toolstack.configs.guest_file import look_at
-from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, keep, move, same
+from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, free, keep, move, numbered
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import sync_folder
 
@@ -76,7 +75,7 @@ class BootEntries:
         # Earlier releases renamed the entry itself. A crash may have come between these steps.
         entry = folder.with_name(f"{folder.name}.entry")
         if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-            folder.rename(entry)
+            move(folder, entry)
         if os.path.lexists(entry):
             move(entry, folder / f"{name}.cfg")
         return _entries(folder)
@@ -133,13 +132,17 @@ class BootEntries:
             move(entry, folder / entry.name)
 
     def put_back(self, entries: Iterable[Path], name: str) -> None:
-        """Move entries of a guest into `auto` under the names that they have. Durable."""
+        """Move entries of a guest into `auto`, each to its `place`. Durable."""
         for entry in entries:
-            there = self.auto / entry.name
-            if os.path.lexists(there) and not same(entry, there):
-                self.set_out_of_use([there], name)  # what stays in `auto` is started
-            move(entry, there)
+            move(entry, self.place(entry))
         self.tidy(name)
+
+    def place(self, entry: Path) -> Path:
+        """Return where an entry can be in `auto`: at its name, or the first that nobody has.
+
+        Whatever has its name there stays: it is another guest's, or the operator's.
+        """
+        return free(entry, self.auto, _names(entry.name))
 
     def tidy(self, name: str) -> None:
         """Remove the folders of a guest's entries that are empty. Durable."""
@@ -149,12 +152,10 @@ class BootEntries:
                 sync_folder(self._folder)
 
     def set_out_of_use(self, entries: Iterable[Path], name: str) -> None:
-        """Keep entries that are not the guest's any more beside `auto`. Durable."""
+        """Keep entries from which the guest is not started any more beside `auto`. Durable."""
         for entry in entries:
-            there = self.moved_folder(name) / entry.name
-            if entry != there:
-                move(entry, there)
-            keep(there)
+            # At once under its last name: the one that it has may be that of an entry there.
+            keep(entry, self.moved_folder(name))
 
     def new_name(self, name: str, order: str) -> str:
         """Return how to call a new entry of a domain: with its order where that name is free."""
@@ -165,13 +166,17 @@ class BootEntries:
         """Have the host start what is at `path`, under the first free name. Durable."""
         self.auto.mkdir(exist_ok=True)
         inside = path.parent.resolve() == self._folder.resolve()
-        wish = Path(entry)
-        names = (f"{wish.stem}.{number}{wish.suffix}" for number in itertools.count(2))
-        for name in itertools.chain([entry], names):
+        for name in _names(entry):
             with contextlib.suppress(FileExistsError):
                 (self.auto / name).symlink_to(Path("..") / path.name if inside else path)
                 break
         sync_folder(self.auto)
+
+
+def _names(entry: str) -> Iterator[str]:
+    """Return what an entry can be called: as it is, else with a number, which keeps its order."""
+    wish = Path(entry)
+    return numbered(wish.stem, wish.suffix)
 
 
 def _entries(folder: Path) -> list[Path]:

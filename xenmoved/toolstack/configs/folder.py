@@ -28,7 +28,7 @@ from xenmoved.toolstack.configs.guest_file import (
 )
 from xenmoved.toolstack.configs.installing import Course, Here, carry_out, decide
 from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, move, place_of, same
-from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe
+from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
@@ -294,15 +294,26 @@ class ConfigFolder:
         self._boot.take_out(self._boot.held(name), self._boot.moved_folder(name))
         self._boot.forget(name)
 
-    async def restore(self, name: str, uuid: str, disks: Collection[str] | None = None) -> None:
+    async def restore(self, name: str, uuid: str, arrival: Arrival | None = None) -> None:
         """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent.
 
-        With `disks`, the paths of those that it writes: only one that names one of them.
+        With `arrival`, of a domain that has come: only one that is its own, and names nothing that
+        it does not have here. Raises ToolstackError where one does; it stays FILE.moved.
         """
-        await self._call(self._restore, name, uuid, disks)
+        await self._call(self._restore, name, uuid, arrival)
 
-    def _restore(self, name: str, uuid: str, disks: Collection[str] | None) -> None:
+    def _restore(self, name: str, uuid: str, arrival: Arrival | None) -> None:
+        disks = None if arrival is None or arrival.returns else arrival.own_disks
         for file in self._aside(name, uuid, disks)[:1]:
             place = place_of(file.path)
-            if not os.path.lexists(place) or same(file.path, place):
+            if os.path.lexists(place):
+                if same(file.path, place):
+                    move(file.path, place)
+            elif arrival is None or fits(file.text, arrival):
                 move(file.path, place)
+            else:
+                # What did not come may be another domain's by now.
+                raise ToolstackError(
+                    f"{file.path}, set aside when {name} left, has other disks or bridges than "
+                    f"{name} has now"
+                )

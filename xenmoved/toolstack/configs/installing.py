@@ -3,7 +3,8 @@
 It takes the place of the one that was set aside when the guest left, and that one itself comes back
 if the two say the same: a link stays a link, with owner and mode. What differs makes room, but is
 kept. A text that cannot be adapted, or whose place is another guest's, is written as it came to
-NAME.cfg.received and starts nothing. One that was only composed takes no operator's file's place.
+NAME.cfg.received and starts nothing; another one that waits there for its operator stays as it is,
+and the new one is NAME.cfg.2.received. One that was only composed takes no operator's file's place.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
 from xenmoved.toolstack.configs.guest_file import Evidence, GuestFile, look_at
-from xenmoved.toolstack.configs.keeping import keep, kept_as, move, place_of
+from xenmoved.toolstack.configs.keeping import keep, kept_as, move, numbered, place_of
 from xenmoved.toolstack.configs.text import fits
 from xenmoved.toolstack.durable import write_file
 from xenmoved.toolstack.interface import Arrival, ToolstackError
@@ -117,9 +118,10 @@ def _placed(here: Here, text: str, arrival: Arrival, autostart: bool) -> Course:
     for entry in here.moved if autostart else ():
         file = look_at(entry)
         if file is not None and file.text == text:  # it needs no other file than this one
-            own = here.folder / "auto" / entry.name
-            path = Path(os.path.realpath(entry)) if entry.is_symlink() else own
-            return Course(path, text, back=None if entry.is_symlink() else entry, right=(entry,))
+            if entry.is_symlink():
+                return Course(Path(os.path.realpath(entry)), text, right=(entry,))
+            path = BootEntries(here.folder).place(entry)
+            return Course(path, text, back=entry, right=(entry,))
     if here.aside:
         first = here.aside[0]
         back = first.path if first.text == text else None
@@ -160,13 +162,24 @@ def _replaced(what: str, name: str, kept: Path) -> Remark:
 
 
 def _received(here: Here, text: str, name: str, why: str, autostart: bool) -> Course:
-    path = here.folder / f"{name}.cfg.received"
+    path = _to_receive(here.folder / f"{name}.cfg", text)
     said = f"the configuration of {name} goes to {path} and is not used: {why}"
     hint = f"correct it there and rename it to {name}.cfg"
     if autostart:
         said = f"{name} is not started at boot: {said}"
         hint += f"; then link it in {here.folder / 'auto'} to have {name} started at boot"
     return Course(path, text, received=True, remarks=(to_look_at("config-received", said, hint),))
+
+
+def _to_receive(place: Path, text: str) -> Path:
+    """Return where a text waits for its operator: somebody may be at work on one that is there."""
+    names = map(place.with_name, numbered(place.name, ".received"))
+    return next(one for one in names if not os.path.lexists(one) or _text_at(one) == text)
+
+
+def _text_at(path: Path) -> str | None:
+    file = look_at(path)
+    return file.text if file is not None else None
 
 
 def _at_boot(here: Here, course: Course, arrival: Arrival, autostart: bool) -> Course:
@@ -176,6 +189,9 @@ def _at_boot(here: Here, course: Course, arrival: Arrival, autostart: bool) -> C
     leading = {entry for entry in here.starters if os.path.realpath(entry) in places}
     back = {entry for entry in here.moved if os.path.realpath(entry) in places}
     right = {*course.right, *back} if autostart else set()
+    # One that is there by now, and does the same, needs no second beside it.
+    taken = {entry.name for entry in leading}
+    right = {entry for entry in right if entry == course.back or entry.name not in taken}
     wrong = [one for one in (*here.starters, *here.moved) if one not in {*leading, *right}]
     link = None
     if autostart and not leading and not right:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -30,40 +31,49 @@ def same(one: Path, other: Path) -> bool:
     return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
 
 
-def kept_as(path: Path) -> Path:
+def numbered(stem: str, suffix: str) -> Iterator[str]:
+    """Return STEM.SUFFIX, STEM.2.SUFFIX and so on, without end; `suffix` has its dot."""
+    yield f"{stem}{suffix}"
+    for number in itertools.count(2):
+        yield f"{stem}.{number}{suffix}"
+
+
+def kept_as(path: Path, folder: Path | None = None) -> Path:
     """Return the name under which `keep` keeps what is at a path: a free one, or one of the same.
 
-    It is FILE.replaced, FILE.2.replaced and so on.
+    It is FILE.replaced, FILE.2.replaced and so on, where it is or in `folder`.
     """
-    stem = place_of(path).name
-    for number in itertools.count(1):
-        name = f"{stem}{REPLACED}" if number == 1 else f"{stem}.{number}{REPLACED}"
-        kept = path.with_name(name)
-        if not os.path.lexists(kept) or same(path, kept):
-            return kept
-    raise AssertionError
+    names = numbered(place_of(path).name, REPLACED)
+    return free(path, (path.parent if folder is None else folder), names)
 
 
-def keep(path: Path, *, copy: bool = False) -> None:
+def free(path: Path, folder: Path, names: Iterable[str]) -> Path:
+    """Return the first of `names` in a folder at which nothing is, or the same as at `path`."""
+    places = map(folder.joinpath, names)
+    return next(one for one in places if not os.path.lexists(one) or same(path, one))
+
+
+def keep(path: Path, folder: Path | None = None, *, copy: bool = False) -> None:
     """Give what is at a path the name of `kept_as`; with `copy` it stays there too. Durable."""
-    kept = kept_as(path)
-    if os.path.lexists(kept):
-        if not copy:
-            path.unlink()
-    elif copy:
+    kept = kept_as(path, folder)
+    if not copy:
+        move(path, kept)
+    elif not os.path.lexists(kept):
         os.link(path, kept, follow_symlinks=False)
-    else:
-        path.rename(kept)
-    sync_folder(path.parent)
+        sync_folder(kept.parent)
 
 
 def move(source: Path, target: Path) -> None:
     """Rename durably; what is at `target`, and is something else, is kept."""
-    if os.path.lexists(target) and not same(source, target):
+    if source == target:
+        return
+    if not (there := os.path.lexists(target)) and not target.parent.is_dir():
+        target.parent.mkdir(exist_ok=True)
+        sync_folder(target.parent.parent)
+    elif there and not same(source, target):
         keep(target)
-    target.parent.mkdir(exist_ok=True)
-    # Two names of one file would both stay.
-    if os.path.lexists(target) and source.samefile(target) and not source.is_symlink():
+    # Two names of one file, which a link can have too, would both stay.
+    if os.path.lexists(target) and os.path.samestat(source.lstat(), target.lstat()):
         source.unlink()
     else:
         source.replace(target)

@@ -369,11 +369,13 @@ def fits(text: str, arrival: Arrival) -> bool:
         domain = describe(text, arrival.name, ())
     except ToolstackError:
         return False
-    disks = {disk.vdev: disk.path for disk in domain.disks if not disk.cdrom}
     bridges = {nic.bridge for nic in domain.nics if nic.bridge is not None}
-    return all(arrival.disks.get(vdev) == path for vdev, path in disks.items()) and bridges <= {
-        *arrival.bridges.values()
-    }
+    return bridges <= {*arrival.bridges.values()} and all(
+        arrival.disks.get(disk.vdev) == disk.path
+        and not (disk.writable and disk.vdev in arrival.read_only)
+        for disk in domain.disks
+        if not disk.cdrom
+    )
 
 
 def _size(values: Mapping[str, list[str]]) -> GuestSize:

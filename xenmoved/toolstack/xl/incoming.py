@@ -176,6 +176,11 @@ class XlIncoming:
         await self._expect(READY, _BUILD_TIMEOUT, "that the domain is built")
         if self._domid is None:
             await self._look_around()
+        if self._domid is None:
+            raise ToolstackError(
+                f"`xl migrate-receive` has built domain {self._arrival.name}, and there is no "
+                f"{self._arrival.name}{INCOMING} on this host. Was it destroyed, or renamed?"
+            )
         self._built = True
 
     async def _look_around(self) -> None:
@@ -329,6 +334,12 @@ class XlIncoming:
             f"starts here: `xl migrate-receive` still runs (process {pids}) or the domain stays "
             f"paused. It last said: {self._said()}"
         )
+
+    async def declare_never_started(self) -> None:
+        """Let `abort` destroy the copy although it may have been started, unless it runs."""
+        word, domid, _ = self._word()
+        if word == COMMITTING:
+            await self._ledger.write(REFUSED if domid is None else f"{REFUSED}:{domid}")
 
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""

@@ -1,7 +1,8 @@
 """A stream becomes a domain, with xend: a spool file, then `xm restore -p`.
 
 xend opens the disks while it restores, so the file is complete before it starts, which is gate
-enough. The domain appears under its own name, paused.
+enough. The domain appears under its own name, paused. An operator's may look the same: which one is
+ours is written down.
 """
 
 from __future__ import annotations
@@ -29,13 +30,20 @@ from xenmoved.toolstack.interface import (
     Settled,
     StartFailed,
     ToolstackError,
+    named,
 )
 from xenmoved.toolstack.lookup import Lookup
-from xenmoved.toolstack.xm.savefile import XmImageFilter
+from xenmoved.toolstack.xm.savefile import XmImageFilter, image_limit
 from xenmoved.toolstack.xm.sexpr import child_value, parse_all
+from xenmoved.units import format_size
 
+RESTORING: Final = "restoring"
+BUILT: Final = "built"
 COMMITTING: Final = "committing"
+STARTED: Final = "started"
 REFUSED: Final = "refused"
+"""Words of the ledger: `xm restore` is about to run; the domain was built, with its id; it may run
+from here on; it has run; there is none of ours, and there was none that ran."""
 
 _RESTORE_TIMEOUT: Final = 1800.0
 _SETTLE_TIMEOUT: Final = 60.0
@@ -64,6 +72,7 @@ class XmIncoming:
         self._ledger = Ledger(self._spool / f"{migration}.commit")
         self._filter = XmImageFilter(arrival, boot_folders, is_block)
         self._descriptor = -1
+        self._written = 0
         self._process: Process | None = None
         self._built = False
 
@@ -88,9 +97,21 @@ class XmIncoming:
 
     def _write(self, data: bytes | memoryview) -> None:
         rest = [memoryview(piece) for piece in self._filter.feed(data)]
+        self._written += sum(piece.nbytes for piece in rest)
+        self._require_room()
         for piece in rest:
             while piece:
                 piece = piece[os.write(self._descriptor, piece) :]  # noqa: PLW2901
+
+    def _require_room(self) -> None:
+        """See that no more comes than was announced: it lies in a file here. ToolstackError."""
+        announced = self._arrival.announced
+        size = announced.size if announced is not None else self._filter.size
+        if size is not None and self._written > (limit := image_limit(size)):
+            raise ToolstackError(
+                f"the image of domain {self._arrival.name} has more than {format_size(limit)}, and "
+                f"the domain {format_size(size.memory)} of memory."
+            )
 
     async def _on_file(self, function: Callable[..., None], *arguments: object) -> None:
         if self._descriptor < 0:
@@ -118,12 +139,9 @@ class XmIncoming:
         if not self._filter.configured:
             raise ToolstackError(f"the image of domain {self._arrival.name} is incomplete.")
         await self._on_file(self._sync)
-        self._process = self._lookup.commands.spawn(
-            "restore", "-p", str(self._file), migration=self._migration, log=self._log
-        )
-        if await self._process.wait(_RESTORE_TIMEOUT) != 0:
-            raise self._process.error(f"Domain {self._arrival.name} could not be built.")
+        await self._restore()
         domain = await self._find_ours()
+        await self._ledger.write(REFUSED if domain is None else f"{BUILT}:{domain.domid}")
         if domain is None or domain.state is not DomainState.PAUSED:
             state = "gone" if domain is None else domain.state
             raise ToolstackError(
@@ -131,11 +149,36 @@ class XmIncoming:
             )
         self._built = True
 
+    async def _restore(self) -> None:
+        await self._require_alone()
+        await self._ledger.write(RESTORING)
+        self._process = self._lookup.commands.spawn(
+            "restore", "-p", str(self._file), migration=self._migration, log=self._log
+        )
+        if (status := await self._process.wait(_RESTORE_TIMEOUT)) == 0:
+            return
+        if status is not None and status > 0:
+            # xend has removed what it began. One that is there now is what was in its way.
+            await self._ledger.write(REFUSED)
+        raise self._process.error(f"Domain {self._arrival.name} could not be built.")
+
+    async def _require_alone(self) -> None:
+        """See that no domain here has the name or uuid of ours. Raises ToolstackError."""
+        name, uuid = self._arrival.name, normal_uuid(self._arrival.uuid)
+        result = await self._lookup.commands.run("list", "-l")
+        for one in parse_all(result.stdout):
+            if child_value(one, "name") == name or normal_uuid(child_value(one, "uuid")) == uuid:
+                raise ToolstackError(
+                    f"domain {child_value(one, 'name')} (id {child_value(one, 'domid')}), started "
+                    f"meanwhile, has the uuid or name of {name}."
+                )
+
     async def commit(self) -> None:
         """Let the domain run."""
         if not self._built:
             raise ToolstackError(f"domain {self._arrival.name} is not built yet.")
-        await self._ledger.write(COMMITTING)
+        _, domid, _ = self._word()
+        await self._ledger.write(f"{COMMITTING}:{domid}")
         domain = await self._find_ours()
         if domain is None:  # somebody destroyed it before it could run
             await self._refuse("it is not there any more")
@@ -149,6 +192,7 @@ class XmIncoming:
                 if left.state is DomainState.PAUSED:  # as it was built: it has never run
                     await self._lookup.destroy_stopped(left)
                     await self._refuse(str(error))
+        await self._ledger.write(STARTED)
         await self._clean()
 
     async def _refuse(self, why: str) -> NoReturn:
@@ -166,16 +210,43 @@ class XmIncoming:
         await remove_files(self._file, self._log)
 
     async def _find_ours(self) -> DomainStatus | None:
-        """Find the arriving domain, by name and uuid, unless it is dying."""
+        """Find the arriving domain, unless it is dying: by the id that was written down.
+
+        By its name only where it was about to be built, as whoever did it may have died in that,
+        and where an earlier release wrote no id. What was built has ended with its boot.
+        """
+        word, domid, this_boot = self._word()
+        if not this_boot or (domid is None and word not in {RESTORING, COMMITTING}):
+            return None
+        return await self._find(domid)
+
+    async def _find(self, domid: int | None) -> DomainStatus | None:
+        """Find a domain with the uuid of ours, by its id, else by our name, unless it is dying."""
         for last in (False, False, True):
-            domain = await self._lookup.find(self._arrival.name)
+            domains = await self._lookup.all()
+            if domid is None:
+                domain = named(self._arrival.name, domains)
+            else:
+                domain = next((one for one in domains if one.domid == domid), None)
             if domain is None or domain.state is DomainState.DYING:
                 return None
-            result = await self._lookup.commands.run("list", "-l", domain.name, check=last)
+            result = await self._lookup.commands.run("list", "-l", str(domain.domid), check=last)
             if result.status == 0:  # otherwise it went away in between
                 uuids = [normal_uuid(child_value(e, "uuid")) for e in parse_all(result.stdout)]
                 return domain if normal_uuid(self._arrival.uuid) in uuids else None
         return None
+
+    def _word(self) -> tuple[str, int | None, bool]:
+        """Read what was written down: the word, the id of our domain, if it is of this boot.
+
+        Earlier releases wrote no id, and nothing before they let the domain run: that they were
+        about to build it, the log of `xm restore` tells.
+        """
+        text, this_boot = self._ledger.read()
+        word, _, domid = text.partition(":")
+        if not word and self._log.exists():
+            word = RESTORING
+        return word, int(domid) if domid.isdecimal() and this_boot else None, this_boot
 
     async def _restoring(self) -> bool:
         return bool(await working_on(self._migration, ("restore",), self._process))
@@ -193,18 +264,23 @@ class XmIncoming:
 
         Raises ToolstackError when it was cleared to go and is not here any more.
         """
+        if self._word()[0] == STARTED:
+            await self._clean()
+            return Settled.RUNNING
         deadline = time.monotonic() + _SETTLE_TIMEOUT
         while True:
             restoring = await self._restoring()
             domain = await self._find_ours()
             if domain is not None and domain.state is not DomainState.PAUSED:
+                await self._ledger.write(STARTED)
                 await self._clean()
                 return Settled.RUNNING
             if not restoring:
                 if domain is not None:
+                    await self._ledger.write(f"{COMMITTING}:{domain.domid}")
                     await self._lookup.unpause(domain)
                 else:
-                    settled = self._account()
+                    settled = await self._account()
                     await self._clean()
                     return settled
             if time.monotonic() > deadline:
@@ -214,19 +290,28 @@ class XmIncoming:
                 )
             await asyncio.sleep(_POLL)
 
-    def _account(self) -> Settled:
+    async def _account(self) -> Settled:
         """Decide by what was written down, when neither domain nor `xm restore` is left."""
-        word, this_boot = self._ledger.read()
+        word, _, this_boot = self._word()
         if word != COMMITTING:
             return Settled.ABSENT
-        if not this_boot:
-            return Settled.ENDED
-        raise self._undecided()
+        if this_boot:
+            raise self._undecided()
+        domain = await self._find(None)  # started anew since then, if it is there
+        runs = domain is not None and domain.state is not DomainState.PAUSED
+        return Settled.RUNNING if runs else Settled.ENDED
+
+    async def declare_never_started(self) -> None:
+        """Let `abort` destroy it although it may have been started, unless it runs."""
+        word, domid, this_boot = self._word()
+        if word in {COMMITTING, STARTED}:
+            by_name = RESTORING if word == COMMITTING and this_boot else REFUSED
+            await self._ledger.write(by_name if domid is None else f"{BUILT}:{domid}")
 
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
-        word, _ = self._ledger.read()
-        if word == COMMITTING and await self.settle() is not Settled.ABSENT:
+        word, _, _ = self._word()
+        if word in {COMMITTING, STARTED} and await self.settle() is not Settled.ABSENT:
             return
         deadline = time.monotonic() + _RESTORE_TIMEOUT
         while await self._restoring():  # xend would go on without `xm`, so wait for it

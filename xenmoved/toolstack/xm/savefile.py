@@ -10,12 +10,14 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from protocol.messages import GuestSize
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.xm.domain import rewrite_xm_config
+from xenmoved.toolstack.xm.domain import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm.sexpr import parse_all, to_string
 
 SIGNATURE: Final = b"LinuxGuestRecord"
 CONFIG_LIMIT: Final = 1 << 20
+_BESIDE: Final = 32 << 20
 
 _HEAD: Final = struct.Struct(">16si")
 
@@ -40,6 +42,8 @@ class XmImageFilter:
         self._is_block = is_block
         self.left_out: list[str] = []
         """What the domain comes without, once `configured`."""
+        self.size: GuestSize | None = None
+        """How large the domain is by its description, once `configured`."""
         self._pending = bytearray()
         self._wanted = _HEAD.size
         self._failure: ToolstackError | None = None
@@ -97,4 +101,17 @@ class XmImageFilter:
                 f"the description of {self._arrival.name} in the image is refused: "
                 f"{'; '.join(problems[:20])}."
             )
+        self.size = parse_xm_domain(expressions[0]).size
         return encode_xm_header(to_string(expressions[0]))
+
+
+def image_limit(size: GuestSize) -> int:
+    """Return how many bytes an image of a domain of this size can have at most.
+
+    A domain that stands still is saved once: each page, and for each that it may be given, whether
+    there is one or not, 8 bytes of its type and a little for its batch and the list of frames, at
+    most 16 bytes for 4 KiB. What it may be given is only announced, so that counts up to its
+    memory. The rest has a bound of its own: the description, the vcpus, the hole below 4 GiB, the
+    state of the device model and its video memory.
+    """
+    return size.memory + min(max(size.memory, size.maximum) // 256, size.memory) + _BESIDE

@@ -264,9 +264,11 @@ async def test_a_text_of_a_peer_keeps_no_volume_from_anybody(world: World) -> No
     assert (await world.ask(offer))[0] == ["guest-here"]
 
 
-@pytest.mark.parametrize("kept", ["", ".replaced", ".2.replaced"])
-async def test_what_waits_for_its_operator_is_no_imagery(world: World, kept: str) -> None:
-    name = f"/etc/xen/x.cfg.received{kept}"
+@pytest.mark.parametrize(
+    "name", ["received", "2.received", "received.replaced", "received.2.replaced"]
+)
+async def test_what_waits_for_its_operator_is_no_imagery(world: World, name: str) -> None:
+    name = f"/etc/xen/x.cfg.{name}"
     world.toolstack.files = {name: f"disk = ['{world.file},qcow2,xvda,w']"}
     assert await imagery(world.host) == []
 
@@ -291,6 +293,16 @@ async def test_only_copies_of_the_file_set_aside_do_not_count(world: World) -> N
         assert bool(found.users(world.info)) is counts, (aside, beside)
     world.toolstack.files["/etc/xen/web.cfg.moved"] = f"uuid = '{'9' * 32}'\n{text(mine)}"
     assert (await needs(world.host, coming=guest)).users(world.info), "another guest's"
+
+
+async def test_a_file_without_disks_is_no_copy_of_the_one_set_aside(world: World) -> None:
+    """Nothing tells that it is not of another guest, which has the name now."""
+    plain = "name = 'web'\nmemory = 512\n"
+    world.toolstack.files = {
+        "/etc/xen/old.cfg": plain,
+        "/etc/xen/web.cfg.moved": f"{plain}disk = ['phy:{world.file},xvda,w']\n",
+    }
+    assert "/etc/xen/old.cfg" in (await needs(world.host, coming=a_guest().guest)).texts
 
 
 async def test_a_guest_that_cannot_be_described_may_need_anything(world: World) -> None:

@@ -1,6 +1,8 @@
 """Which file is a guest's, and what becomes of it and of those in its place."""
 
 import asyncio
+import contextlib
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from xenmoved.toolstack.cold import ColdOutgoing
+from xenmoved.toolstack.configs import keeping
 from xenmoved.toolstack.configs.boot_entries import BootEntries, order_of
 from xenmoved.toolstack.configs.compose import _HEAD
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.guest_file import Evidence, created_from
 from xenmoved.toolstack.configs.text import named, uuid_in
-from xenmoved.toolstack.interface import Arrival
+from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
@@ -153,12 +156,31 @@ async def test_leaving_twice_loses_no_file(folder, tmp_path):
 async def test_anothers_file_stays_in_its_place(folder, tmp_path, text):
     (tmp_path / "web.cfg").write_text(text)
     (tmp_path / "web.cfg.received").write_text("of an earlier time")
-    (remark,) = await folder.install("web", COMES, ARRIVAL, True)
-    assert "web.cfg.received" in remark.text
+    foreseen = await folder.foresee("web", COMES, ARRIVAL, True)
+    for _ in range(2):
+        (remark,) = await folder.install("web", COMES, ARRIVAL, True)
+    assert foreseen == (remark,)
+    assert f"{tmp_path}/web.cfg.2.received" in remark.text
     assert (tmp_path / "web.cfg").read_text() == text
-    assert (tmp_path / "web.cfg.received").read_text() == COMES
-    assert (tmp_path / "web.cfg.replaced").exists() or list(tmp_path.glob("*received.replaced"))
+    assert (tmp_path / "web.cfg.received").read_text() == "of an earlier time"
+    assert (tmp_path / "web.cfg.2.received").read_text() == COMES
     assert not list((tmp_path / "auto").iterdir())
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+async def test_what_waits_for_its_operator_stays_as_it_is(folder, tmp_path):
+    """Whatever it is, and whoever is at work on it; so often as others come."""
+    unused = f"{COMES}bootloader = '/bin/sh'\n"
+    (tmp_path / "web.cfg.received").symlink_to("/nowhere")
+    (tmp_path / "web.cfg.2.received").write_text("half corrected")
+    for number, text in ((3, unused), (4, unused + "# \udce9\n"), (3, unused)):
+        (remark,) = await folder.install("web", text, ARRIVAL, True)
+        assert f"web.cfg.{number}.received" in remark.text
+    assert (tmp_path / "web.cfg.received").readlink() == Path("/nowhere")
+    assert (tmp_path / "web.cfg.2.received").read_text() == "half corrected"
+    assert (tmp_path / "web.cfg.4.received").read_bytes().endswith(b"# \xe9\n")
+    assert len(list(tmp_path.iterdir())) == 5
+    assert await folder.files("web", UUID) == [], "none is a guest's"
 
 
 async def test_no_entry_starts_what_nobody_has_read(folder, tmp_path):
@@ -213,7 +235,7 @@ async def test_what_cannot_be_described_is_not_installed(folder, tmp_path):
     """What it would be is weighed by its description."""
     for text in (COMES.replace("512", "''"), COMES + "vif = ['bridge=xenbr0,foo=\t1']\n"):
         (remark,) = await folder.install("web", text, ARRIVAL, True)
-        assert "web.cfg.received" in remark.text
+        assert remark.code == "config-received"
         assert not (tmp_path / "web.cfg").exists() and not list((tmp_path / "auto").iterdir())
 
 
@@ -299,6 +321,45 @@ async def test_the_file_that_was_set_aside_last_is_restored(folder, tmp_path):
     assert [path.name for path in tmp_path.glob("*.cfg")] == ["web-2.cfg"]
 
 
+MORE = HERE.replace("xvda,w'", "xvda,w', 'phy:/dev/vg/data,xvdb,w'")
+
+
+@pytest.mark.parametrize("returns", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        MORE,
+        MORE.replace("xvdb,w", "xvdb,r"),
+        HERE.replace("xvda,w'", "xvda,w', 'file:/srv/here/data.img,xvdc,w'"),
+        HERE + "vif = ['bridge=br-dmz']\n",
+        HERE + "import os\n",
+    ],
+)
+async def test_what_names_more_than_the_guest_has_now_stays_aside(folder, tmp_path, text, returns):
+    """It may be another guest's by now."""
+    disks = {**ARRIVAL.disks, "xvdc": "/srv/here/data.img"}
+    arrival = replace(ARRIVAL, disks=disks, read_only=frozenset({"xvdc"}), returns=returns)
+    aside = tmp_path / "web.cfg.moved"
+    aside.write_text(text)
+    for _ in range(2):
+        with contextlib.suppress(ToolstackError):
+            await folder.restore("web", UUID, arrival)
+        assert (aside.read_text(), (tmp_path / "web.cfg").exists()) == (text, False)
+    aside.write_text(HERE + "vif = ['bridge=br-lan']\n")
+    for _ in range(2):
+        await folder.restore("web", UUID, arrival)
+    assert (tmp_path / "web.cfg").exists() and not aside.exists()
+
+
+async def test_it_is_told_why_a_file_stays_aside(folder, tmp_path):
+    (tmp_path / "web.cfg.moved").write_text(MORE)
+    with pytest.raises(ToolstackError, match=r"web\.cfg\.moved.* has other disks"):
+        await folder.restore("web", UUID, ARRIVAL)
+    (tmp_path / "web.cfg").write_text(HERE)
+    await folder.restore("web", UUID, ARRIVAL)
+    assert (tmp_path / "web.cfg").read_text() == HERE, "it is in place"
+
+
 ANOTHERS = "name = 'web'\ndisk = ['file:/srv/own/other.img,xvda,w']\n"
 
 
@@ -357,6 +418,94 @@ def test_a_taken_name_of_an_entry_is_passed_over(tmp_path):
     for _ in range(3):
         entries.link("web.cfg", tmp_path / "web.cfg")
     assert [path.name for path in entries.all()] == ["web.2.cfg", "web.3.cfg", "web.cfg"]
+
+
+def all_that_is_in(folder):
+    """Where links lead and what files say, wherever they are."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return [str(path.readlink()) if path.is_symlink() else path.read_text() for path in paths]
+
+
+def entries_of(folder):
+    return {path.name: str(path.readlink()) for path in (folder / "auto").iterdir()}
+
+
+class Killed(Exception):
+    pass
+
+
+def dying(monkeypatch, step):
+    """Have what renames be interrupted after a step."""
+    steps = itertools.count()
+
+    def sync_or_die(folder):
+        if next(steps) == step:
+            raise Killed
+
+    monkeypatch.setattr(keeping, "sync_folder", sync_or_die)
+
+
+@pytest.mark.parametrize("step", range(10))
+@pytest.mark.parametrize("there", ["../db.cfg", "../web-old", "../auto/../web.cfg"])
+async def test_an_entry_that_returns_takes_no_others_place(
+    folder, tmp_path, monkeypatch, there, step
+):
+    """Its name in `auto` may be somebody else's by now, or its own from another file."""
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "db.cfg").write_text("name = 'db'\n")
+    (tmp_path / "web-old").write_text(HERE.replace("512", "1"))
+    entry = tmp_path / "auto/10.cfg"
+    entry.symlink_to("../web.cfg")
+    await folder.retire("web", UUID)
+    entry.symlink_to(there)
+    (tmp_path / "web.auto.moved/10.cfg.replaced").symlink_to("../of-an-earlier-time")
+    before = all_that_is_in(tmp_path)
+    with monkeypatch.context() as patched:
+        dying(patched, step)
+        with contextlib.suppress(Killed):
+            await folder.install("web", COMES, ARRIVAL, True)
+    for _ in range(2):
+        await folder.install("web", COMES, ARRIVAL, True)
+    assert set(before) <= set(all_that_is_in(tmp_path)), "nothing is lost"
+    entries = entries_of(tmp_path)
+    if there == "../db.cfg":
+        assert entries == {"10.cfg": "../db.cfg", "10.2.cfg": "../web.cfg"}
+    else:
+        (leads,) = entries.values()
+        assert leads == ("../web.cfg" if there == "../web-old" else there)
+
+
+@pytest.mark.parametrize("boot", ["../db.cfg", "../web.cfg"])
+async def test_an_entry_that_is_released_takes_no_others_place(folder, tmp_path, boot):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "db.cfg").write_text("name = 'db'\n")
+    (tmp_path / "auto/10.cfg").symlink_to("../web.cfg")
+    await folder.hold_autostart("web", UUID)
+    (tmp_path / "auto/10.cfg").symlink_to(boot)
+    for _ in range(2):
+        await folder.release_autostart("web")
+    ours = {} if boot == "../web.cfg" else {"10.2.cfg": "../web.cfg"}
+    assert entries_of(tmp_path) == {"10.cfg": boot, **ours}
+    assert not (tmp_path / "web.auto.held").exists()
+
+
+async def test_a_file_among_the_entries_that_returns_takes_no_others_place(folder, tmp_path):
+    entry = tmp_path / "auto/10.cfg"
+    entry.write_text(HERE)
+    await folder.retire("web", UUID)
+    entry.write_text("name = 'db'\n")
+    for _ in range(2):
+        await folder.install("web", COMES, ARRIVAL, True)
+    assert entry.read_text() == "name = 'db'\n"
+    assert (tmp_path / "auto/10.2.cfg").read_text() == HERE
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["10.2.cfg", "10.cfg", "auto"]
+
+
+def test_two_names_of_one_link_become_one(tmp_path):
+    (tmp_path / "a").symlink_to("nowhere")
+    os.link(tmp_path / "a", tmp_path / "b", follow_symlinks=False)
+    keeping.move(tmp_path / "a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize(

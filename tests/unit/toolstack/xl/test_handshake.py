@@ -160,11 +160,21 @@ async def test_it_does_not_get_ready(fake, monkeypatch, receiver, message):
 
 
 LINE = "domains('{name}   9   512     2     {state}     0.0')"
+BUILT = f"{LINE.format(name='web--incoming', state='--p---')}; out(READY); take(len(GO))"
+
+
+async def test_it_builds_a_domain_that_is_not_there(fake):
+    """Nothing could tell later which one is ours."""
+    image = fake.image("out(BANNER); image(); out(READY); take(44)")
+    await feed(fake, image)
+    with pytest.raises(ToolstackError, match="there is no web--incoming"):
+        await image.build()
+    await image.abort()
 
 
 async def test_it_gives_the_domain_back(fake):
     image = fake.image(
-        "out(BANNER); image(); out(READY); take(len(GO)); say('migration target: Got permission');"
+        f"out(BANNER); image(); {BUILT}; domains(); say('migration target: Got permission');"
         "out(REPORT + bytes([6])); say('migration target: Failure, destroying our copy.'); out(GO)"
     )
     await feed(fake, image)
@@ -177,7 +187,7 @@ async def test_it_gives_the_domain_back(fake):
 async def test_it_says_nothing_after_the_word_but_the_domain_runs(fake, monkeypatch):
     monkeypatch.setattr(xl_incoming, "_COMMIT_TIMEOUT", 0.3)
     running = LINE.format(name="web", state="-b----")
-    image = fake.image(f"out(BANNER); image(); out(READY); take(len(GO)); {running}; sys.exit(1)")
+    image = fake.image(f"out(BANNER); image(); {BUILT}; {running}; sys.exit(1)")
     fake.set(long=f'[{{"domid": 9, "config": {{"c_info": {{"uuid": "{UUID}"}}}}}}]')
     await feed(fake, image)
     await image.build()
@@ -188,7 +198,7 @@ async def test_it_says_nothing_after_the_word_but_the_domain_runs(fake, monkeypa
 async def test_it_stays_undecided(fake, monkeypatch):
     monkeypatch.setattr(xl_incoming, "_COMMIT_TIMEOUT", 0.2)
     monkeypatch.setattr(xl_incoming, "_SETTLE_TIMEOUT", 0.5)
-    image = fake.image("out(BANNER); image(); out(READY); take(len(GO)); time.sleep(60)")
+    image = fake.image(f"out(BANNER); image(); {BUILT}; domains(); time.sleep(60)")
     await feed(fake, image)
     await image.build()
     with pytest.raises(ToolstackError, match=r"not decided.*process \d+"):
