@@ -406,7 +406,10 @@ class Pool(Protocol):
         """
 
     def expect(self, folder: VolumeIdentity) -> None:
-        """Raise `VolumeError` from now on, whatever is asked, while the folder is another one."""
+        """Say which folder it was with something in it.
+
+        While it is another one, and bare, everything that is asked raises `VolumeError`.
+        """
 
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the volume, or None when there is none of that name."""

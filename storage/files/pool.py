@@ -72,7 +72,7 @@ class DirectoryPool:
         return PoolFolder(str(path), file_identity(path), bare)
 
     def expect(self, folder: VolumeIdentity) -> None:
-        """Raise `VolumeError` from now on, whatever is asked, while the folder is another one."""
+        """Say which folder it was with something in it, as `_folder` sees by itself later on."""
         self._expected = folder
 
     def find(self, volume: str) -> VolumeInfo | None:
@@ -217,11 +217,14 @@ class DirectoryPool:
             folder = self._options.path.resolve(strict=True)
         except OSError as error:
             raise self._failure(None, "find", error) from error
-        if self._expected is not None and file_identity(folder) != self._expected:
+        now = self.folder()
+        if not now.bare:
+            self._expected = now.identity or None
+        elif self._expected is not None and now.identity != self._expected:
             raise VolumeError(
-                f"pool {self.name}: {self._options.path} is another folder than it was; mount the "
-                "file system that belongs there. If this is the folder that is meant, have "
-                "something in it, and restart xenmoved on that host"
+                f"pool {self.name}: {self._options.path} is another folder than it was, and empty; "
+                "mount the file system that belongs there. If this is the folder that is meant, "
+                "have something in it"
             )
         return folder
 

@@ -243,7 +243,7 @@ async def test_a_pool_whose_file_system_is_not_mounted_takes_nothing(target, gue
             async with transferring(target.evil, offer) as transfer:
                 said = await transfer.begin()
                 assert isinstance(said, Refused), said
-                assert "another folder than it was; mount" in said.problems[0].text
+                assert "another folder than it was, and empty; mount" in said.problems[0].text
         assert not list(images.iterdir())
     finally:
         images.rmdir()

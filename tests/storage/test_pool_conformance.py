@@ -516,7 +516,7 @@ def test_a_pool_that_is_another_folder_is_asked_for_nothing(case: Case, tmp_path
         case.pool.capacity,
         lambda: case.pool.open("a", writable=True),
     ):
-        with pytest.raises(VolumeError, match="is another folder than it was"):
+        with pytest.raises(VolumeError, match="is another folder than it was, and empty"):
             ask()
     path.rmdir()
     mounted.rename(path)

@@ -109,6 +109,8 @@ class Dom0(preloaded.PreloadedHost):
         self.emulator = self.xen.folder
         for path in (*self.pools.values(), self.devices):
             path.mkdir(exist_ok=True)
+        for pool in ("thin", "small"):  # not empty, and so known, when nothing is mounted there
+            (self.pools[pool] / "folder").mkdir(exist_ok=True)
 
     # --- guests ---
 

@@ -1,8 +1,8 @@
 """Which folders the pools of this host are.
 
 Where the file system that belongs to a folder is not mounted, the folder is there all the same, and
-empty: volumes in it are away, not gone. So it is noted which folder a pool is, and a pool whose
-folder is another one can be asked for nothing.
+empty: volumes in it are away, not gone. So it is noted which folder a pool is, and one that is
+another now, and empty, can be asked for nothing.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ async def expect_folders(host: Host) -> None:
 async def _expect(host: Host, pool: Pool) -> None:
     if (folder := await asyncio.to_thread(pool.folder)) is None:
         return
-    noted = await host.journal.folder_at(pool.name, folder.path)
-    if noted is not None and noted != folder.identity and folder.bare:
-        log.error("%s, pool %s, is another folder than it was, and empty", folder.path, pool.name)
-        pool.expect(noted)
-    elif folder.identity:
+    if not folder.bare:
         await host.journal.record_folder(pool.name, folder)
         pool.expect(folder.identity)
+    elif (noted := await host.journal.folder_at(pool.name, folder.path)) is not None:
+        if noted != folder.identity:
+            log.error("%s, pool %s, is another folder than it was", folder.path, pool.name)
+        pool.expect(noted)

@@ -69,6 +69,21 @@ async def test_another_folder_with_something_in_it_is_meant(world: World) -> Non
     assert [one.name for one in pool.volumes()] == ["new"]
 
 
+async def test_what_is_put_there_or_mounted_while_the_daemon_runs_is_taken(world: World) -> None:
+    (world.folder / "web").unlink()
+    pool = await world.begin()  # empty, and never seen otherwise: as on a new host
+    assert pool.volumes() == []
+    empty = world.folder.rename(world.folder.with_name("mount-point"))
+    world.folder.mkdir()
+    assert pool.volumes() == []
+    (world.folder / "web").write_bytes(bytes(512))
+    assert pool.find("web") is not None
+    world.folder.rename(world.folder.with_name("mounted"))
+    empty.rename(world.folder)
+    with pytest.raises(VolumeError, match="mount the file system that belongs there"):
+        pool.find("web")
+
+
 async def test_a_pool_that_is_elsewhere_now_may_be_empty(world: World) -> None:
     await world.begin()
     world.folder = world.folder.with_name("elsewhere")
