@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo quick moments test suite test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
+.PHONY: help venv install demo quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -62,12 +62,15 @@ quick: $(STAMP) ## Check style and types, run the tests that take no time: secon
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 lint moments
 
 moments: $(STAMP)
-	@$(BIN)/python -m pytest -m 'not (slow or long or root)' $(PYTEST_ARGS) tests/unit tests/property
+	@$(BIN)/python -m pytest -m 'not (slow or thorough or long or root)' $(PYTEST_ARGS) tests/unit tests/property
 
 suite: $(STAMP)
 	@# Once for all workers, which would each take as long: it keeps the tests as pytest runs them.
 	@$(BIN)/python -m pytest --collect-only -qq $(PYTEST_ARGS) >/dev/null || true
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-thorough: $(STAMP) ## Run what takes seconds each, and more cases of what make test tries: minutes
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m thorough $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## Run the tests that are left out: more of the crash matrix, more repetitions: minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST_ARGS)

@@ -21,6 +21,9 @@ _TRACING = "needs the kernel's tracing"
 _DESCRIPTORS = 4096
 """How many files a worker may have open; the thousand connections of a test are among them."""
 
+_SAMPLE = 3
+"""Of the cases of a sampled test, one in so many is for `make test`."""
+
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 """How long an example takes says how busy the machine is, and nothing of what is tested."""
@@ -49,8 +52,19 @@ def pytest_unconfigure() -> None:
     _borrowed.close()
 
 
+def _sample(items: list[pytest.Item]) -> None:
+    cases = Counter[str]()
+    for item in items:
+        if item.get_closest_marker("sampled") is not None:
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % _SAMPLE:
+                item.add_marker("thorough")
+            cases[test] += 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot be run here, with the reason."""
+    """Leave cases of sampled tests for later, and skip what cannot be run here, with the reason."""
+    _sample(items)
     reasons = {}
     if os.geteuid() != 0:
         reasons["root"] = reasons["tracing"] = _ROOT

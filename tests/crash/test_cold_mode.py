@@ -29,6 +29,7 @@ BY_DEFAULT = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "victim"),
     [

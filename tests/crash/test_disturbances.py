@@ -44,6 +44,7 @@ def test_killed_save_process(worlds):
         assert source.last_job().state is JobState.FAILED
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("at_source", "faults", "code"),
     [
@@ -98,6 +99,7 @@ def test_doubt_lasts_until_the_target_is_back(worlds):
         assert world.owner() is source
 
 
+@pytest.mark.thorough
 def test_target_that_gave_up_refuses_the_commit(worlds):
     with worlds.use() as world:
         source = world.source
@@ -114,6 +116,7 @@ def test_target_that_gave_up_refuses_the_commit(worlds):
         assert settle(world) is source
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("victim", ["source", "target"])
 @pytest.mark.parametrize("phase", ["pre-copy", "ready"])
 def test_stopped_in_order(worlds, phase, victim):
@@ -187,6 +190,7 @@ def test_unfinished_work_of_an_earlier_migration_is_dropped(worlds):
         assert settle(world) is target
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("restart", [False, True])
 def test_copy_that_cannot_be_removed_is_removed_as_soon_as_it_can(worlds, restart):
     with worlds.use("xm") as world:

@@ -52,6 +52,7 @@ def wait_forgotten(source: CrashHost, word: str, domain: str) -> None:
     assert source.domains().get(GUEST) not in EXECUTES
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])
 def test_target_that_lost_its_journal_decides_nothing(world: World, mode: Mode) -> None:
     source, target = doubtful(world, STARTED, at_source=False, mode=mode)
@@ -75,6 +76,7 @@ def test_target_that_lost_its_journal_decides_nothing(world: World, mode: Mode) 
     assert target.domains()[GUEST] in EXECUTES
 
 
+@pytest.mark.thorough
 def test_guest_whose_target_was_set_back_and_has_no_domain_of_it(world: World) -> None:
     source, target = doubtful(world, STARTED, at_source=False)
     target.xen.xl("destroy", GUEST)
@@ -89,6 +91,7 @@ def test_guest_whose_target_was_set_back_and_has_no_domain_of_it(world: World) -
     assert source.last_job().problem.code == "kept"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("state", ["receiving", "ready"])
 def test_target_that_was_set_back_knows_what_runs_there(world: World, state: str) -> None:
     source, target = doubtful(world, STARTED, at_source=False)
@@ -101,6 +104,7 @@ def test_target_that_was_set_back_knows_what_runs_there(world: World, state: str
     assert "this was set back" in target.log()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("state", ["copying", "handing-over"])
 def test_source_that_was_set_back_asks_before_it_resumes(world: World, state: str) -> None:
     source, target = doubtful(world, STARTED, at_source=False)
@@ -114,6 +118,7 @@ def test_source_that_was_set_back_asks_before_it_resumes(world: World, state: st
     assert "this journal was set back" in source.log()
 
 
+@pytest.mark.thorough
 def test_source_in_doubt_whose_guest_runs_does_not_commit(world: World) -> None:
     """As when the record that it commits failed, and is on the disk all the same."""
     source, target = doubtful(world, "ask:Commit:before", at_source=True)
@@ -127,6 +132,7 @@ def test_source_in_doubt_whose_guest_runs_does_not_commit(world: World) -> None:
     assert "it is kept" in source.log()
 
 
+@pytest.mark.thorough
 def test_guest_that_could_not_be_resumed_is_left_alone_when_the_target_has_started_it(
     world: World,
 ) -> None:

@@ -44,6 +44,7 @@ BY_DEFAULT = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "victim"),
     matrix(STEPS, lambda step, victim: (step.point, victim) not in BY_DEFAULT),

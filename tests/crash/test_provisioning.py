@@ -59,6 +59,7 @@ def _start_again(hosts: list[CrashHost]) -> None:
     assert source.domains()[GUEST] in EXECUTES
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("point", ["noted:before", "noted:after", "in-place:after"])
 def test_what_was_made_is_removed(clean: list[CrashHost], point: str) -> None:
     target = _kill_at_the_third(clean, point)
@@ -68,6 +69,7 @@ def test_what_was_made_is_removed(clean: list[CrashHost], point: str) -> None:
     assert target.query("SELECT * FROM made") == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("point", ["noted:before", "noted:after"])
 def test_what_somebody_made_by_hand_meanwhile_stays(clean: list[CrashHost], point: str) -> None:
     target = _kill_at_the_third(clean, point)

@@ -67,6 +67,7 @@ def restart(source: CrashHost, target: CrashHost) -> None:
     source.start()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])
 def test_guest_is_kept_and_the_target_confirms_it(world, mode):
     source, target = doubtful(world, "ask:Commit:before", at_source=True, mode=mode)
@@ -133,6 +134,7 @@ def test_guest_is_kept_though_the_target_had_started_it(world):
         assert "ran on both hosts" not in host.ctl("status").stdout
 
 
+@pytest.mark.thorough
 def test_guest_is_kept_after_its_host_was_restarted_too(world):
     source, _ = doubtful(world, "ask:Commit:before", at_source=True)
     source.stop()
@@ -147,6 +149,7 @@ def test_guest_is_kept_after_its_host_was_restarted_too(world):
     assert starts_at_boot(source)
 
 
+@pytest.mark.thorough
 def test_guest_is_given_up_and_runs_on_the_target(world):
     source, target = doubtful(world, "inbound:started:after", at_source=False)
     assert source.ctl("recover", GUEST, "--give-up", "--yes").returncode == 0
@@ -160,6 +163,7 @@ def test_guest_is_given_up_and_runs_on_the_target(world):
     world.assert_moves()
 
 
+@pytest.mark.thorough
 def test_guest_is_given_up_though_the_target_never_started_it(world):
     source, target = doubtful(world, "ask:Commit:before", at_source=True)
     assert source.ctl("recover", GUEST, "--give-up", "--yes").returncode == 0
@@ -198,6 +202,7 @@ def target_in_doubt(world: World) -> tuple[CrashHost, CrashHost]:
     return source, target
 
 
+@pytest.mark.thorough
 def test_target_that_cannot_tell_gives_up(world):
     source, target = target_in_doubt(world)
     (row,) = doubts(target)
@@ -219,6 +224,7 @@ def test_target_that_cannot_tell_gives_up(world):
     assert not doubts(target)
 
 
+@pytest.mark.thorough
 def test_target_that_cannot_tell_keeps_the_guest(world):
     source, target = target_in_doubt(world)
     # It stays in doubt when it is restarted, and looks again.
@@ -233,6 +239,7 @@ def test_target_that_cannot_tell_keeps_the_guest(world):
     assert target.domains()[GUEST] in EXECUTES
 
 
+@pytest.mark.thorough
 def test_guest_is_the_targets_when_its_host_was_restarted(world):
     source, target = forgetful_target(world, "an-earlier-boot")
     target.start()
@@ -247,6 +254,7 @@ def test_guest_is_the_targets_when_its_host_was_restarted(world):
     assert target.domains()[GUEST] in EXECUTES
 
 
+@pytest.mark.thorough
 def test_what_is_not_in_doubt_is_not_decided(world):
     source = world.source
     unknown = source.ctl("recover", "nobody", "--keep-here", "--yes", "--json")

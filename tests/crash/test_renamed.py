@@ -94,6 +94,7 @@ BY_DEFAULT = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("point", "victim", "mode", "expected"),
     [
@@ -142,6 +143,7 @@ def typed(wishes: dict[str, Any]) -> list[str]:
     ]
 
 
+@pytest.mark.thorough
 def test_a_doubt_says_both_names(world: World) -> None:
     source, target = world.hosts
     source.arm(f"kill={target.pid}@ask:Commit:before")

@@ -212,6 +212,7 @@ def by_default(step: Step, victim: str) -> bool:
     return step.point in CRITICAL or VICTIMS[STEPS.index(step) % len(VICTIMS)] == victim
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "victim"),
     matrix((*STEPS, *MORE_STEPS), lambda step, victim: not by_default(step, victim)),
@@ -229,6 +230,7 @@ XM_ESSENTIAL = (
 )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "victim"),
     matrix(XM_STEPS, lambda step, victim: (step.point, victim) not in XM_ESSENTIAL),

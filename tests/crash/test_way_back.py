@@ -47,6 +47,7 @@ def ends_well_despite(worlds: Worlds, at_source: bool, fault: str) -> None:
         ends_well(world)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("at_source", "point"),
     [
@@ -64,6 +65,7 @@ def test_record_that_cannot_be_written(worlds, at_source, point):
     ends_well_despite(worlds, at_source, f"unwritable=1@{point}")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("point", ["inbound:committed:after", "inbound:ready:after"])
 def test_target_that_gave_up_without_a_record_says_so_when_its_copy_is_gone(worlds, point):
     """The record that failed is on the disk all the same: a restart goes on from it."""
@@ -87,6 +89,7 @@ def test_target_that_gave_up_without_a_record_says_so_when_its_copy_is_gone(worl
         ends_well(world)
 
 
+@pytest.mark.thorough
 def test_source_whose_commit_is_on_the_disk_though_its_record_failed_sends_none(tmp_path):
     """The target waits for Commit all the while, and the source cannot see at first what runs."""
     with closing(World(tmp_path, timeouts={**SETTINGS["timeouts"], "ready": "60s"})) as world:
@@ -108,6 +111,7 @@ def test_source_whose_commit_is_on_the_disk_though_its_record_failed_sends_none(
         assert world.owner() is source
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("at_source", "point"),
     [
@@ -125,6 +129,7 @@ def test_step_that_raises_what_nobody_foresaw(worlds, at_source, point):
     ends_well_despite(worlds, at_source, f"raise=UnicodeError@{point}")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", QUICK_AWAITS)
 def test_await_that_raises(worlds, number):
     await_raises(worlds, number, Mode.SAVE)

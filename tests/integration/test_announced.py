@@ -30,6 +30,7 @@ def codes(host: Dom0, guest: Guest, **options: object) -> list[str]:
     return [problem.code for problem in host.plan(guest.name, **options).problems]
 
 
+@pytest.mark.thorough
 def test_a_peer_brings_guests_up_to_its_limits(hosts: Hosts) -> None:
     a, b = hosts
     large = boot(a, "maxmem = 64\nvcpus = 4\n")
@@ -62,6 +63,7 @@ def test_the_limits_hold_for_the_file_from_which_a_guest_starts_one_day(hosts: H
     assert codes(a, guest, mode=Mode.COLD) == ["memory-limit", "vcpus-limit"]
 
 
+@pytest.mark.sampled
 @MODES
 def test_a_guest_that_was_given_more_memory_meanwhile_is_weighed_again(
     hosts: Hosts, mode: Mode
@@ -91,6 +93,7 @@ def test_a_guest_that_has_no_room_any_more_runs_on(hosts: Hosts, mode: Mode) -> 
     assert b.domain(guest.name) is None
 
 
+@pytest.mark.sampled
 @MODES
 def test_an_interface_that_was_attached_meanwhile_ends_it(hosts: Hosts, mode: Mode) -> None:
     a, b = hosts

@@ -80,6 +80,7 @@ def _replaced_by_mv(copy: Path) -> None:
     other.replace(copy)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -153,6 +154,7 @@ def test_where_nothing_tells_files_apart_no_copy_is_known(
         a.write_config(retain={"age": "never"})
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_a_listed_device_whose_name_leads_elsewhere(
     hosts: Hosts, attach: Callable[..., Path]
@@ -179,6 +181,7 @@ def test_a_listed_device_whose_name_leads_elsewhere(
     a.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_a_guest_without_a_uuid_comes_home_after_it_was_started_anew(hosts: Hosts) -> None:
     a, b = hosts
     guest = quiet_guest(a)
@@ -228,6 +231,7 @@ def shut_down(host: Dom0, guest: Guest) -> None:
     overwrite(host.images / guest.disks[0].name, [3])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("options", [{}, {"overwrite": True}])
 def test_a_stale_copy_is_not_moved_over_what_a_stopped_guest_has(hosts: Hosts, options) -> None:
     """The guest is at home on host-b; somebody starts what it left behind on host-a."""

@@ -335,6 +335,7 @@ class TestSyncRequests:
 
 
 class TestInMidCopy:
+    @pytest.mark.thorough
     def test_the_guest_is_shut_down_during_pre_copy(self, hosts: Hosts) -> None:
         a, b = hosts
         guest = start(a)
@@ -350,6 +351,7 @@ class TestInMidCopy:
         assert guest.disks[0].exists()
         assert guest.config.exists()
 
+    @pytest.mark.thorough
     def test_the_guest_is_shut_down_when_it_is_to_be_suspended(self, hosts: Hosts) -> None:
         a, b = hosts
         guest = start(a, mebibytes=2)
@@ -389,6 +391,7 @@ class TestInMidCopy:
         assert report.state is JobState.DONE, report.problem
         b.assert_runs(guest.name)
 
+    @pytest.mark.thorough
     @pytest.mark.root
     def test_the_source_device_fails(
         self, hosts: Hosts, attach: Callable[..., Path], tmp_path: Path
@@ -403,6 +406,7 @@ class TestInMidCopy:
         found = the_problem(a.finish(job.job), "storage")
         assert str(device) in found.text
 
+    @pytest.mark.thorough
     def test_the_volume_of_the_target_is_not_grabbed_meanwhile(self, hosts: Hosts) -> None:
         a, b = hosts
         guest = start(a)
@@ -422,6 +426,7 @@ class TestToolstackFails:
         with nothing_changes(a, b, guest.name):
             return the_problem(a.finish(a.begin(guest.name).job), code)
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize(
         ("fault", "words"),
         [
@@ -442,6 +447,7 @@ class TestToolstackFails:
         a.migrate(guest.name)
         hosts[1].assert_runs(guest.name)
 
+    @pytest.mark.thorough
     def test_receiving(self, hosts: Hosts) -> None:
         a, b = hosts
         guest = start(a, mebibytes=2)

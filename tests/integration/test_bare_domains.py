@@ -64,6 +64,7 @@ def codes(answer: object) -> set[str]:
     return {each.code for each in problems(answer)}
 
 
+@pytest.mark.sampled
 def test_guests_are_listed_moved_and_their_copies_dropped(beside: Hosts) -> None:
     a, b = beside
     guest = booted(a)
@@ -80,6 +81,7 @@ def test_guests_are_listed_moved_and_their_copies_dropped(beside: Hosts) -> None
     assert not guest.disks[0].exists()
 
 
+@pytest.mark.sampled
 def test_a_cold_guest_moves(beside: Hosts) -> None:
     a, b = beside
     guest = booted(a)
@@ -88,6 +90,7 @@ def test_a_cold_guest_moves(beside: Hosts) -> None:
     assert digest(b.images / guest.disks[0].name) == digest(guest.disks[0])
 
 
+@pytest.mark.thorough
 def test_a_cold_guest_whose_disk_is_still_open_does_not_move(hosts: Hosts) -> None:
     """Whichever the toolstack: it is waited for, for a while, and then said."""
     a, _ = hosts
@@ -97,6 +100,7 @@ def test_a_cold_guest_whose_disk_is_still_open_does_not_move(hosts: Hosts) -> No
         assert "volume-in-use" in codes(a.try_migrate(guest.name, mode=Mode.COLD))
 
 
+@pytest.mark.sampled
 def test_a_host_is_evacuated(beside: Hosts) -> None:
     a, b = beside
     guest = booted(b)
@@ -108,6 +112,7 @@ def test_a_host_is_evacuated(beside: Hosts) -> None:
     a.assert_runs(RESIDENT)
 
 
+@pytest.mark.sampled
 def test_old_copies_are_dropped_unless_they_are_in_use(beside: Hosts) -> None:
     a, _ = beside
     guest = booted(a)

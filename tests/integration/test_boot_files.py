@@ -30,6 +30,7 @@ def guest(host: Dom0, lines: str, mode: Mode = Mode.SAVE) -> str:
     return name
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("key", LACKING)
 def test_what_a_guest_will_not_start_without(hosts: Hosts, key: str) -> None:
     a, _ = hosts
@@ -42,6 +43,7 @@ def test_what_a_guest_will_not_start_without(hosts: Hosts, key: str) -> None:
     assert found.hint.startswith("install it on host-b")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
 def test_it_is_told_of_when_the_guest_has_moved(hosts: Hosts, mode: Mode) -> None:
     a, b = hosts
@@ -60,6 +62,7 @@ def test_a_guest_that_is_off_needs_it_at_once(hosts: Hosts, key: str) -> None:
     assert found.code == "boot-file" and LACKING[key] in found.text
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("lines", THERE)
 def test_what_is_there_or_not_needed(hosts: Hosts, lines: str) -> None:
     a, _ = hosts

@@ -55,6 +55,7 @@ def stays(hosts: Hosts, guest: Guest, job: JobReport, code: str) -> None:
     assert not [path for path in b.images.iterdir() if guest.disks[0].name in path.name]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("mode", "size"),
     [
@@ -75,6 +76,7 @@ def test_a_disk_of_another_size_does_not_move(hosts: Hosts, backing, mode: Mode,
     stays(hosts, guest, job, "disk-resized")
 
 
+@pytest.mark.sampled
 @pytest.mark.root
 def test_a_disk_that_grows_while_memory_is_sent_does_not_move(hosts: Hosts, backing):
     a, _ = hosts
@@ -96,6 +98,7 @@ REPLACED = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("replace", REPLACED.values(), ids=REPLACED)
 def test_a_disk_that_is_replaced_meanwhile_does_not_move(hosts: Hosts, backing, replace):
     a, _ = hosts
@@ -107,6 +110,7 @@ def test_a_disk_that_is_replaced_meanwhile_does_not_move(hosts: Hosts, backing, 
     assert a.emulator.flags(a.domain(guest.name).domid) == (False, "-")
 
 
+@pytest.mark.sampled
 def test_a_disk_that_is_renamed_meanwhile_moves_as_the_guest_has_it(hosts: Hosts, backing):
     a, b = hosts
     disk = backing(a, unique("disk"))
@@ -126,6 +130,7 @@ def test_a_disk_that_is_renamed_and_grows_does_not_move(hosts: Hosts):
     stays(hosts, guest, job, "disk-resized")
 
 
+@pytest.mark.sampled
 def test_a_disk_that_was_replaced_before_is_a_problem_of_the_plan(hosts: Hosts, backing):
     a, _ = hosts
     disk = backing(a, unique("disk"))
@@ -153,6 +158,7 @@ DEVICES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("mode", "change", "code"),
     [
@@ -173,6 +179,7 @@ def test_a_guest_whose_disks_are_others_does_not_move(hosts: Hosts, mode: Mode, 
     stays(hosts, guest, job, code)
 
 
+@pytest.mark.thorough
 def test_a_disk_that_is_attached_while_memory_is_sent_keeps_the_guest_here(hosts: Hosts):
     a, _ = hosts
     disk = image(a.images / unique("disk"), 4, data=1)
@@ -185,6 +192,7 @@ def test_a_disk_that_is_attached_while_memory_is_sent_keeps_the_guest_here(hosts
     stays(hosts, guest, job, "disk-added")
 
 
+@pytest.mark.sampled
 @MODES
 def test_a_guest_that_was_started_anew_does_not_move(hosts: Hosts, mode: Mode):
     a, _ = hosts
@@ -206,6 +214,7 @@ def test_a_guest_that_was_started_anew_with_another_disk_does_not_move(hosts: Ho
     stays(hosts, guest, job, "guest-restarted")
 
 
+@pytest.mark.thorough
 def test_a_stopped_guest_whose_image_is_replaced_does_not_move(hosts: Hosts):
     a, b = hosts
     disk = image(a.images / unique("disk"), 32)
@@ -241,6 +250,7 @@ def write_by_loop(path: Path) -> None:
         run("losetup", "-d", device)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("phase", "how"),
     [
@@ -265,6 +275,7 @@ def test_a_stopped_guest_whose_disk_is_written_does_not_move(
     assert not (b.images / disk.name).exists()
 
 
+@pytest.mark.thorough
 def test_a_stopped_guest_whose_disk_another_one_has_does_not_move(hosts: Hosts):
     a, _ = hosts
     disk = image(a.images / unique("disk"), 24)
@@ -277,6 +288,7 @@ def test_a_stopped_guest_whose_disk_another_one_has_does_not_move(hosts: Hosts):
     a.assert_runs(rescue.name)
 
 
+@pytest.mark.thorough
 def test_a_volume_that_grows_while_it_is_sent_is_no_success(hosts: Hosts):
     a, _ = hosts
     disk = image(a.images / unique("disk"), 32)
@@ -286,6 +298,7 @@ def test_a_volume_that_grows_while_it_is_sent_is_no_success(hosts: Hosts):
     the_problem(a.finish(job.job), "disk-resized")
 
 
+@pytest.mark.sampled
 @MODES
 def test_a_write_that_a_device_model_ends_after_the_suspension_arrives(
     hosts: Hosts, backing, mode: Mode

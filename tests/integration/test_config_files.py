@@ -36,6 +36,7 @@ def starts_from(host: Dom0, config: Path, name: str) -> None:
     host.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_a_file_elsewhere(hosts: Hosts, elsewhere: tuple[Guest, Path]) -> None:
     a, b = hosts
     guest, file = elsewhere
@@ -66,6 +67,7 @@ def test_a_file_elsewhere(hosts: Hosts, elsewhere: tuple[Guest, Path]) -> None:
     a.assert_runs(guest.name)
 
 
+@pytest.mark.thorough
 def test_a_file_elsewhere_that_is_started_at_boot(
     hosts: Hosts, elsewhere: tuple[Guest, Path]
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_file_of_its_name_that_is_anothers(hosts: Hosts) -> None:
     assert f"is there, of domain {other}" in b.log()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("mode", "uuid"),
     [
@@ -226,6 +229,7 @@ def beside(guest: Guest, name: str) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_of_several_files_the_one_it_was_created_from_goes_and_comes_back(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("win")

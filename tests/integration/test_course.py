@@ -74,6 +74,7 @@ def assert_self_contained(page: str) -> None:
     assert "@import" not in page
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("tool", "mode"), [("xl", Mode.LIVE), ("xl", Mode.SAVE), ("xm", Mode.SAVE)]
 )

@@ -55,6 +55,7 @@ class TestConfiguration:
         assert "listen.address: this host cannot listen on 192.0.2.77: Cannot assign" in done.stderr
         lone.write_config(listen={"address": "127.0.0.1", "port": lone.port})
 
+    @pytest.mark.thorough
     def test_everything_wrong_is_told_at_once(self, lone: Dom0) -> None:
         lone.config_file.write_text(
             "node: 'no good name'\n"
@@ -80,6 +81,7 @@ class TestConfiguration:
             assert "perhaps 'port' is meant" in told[1]
             assert "80 parsecs" in told[2]
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize(
         ("text", "words"),
         [
@@ -139,6 +141,7 @@ class TestFailedStart:
         lone.write_config(listen={"address": "192.0.2.1", "port": 7222})
         assert "cannot listen on 192.0.2.1 port 7222" in failed_start(lone)
 
+    @pytest.mark.thorough
     def test_a_key_that_others_can_read(self, lone: Dom0) -> None:
         lone.start()
         lone.stop()
@@ -150,6 +153,7 @@ class TestFailedStart:
         key.write_text("garbage")
         assert f"{key}: not a usable private key" in failed_start(lone, 78)
 
+    @pytest.mark.thorough
     def test_a_state_folder_that_cannot_be_written(self, lone: Dom0) -> None:
         for bad in ("/proc/xenmoved", "/dev/null/state"):
             lone.write_config(state_dir=bad)
@@ -243,6 +247,7 @@ def _peers(host: Dom0) -> list[dict[str, Any]]:
     return [{"name": row.name, "port": row.port} for row in host.ask(ListPeers()).peers]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_daemon_stops_at_once(lone: Dom0, number: signal.Signals) -> None:
     lone.start()
@@ -287,6 +292,7 @@ def test_history_survives_a_restart(hosts: Hosts) -> None:
     assert not a.plan(RESIDENT).problems
 
 
+@pytest.mark.thorough
 def test_systemd_is_told(lone: Dom0, tmp_path: Path) -> None:
     address = f"@xenmoved-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

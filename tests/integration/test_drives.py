@@ -46,6 +46,7 @@ class TestCdroms:
         assert "--cdrom eject" in said
         a.assert_runs(name)
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize("mode", ["live", "save", "cold"])
     def test_ejected(self, hosts: Hosts, guest: tuple[str, Path], mode: str) -> None:
         a, b = hosts
@@ -143,6 +144,7 @@ class TestShared:
         folder.mkdir()
         return folder
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE, Mode.COLD])
     def test_by_path(self, hosts: Hosts, nfs: Path, mode: Mode) -> None:
         a, b = hosts
@@ -259,6 +261,7 @@ class TestShared:
 
 
 class TestReadOnly:
+    @pytest.mark.sampled
     @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
     def test_it_stays_read_only(self, hosts: Hosts, mode: Mode) -> None:
         a, b = hosts

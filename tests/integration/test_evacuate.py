@@ -78,6 +78,7 @@ def test_one_that_fails_keeps_no_other_here_and_another_run_moves_the_rest(hosts
     assert b.emulator.domains() == []
 
 
+@pytest.mark.thorough
 def test_ctrl_c_begins_no_more_and_another_run_goes_on(hosts: Hosts) -> None:
     _, b = hosts
     three = guests(b, 3, data=2)
@@ -106,6 +107,7 @@ def test_ctrl_c_begins_no_more_and_another_run_goes_on(hosts: Hosts) -> None:
     assert b.ctl("evacuate", "--stop").returncode == 1
 
 
+@pytest.mark.thorough
 def test_a_client_that_goes_away_changes_nothing(hosts: Hosts) -> None:
     a, b = hosts
     one, other = guests(b, 2, data=2)
@@ -202,6 +204,7 @@ def test_when_none_can_move_nothing_is_begun(hosts: Hosts) -> None:
     assert "no peer is called host-z" in unknown.stderr
 
 
+@pytest.mark.thorough
 def test_pools_are_chosen_for_the_guests_that_have_them(hosts: Hosts) -> None:
     a, b = hosts
     (guest,) = guests(b, 1)
@@ -214,6 +217,7 @@ def test_pools_are_chosen_for_the_guests_that_have_them(hosts: Hosts) -> None:
     assert (a.pools["thin"] / f"{other}-root").exists()
 
 
+@pytest.mark.thorough
 def test_what_needs_somebody_is_said_of_each(hosts: Hosts) -> None:
     a, b = hosts
     fine, (guest,) = guests(b, 1), guests(b, 1)

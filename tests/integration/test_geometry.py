@@ -33,6 +33,7 @@ def disk_of(host: Dom0, name: str, size: int) -> Path:
     return path
 
 
+@pytest.mark.sampled
 @pytest.mark.root
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
 def test_a_guest_finds_zeros_behind_what_its_disk_was(hosts: Hosts, attach: Attach, mode: Mode):
@@ -108,6 +109,7 @@ def test_large_sectors_move_to_large_sectors_and_back(hosts: Hosts, attach: Atta
     b.assert_runs(guest.name)
 
 
+@pytest.mark.sampled
 @pytest.mark.root
 @pytest.mark.parametrize(
     "odd", [511, 513, *(pytest.param(odd, marks=pytest.mark.slow) for odd in (1, 4095))]
@@ -209,6 +211,7 @@ def test_a_listed_device_whose_link_leads_elsewhere_is_not_started_from(
     assert other.read_bytes() == held
 
 
+@pytest.mark.sampled
 @pytest.mark.root
 @pytest.mark.parametrize("detached", [False, True])
 def test_a_volume_that_a_loop_device_had_is_not_started_from(
@@ -227,6 +230,7 @@ def test_a_volume_that_a_loop_device_had_is_not_started_from(
     assert detached or node in found.text
 
 
+@pytest.mark.sampled
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["file", "device"])
 def test_a_volume_that_a_program_has_open_for_writing_is_not_started_from(

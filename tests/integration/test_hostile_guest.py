@@ -118,6 +118,7 @@ TOO_LARGE = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("lines", TOO_LARGE.values(), ids=TOO_LARGE)
 async def test_no_file_starts_a_guest_that_is_larger_than_allowed(target, guest, lines):
     target.evil.introduce(memory=64 * MIB, vcpus=2)
@@ -251,6 +252,7 @@ async def test_a_pool_whose_file_system_is_not_mounted_takes_nothing(target, gue
         (images / "kept").unlink()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["its name", "another name"])
 @pytest.mark.parametrize("when", ["before its memory", "with its memory"])
 async def test_a_twin_that_is_started_meanwhile_stays_alone(target, guest, tmp_path, when, name):

@@ -240,6 +240,7 @@ async def test_two_guests_of_one_uuid_never_come_at_the_same_time(target, guest,
     await target.clean()
 
 
+@pytest.mark.thorough
 async def test_who_runs_with_its_uuid_is_not_taken_for_a_guest_in_doubt(target, guest, diskless):
     """A Commit was sent, and the daemon is restarted: it is resumed here only if it runs here."""
     mine, migration = twin_of(guest, diskless), new_migration()

@@ -419,6 +419,7 @@ VIOLATIONS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", VIOLATIONS)
 async def test_a_violation_on_a_volume_channel_ends_the_migration(target, guest, name):
     offer = guest.offer(SIZE)
@@ -470,6 +471,7 @@ async def pour(channel, data, limit, seconds=1.5):
     return channel.sent_bytes
 
 
+@pytest.mark.thorough
 async def test_a_flood_of_questions_without_hearing_the_answers(target):
     async with target.serving_others(), target.evil.linked() as link:
         floods = []
@@ -483,6 +485,7 @@ ALL_WINDOWS = 200 * MIB
 """What one peer may have the daemon keep for it at most."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("links", "channels"), [(1, 60), (7, 9)])
 async def test_a_flood_on_many_channels(target, links, channels):
     target.may_grow = ALL_WINDOWS
@@ -493,6 +496,7 @@ async def test_a_flood_on_many_channels(target, links, channels):
         await asyncio.gather(*(pour(one.channel, questions, 10 * MIB) for one in controls))
 
 
+@pytest.mark.thorough
 async def test_questions_that_start_processes_wait_for_each_other(target):
     children = Path(f"/proc/{target.pid}/task/{target.pid}/children")
     target.host.xen.faults(info={"delay": 0.3})
@@ -543,6 +547,7 @@ async def test_a_flood_in_crumbs(target):
                         await asyncio.sleep(0)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["data", "zeros", "bombs"])
 async def test_a_flood_on_a_volume_channel(target, guest, kind):
     bomb = zstandard.ZstdCompressor(level=3).compress(bytes(MAX_PAYLOAD))
@@ -642,6 +647,7 @@ async def come_to(step, link, guest):  # noqa: PLR0911 - one for each step
     return transfer
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_stall_holds_up_nobody_and_its_end_leaves_nothing(target, guest, step):
     async with target.serving_others() as took:
@@ -677,6 +683,7 @@ async def is_ready(link, migration):
     return await word_on(link, migration) is Word.READY
 
 
+@pytest.mark.thorough
 async def test_a_channel_that_is_never_attached_or_greeted_is_ended(target):
     """All of them wait at the same time."""
     async with target.serving_others(), target.evil.linked() as link:
@@ -708,6 +715,7 @@ async def test_what_is_done_right_goes_through(target, guest):
         path.unlink()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("wrong", ["digest", "size", "flipped", "shorter", "longer"])
 async def test_memory_that_was_damaged_on_the_way_is_refused(target, guest, wrong):
     image = bytearray(guest.image)
@@ -752,6 +760,7 @@ EVIL_CONFIGS = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", EVIL_CONFIGS)
 async def test_an_image_that_names_what_was_not_offered_is_refused(target, guest, name):
     config = {**guest.config, "disks": [dict(disk) for disk in guest.config["disks"]]}
@@ -987,6 +996,7 @@ LARGER = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("change", LARGER.values(), ids=LARGER)
 async def test_another_guest_than_was_announced_is_not_built(target, guest, change):
     config = copy.deepcopy(guest.config)
@@ -1283,6 +1293,7 @@ async def test_an_id_is_used_once(target, guest):
         assert "was begun before" in said.problem.text
 
 
+@pytest.mark.thorough
 async def test_a_disk_that_two_migrations_want_is_kept_or_removed_with_its_own(target, guest):
     """Both are told that it is theirs to make: one of them is refused, and breaks nothing."""
     many = guest.offer(SIZE, tuple(f"xvda{number}" for number in range(60)))

@@ -117,6 +117,7 @@ async def test_a_peer_that_stays_when_its_sync_is_finished_learns_nothing(target
     volume.unlink()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("used", [False, True])
 async def test_a_daemon_that_is_killed_when_a_sync_is_finished(
     running: Target, *, used: bool
@@ -141,6 +142,7 @@ async def test_a_daemon_that_is_killed_in_a_sync_knows_nothing_of_its_volume(
     volume.unlink()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("used", [False, True])
 async def test_a_sync_that_breaks_off_is_gone_on_with_while_nobody_wrote(
     target: Target, *, used: bool
@@ -157,6 +159,7 @@ async def test_a_sync_that_breaks_off_is_gone_on_with_while_nobody_wrote(
     volume.unlink()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("killed", [False, True])
 @pytest.mark.parametrize("used", [False, True])
 async def test_what_is_kept_of_a_guest_that_did_not_come(
@@ -177,6 +180,7 @@ async def test_what_is_kept_of_a_guest_that_did_not_come(
     volume.unlink(missing_ok=True)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("used", [False, True])
 async def test_what_is_kept_of_a_guest_that_was_ready(
     running: Target, guest: Guest, *, used: bool

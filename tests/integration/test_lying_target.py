@@ -130,6 +130,7 @@ def patient(tmp_path: Path) -> Iterator[Hosts]:
         yield made(tmp_path, stack, 300)
 
 
+@pytest.mark.thorough
 def test_who_looks_for_ever_at_an_offer_keeps_no_other_job_from_beginning(hosts: Hosts) -> None:
     a, b = hosts
     name = a.boots()
@@ -158,6 +159,7 @@ def test_no_word_takes_a_guest_that_runs(hosts: Hosts) -> None:
     assert (a.guest_configs / f"{name}.cfg").exists()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])
 def test_who_builds_for_ever_does_not_keep_the_guest(hosts: Hosts, mode: Mode) -> None:
     a, b = hosts
@@ -170,6 +172,7 @@ def test_who_builds_for_ever_does_not_keep_the_guest(hosts: Hosts, mode: Mode) -
     assert report.blackout < 8 * STALL
 
 
+@pytest.mark.thorough
 def test_who_builds_for_ever_does_not_keep_a_guest_that_is_off(hosts: Hosts) -> None:
     a, b = hosts
     name = a.boots()
@@ -182,6 +185,7 @@ def test_who_builds_for_ever_does_not_keep_a_guest_that_is_off(hosts: Hosts) -> 
     assert (a.guest_configs / f"{name}.cfg").exists()
 
 
+@pytest.mark.thorough
 def test_who_takes_the_memory_in_drops_does_not_keep_the_guest(hosts: Hosts) -> None:
     """Every drop comes within `stall`."""
     a, b = hosts
@@ -194,6 +198,7 @@ def test_who_takes_the_memory_in_drops_does_not_keep_the_guest(hosts: Hosts) -> 
     a.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_who_starts_for_ever_leaves_the_operator_to_decide(hosts: Hosts) -> None:
     a, b = hosts
     name = a.boots()
@@ -213,6 +218,7 @@ def test_who_starts_for_ever_leaves_the_operator_to_decide(hosts: Hosts) -> None
     wait_until(lambda: b.domain(f"{name}--incoming") is None, "the end of the copy", PATIENCE)
 
 
+@pytest.mark.thorough
 def test_who_starts_for_long_is_heard_in_the_end(hosts: Hosts) -> None:
     a, b = hosts
     name = a.boots()
@@ -225,6 +231,7 @@ def test_who_starts_for_long_is_heard_in_the_end(hosts: Hosts) -> None:
     b.assert_runs(name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("word", ["committed", "ready", "receiving", THERE])
 def test_no_word_keeps_the_operator_from_deciding_for_ever(hosts: Hosts, word: str) -> None:
     a, b = hosts
@@ -243,6 +250,7 @@ def test_no_word_keeps_the_operator_from_deciding_for_ever(hosts: Hosts, word: s
     a.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_a_stop_and_an_abort_wait_for_no_start(patient: Hosts) -> None:
     a, b = patient
     name = a.boots()
@@ -262,6 +270,7 @@ def test_a_stop_and_an_abort_wait_for_no_start(patient: Hosts) -> None:
     a.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_an_abort_that_comes_too_late_is_told_so(patient: Hosts) -> None:
     a, b = patient
     name = a.boots()
@@ -276,6 +285,7 @@ def test_an_abort_that_comes_too_late_is_told_so(patient: Hosts) -> None:
     b.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_what_recover_hears_settles_the_doubt(patient: Hosts) -> None:
     a, b = patient
     name = a.boots()

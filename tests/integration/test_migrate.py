@@ -87,6 +87,7 @@ def test_there_and_back(request: pytest.FixtureRequest, tool: str) -> None:
     assert [job.job for job in a.ask(ListJobs(True)).jobs if job.guest == name][-1] == there.job
 
 
+@pytest.mark.thorough
 def test_the_way_back_sends_exactly_the_blocks_that_changed(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("quiet")
@@ -109,6 +110,7 @@ def test_the_way_back_sends_exactly_the_blocks_that_changed(hosts: Hosts) -> Non
     a.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_what_is_written_while_it_is_copied_arrives(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("busy")
@@ -126,6 +128,7 @@ def test_what_is_written_while_it_is_copied_arrives(hosts: Hosts) -> None:
     b.assert_runs(name)
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_a_block_device_and_a_file(hosts: Hosts, attach: Callable[..., Path]) -> None:
     a, b = hosts
@@ -160,6 +163,7 @@ def test_verify_reads_everything_again(hosts: Hosts) -> None:
     assert last.examined == 16 * MIB
 
 
+@pytest.mark.thorough
 def test_the_rate_limit_holds(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("web")
@@ -185,6 +189,7 @@ def test_zstd_makes_less_of_what_can_be_compressed(hosts: Hosts) -> None:
     assert digest(b.images / disk.name) == digest(disk)
 
 
+@pytest.mark.thorough
 def test_kept_parts_make_the_next_attempt_shorter(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("web")
@@ -244,6 +249,7 @@ def test_volumes_of_somebody_else_are_not_overwritten_unasked(hosts: Hosts) -> N
     b.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_two_guests_cross(hosts: Hosts) -> None:
     a, b = hosts
     eastward, westward = unique("east"), unique("west")
@@ -341,6 +347,7 @@ def test_as_an_operator_types_it(hosts: Hosts) -> None:
     assert "xenmovectl list" in refused.stderr
 
 
+@pytest.mark.thorough
 def test_a_guest_moves_many_times(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("web")
@@ -404,6 +411,7 @@ def test_a_running_job_is_changed(hosts: Hosts) -> None:
     b.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_a_guest_that_would_stand_still_for_too_long_stays(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("urgent")

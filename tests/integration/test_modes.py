@@ -31,6 +31,7 @@ Hosts = tuple[Dom0, Dom0]
 # --- live ---
 
 
+@pytest.mark.thorough
 def test_live_there_and_back_is_the_default(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("web")
@@ -45,6 +46,7 @@ def test_live_there_and_back_is_the_default(hosts: Hosts) -> None:
         target.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_the_guest_runs_while_its_memory_is_on_its_way(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("web")
@@ -73,6 +75,7 @@ def test_a_live_migration_can_be_aborted(hosts: Hosts) -> None:
     assert b.footprint() == before
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_live_migration_whose_daemon_ends_leaves_the_guest_running(
     hosts: Hosts, number: signal.Signals
@@ -112,6 +115,7 @@ def stopped(host: Dom0, name: str, disks: list[Path], autostart: bool = False) -
     return guest.config
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("tool", ["xl", "xm"])
 def test_cold_there_and_back(request: pytest.FixtureRequest, tool: str) -> None:
     a, b = request.getfixturevalue("hosts" if tool == "xl" else "xm_hosts")
@@ -155,6 +159,7 @@ def test_a_guest_without_a_uuid_is_known_again(hosts: Hosts) -> None:
     a.migrate(name, mode=Mode.COLD)
 
 
+@pytest.mark.thorough
 def test_disks_that_an_ended_guest_still_has_for_a_moment_are_waited_for(hosts: Hosts) -> None:
     """On real hosts scripts detach them only after the domain is gone."""
     a, b = hosts
@@ -168,6 +173,7 @@ def test_disks_that_an_ended_guest_still_has_for_a_moment_are_waited_for(hosts: 
     assert digest(b.images / disk.name) == digest(disk)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("end", ["abort", "kill"])
 def test_a_cold_migration_that_ends_early_gives_the_guest_back(hosts: Hosts, end: str) -> None:
     a, b = hosts
@@ -190,6 +196,7 @@ def test_a_cold_migration_that_ends_early_gives_the_guest_back(hosts: Hosts, end
     assert [host.footprint() for host in hosts] == before
 
 
+@pytest.mark.thorough
 def test_a_guest_that_is_started_while_it_moves_cold_stays(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("web")

@@ -87,6 +87,7 @@ class TestRename:
         assert not back.volumes[0].fresh
         assert a.domain(other) is None
 
+    @pytest.mark.sampled
     @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE, Mode.COLD])
     def test_in_every_mode(self, hosts: Hosts, mode: Mode) -> None:
         a, b = hosts
@@ -134,6 +135,7 @@ class TestRename:
 
 
 class TestPools:
+    @pytest.mark.thorough
     def test_for_one_job(self, hosts: Hosts, tmp_path: Any) -> None:
         a, b = hosts
         name = unique("web")
@@ -192,6 +194,7 @@ class TestPools:
 
 
 class TestVolumes:
+    @pytest.mark.thorough
     def test_for_one_job(self, hosts: Hosts) -> None:
         a, b = hosts
         stem = unique("x").replace("-", "")

@@ -31,6 +31,7 @@ def on(host: Dom0, bridge: str, script: str = "vif-openvswitch") -> str:
     return name
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("bridge", "wish", "there"),
     [

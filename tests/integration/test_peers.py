@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncssh
+import pytest
 
 from tests.support.dom0 import RESIDENT, Dom0, image, the_problem, unique
 from xenmoved.control.api import Done
@@ -131,6 +132,7 @@ def test_a_removed_peer_is_cut_off_at_once(hosts: Hosts) -> None:
     the_problem(a.try_sync(disk), "not-authorized")
 
 
+@pytest.mark.thorough
 def test_a_connection_that_ended_unnoticed_is_made_anew(hosts: Hosts) -> None:
     a, b = hosts
     assert isinstance(a.ask(PingPeer("host-b")), PeerPing)

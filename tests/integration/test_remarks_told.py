@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from protocol.messages import Mode, Remark, Weight
 from tests.support.dom0 import QUIET, Dom0, image, unique
 from xenmoved.jobs.report import JobState
@@ -27,6 +29,7 @@ def said(remarks: tuple[Remark, ...], code: str) -> Remark:
     return found
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_not_used_is_said_before_and_after(hosts: Hosts) -> None:
     a, _ = hosts
     name = guest_with(a, "device_model_override = '/srv/qemu'")

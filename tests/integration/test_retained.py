@@ -60,6 +60,7 @@ def refusals(host: Dom0, volume: str | None = None, guest: str | None = None) ->
     return {each.code: each.text for each in problems(answer)}
 
 
+@pytest.mark.thorough
 def test_a_copy_is_kept_of_a_guest_and_used_when_it_comes_back(hosts: Hosts) -> None:
     a, b = hosts
     guest = quiet_guest(a)
@@ -136,6 +137,7 @@ def _made_anew(host: Dom0, guest: Guest) -> Iterator[str]:
     original.replace(disk)
 
 
+@pytest.mark.thorough
 def test_a_copy_is_not_dropped_while_anybody_could_need_it(hosts: Hosts) -> None:
     a, _ = hosts
     guest = quiet_guest(a)
@@ -171,6 +173,7 @@ def test_a_copy_is_not_dropped_while_anybody_could_need_it(hosts: Hosts) -> None
     assert set(refusals(a, volume)) == {"volume-missing"}
 
 
+@pytest.mark.thorough
 def test_a_copy_of_one_guest_is_never_taken_for_that_of_another(hosts: Hosts) -> None:
     a, b = hosts
     first = quiet_guest(a)
@@ -191,6 +194,7 @@ def test_a_copy_of_one_guest_is_never_taken_for_that_of_another(hosts: Hosts) ->
     a.assert_runs(first.name)
 
 
+@pytest.mark.thorough
 def test_copies_are_dropped_when_they_are_old_enough(hosts: Hosts) -> None:
     a, _ = hosts
     old, needed = quiet_guest(a), quiet_guest(a)
@@ -210,6 +214,7 @@ def test_copies_are_dropped_when_they_are_old_enough(hosts: Hosts) -> None:
         a.write_config(retain={"age": "never"})
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE, Mode.COLD])
 def test_remove_source_leaves_nothing_here(hosts: Hosts, mode: Mode) -> None:
     a, b = hosts

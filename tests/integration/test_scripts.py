@@ -54,6 +54,7 @@ def nic_of(host: Dom0, name: str) -> dict[str, object]:
     return {key: nic.get(key) for key in ("script", "ip", "gatewaydev") if nic.get(key)}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE, Mode.COLD])
 def test_a_script_is_allowed_by_its_name(wired: Hosts, mode: Mode) -> None:
     a, b = wired

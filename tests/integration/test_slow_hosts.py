@@ -101,6 +101,7 @@ def hosts(running: Hosts) -> Iterator[Hosts]:
         assert "Traceback" not in host.log(), host.log()[-3000:]
 
 
+@pytest.mark.thorough
 def test_a_target_that_is_slow_in_making_volumes_is_waited_for(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("volumes")
@@ -118,6 +119,7 @@ def test_a_target_that_is_slow_in_making_volumes_is_waited_for(hosts: Hosts) -> 
     assert {f"host-b: making images:{disk.name}" for disk in disks} <= seen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
 def test_toolstacks_that_take_long_for_everything_are_waited_for(hosts: Hosts, mode: Mode) -> None:
     a, b = hosts
@@ -130,6 +132,7 @@ def test_toolstacks_that_take_long_for_everything_are_waited_for(hosts: Hosts, m
     b.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_an_offer_whose_source_has_gone_is_not_taken_any_more(hosts: Hosts) -> None:
     """A source that lost its link says that it failed: nothing may be made for it after that."""
     a, b = hosts
@@ -160,6 +163,7 @@ def in_memory(report: JobReport) -> bool:
     return report.memory_sent > 2**20
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("mode", "verb"), [(Mode.LIVE, "migrate"), (Mode.SAVE, "save")])
 def test_a_toolstack_that_hangs_is_a_stall_whatever_the_guest_writes(
     hosts: Hosts, mode: Mode, verb: str
@@ -180,6 +184,7 @@ def test_a_toolstack_that_hangs_is_a_stall_whatever_the_guest_writes(
     assert b.domain(name) is None
 
 
+@pytest.mark.thorough
 def test_a_toolstack_that_hangs_on_the_target_is_a_stall(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("taken")
@@ -210,6 +215,7 @@ def test_a_target_that_stands_still_is_told_from_a_lost_one(hosts: Hosts) -> Non
     a.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_a_target_that_stands_still_before_it_answers(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("silent")
@@ -223,6 +229,7 @@ def test_a_target_that_stands_still_before_it_answers(hosts: Hosts) -> None:
     wait_until(lambda: not list(b.images.iterdir()), "the target to tidy up")
 
 
+@pytest.mark.thorough
 def test_a_guest_that_is_held_and_writes_nothing_is_no_stall(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("held")
@@ -236,6 +243,7 @@ def test_a_guest_that_is_held_and_writes_nothing_is_no_stall(hosts: Hosts) -> No
     b.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_a_guest_that_stands_still_for_too_long_is_resumed(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("downtime")
@@ -257,6 +265,7 @@ def test_a_guest_that_stands_still_for_too_long_is_resumed(hosts: Hosts) -> None
     assert re.search("over the 1.5s allowed", page)
 
 
+@pytest.mark.thorough
 def test_a_cutover_that_would_take_too_long_leaves_the_guest_held(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("cutover")
@@ -279,6 +288,7 @@ def test_a_cutover_that_would_take_too_long_leaves_the_guest_held(hosts: Hosts) 
     b.assert_runs(name)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("keep", [False, True])
 def test_an_abort_says_what_becomes_of_the_copy(hosts: Hosts, keep: bool) -> None:
     a, b = hosts
@@ -296,6 +306,7 @@ def test_an_abort_says_what_becomes_of_the_copy(hosts: Hosts, keep: bool) -> Non
     assert not (b.images / f"{name}-root").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
 def test_a_disk_that_hangs_under_suspension_does_not_keep_the_guest(
     hosts: Hosts, mode: Mode

@@ -164,6 +164,7 @@ def test_a_device_is_compared_while_nobody_wrote_to_it(
     assert digest(device) == digest(disk)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("broken", ["link", "target", "source", "abort"])
 def test_only_what_is_missing_is_sent_after_an_interruption(hosts: Hosts, broken: str) -> None:
     a, b = hosts

@@ -117,6 +117,7 @@ def old_xl(pair, **faults):
     pair.here.emulated.faults(resume={"fail": "command not implemented"}, **faults)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.5])
 async def test_rollback_while_it_begins(pair, delay):
     old_xl(pair, migrate={"delay_per_mib": 0.2})
@@ -220,6 +221,7 @@ async def test_killing_the_holder_before_the_hand_over(pair):
     await roll_back(pair, source, target)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("victim", [xl_holder.__file__, "migrate"], ids=["holder", "xl"])
 async def test_killing_either_process_after_the_hand_over(pair, victim):
     source, target = await pair.received()
@@ -247,6 +249,7 @@ async def test_killing_either_process_does_not_keep_a_guest_that_left(pair, vict
     await source.discard()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 async def test_signals_do_not_end_the_holder(pair, number):
     old_xl(pair)
@@ -332,6 +335,7 @@ async def crash(pair, step, decision="done"):
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["start", "half", "before ready"])
 async def test_a_crash_before_the_hand_over_lets_the_guest_run_on(pair, step):
     old_xl(pair, migrate={"delay_per_mib": 0.1})
@@ -342,6 +346,7 @@ async def test_a_crash_before_the_hand_over_lets_the_guest_run_on(pair, step):
     await roll_back(pair, pair.later_outgoing(), pair.incoming(), times=2)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["spawned", "before start"])
 async def test_a_crash_before_anything_was_sent(pair, step):
     old_xl(pair)
@@ -350,6 +355,7 @@ async def test_a_crash_before_anything_was_sent(pair, step):
     await no_holder(pair)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["ready", "taken", "built", "before back", "back"])
 async def test_taking_back_after_a_crash_in_the_hand_over(pair, step):
     old_xl(pair)
@@ -361,6 +367,7 @@ async def test_taking_back_after_a_crash_in_the_hand_over(pair, step):
     await no_holder(pair)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["committed", "before done", "done"])
 async def test_giving_away_after_a_crash(pair, step):
     old_xl(pair)

@@ -105,6 +105,7 @@ async def test_move(pair):
 STEPS = ["nothing", "started", "suspended", "half", "streamed", "built"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "later"),
     [
@@ -140,6 +141,7 @@ async def test_giving_up_after_each_step(pair, step, later):
     await roll_back(pair, source, target, times=2 if step == "built" else 1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("delay", [0.0, 0.15])
 async def test_rollback_while_it_is_being_suspended(pair, delay):
     source, target = pair.outgoing(), pair.incoming()
@@ -148,6 +150,7 @@ async def test_rollback_while_it_is_being_suspended(pair, delay):
     await roll_back(pair, source, target)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("delay", [0.02, 0.3])
 async def test_cancelling_leaves_everything_to_rollback(pair, delay):
     source, target = pair.outgoing(), pair.incoming()
@@ -193,6 +196,7 @@ async def test_xm_restores_no_guest_on_another_disk(xm, later):
     assert not [file.name for file in xm.here.spool.iterdir() if file.suffix == ".disks"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("live", [False, True])
 async def test_a_device_model_writes_until_the_end_of_the_stream(tmp_path, live):
     # A write of zeros may change nothing.
@@ -325,6 +329,7 @@ async def test_a_receiver_that_cannot_build(xl):
     await roll_back(xl, source, target)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("killed", ["save", "migrate-receive"])
 async def test_killing_either_process(xl, killed):
     source, target = xl.outgoing(), xl.incoming()
@@ -455,6 +460,7 @@ async def crash(pair, step):
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("step", "settled"),
     [
@@ -479,6 +485,7 @@ async def test_settling_after_a_crash(xl, step, settled):
         await roll_back(xl, xl.outgoing(), target)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["built", "ledger", "commit"])
 async def test_settling_with_xend_after_a_crash(xm, step):
     await crash(xm, step)
@@ -519,6 +526,7 @@ async def test_what_xend_started_is_known_whatever_becomes_of_it(xm):
     assert await xm.there.states() == {"web": DomainState.PAUSED}
 
 
+@pytest.mark.sampled
 async def test_what_was_cleared_to_start_ended_with_the_host(pair):
     await crash(pair, "commit")
     pair.there.emulated.run(pair.kind, "destroy", "web")
@@ -561,6 +569,7 @@ def twin(pair, name):
     pair.there.emulated.create(name, [disk], "-p", lines=f"uuid = '{pair.uuid}'\n")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["web", "other"])
 async def test_beside_a_twin_nothing_is_built(pair, name):
     """Nor is that one touched."""
@@ -574,6 +583,7 @@ async def test_beside_a_twin_nothing_is_built(pair, name):
     await source.rollback()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", ["nothing", "streamed", "built"])
 async def test_a_paused_twin_is_no_copy_of_ours(xm, step):
     """Whenever it is given up, and by whoever: xend has one domain of a name."""
@@ -608,6 +618,7 @@ async def test_a_restore_that_xend_refuses_leaves_what_is_in_its_way(xm, monkeyp
     await source.rollback()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("word", ["restoring", "", "committing"])
 async def test_what_was_being_restored_is_found_by_its_name(xm, word):
     """By a daemon after one that died in it, or after an earlier release."""
@@ -639,6 +650,7 @@ async def test_nothing_of_ours_is_left_of_another_boot(xm, word):
     assert await xm.there.states() == {"web": DomainState.PAUSED}
 
 
+@pytest.mark.sampled
 async def test_a_copy_that_an_operator_says_has_never_run_is_destroyed(pair):
     """Whatever was written down; but none that runs."""
     await crash(pair, "ledger")
@@ -647,6 +659,7 @@ async def test_a_copy_that_an_operator_says_has_never_run_is_destroyed(pair):
     await roll_back(pair, pair.outgoing(), pair.incoming())
 
 
+@pytest.mark.sampled
 async def test_what_runs_is_not_destroyed_whatever_an_operator_says(pair):
     await crash(pair, "commit")
     await pair.incoming().declare_never_started()

@@ -253,6 +253,7 @@ class VolumeEnds:
                 assert isinstance(claim, EndRound)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "part",
     [pytest.param(n, marks=[pytest.mark.slow] if n >= QUICK_PARTS else []) for n in range(PARTS)],

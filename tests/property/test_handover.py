@@ -188,6 +188,7 @@ LONG = {  # to find
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "bug",
     [pytest.param(bug, marks=[pytest.mark.slow] if bug in LONG else []) for bug in BUGS],

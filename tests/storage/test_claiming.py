@@ -45,6 +45,7 @@ def path(tmp_path: Path, attach: Callable[..., Path]) -> Path:
     return attach(file)
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_a_probe_by_udev_is_waited_for_however_slow_the_device(path: Path) -> None:
     with locked(path, "(udev-worker)", 4 * PASSING_USE_SECONDS):

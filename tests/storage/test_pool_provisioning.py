@@ -101,6 +101,7 @@ def test_a_third_disk_that_cannot_be_made(place: Place, tmp_path: Path) -> None:
         pool.remove("kept")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_while_the_third_disk_is_made(place: Place, tmp_path: Path, moment: str) -> None:
     before = place.names()

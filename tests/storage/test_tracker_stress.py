@@ -112,6 +112,7 @@ def device(tmp_path: Path, attach: Callable[..., Path]) -> Path:
     return attach(image)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_no_write_is_missed(device: Path, seconds: float, cleanup: ExitStack) -> None:
     first, length = PARTITION // 512, PARTITION // 512
@@ -123,6 +124,7 @@ def test_no_write_is_missed(device: Path, seconds: float, cleanup: ExitStack) ->
     assert sum(size < SIZE for size in reported) > len(reported) / 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_no_write_is_missed_when_events_are_lost(device: Path, seconds: float) -> None:
     tracker = TracefsTracker(device, buffer_size=16 << 10, read_every=0.2)

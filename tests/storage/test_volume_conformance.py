@@ -265,6 +265,7 @@ operations = st.lists(
 )
 
 
+@pytest.mark.sampled
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

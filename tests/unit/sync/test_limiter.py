@@ -84,6 +84,7 @@ async def test_all_channels_share_the_rate():
 RATE = 8 * 2**20
 
 
+@pytest.mark.thorough
 async def test_the_rate_holds_on_the_wire():
     """Bytes at the receiver's socket, beneath SSH, over two seconds: within a tenth."""
     key = asyncssh.generate_private_key("ssh-ed25519")

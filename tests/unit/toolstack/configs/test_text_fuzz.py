@@ -209,6 +209,7 @@ def _alike(theirs, read):
     return theirs == str(read) or (isinstance(read, int) and cfg.parse_long(theirs) == read)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("trial", [widened, misread, program])
 def test_nothing_is_found(trial):
     assert fuzzing.search(trial) is None

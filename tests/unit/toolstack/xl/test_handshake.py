@@ -97,6 +97,7 @@ def fake(tmp_path, monkeypatch):
     return Fake(tmp_path)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("receiver", "message"),
     [

@@ -345,6 +345,7 @@ HOLES = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("trial", "hole"), HOLES)
 def test_a_hole_is_found(trial, hole, monkeypatch):
     hole(monkeypatch)
