@@ -347,10 +347,44 @@ async def test_names_of_guests_that_it_may_not_bring_are_not_told(target, guest,
             path.unlink(missing_ok=True)
 
 
-async def test_who_has_a_name_here_by_the_journal_keeps_it(target, guest):
+async def test_a_guest_that_comes_from_another_peer_is_not_told_either(target, saved, guest):
+    """Nor is the volume of one that is at home here, to who knows its uuid."""
+    target.evil.introduce(guests=("web*",))
+    secret = saved.named("topsecret")
+    theirs, wanted = secret.offer(SIZE), guest.offer(SIZE)
+    theirs = replace(theirs, volumes=(replace(theirs.volumes[0], name="vol7"),))
+    wanted = replace(wanted, volumes=(replace(wanted.volumes[0], name="vol7"),))
+    try:
+        async with transferring(target.good, theirs) as transfer, target.evil.linked() as link:
+            assert isinstance(await transfer.begin(), Accepted)
+            found = await (await greeted(link)).ask(wanted)
+            assert "on its way" in found.problems[0].text
+            assert "topsecret" not in str(found)
+        await target.clean()
+        row = ("images", "vol8", secret.uuid, "topsecret")
+        statement = "INSERT INTO owners (pool, name, owner, guest, identity) VALUES (?,?,?,?,?)"
+        disk = make_image(target.host.images / "vol8", 1)
+        query(target.host, statement, *row, str(file_identity(disk)))
+        wanted = secret.offer(SIZE, ())
+        wanted = replace(wanted, guest=replace(wanted.guest, wish=guest.name))
+        async with target.evil.linked() as link:
+            found = await (await greeted(link)).ask(wanted)
+        assert [one.code for one in found.problems] == ["guest-here"]
+        assert "vol8" not in str(found) and "topsecret" not in found.problems[0].text
+    finally:
+        target.evil.introduce()
+        (target.host.images / "vol8").unlink(missing_ok=True)
+        query(target.host, "DELETE FROM owners WHERE name='vol8'")
+
+
+@pytest.mark.parametrize("renamed", [False, True], ids=["", "renamed"])
+async def test_who_has_a_name_here_by_the_journal_keeps_it(target, saved, guest, renamed):
     """It came, it is off, its file was not taken into use: another one of its name has no place."""
     other = guest.named(f"{guest.name}-twin")
-    async with come(target, guest, guest.offer(SIZE)) as (came, _):
+    first = saved.named(f"{guest.name}-there") if renamed else guest
+    offer = first.offer(SIZE)
+    offer = replace(offer, guest=replace(offer.guest, wish=guest.name if renamed else None))
+    async with come(target, guest, offer, first.image) as (came, _):
         assert came.word is Word.STARTED
         target.host.xen.xl("destroy", guest.name)
         offer = other.offer(SIZE)

@@ -16,7 +16,16 @@ from protocol.messages import Mode
 from tests.support import preloaded
 from tests.support.dom0 import QUIET, Dom0, image, the_problem, unique
 from tests.support.faulty_daemon import LIMITS
-from tests.support.lying_daemon import BUILDING, DROPS, HUSHED, LOOKING, STARTING, THERE, VARIABLE
+from tests.support.lying_daemon import (
+    BUILDING,
+    DROPS,
+    HUGE,
+    HUSHED,
+    LOOKING,
+    STARTING,
+    THERE,
+    VARIABLE,
+)
 from xenmoved.control.api import Failure
 from xenmoved.jobs.report import ENDED, JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
@@ -142,6 +151,15 @@ def test_who_looks_for_ever_at_an_offer_keeps_no_other_job_from_beginning(hosts:
     b.lie("")
     a.migrate(name)
     b.assert_runs(name)
+
+
+def test_who_says_that_its_volumes_are_huge_gets_nothing(hosts: Hosts) -> None:
+    """For each block there the source would keep something on its disk, and read in full again."""
+    a, b = hosts
+    name = a.boots()
+    b.lie(HUGE)
+    the_problem(a.finish(a.begin(name).job, timeout=PATIENCE), "protocol")
+    a.assert_runs(name)
 
 
 def test_no_word_takes_a_guest_that_runs(hosts: Hosts) -> None:

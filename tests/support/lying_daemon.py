@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from protocol.handover import TargetEvent, Word
-from protocol.messages import Fate, Inquire, Presence, Seal, Working
+from protocol.messages import Fate, Inquire, Placement, Presence, Seal, Working
 from xenmoved.main import main
 from xenmoved.migration.target.arrivals import Arrivals
 from xenmoved.migration.target.memory import IncomingMemory
 from xenmoved.migration.target.migration import InboundMigration
+from xenmoved.migration.target.volumes import Landing
 
 VARIABLE: Final = "XENMOVED_LIES"
 
@@ -26,6 +28,7 @@ BUILDING: Final = "building"
 STARTING: Final = "starting"
 DROPS: Final = "drops"
 THERE: Final = "there"
+HUGE: Final = "huge"
 HUSHED: Final = "hushed"
 """It does what it is told and does not say so; of what it is asked it leaves out the first."""
 
@@ -56,6 +59,7 @@ def install() -> None:
     """Put the lies into the target's side."""
     assess, decide, inquire = Arrivals.assess, Arrivals.decide, Arrivals.inquire
     doing, seal, serve = Arrivals.doing, InboundMigration.seal, IncomingMemory.serve
+    provision = Landing.provision
 
     async def slow_assess(self: Arrivals, *args: Any) -> Any:
         await _until_honest(LOOKING)
@@ -63,6 +67,10 @@ def install() -> None:
 
     def busy(self: Arrivals, migration: str) -> Working:
         return Working(next(_steps), "coming on") if _lie() else doing(self, migration)
+
+    async def huge_volumes(self: Landing, *args: Any) -> tuple[Placement, ...]:
+        places = await provision(self, *args)
+        return tuple(replace(one, size=1 << 45) for one in places) if _lie() == HUGE else places
 
     async def never_built(self: InboundMigration, message: Seal) -> None:
         await _until_honest(BUILDING)
@@ -94,6 +102,7 @@ def install() -> None:
         await serve(self, framed)
 
     Arrivals.assess = slow_assess  # type: ignore[method-assign]
+    Landing.provision = huge_volumes  # type: ignore[method-assign]
     Arrivals.doing = busy  # type: ignore[method-assign]
     Arrivals.decide = never_decided  # type: ignore[method-assign]
     Arrivals.inquire = never_known  # type: ignore[method-assign]

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from protocol.messages import ImageFormat, Problem, Remark, VolumeOffer
 from xenmoved.problems import problem
 from xenmoved.remarks import good_to_know
 from xenmoved.units import format_size
+
+_MUCH_LARGER: Final = 4
+_SLACK: Final = 16 << 30
+
+
+def most_there(size: int) -> int:
+    """Return how large a volume may be that one of `size` bytes is copied to.
+
+    Each host keeps something for every block there, and reads it in full.
+    """
+    return _MUCH_LARGER * size + _SLACK
 
 
 def misfits(
@@ -24,6 +36,10 @@ def misfits(
     if size < offer.size:
         text = f"{shown} is too small: {size} bytes, the source has {offer.size}"
         yield problem("volume-too-small", text, "enlarge it there, or remove it")
+    if size > (most := most_there(offer.size)):
+        text = f"{shown} is too large: {size} bytes, the source has {offer.size}"
+        hint = f"have one of {most} bytes at most there, or enlarge the disk here first"
+        yield problem("volume-too-large", text, hint)
     # The guest never sees the sectors of what lies beneath a qcow2 or VHD image.
     if guest and offer.format is ImageFormat.RAW and sector != offer.sector:
         text = (

@@ -30,6 +30,7 @@ from xenmoved.choices import Compression
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
 from xenmoved.link.framed import Framed
+from xenmoved.migration.geometry import most_there
 from xenmoved.migration.source.channels import open_attached
 from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.rounds import Outlook, least_rate, outlook, send_rate
@@ -123,8 +124,8 @@ class Disks:
 
     @property
     def size(self) -> int:
-        """Bytes of all volumes."""
-        return sum(disk.volume.size for disk in self._disks)
+        """Bytes of all volumes here, whatever the target says of those there."""
+        return sum(disk.opened.size for disk in self._disks)
 
     async def first_round(self) -> None:
         """Begin to track writes, then bring every volume up to date in full."""
@@ -331,9 +332,9 @@ async def attached_disks(
 def _as_large_as_there(volume: Volume, placement: Placement) -> Volume:
     """Return a volume as if it went on with zeros to the end of the one that it is copied to.
 
-    Raises ProtocolError where that is smaller: the target has said that it is as large.
+    Raises ProtocolError where that is smaller, or larger than it may be.
     """
-    if placement.size < volume.size:
+    if not volume.size <= placement.size <= most_there(volume.size):
         text = f"the target has {placement.size} bytes for {volume.name}, which has {volume.size}"
         raise ProtocolError(Code.OUT_OF_RANGE, text)
     return window(volume, placement.size)

@@ -247,8 +247,9 @@ async def _in_journal(
         place = holding.pool, holding.name
         if place in mine or not await _may_be_here(host, holding):
             continue
-        shown = f"{holding.pool}:{holding.name}"
-        whose = peer.shown(holding.guest or guest.target_name)
+        name = holding.guest or guest.target_name
+        shown = f"{holding.pool}:{holding.name}" if peer.shown(name, "") else "a volume"
+        whose = peer.shown(name)
         text = f"{shown} on {host.config.node} is the disk of {whose}"
         hint = f"if it left that host in another way, rename or remove {shown} there"
         found.append(problem("guest-here", f"{text}, which is at home there", hint))

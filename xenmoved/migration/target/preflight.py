@@ -95,7 +95,10 @@ async def assess(
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = {}
     here = await host.toolstack.describe_all()
-    in_use: dict[str, Sequence[str]] = {**arriving}
+    in_use: dict[str, Sequence[str]] = {
+        peer.shown(name, f"another guest on its way ({number})"): paths
+        for number, (name, paths) in enumerate(arriving.items(), 1)
+    }
     in_use |= {
         peer.shown(domain.name, f"another guest (domain {status.domid})"): [
             disk.path for disk in domain.disks

@@ -108,7 +108,7 @@ class Landing:
             # What somebody wrote to a device is counted when it is on it.
             await asyncio.to_thread(volume.volume.flush)
         owner = owner_of(self._peer, offer)
-        guest = offer.guest.name if offer.guest is not None else ""
+        guest = offer.guest.target_name if offer.guest is not None else ""
         copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
         to_empty = placement.zeroed and not (placement.fresh and pool.makes_zeros)
         async with self._host.making:
