@@ -226,8 +226,7 @@ class Landing:
         self.step("closing the volumes")
         await self._each(FilledVolume.require_there)
         await self._close_volumes()
-        for streams in self._streams.values():
-            await asyncio.to_thread(streams.settle)
+        await self._settle_streams()
 
     async def note_filled(self) -> None:
         """Note when the volumes, of which all is durable, were written to last, once.
@@ -246,12 +245,19 @@ class Landing:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self._settle_streams()
         async with self._provisioning:
             try:
                 await self._note_interrupted()
                 await self.until_others_are_told()
             finally:
                 await self._close_volumes()
+
+    async def _settle_streams(self) -> None:
+        """Leave one snapshot of each volume for the peer, however many streams came."""
+        for streams in self._streams.values():
+            await asyncio.to_thread(streams.settle)
+        self._streams.clear()
 
     async def _note_interrupted(self) -> None:
         """Note of volumes that are not complete how they are left, to be gone on with later."""
