@@ -153,6 +153,8 @@ def resized(before: int, after: int) -> Script:
         yield
         os.truncate(disk, after)
         yield
+        if scene.world.tool == "xm":  # it may be saved in a file, for just the disk that it had
+            os.truncate(disk, before)
         yield
         for file in [host.images / disk.name for host in scene.world.hosts]:
             if file.exists() and file.stat().st_size != SIZE:
@@ -358,10 +360,13 @@ def read_only(of_source: bool) -> Script:
         scene.filesystems[host.name].fail()
         yield
         assert not host.dead, f"{host.name} ended when its journal became read-only"
-        # It needs no journal to have the guest run; only then may what it keeps there be lost.
+        # It needs no journal to have the guest run; only then may what it keeps there be lost. With
+        # xm it is in a file there, which has to be renamed before it runs: never is it used twice.
         wait_until(
             lambda: (
-                scene.cold or any(h.domains().get(GUEST) in EXECUTES for h in scene.world.hosts)
+                scene.cold
+                or scene.world.tool == "xm"
+                or any(h.domains().get(GUEST) in EXECUTES for h in scene.world.hosts)
             ),
             "the guest to run while a journal is read-only",
             PATIENCE,
