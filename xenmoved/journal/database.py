@@ -35,6 +35,7 @@ from xenmoved.journal.records import (
     read_outbound,
     read_standing,
     row_of,
+    without_what_is_done,
 )
 from xenmoved.journal.reserve import Reserve
 from xenmoved.tasks import all_done, retrieve
@@ -48,6 +49,10 @@ _PATIENCE: Final = 30.0
 
 KEPT_JOBS: Final = 500
 """Ended jobs that are remembered."""
+KEPT_ATTEMPTS: Final = 200
+"""Settled migrations of one peer that are remembered though they never were ready."""
+_REASON_LENGTH: Final = 4000
+"""Characters that are kept of why a migration ended: no message has room for more."""
 
 
 class JournalFailed(Exception):
@@ -181,19 +186,45 @@ class Journal:
         return rows[0] if rows else None
 
     async def record_inbound(self, entry: Inbound, *, settled: bool = False) -> None:
-        """Write the state of a migration that comes."""
+        """Write the state of a migration that comes.
+
+        Of a settled one only what is asked for later stays, and of those that never were ready the
+        newest few of each peer; the ids of the others stay used. So a peer that begins again and
+        again does not fill this host.
+        """
+        details = without_what_is_done(entry.state) if settled else "?"
         await self._execute(
-            "INSERT INTO inbound VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
+            f"INSERT INTO inbound VALUES (?,?,?,?,?,{details},?,?) "
+            "ON CONFLICT (migration) DO UPDATE SET "
             "state=excluded.state, reason=excluded.reason, details=excluded.details, "
             f"settled=excluded.settled, {_UPDATED}",
             entry.migration,
             entry.state.value,
             entry.peer,
-            entry.reason,
+            entry.reason[:_REASON_LENGTH],
             entry.job,
             json.dumps(entry.details),
             settled,
             time.time(),
+        )
+
+        if settled and entry.state is TargetState.ABORTED:
+            await self._forget_attempts(entry.peer)
+
+    async def _forget_attempts(self, peer: str) -> None:
+        """Drop the oldest settled migrations of a peer that never were ready, but for their ids.
+
+        Their source has never sent Commit: to it, no record says the same as theirs. That one which
+        was ready is not to start is a word, and kept for ever.
+        """
+        await self._execute(
+            f"INSERT OR IGNORE INTO syncs {_OLD_ATTEMPTS}", peer, TargetState.ABORTED, KEPT_ATTEMPTS
+        )
+        await self._execute(
+            f"DELETE FROM inbound WHERE migration IN ({_OLD_ATTEMPTS})",
+            peer,
+            TargetState.ABORTED,
+            KEPT_ATTEMPTS,
         )
 
     async def inbound(self, migration: str) -> Inbound | None:
@@ -212,14 +243,18 @@ class Journal:
         To be called before the guest comes again. Returns the migrations.
         """
         condition = "json_extract(details, '$.name')=? AND state='aborted'"
-        return await self._supersede("inbound", condition, guest)
+        fewer = without_what_is_done(TargetState.ABORTED, "details")
+        return await self._supersede("inbound", condition, guest, f", details={fewer}")
 
     async def unsettled_inbound(self) -> list[Inbound]:
         """Migrations that left something to do here."""
         return [read_inbound(row) for row in await self._select(f"{_INBOUND} WHERE NOT settled")]
 
     async def record_sync(self, migration: str) -> None:
-        """Write down the id of a sync that begins, in or out, so that it is never used again."""
+        """Write down the id of a sync that begins, in or out, so that it is never used again.
+
+        In `syncs` are also the ids of migrations of which no more is kept.
+        """
         await self._execute("INSERT OR IGNORE INTO syncs VALUES (?)", migration)
 
     async def knows(self, migration: str) -> bool:
@@ -370,10 +405,10 @@ class Journal:
         rows = await self._select("SELECT report FROM jobs ORDER BY started DESC")
         return [json.loads(row[0]) for row in rows]
 
-    async def _supersede(self, table: str, condition: str, value: str) -> list[str]:
+    async def _supersede(self, table: str, condition: str, value: str, also: str = "") -> list[str]:
         where = f"WHERE NOT settled AND {condition}"
         rows = await self._select(f"SELECT migration FROM {table} {where}", value)
-        await self._execute(f"UPDATE {table} SET settled=1 {where}", value)
+        await self._execute(f"UPDATE {table} SET settled=1{also} {where}", value)
         return [migration for (migration,) in rows]
 
     def _require_plenty(self) -> None:
@@ -435,6 +470,11 @@ _HOLDING_COLUMNS: Final = (
     "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
 )
 _HOLDING: Final = f"SELECT {_HOLDING_COLUMNS} FROM owners"
+_OLD_ATTEMPTS: Final = (
+    "SELECT migration FROM inbound WHERE peer=? AND state=? AND settled "
+    "AND NOT ifnull(json_extract(details, '$.was_ready'), 1) "
+    "ORDER BY updated DESC, rowid DESC LIMIT -1 OFFSET ?"
+)
 _INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
 
 

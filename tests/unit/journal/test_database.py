@@ -70,7 +70,9 @@ async def test_settled_is_not_found_again_but_still_known(journal):
     await journal.record_inbound(coming("m2", TargetState.ABORTED), settled=True)
     assert await journal.unsettled_outbound() == []
     assert await journal.unsettled_inbound() == []
-    assert await journal.inbound("m2") == coming("m2", TargetState.ABORTED)
+    known = await journal.inbound("m2")
+    assert known == replace(coming("m2", TargetState.ABORTED), details=known.details)
+    assert known.guest == "web"
     assert await journal.inbound("m3") is None
 
 
@@ -103,6 +105,71 @@ async def test_a_new_arrival_supersedes_what_was_left_of_that_guest(journal):
     assert await journal.supersede_inbound("web") == ["aborted"]
     left = {entry.migration for entry in await journal.unsettled_inbound()}
     assert left == {"committed", "other"}
+
+
+def told(migration, state, **details):
+    """A migration that comes, with all details that take much space."""
+    full = {
+        **{"name": "web", "uuid": "u", "disks": {"xvda": "/images/web"}, "read_only": ["xvdb"]},
+        **{"config": "\udcff" * 65536, "announced": {"nics": []}, "wiring": {"folder": "/"}},
+        **{"sources": {"xvda": {"path": "/x"}}, "formats": {"xvda": "qcow2"}, "was_ready": True},
+        **{"bridges": {"a": "b"}, "left_out": ["nx"], "boot_order": "10", "source_name": "db"},
+        **{"remarks": [{"code": "look"}], "keep_partial": False, "given_up": False},
+    }
+    return Inbound(migration, state, "host-a", "why", "00000002", full | details)
+
+
+async def test_of_a_settled_arrival_only_what_is_asked_for_later_is_kept(journal):
+    for state in (TargetState.ABORTED, TargetState.STARTED):
+        entry = told(state.value, state)
+        await journal.record_inbound(entry)
+        assert await journal.inbound(state.value) == entry
+        await journal.record_inbound(entry, settled=True)
+    gone = {
+        **{"config": None, "announced": None, "wiring": None, "sources": {}, "formats": {}},
+        **{"bridges": {}, "left_out": [], "boot_order": ""},
+    }
+    assert await journal.inbound("started") == told("started", TargetState.STARTED, **gone)
+    gone |= {"disks": {}, "read_only": [], "remarks": None}
+    assert await journal.inbound("aborted") == told("aborted", TargetState.ABORTED, **gone)
+
+
+async def test_of_a_superseded_arrival_only_what_is_asked_for_later_is_kept(journal):
+    await journal.record_inbound(told("m1", TargetState.ABORTED))
+    assert await journal.supersede_inbound("web") == ["m1"]
+    kept = (await journal.inbound("m1")).details
+    assert kept["config"] is None
+    assert kept["was_ready"]
+    assert kept["source_name"] == "db"
+
+
+async def test_of_arrivals_that_never_were_ready_the_newest_of_each_peer_are_kept(
+    journal, monkeypatch
+):
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_ATTEMPTS", 2)
+    await journal.record_inbound(told("word", TargetState.ABORTED), settled=True)
+    await journal.record_inbound(told("begun", TargetState.ABORTED, was_ready=False))
+    await journal.record_inbound(coming("of an old release", TargetState.ABORTED), settled=True)
+    other = replace(told("other", TargetState.ABORTED, was_ready=False), peer="host-c")
+    await journal.record_inbound(other, settled=True)
+    for number in range(4):
+        entry = told(f"m{number}", TargetState.ABORTED, was_ready=False)
+        await journal.record_inbound(entry, settled=True)
+    ids = ("word", "begun", "of an old release", "other", "m0", "m1", "m2", "m3")
+    gone = [one for one in ids if await journal.inbound(one) is None]
+    assert gone == ["m0", "m1"]
+    assert all([await journal.knows(one) for one in ids])
+
+
+async def test_a_peer_that_begins_again_and_again_does_not_fill_the_file_system(journal, tmp_path):
+    for number in range(30):
+        for state in (TargetState.RECEIVING, TargetState.ABORTED):
+            entry = replace(told(f"m{number}", state, was_ready=False), reason="y" * 65536)
+            await journal.record_inbound(entry)
+        await journal.record_inbound(entry, settled=True)
+    files = [*(tmp_path / "state").glob("journal.db*")]
+    assert sum(file.stat().st_size for file in files if file.suffix != ".reserve") < 3 << 20
+    assert len((await journal.inbound("m3")).reason) == 4000
 
 
 async def test_a_volume_that_was_removed_is_forgotten_with_its_owner(journal):
