@@ -297,3 +297,15 @@ async def test_a_former_uuid_of_a_guest_vouches_for_nobody(target, guest):
     async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
         assert said.word is Word.STARTED
         assert aside.read_text() == left
+
+
+@pytest.mark.parametrize("wanted", ["theirs", "00000009", "00000"])
+async def test_what_is_to_be_decided_is_found_without_a_report(running, wanted):
+    """Reports of jobs that were begun since then may have pushed it out."""
+    write_down(running, "outbound", **an_outbound(new_migration(), state="lost"))
+    ctl = running.host.ctl
+    assert "theirs" in ctl("recover").stdout
+    assert ctl("recover", "nobody", "--resolved", "--yes").returncode == 3
+    done = ctl("recover", wanted, "--resolved", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "theirs" not in ctl("recover").stdout

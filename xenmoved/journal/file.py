@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL)
 """
 _LATER_COLUMNS: Final = {
     "outbound": ("uuid TEXT NOT NULL DEFAULT ''",),
+    "jobs": ("apart TEXT NOT NULL DEFAULT ''",),
     "made": ("identity TEXT DEFAULT ''", "disk_size INTEGER NOT NULL DEFAULT 0"),
     "owners": (
         *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),

@@ -189,6 +189,39 @@ async def test_old_jobs_are_dropped_but_never_one_that_has_not_ended(journal, mo
     assert jobs == [7, 6, 5, 4, 3, "running"]
 
 
+async def test_jobs_that_count_apart_push_out_only_each_other(journal, monkeypatch):
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 2)
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_APART", 3)
+    for number in range(4):
+        await journal.record_job(f"{number}", float(number), True, f"ours {number}")
+    for peer in ("b", "c"):
+        for number in range(5):
+            job, began = f"{peer}{number}", 100.0 + number
+            await journal.record_job(job, began, True, job, apart=peer)
+    kept = set(await journal.jobs())
+    assert kept == {"ours 2", "ours 3", "b2", "b3", "b4", "c2", "c3", "c4"}
+
+
+async def test_a_job_is_kept_while_its_migration_stands(journal, monkeypatch):
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 1)
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_APART", 1)
+    lost, twice = leaving("m1", SourceState.LOST), coming("m2", TargetState.RAN_TWICE)
+    await journal.record_outbound(lost, settled=True)
+    await journal.record_inbound(twice, settled=True)
+    await journal.record_job(lost.job, 1.0, True, "lost")
+    await journal.record_job(twice.job, 2.0, True, "twice", apart="host-a")
+
+    async def kept_after(began):
+        for apart in ("", "host-a"):
+            await journal.record_job(f"new{apart}", began, True, "new", apart=apart)
+        return await journal.jobs()
+
+    assert await kept_after(3.0) == ["new", "new", "twice", "lost"]
+    await journal.record_outbound(replace(lost, state=SourceState.RESOLVED), settled=True)
+    await journal.record_inbound(replace(twice, state=TargetState.RESOLVED), settled=True)
+    assert await kept_after(4.0) == ["new", "new"]
+
+
 async def test_samples_go_with_their_job(journal, tmp_path, monkeypatch):
     monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 1)
     for number, job in enumerate(("old", "new")):
