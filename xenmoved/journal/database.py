@@ -251,6 +251,11 @@ class Journal:
         rows = await self._select(f"{INBOUND} WHERE job=?", job)
         return read_inbound(rows[0]) if rows else None
 
+    async def arrivals_from(self, peer: str) -> list[Inbound]:
+        """Migrations of a peer that have come, or are on their way. Raises JournalFailed."""
+        rows = await self._select(f"{INBOUND} WHERE peer=? AND state<>'aborted'", peer)
+        return [read_inbound(row) for row in rows]
+
     async def supersede_inbound(self, guest: str) -> list[str]:
         """Call settled what earlier migrations of a guest that never came left to do here.
 
