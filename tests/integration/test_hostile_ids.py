@@ -2,7 +2,9 @@
 
 import asyncio
 import copy
+import json
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 
@@ -28,6 +30,7 @@ from tests.support.hostile import (
     with_config,
 )
 from tests.support.journals import query
+from xenmoved.migration.target.bare_guests import MOST_BARE_GUESTS
 from xenmoved.sandbox.harness import EmulatedHost
 
 __all__ = ["at_home", "guest", "running", "saved", "target"]  # fixtures
@@ -297,3 +300,43 @@ async def test_a_former_uuid_of_a_guest_vouches_for_nobody(target, guest):
     async with come(target, guest, with_file(guest, "", autostart=True)) as (said, _):
         assert said.word is Word.STARTED
         assert aside.read_text() == left
+
+
+@pytest.mark.parametrize("wanted", ["theirs", "00000009", "00000"])
+async def test_what_is_to_be_decided_is_found_without_a_report(running, wanted):
+    """Reports of jobs that were begun since then may have pushed it out."""
+    write_down(running, "outbound", **an_outbound(new_migration(), state="lost"))
+    ctl = running.host.ctl
+    assert "theirs" in ctl("recover").stdout
+    assert ctl("recover", "nobody", "--resolved", "--yes").returncode == 3
+    done = ctl("recover", wanted, "--resolved", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "theirs" not in ctl("recover").stdout
+
+
+async def test_files_of_guests_that_are_off_and_have_no_disks_are_bounded(running, saved):
+    folder = running.host.folder / "xen"
+    details = {"keep_partial": False, "config": None, "autostart": False, "cold": True}
+    for number in range(MOST_BARE_GUESTS):
+        name, uuid = f"web-off{number}", str(uuid4())
+        (folder / f"{name}.cfg").write_text(f"name = '{name}'\nuuid = '{uuid}'\n")
+        known = json.dumps(details | {"name": name, "uuid": uuid, "disks": {}})
+        row = {"migration": new_migration(), "state": "started", "peer": "evil", "reason": ""}
+        row |= {"job": f"{number:08}", "details": known, "settled": 1, "updated": 0.0}
+        write_down(running, "inbound", **row)
+    coming = saved.named("web-next").offer(SIZE, ())
+    try:
+        async with transferring(running.evil, coming) as transfer:
+            said = await transfer.begin()
+            assert isinstance(said, Refused), said
+            (problem,) = said.problems
+            assert problem.code == "guests-off"
+            assert "has 64 guests of evil that are off" in problem.text
+        async with transferring(running.good, coming) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+        (folder / "web-off7.cfg").unlink()
+        async with transferring(running.evil, saved.named("web-other").offer(SIZE, ())) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+    finally:
+        for path in folder.glob("web-off*"):
+            path.unlink()

@@ -11,6 +11,7 @@ from protocol.schema import build, plain
 from xenmoved.jobs.job import Job, log
 from xenmoved.jobs.report import (
     ENDED,
+    JobKind,
     JobReport,
     JobState,
     Phase,
@@ -42,15 +43,25 @@ class JobBoard:
 
     async def save(self, job: Job) -> None:
         """Write down how a job stands, and what it had sent by when; later, if it cannot be now."""
-        report = plain(job.report())
         try:
-            await self._journal.record_job(job.job, job.started, job.state in ENDED, report)
+            await self._record(job.report())
             await self._journal.record_samples(job.job, plain(job.samples.kept))
         except JournalFailed as error:
             log.warning("the report of job %s is not written down now: %s", job.job, error)
             self._unsaved[job.job] = job
         else:
             self._unsaved.pop(job.job, None)
+
+    async def _record(self, report: JobReport) -> None:
+        """Write down a report. What a peer sent in vain counts apart: it may be any number.
+
+        Raises JournalFailed.
+        """
+        ended = report.state in ENDED
+        vain = ended and report.kind is JobKind.RECEIVE and report.state is not JobState.DONE
+        await self._journal.record_job(
+            *(report.job, report.started, ended, plain(report)), apart=report.peer if vain else ""
+        )
 
     async def save_rest(self) -> None:
         """Write down what could not be when it was to be."""
@@ -89,7 +100,7 @@ class JobBoard:
         if (report := reports.get(job)) is not None:
             amended = replace(report, **changes)
             try:
-                await self._journal.record_job(job, report.started, True, plain(amended))
+                await self._record(amended)
             except JournalFailed as error:
                 log.warning("what became of job %s is not written down: %s", job, error)
 

@@ -35,8 +35,21 @@ from xenmoved.journal.records import (
     read_outbound,
     read_standing,
     row_of,
+    without_what_is_done,
 )
 from xenmoved.journal.reserve import Reserve
+from xenmoved.journal.statements import (
+    DROP_OLD_JOBS,
+    HOLDING,
+    HOLDING_COLUMNS,
+    INBOUND,
+    MADE_COLUMNS,
+    OLD_ATTEMPTS,
+    STANDING_IN,
+    STANDING_OUT,
+    UPDATED,
+    WITH_IDS,
+)
 from xenmoved.tasks import all_done, retrieve
 
 log = logging.getLogger(__name__)
@@ -47,7 +60,13 @@ _PATIENCE: Final = 30.0
 """Seconds that the disk may take for one record before it counts as failed."""
 
 KEPT_JOBS: Final = 500
-"""Ended jobs that are remembered."""
+"""Ended jobs that are remembered, beside those that count apart."""
+KEPT_APART: Final = 50
+"""Ended jobs that are remembered of those that count apart together."""
+KEPT_ATTEMPTS: Final = 200
+"""Settled migrations of one peer that are remembered though they never were ready."""
+_REASON_LENGTH: Final = 4000
+"""Characters that are kept of why a migration ended: no message has room for more."""
 
 
 class JournalFailed(Exception):
@@ -139,7 +158,7 @@ class Journal:
         await self._execute(
             "INSERT INTO outbound (migration, state, guest, peer, job, settled, updated, uuid) "
             "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
-            f"state=excluded.state, settled=excluded.settled, {_UPDATED}",
+            f"state=excluded.state, settled=excluded.settled, {UPDATED}",
             entry.migration,
             entry.state.value,
             entry.guest,
@@ -181,30 +200,61 @@ class Journal:
         return rows[0] if rows else None
 
     async def record_inbound(self, entry: Inbound, *, settled: bool = False) -> None:
-        """Write the state of a migration that comes."""
+        """Write the state of a migration that comes.
+
+        Of a settled one only what is asked for later stays, and of those that never were ready the
+        newest few of each peer; the ids of the others stay used. So a peer that begins again and
+        again does not fill this host.
+        """
+        details = without_what_is_done(entry.state) if settled else "?"
         await self._execute(
-            "INSERT INTO inbound VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (migration) DO UPDATE SET "
+            f"INSERT INTO inbound VALUES (?,?,?,?,?,{details},?,?) "
+            "ON CONFLICT (migration) DO UPDATE SET "
             "state=excluded.state, reason=excluded.reason, details=excluded.details, "
-            f"settled=excluded.settled, {_UPDATED}",
+            f"settled=excluded.settled, {UPDATED}",
             entry.migration,
             entry.state.value,
             entry.peer,
-            entry.reason,
+            entry.reason[:_REASON_LENGTH],
             entry.job,
             json.dumps(entry.details),
             settled,
             time.time(),
         )
 
+        if settled and entry.state is TargetState.ABORTED:
+            await self._forget_attempts(entry.peer)
+
+    async def _forget_attempts(self, peer: str) -> None:
+        """Drop the oldest settled migrations of a peer that never were ready, but for their ids.
+
+        Their source has never sent Commit: to it, no record says the same as theirs. That one which
+        was ready is not to start is a word, and kept for ever.
+        """
+        await self._execute(
+            f"INSERT OR IGNORE INTO syncs {OLD_ATTEMPTS}", peer, TargetState.ABORTED, KEPT_ATTEMPTS
+        )
+        await self._execute(
+            f"DELETE FROM inbound WHERE migration IN ({OLD_ATTEMPTS})",
+            peer,
+            TargetState.ABORTED,
+            KEPT_ATTEMPTS,
+        )
+
     async def inbound(self, migration: str) -> Inbound | None:
         """Return one migration that came, None when it is not known."""
-        rows = await self._select(f"{_INBOUND} WHERE migration=?", migration)
+        rows = await self._select(f"{INBOUND} WHERE migration=?", migration)
         return read_inbound(rows[0]) if rows else None
 
     async def inbound_of(self, job: str) -> Inbound | None:
         """Return the migration of a job that takes a guest in, None when it is not known."""
-        rows = await self._select(f"{_INBOUND} WHERE job=?", job)
+        rows = await self._select(f"{INBOUND} WHERE job=?", job)
         return read_inbound(rows[0]) if rows else None
+
+    async def arrivals_from(self, peer: str) -> list[Inbound]:
+        """Migrations of a peer that have come, or are on their way. Raises JournalFailed."""
+        rows = await self._select(f"{INBOUND} WHERE peer=? AND state<>'aborted'", peer)
+        return [read_inbound(row) for row in rows]
 
     async def supersede_inbound(self, guest: str) -> list[str]:
         """Call settled what earlier migrations of a guest that never came left to do here.
@@ -212,21 +262,25 @@ class Journal:
         To be called before the guest comes again. Returns the migrations.
         """
         condition = "json_extract(details, '$.name')=? AND state='aborted'"
-        return await self._supersede("inbound", condition, guest)
+        fewer = without_what_is_done(TargetState.ABORTED, "details")
+        return await self._supersede("inbound", condition, guest, f", details={fewer}")
 
     async def unsettled_inbound(self) -> list[Inbound]:
         """Migrations that left something to do here."""
-        return [read_inbound(row) for row in await self._select(f"{_INBOUND} WHERE NOT settled")]
+        return [read_inbound(row) for row in await self._select(f"{INBOUND} WHERE NOT settled")]
 
     async def record_sync(self, migration: str) -> None:
-        """Write down the id of a sync that begins, in or out, so that it is never used again."""
+        """Write down the id of a sync that begins, in or out, so that it is never used again.
+
+        In `syncs` are also the ids of migrations of which no more is kept.
+        """
         await self._execute("INSERT OR IGNORE INTO syncs VALUES (?)", migration)
 
     async def knows(self, migration: str) -> bool:
         """Whether an id was ever used here, whoever sent what to whom."""
         rows = await self._select(
             " UNION ALL ".join(
-                f"SELECT 1 FROM {table} WHERE {column}=?1" for table, column in _WITH_IDS
+                f"SELECT 1 FROM {table} WHERE {column}=?1" for table, column in WITH_IDS
             ),
             migration,
         )
@@ -243,12 +297,11 @@ class Journal:
         outbound = await self._select(
             "SELECT migration, state, guest, peer, job, settled, updated, "
             "(SELECT json_extract(report, '$.other_name') FROM jobs WHERE job=outbound.job) "
-            "FROM outbound WHERE state IN ('commit-sent', 'kept', 'given-up', 'ran-twice', 'lost')"
+            f"FROM outbound WHERE {STANDING_OUT}"
         )
         inbound = await self._select(
             "SELECT migration, state, json_extract(details, '$.name'), peer, job, settled, "
-            "updated, json_extract(details, '$.source_name') FROM inbound "
-            "WHERE state IN ('committed', 'ran-twice')"
+            f"updated, json_extract(details, '$.source_name') FROM inbound WHERE {STANDING_IN}"
         )
         return [
             *(read_standing(SourceState, row) for row in outbound),
@@ -258,7 +311,7 @@ class Journal:
     async def record_made(self, volume: MadeVolume) -> None:
         """Note a volume, before it is made, and again when it is there."""
         await self._execute(
-            f"INSERT OR REPLACE INTO made ({_MADE_COLUMNS}) VALUES (?,?,?,?,?,?,?)",
+            f"INSERT OR REPLACE INTO made ({MADE_COLUMNS}) VALUES (?,?,?,?,?,?,?)",
             *row_of(volume),
         )
 
@@ -272,7 +325,7 @@ class Journal:
     ) -> list[MadeVolume]:
         """Volumes that were made for a migration, or for a peer."""
         rows = await self._select(
-            f"SELECT {_MADE_COLUMNS} FROM made "
+            f"SELECT {MADE_COLUMNS} FROM made "
             "WHERE migration=ifnull(?, migration) AND peer=ifnull(?, peer)",
             migration,
             peer,
@@ -293,25 +346,25 @@ class Journal:
     async def record_holding(self, holding: Holding) -> None:
         """Note whose data a volume holds."""
         await self._execute(
-            f"INSERT OR REPLACE INTO owners ({_HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            f"INSERT OR REPLACE INTO owners ({HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
             *row_of(holding),
         )
 
     async def holding(self, pool: str, name: str) -> Holding | None:
         """Return whose data a volume holds, None when not known."""
-        rows = await self._select(f"{_HOLDING} WHERE pool=? AND name=?", pool, name)
+        rows = await self._select(f"{HOLDING} WHERE pool=? AND name=?", pool, name)
         return read_holding(rows[0]) if rows else None
 
     async def in_use(self, uuid: str, name: str) -> list[Holding]:
         """Return what was noted of every volume of guests of a uuid or name at home here."""
         where = "since IS NULL AND (owner=? OR guest=?)"
         return [
-            read_holding(row) for row in await self._select(f"{_HOLDING} WHERE {where}", uuid, name)
+            read_holding(row) for row in await self._select(f"{HOLDING} WHERE {where}", uuid, name)
         ]
 
     async def retained(self) -> list[Holding]:
         """Return what was noted of every volume that is retained."""
-        rows = await self._select(f"{_HOLDING} WHERE since IS NOT NULL ORDER BY pool, name")
+        rows = await self._select(f"{HOLDING} WHERE since IS NOT NULL ORDER BY pool, name")
         return [read_holding(row) for row in rows]
 
     async def retain(self, migration: str, place: str, *, moved: bool) -> None:
@@ -340,18 +393,21 @@ class Journal:
             migration,
         )
 
-    async def record_job(self, job: str, started: float, ended: bool, report: object) -> None:
-        """Keep a job's report (plain data), dropping the oldest ended ones."""
+    async def record_job(
+        self, job: str, started: float, ended: bool, report: object, *, apart: str = ""
+    ) -> None:
+        """Keep a job's report (plain data), dropping the oldest ended ones.
+
+        Jobs that count `apart` under one name push out only each other. None is dropped while its
+        migration is `standing`. Raises JournalFailed.
+        """
         text = json.dumps(report)
         self._require_plenty()
         await self._execute(
-            "INSERT OR REPLACE INTO jobs VALUES (?,?,?,?)", job, started, ended, text
+            "INSERT OR REPLACE INTO jobs (job, started, ended, report, apart) VALUES (?,?,?,?,?)",
+            *(job, started, ended, text, apart),
         )
-        await self._execute(
-            "DELETE FROM jobs WHERE ended AND job NOT IN "
-            "(SELECT job FROM jobs ORDER BY started DESC LIMIT ?)",
-            KEPT_JOBS,
-        )
+        await self._execute(DROP_OLD_JOBS, KEPT_JOBS, KEPT_APART)
 
     async def record_samples(self, job: str, samples: object) -> None:
         """Keep what a job that is kept had sent by when (plain data), apart from its report."""
@@ -370,10 +426,10 @@ class Journal:
         rows = await self._select("SELECT report FROM jobs ORDER BY started DESC")
         return [json.loads(row[0]) for row in rows]
 
-    async def _supersede(self, table: str, condition: str, value: str) -> list[str]:
+    async def _supersede(self, table: str, condition: str, value: str, also: str = "") -> list[str]:
         where = f"WHERE NOT settled AND {condition}"
         rows = await self._select(f"SELECT migration FROM {table} {where}", value)
-        await self._execute(f"UPDATE {table} SET settled=1 {where}", value)
+        await self._execute(f"UPDATE {table} SET settled=1{also} {where}", value)
         return [migration for (migration,) in rows]
 
     def _require_plenty(self) -> None:
@@ -423,19 +479,6 @@ class Journal:
             if done == "written":
                 self.trouble = str(error)
             raise JournalFailed(f"{what}: {error}") from error
-
-
-_UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
-_WITH_IDS: Final = (
-    *(("outbound", "migration"), ("inbound", "migration"), ("syncs", "migration")),
-    *(("made", "migration"), ("owners", "migration"), ("owners", "moved_by")),
-)
-_MADE_COLUMNS: Final = "migration, pool, name, size, peer, identity, disk_size"
-_HOLDING_COLUMNS: Final = (
-    "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
-)
-_HOLDING: Final = f"SELECT {_HOLDING_COLUMNS} FROM owners"
-_INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
 
 
 def _storable(value: object) -> object:

@@ -13,6 +13,8 @@ from typing import Final
 
 _LOCK_PATIENCE: Final = 2.0
 """Seconds that another process may hold the database."""
+_LOG_PAGES: Final = 128
+"""Pages of 4 KiB after which the log is carried over: it takes the space of that beside it."""
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS outbound (
     migration TEXT PRIMARY KEY, state TEXT NOT NULL, guest TEXT NOT NULL, peer TEXT NOT NULL,
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL)
 """
 _LATER_COLUMNS: Final = {
     "outbound": ("uuid TEXT NOT NULL DEFAULT ''",),
+    "jobs": ("apart TEXT NOT NULL DEFAULT ''",),
     "made": ("identity TEXT DEFAULT ''", "disk_size INTEGER NOT NULL DEFAULT 0"),
     "owners": (
         *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),
@@ -50,6 +53,8 @@ def prepared(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
+        database.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+        database.execute(f"PRAGMA journal_size_limit={_LOG_PAGES << 12}")
         _lay_out(database)
         # Writes, whatever was there: a database that can only be read is found out now.
         database.execute("PRAGMA user_version=1")

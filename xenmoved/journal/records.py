@@ -114,6 +114,29 @@ class Holding:
     moved_by: str = ""
 
 
+def without_what_is_done(state: TargetState, details: str = "?") -> str:
+    """Return the SQL for the details of a settled migration in this state, as small as they may be.
+
+    Its guest is installed or gone: what was to be done with it is read no more. The rest is: the
+    name, the uuid, whether it was ready, and of one that has come its disks and remarks.
+    """
+    done = _DONE_WITH_COPY if state is TargetState.ABORTED else _DONE_WITH_GUEST
+    emptied = ", ".join(f"'$.{key}', {nothing}" for key, nothing in done.items())
+    return f"json_replace({details}, {emptied})"
+
+
+_DONE_WITH_GUEST: Final = {
+    **dict.fromkeys(("config", "announced", "wiring"), "NULL"),
+    **dict.fromkeys(("sources", "formats", "bridges"), "json('{}')"),
+    **{"left_out": "json('[]')", "boot_order": "''"},
+}
+"""Details that are not read once a guest is settled here, and what stands for each instead."""
+_DONE_WITH_COPY: Final = _DONE_WITH_GUEST | {
+    **{"disks": "json('{}')", "read_only": "json('[]')", "remarks": "NULL"}
+}
+"""The same of one that does not come."""
+
+
 def read_standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:
     """Read a row of either table."""
     migration, state, guest, peer, job, settled, since, other_name = row

@@ -157,14 +157,22 @@ def _told(host: Host, one: Standing) -> Problem:
 
 
 async def _find(host: Host, wanted: str) -> Standing:
-    """Find by the job, the start of it, or the guest (the newest)."""
-    if (report := await host.jobs.find(wanted)) is None:
+    """Find by the job, the start of it, or the guest (the newest). Raises Obstructed.
+
+    Also one whose report is not kept: what is to be decided is in the journal without it.
+    """
+    report = await host.jobs.find(wanted)
+    rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
+    named = [one for one in rows if report is not None and one.job == report.job]
+    named = named or [one for one in rows if wanted in (one.job, one.guest)]
+    if not named and report is None:
+        starting = [one for one in rows if wanted and one.job.startswith(wanted)]
+        named = starting if len(starting) == 1 else []
+    if not named and report is None:
         hint = "xenmovectl recover shows what is in doubt"
         raise Obstructed([problem("job-unknown", f"no job is called {wanted}", hint)])
-    rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
-    named = [one for one in rows if one.job == report.job]
-    named = named or [one for one in rows if wanted == one.guest]
     if not named:
+        assert report is not None
         text = f"job {report.job} is not in doubt: it is {report.state}"
         raise Obstructed([problem("not-in-doubt", text, "there is nothing to decide")])
     return named[-1]

@@ -125,12 +125,8 @@ async def needs(
         texts = {
             file: text for file, text in texts.items() if file in counted or file not in copies
         }
-    guests |= {name for text in texts.values() if (name := named(text)) is not None}
-    named_in = [
-        (peer.shown_file(file, named(text)) if peer is not None else file, path)
-        for file, text in texts.items()
-        for path in opened(text).paths
-    ]
+    guests |= await asyncio.to_thread(_names_in, texts.values())
+    named_in = await asyncio.to_thread(_paths_in, texts, peer)
     return Needs(
         host.config.node,
         await asyncio.to_thread(_by_place, host, disks),
@@ -142,6 +138,20 @@ async def needs(
         peer,
         tuple(unknown),
     )
+
+
+def _names_in(texts: Iterable[str]) -> set[str]:
+    """Return the guests that texts are for. Blocks, as long as it takes to take them apart."""
+    return {name for text in texts if (name := named(text)) is not None}
+
+
+def _paths_in(texts: Mapping[str, str], peer: Peer | None) -> list[tuple[str, str]]:
+    """Return what texts have opened, each with what may be told of its file. Blocks, as above."""
+    return [
+        (peer.shown_file(file, named(text)) if peer is not None else file, path)
+        for file, text in texts.items()
+        for path in opened(text).paths
+    ]
 
 
 def _in_use(texts: Mapping[str, str]) -> dict[str, str]:

@@ -203,3 +203,22 @@ async def test_a_job_that_is_taken_up_again_keeps_its_course(board: JobBoard) ->
     assert report.suspended == pytest.approx(0.5)
     volume = replace(report.volumes[0], rounds=kept.volumes[0].rounds)
     assert replace(report, volumes=(volume,), suspended=kept.suspended) == kept
+
+
+async def test_what_a_peer_sends_in_vain_pushes_out_no_other_report(
+    board: JobBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_APART", 2)
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 3)
+    ours = [
+        (JobKind.MIGRATE, "host-b", JobState.FAILED),
+        (JobKind.RECEIVE, "host-b", JobState.DONE),
+        (JobKind.RECEIVE, "host-c", JobState.ABORTED),
+    ]
+    flood = [(JobKind.RECEIVE, "host-b", JobState.FAILED)] * 6
+    for kind, peer, state in [*ours, *flood]:
+        job = Job(kind, f"{kind} {state}", peer)
+        await board.add(job)
+        await board.end(job, state)
+    left = [(one.kind, one.peer, one.state) for one in await board.reports()]
+    assert left == [*flood[:2], *reversed(ours)]

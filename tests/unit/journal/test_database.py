@@ -70,7 +70,9 @@ async def test_settled_is_not_found_again_but_still_known(journal):
     await journal.record_inbound(coming("m2", TargetState.ABORTED), settled=True)
     assert await journal.unsettled_outbound() == []
     assert await journal.unsettled_inbound() == []
-    assert await journal.inbound("m2") == coming("m2", TargetState.ABORTED)
+    known = await journal.inbound("m2")
+    assert known == replace(coming("m2", TargetState.ABORTED), details=known.details)
+    assert known.guest == "web"
     assert await journal.inbound("m3") is None
 
 
@@ -105,6 +107,71 @@ async def test_a_new_arrival_supersedes_what_was_left_of_that_guest(journal):
     assert left == {"committed", "other"}
 
 
+def told(migration, state, **details):
+    """A migration that comes, with all details that take much space."""
+    full = {
+        **{"name": "web", "uuid": "u", "disks": {"xvda": "/images/web"}, "read_only": ["xvdb"]},
+        **{"config": "\udcff" * 65536, "announced": {"nics": []}, "wiring": {"folder": "/"}},
+        **{"sources": {"xvda": {"path": "/x"}}, "formats": {"xvda": "qcow2"}, "was_ready": True},
+        **{"bridges": {"a": "b"}, "left_out": ["nx"], "boot_order": "10", "source_name": "db"},
+        **{"remarks": [{"code": "look"}], "keep_partial": False, "given_up": False},
+    }
+    return Inbound(migration, state, "host-a", "why", "00000002", full | details)
+
+
+async def test_of_a_settled_arrival_only_what_is_asked_for_later_is_kept(journal):
+    for state in (TargetState.ABORTED, TargetState.STARTED):
+        entry = told(state.value, state)
+        await journal.record_inbound(entry)
+        assert await journal.inbound(state.value) == entry
+        await journal.record_inbound(entry, settled=True)
+    gone = {
+        **{"config": None, "announced": None, "wiring": None, "sources": {}, "formats": {}},
+        **{"bridges": {}, "left_out": [], "boot_order": ""},
+    }
+    assert await journal.inbound("started") == told("started", TargetState.STARTED, **gone)
+    gone |= {"disks": {}, "read_only": [], "remarks": None}
+    assert await journal.inbound("aborted") == told("aborted", TargetState.ABORTED, **gone)
+
+
+async def test_of_a_superseded_arrival_only_what_is_asked_for_later_is_kept(journal):
+    await journal.record_inbound(told("m1", TargetState.ABORTED))
+    assert await journal.supersede_inbound("web") == ["m1"]
+    kept = (await journal.inbound("m1")).details
+    assert kept["config"] is None
+    assert kept["was_ready"]
+    assert kept["source_name"] == "db"
+
+
+async def test_of_arrivals_that_never_were_ready_the_newest_of_each_peer_are_kept(
+    journal, monkeypatch
+):
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_ATTEMPTS", 2)
+    await journal.record_inbound(told("word", TargetState.ABORTED), settled=True)
+    await journal.record_inbound(told("begun", TargetState.ABORTED, was_ready=False))
+    await journal.record_inbound(coming("of an old release", TargetState.ABORTED), settled=True)
+    other = replace(told("other", TargetState.ABORTED, was_ready=False), peer="host-c")
+    await journal.record_inbound(other, settled=True)
+    for number in range(4):
+        entry = told(f"m{number}", TargetState.ABORTED, was_ready=False)
+        await journal.record_inbound(entry, settled=True)
+    ids = ("word", "begun", "of an old release", "other", "m0", "m1", "m2", "m3")
+    gone = [one for one in ids if await journal.inbound(one) is None]
+    assert gone == ["m0", "m1"]
+    assert all([await journal.knows(one) for one in ids])
+
+
+async def test_a_peer_that_begins_again_and_again_does_not_fill_the_file_system(journal, tmp_path):
+    for number in range(30):
+        for state in (TargetState.RECEIVING, TargetState.ABORTED):
+            entry = replace(told(f"m{number}", state, was_ready=False), reason="y" * 65536)
+            await journal.record_inbound(entry)
+        await journal.record_inbound(entry, settled=True)
+    files = [*(tmp_path / "state").glob("journal.db*")]
+    assert sum(file.stat().st_size for file in files if file.suffix != ".reserve") < 3 << 20
+    assert len((await journal.inbound("m3")).reason) == 4000
+
+
 async def test_a_volume_that_was_removed_is_forgotten_with_its_owner(journal):
     await journal.record_made(MadeVolume("m1", "images", "web", 4096, "host-a"))
     await journal.record_holding(HOLDING)
@@ -120,6 +187,39 @@ async def test_old_jobs_are_dropped_but_never_one_that_has_not_ended(journal, mo
         await journal.record_job(f"{number}", 1.0 + number, True, {"job": number})
     jobs = [report["job"] for report in await journal.jobs()]
     assert jobs == [7, 6, 5, 4, 3, "running"]
+
+
+async def test_jobs_that_count_apart_push_out_only_each_other(journal, monkeypatch):
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 2)
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_APART", 3)
+    for number in range(4):
+        await journal.record_job(f"{number}", float(number), True, f"ours {number}")
+    for peer in ("b", "c"):
+        for number in range(5):
+            job, began = f"{peer}{number}", 100.0 + number
+            await journal.record_job(job, began, True, job, apart=peer)
+    kept = set(await journal.jobs())
+    assert kept == {"ours 2", "ours 3", "b2", "b3", "b4", "c2", "c3", "c4"}
+
+
+async def test_a_job_is_kept_while_its_migration_stands(journal, monkeypatch):
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_JOBS", 1)
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_APART", 1)
+    lost, twice = leaving("m1", SourceState.LOST), coming("m2", TargetState.RAN_TWICE)
+    await journal.record_outbound(lost, settled=True)
+    await journal.record_inbound(twice, settled=True)
+    await journal.record_job(lost.job, 1.0, True, "lost")
+    await journal.record_job(twice.job, 2.0, True, "twice", apart="host-a")
+
+    async def kept_after(began):
+        for apart in ("", "host-a"):
+            await journal.record_job(f"new{apart}", began, True, "new", apart=apart)
+        return await journal.jobs()
+
+    assert await kept_after(3.0) == ["new", "new", "twice", "lost"]
+    await journal.record_outbound(replace(lost, state=SourceState.RESOLVED), settled=True)
+    await journal.record_inbound(replace(twice, state=TargetState.RESOLVED), settled=True)
+    assert await kept_after(4.0) == ["new", "new"]
 
 
 async def test_samples_go_with_their_job(journal, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ dialogue       answers the source
 preflight      what stands in the way of taking an offer
 memory_limits  whether a guest is small enough to come
 scripts        whether the scripts for its interfaces may be run, and are here
+bare_guests    whether it has no disk, and is one too many
 boot_files     what it is started from that is no disk of its own
 at_home        whether it, or another of its name or uuid, is here already
 reuse          what may become of a volume that is here already

@@ -30,6 +30,7 @@ from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
 from xenmoved.migration.promises import unfilled
 from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
+from xenmoved.migration.target.bare_guests import too_many
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import expect
 from xenmoved.migration.target.memory_limits import size_problems
@@ -116,6 +117,8 @@ async def assess(
         present = running_here(host, info, guest, uuids, arriving, peer=peer)
         present += await on_the_way(host, guest)
         problems += present
+        running = {status.name for status, _ in here}
+        problems += await too_many(host, peer, offer, needed.texts.values(), running)
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)
         if offer.mode is Mode.COLD and guest.config_text is not None:

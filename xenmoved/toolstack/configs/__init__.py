@@ -8,5 +8,6 @@ keeping       renaming an operator's files so that none is lost
 text          the text of a file, adapted
 device_text   what it says of each device
 compose       a file for a domain that has none
+per_text      what was found in a text, remembered
 opened        which files of this host a toolstack opens for a guest
 """

@@ -14,6 +14,7 @@ from typing import Final
 
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.configs.device_text import describe_disk
+from xenmoved.toolstack.configs.per_text import per_text
 from xenmoved.toolstack.configs.text import own_disks, statements
 from xenmoved.toolstack.interface import ToolstackError
 
@@ -38,6 +39,7 @@ class Opened:
     doubtful: tuple[str, ...]
 
 
+@per_text
 def opened(text: str) -> Opened:
     """Find what a configuration has a toolstack open."""
     try:

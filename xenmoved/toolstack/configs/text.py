@@ -26,6 +26,7 @@ from xenmoved.toolstack.configs.device_text import (
     describe_vif,
     parse_disk,
 )
+from xenmoved.toolstack.configs.per_text import per_text
 from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, ToolstackError
 from xenmoved.toolstack.policy import Rule
@@ -260,31 +261,51 @@ def _vdevs(text: str) -> set[str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a text tells of the domain that it is for."""
+
+    name: str | None
+    uuid: str
+    disks: frozenset[str] | None
+
+
 def named(text: str) -> str | None:
     """Return the name of the domain that a file is for, None where it does not say so plainly.
 
     Unlike the rest, this reads programs too: xm's files may be some.
     """
-    return _said("name", text)
+    return _told(text).name
 
 
 def uuid_in(text: str) -> str:
     """Return the uuid of the domain that a file is for, "" where it does not say so plainly."""
-    return normal_uuid(_said("uuid", text) or "")
-
-
-def _said(key: str, text: str) -> str | None:
-    try:
-        values = _values(text).get(key, [])
-    except ToolstackError:
-        return next((said for _, said in reversed(_SAID_BY_PROGRAM[key].findall(text))), None)
-    return values[-1] if values else None
+    return _told(text).uuid
 
 
 def own_disks(text: str) -> frozenset[str] | None:
     """Return the paths of the disks that a file's domain writes, None where it is not certain."""
+    return _told(text).disks
+
+
+@per_text
+def _told(text: str) -> _Told:
     try:
-        disks = [describe_disk(spec) for spec in _values(text).get("disk", [])]
+        values = _values(text)
+    except ToolstackError:
+        name, uuid = (_said_by_program(key, text) for key in ("name", "uuid"))
+        return _Told(name, normal_uuid(uuid or ""), None)
+    name, uuid = (next(reversed(values.get(key, [])), None) for key in ("name", "uuid"))
+    return _Told(name, normal_uuid(uuid or ""), _written_disks(values.get("disk", [])))
+
+
+def _said_by_program(key: str, text: str) -> str | None:
+    return next((said for _, said in reversed(_SAID_BY_PROGRAM[key].findall(text))), None)
+
+
+def _written_disks(specs: list[str]) -> frozenset[str] | None:
+    try:
+        disks = [describe_disk(spec) for spec in specs]
     except ToolstackError:
         return None
     return frozenset(disk.path for disk in disks if disk.path and disk.writable)
@@ -299,7 +320,8 @@ def _values(text: str) -> dict[str, list[str]]:
             values.pop(statement.key, None)  # xl passes it by
             continue
         strings = [text[start:end] for start, end in statement.strings]
-        values[statement.key] = before + (strings or statement.numbers[-1:])
+        before += strings or statement.numbers[-1:]
+        values[statement.key] = before
     return values
 
 

@@ -1,0 +1,117 @@
+"""How many guests that are off, and have no disk here, a peer may leave."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from protocol.handover import TargetState
+from protocol.messages import Action, GuestOffer, GuestSize, Mode, Offer, SharedOffer
+from tests.support.hostile import volume_offer
+from xenmoved.config.model import Peer
+from xenmoved.journal.database import Journal
+from xenmoved.journal.records import Inbound
+from xenmoved.migration.target.bare_guests import MOST_BARE_GUESTS, too_many
+
+GUEST = GuestOffer(
+    name="web",
+    uuid="99999999-2222-3333-4444-555555555555",
+    kind="pv",
+    toolstack="xl",
+    size=GuestSize(1 << 20, 1 << 20, 0, 1, 1),
+    nics=(),
+    config=b"name = 'web'",
+    autostart=False,
+    boot_order=None,
+    wish=None,
+    bridges={},
+    shared=(),
+    ejected=("xvdd",),
+)
+OFFER = Offer(Action.MIGRATE, Mode.COLD, False, GUEST, ())
+CDROM = SharedOffer("xvdc", "/iso", 1 << 20, False, True, None, None, None, None)
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    opened = Journal(tmp_path / "journal.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+def uuid(number: int) -> str:
+    return f"11111111-2222-3333-4444-{number:012}"
+
+
+def entry(number: int, state: TargetState = TargetState.STARTED, **changes: Any) -> Inbound:
+    """A guest of the peer `b` that has nothing but drives."""
+    details = {
+        **{"name": f"off{number}", "uuid": uuid(number), "keep_partial": False, "config": "x"},
+        **{"disks": {"xvdc": "/iso", "xvdd": ""}, "read_only": ["xvdc"]},
+        **{"autostart": False, "cold": number % 2 == 0},
+    }
+    job = f"{number:08}"
+    return Inbound(f"m{number}", state, "b", "", job, details | changes)
+
+
+def files(count: int) -> list[str]:
+    """Configurations of the first guests: every other one has no uuid in it."""
+    return [
+        f"name = 'off{number}'\n" + (f"uuid = '{uuid(number)}'\n" if number % 2 else "")
+        for number in range(count)
+    ]
+
+
+async def codes(
+    journal: Journal, offer: Offer, texts: list[str], running: frozenset[str] = frozenset()
+) -> list[str]:
+    """Return what stands against an offer of the peer `b`."""
+    host: Any = SimpleNamespace(journal=journal, config=SimpleNamespace(node="host-a"))
+    found = await too_many(host, Peer("b", "b", ""), offer, texts, running)
+    return [one.code for one in found]
+
+
+async def test_guests_that_are_off_without_a_disk_are_counted_by_their_files(
+    journal: Journal,
+) -> None:
+    most = MOST_BARE_GUESTS
+    for number in range(most):
+        await journal.record_inbound(entry(number), settled=True)
+    with_cdrom = replace(OFFER, guest=replace(GUEST, shared=(CDROM,)))
+    for offer in (OFFER, with_cdrom, replace(OFFER, mode=Mode.SAVE)):
+        assert await codes(journal, offer, files(most)) == ["guests-off"]
+    # Nor is it more than it was where one is there no more, or runs.
+    assert await codes(journal, OFFER, files(most - 1)) == []
+    assert await codes(journal, OFFER, files(most), frozenset({"off3"})) == []
+    # What takes space, or is another host's, has bounds of its own.
+    with_disk = replace(OFFER, volumes=(volume_offer("web-root", 1 << 20, "xvda"),))
+    shared = replace(OFFER, guest=replace(GUEST, shared=(replace(CDROM, writable=True),)))
+    for offer in (with_disk, shared, replace(OFFER, action=Action.SYNC, guest=None)):
+        assert await codes(journal, offer, files(most)) == []
+
+
+async def test_only_guests_of_the_peer_without_a_disk_that_came_or_come_count(
+    journal: Journal,
+) -> None:
+    most = MOST_BARE_GUESTS
+    for number in range(most - 1):
+        await journal.record_inbound(entry(number), settled=True)
+    texts = files(most + 9)
+    others = (
+        entry(most, disks={"xvda": "/images/a"}),
+        entry(most + 1, TargetState.ABORTED),
+        replace(entry(most + 2), peer="c"),
+        replace(entry(0), migration="it was here before"),
+    )
+    for other in others:
+        await journal.record_inbound(other, settled=True)
+    assert await codes(journal, OFFER, texts) == []
+    # One that is on its way has no file yet.
+    await journal.record_inbound(entry(most + 20, TargetState.RECEIVING))
+    assert await codes(journal, OFFER, texts) == ["guests-off"]

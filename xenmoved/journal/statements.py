@@ -1,0 +1,31 @@
+"""What the statements of the journal have in common, and those that are long."""
+
+from __future__ import annotations
+
+from typing import Final
+
+UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE excluded.updated END"
+WITH_IDS: Final = (
+    *(("outbound", "migration"), ("inbound", "migration"), ("syncs", "migration")),
+    *(("made", "migration"), ("owners", "migration"), ("owners", "moved_by")),
+)
+MADE_COLUMNS: Final = "migration, pool, name, size, peer, identity, disk_size"
+HOLDING_COLUMNS: Final = (
+    "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
+)
+HOLDING: Final = f"SELECT {HOLDING_COLUMNS} FROM owners"
+STANDING_OUT: Final = "state IN ('commit-sent', 'kept', 'given-up', 'ran-twice', 'lost')"
+STANDING_IN: Final = "state IN ('committed', 'ran-twice')"
+DROP_OLD_JOBS: Final = (
+    "DELETE FROM jobs WHERE ended AND job IN (SELECT job FROM (SELECT job, apart, "
+    "row_number() OVER (PARTITION BY apart ORDER BY started DESC) AS place FROM jobs) "
+    "WHERE place > CASE apart WHEN '' THEN ? ELSE ? END) "
+    f"AND job NOT IN (SELECT job FROM outbound WHERE {STANDING_OUT}) "
+    f"AND job NOT IN (SELECT job FROM inbound WHERE {STANDING_IN})"
+)
+OLD_ATTEMPTS: Final = (
+    "SELECT migration FROM inbound WHERE peer=? AND state=? AND settled "
+    "AND NOT ifnull(json_extract(details, '$.was_ready'), 1) "
+    "ORDER BY updated DESC, rowid DESC LIMIT -1 OFFSET ?"
+)
+INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"
