@@ -245,7 +245,7 @@ def _withheld(
     system of one is on it. Raises StorageError.
     """
     hint = f"see `shared` of peer {peer.name} on {node}"
-    if pool is None and _leads_astray(peer, path):
+    if pool is None and leads_astray(peer, path):
         text = f"{path} on {node} leads to {os.path.realpath(path)}, which is not shared"
         return problem("permission", text, hint)
     if pool is not None and pool not in peer.shared and (a_disk or not _holds_cdrom(path)):
@@ -262,7 +262,10 @@ def _holds_cdrom(path: str) -> bool:
         volume.close()
 
 
-def _leads_astray(peer: Peer, path: str) -> bool:
-    """Whether a link leads out of what is shared; /dev is full of links, and only root's."""
+def leads_astray(peer: Peer, path: str) -> bool:
+    """Whether a link leads out of what is shared. Blocks.
+
+    /dev is full of links, and only root's.
+    """
     real = os.path.realpath(path)
     return not (path.startswith("/dev/") or real == path or peer.shares_path(real))

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from protocol.handover import SourceState
 from protocol.messages import GuestOffer, Problem
 from storage.contracts import VolumeInfo
 from xenmoved.config.model import Peer
@@ -22,7 +23,7 @@ from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_notes import is_held
 from xenmoved.problems import problem
-from xenmoved.toolstack.configs.keeping import MOVED
+from xenmoved.toolstack.configs.keeping import MOVED, is_newer
 from xenmoved.toolstack.configs.opened import opened, written
 from xenmoved.toolstack.configs.text import named, uuid_in
 from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
@@ -55,6 +56,8 @@ class Needs:
     """Names and uuids of the guests that are at home here, running or not."""
     undecided: frozenset[str]
     """Names and uuids of guests with a migration that is not settled."""
+    disputed: frozenset[str]
+    """Names of guests that went from here, and of which nobody knows where they are."""
     written: frozenset[str]
     """Real paths of disks that a domain or a configuration here writes, or may write."""
     texts: Mapping[str, str]
@@ -133,6 +136,7 @@ async def needs(
         await asyncio.to_thread(_by_place, host, named_in),
         frozenset(guests),
         await _undecided(host, besides),
+        await _disputed(host),
         await asyncio.to_thread(_real, writing.union(*map(written, texts.values()))),
         texts,
         peer,
@@ -159,10 +163,10 @@ def _in_use(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
-    """Return files with a guest's name that name disks, all of them in the file set aside for it.
+    """Return files with a guest's name that name no disk but those of the file set aside for it.
 
-    Another, without a uuid, may be of another guest that has the name now; so may one without
-    disks, of which nothing tells. Blocks.
+    Another, without a uuid, may be of another guest that has the name now; one that names no disk
+    is a copy of nothing, and one that was put there since may be of the guest that is back. Blocks.
     """
     named_here = {file: text for file, text in texts.items() if named(text) == coming.target_name}
     aside = {
@@ -173,7 +177,8 @@ def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
     return {
         file
         for file, text in named_here.items()
-        if (mine := _real_paths(text)) and any(mine <= paths for paths in aside.values())
+        if (own := _real_paths(text))
+        and any(own <= paths and not is_newer(file, left) for left, paths in aside.items())
     }
 
 
@@ -183,6 +188,12 @@ def _real_paths(text: str) -> frozenset[str]:
 
 def _real(paths: Iterable[str]) -> frozenset[str]:
     return frozenset(map(os.path.realpath, paths))
+
+
+async def _disputed(host: Host) -> frozenset[str]:
+    """Their copies here may be all that is left of them, whoever had them last."""
+    rows = await host.journal.standing()
+    return frozenset(one.guest for one in rows if isinstance(one.state, SourceState))
 
 
 async def _undecided(host: Host, besides: str) -> frozenset[str]:
@@ -214,7 +225,7 @@ def against(
         elif not own and found.guests & whose:
             text = f"it is a copy of {shown}, which is there"
             problems.append(_needed("guest-here", found, info, text, hint))
-        elif not own and found.undecided & whose:
+        elif found.disputed & whose or (not own and found.undecided & whose):
             text = f"it is a copy of {shown}, of which a migration is not settled"
             hint = "see on that host: xenmovectl jobs; xenmovectl recover"
             problems.append(_needed("unsettled", found, info, text, hint))

@@ -139,6 +139,7 @@ class Arrivals:
                 disks,
                 accepted.bridges,
                 accepted.wiring,
+                made=accepted.made(offer),
                 returns=accepted.returns,
                 keep_partial=begin.keep_partial,
             )

@@ -14,6 +14,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from protocol.handover import SourceState
 from protocol.messages import GuestOffer, Mode, Offer, Placement, Problem
 from storage.contracts import Pool
 from storage.errors import StorageError
@@ -75,9 +76,14 @@ async def on_the_way(host: Host, guest: GuestOffer) -> list[Problem]:
         for one in await host.journal.unsettled_outbound()
         if one.guest == name or one.uuid == guest.uuid
     ]
+    disputed = [
+        one
+        for one in await host.journal.standing()
+        if one.guest == name and isinstance(one.state, SourceState)
+    ]
     coming = [one for one in await host.journal.arriving_as(guest.uuid) if one.guest != name]
     busy = host.jobs.busy_with(name)
-    if not (unsettled or coming) and (busy is None or busy.kind is JobKind.RECEIVE):
+    if not (unsettled or disputed or coming) and (busy is None or busy.kind is JobKind.RECEIVE):
         return []
     text = f"{node} has a migration of a guest of this name or uuid that is not at its end"
     hint = f"on {node}, see xenmovectl jobs, xenmovectl recover"
@@ -163,8 +169,10 @@ def _in_files(
     mine = set(map(os.path.realpath, disks))
     found = []
     for file, text in texts.items():
-        said = uuid_in(text)
-        if said != guest.uuid and (said or named(text) != guest.target_name):
+        said, same_name = uuid_in(text), named(text) == guest.target_name
+        if said and said != guest.uuid and same_name:
+            found.append(_namesake(host, peer, guest, file))
+        if said != guest.uuid and (said or not same_name):
             continue
         if (why := _at_home_by(host, text, mine)) is not None:
             log.info("%s does not come: of %s, %s", guest.name, file, why)
@@ -178,6 +186,13 @@ def _in_files(
             )
             found.append(problem("guest-here", told, hint))
     return found
+
+
+def _namesake(host: Host, peer: Peer, guest: GuestOffer, file: str) -> Problem:
+    name = guest.target_name
+    shown = peer.shown_file(file, name)
+    text = f"{shown} on {host.config.node} is of another guest called {name}"
+    return problem("guest-exists", text, f"if it is not needed, remove it there; {_ANOTHER_NAME}")
 
 
 def _at_home_by(host: Host, text: str, mine: Collection[str]) -> str | None:

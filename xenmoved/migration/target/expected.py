@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -49,6 +50,10 @@ class Expected:
     """What the name of its entry begins with that starts it at boot at the source."""
     returns: bool = True
     """It went from here to the peer that it comes from; not known in records of old releases."""
+    made: list[str] = field(default_factory=list)
+    """Disks that were made for it."""
+    shared: list[str] = field(default_factory=list)
+    """Disks that were not copied."""
 
     @classmethod
     def of(cls, entry: Inbound) -> Expected:
@@ -71,6 +76,7 @@ class Expected:
             _wiring(self.wiring) if self.wiring is not None else CAUTIOUS,
             self.boot_order,
             self.returns,
+            frozenset(self.made),
         )
 
     @property
@@ -100,13 +106,15 @@ def expect(
     bridges: dict[str, str],
     wiring: Wiring,
     *,
+    made: Collection[str],
     returns: bool,
     keep_partial: bool,
 ) -> Expected:
     """Return what is to be kept of an offer of a guest.
 
     `disks` maps each vdev to its path here, `bridges` the source's to those here, and `wiring` is
-    what its interfaces may have beside them. `returns`: it went from here to this very peer.
+    what its interfaces may have beside them. `made` are the vdevs of volumes that are made for it.
+    `returns`: it went from here to this very peer.
     """
     guest = offer.guest
     assert guest is not None
@@ -140,4 +148,6 @@ def expect(
         wiring=asdict(wiring),
         boot_order=guest.boot_order or "",
         returns=returns,
+        made=list(made),
+        shared=[disk.vdev for disk in guest.shared],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.memory import IncomingMemory
 from xenmoved.migration.target.presence import require_alone
 from xenmoved.migration.target.volumes import Landing
+from xenmoved.migration.uncopied_disks import leads_astray
 from xenmoved.remarks import from_problem, left_out, to_look_at, together
 from xenmoved.toolstack.interface import IncomingImage, ToolstackError, weight
 
@@ -110,10 +112,21 @@ class IncomingGuest:
         # From here to the backends' opening there is no more time than it takes; the volumes stay
         # open meanwhile, so that a name that is changed then is seen, too.
         await self.landing.require_untouched()
+        await self._require_in_place()
         await self.landing.note_filled()
         await self.landing.unlock()
         await self.image.build()
         await self.landing.release()
+
+    async def _require_in_place(self) -> None:
+        """See that no shared disk has become a link that leads elsewhere, as a peer may do to it.
+
+        Raises ToolstackError.
+        """
+        peer = self.host.peer(self.peer)
+        for path in map(self.expected.disks.__getitem__, self.expected.shared):
+            if await asyncio.to_thread(leads_astray, peer, path):
+                raise ToolstackError(f"{path} has become a link, which leads elsewhere.")
 
     async def remove(self) -> None:
         """Remove what has come: the domain, and the volumes that were made for it. Idempotent."""

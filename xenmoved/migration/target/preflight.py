@@ -68,6 +68,14 @@ class Assessment:
     returns: bool = False
     remarks: tuple[Remark, ...] = ()
 
+    def made(self, offer: Offer) -> list[str]:
+        """Return the vdevs of the disks that are made anew."""
+        return [
+            volume.vdev
+            for volume, placement in zip(offer.volumes, self.placements, strict=True)
+            if volume.vdev is not None and placement.fresh
+        ]
+
     def disks(self, host: Host, offer: Offer) -> dict[str, str]:
         """Return the path here of each disk of the guest, by vdev."""
         assert offer.guest is not None
@@ -150,7 +158,13 @@ async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark
         return ()
     disks = found.disks(host, offer)
     come = expect(
-        offer, disks, found.bridges, found.wiring, returns=found.returns, keep_partial=False
+        offer,
+        disks,
+        found.bridges,
+        found.wiring,
+        made=found.made(offer),
+        returns=found.returns,
+        keep_partial=False,
     )
     return await foresee(host, come)
 

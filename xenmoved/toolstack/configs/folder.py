@@ -27,7 +27,14 @@ from xenmoved.toolstack.configs.guest_file import (
     read_text,
 )
 from xenmoved.toolstack.configs.installing import Course, Here, carry_out, decide
-from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, move, place_of, same
+from xenmoved.toolstack.configs.keeping import (
+    MOVED,
+    REPLACED,
+    is_newer,
+    move,
+    place_of,
+    same,
+)
 from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread
@@ -105,14 +112,16 @@ class ConfigFolder:
             noted=self._boot.noted(name),
             made=lambda: created_from(self._folder),
         )
-        if not self._aside(name, uuid):
+        if not (aside := self._aside(name, uuid)):
             return found
-        # What only has its name in it is not what was in use before the guest left; what is another
-        # guest's stays in sight.
+        # What only has its name in it is not what was in use before the guest left, unless it was
+        # put there since; what is another guest's stays in sight.
         return [
             file
             for file in found
-            if file.evidence != {Evidence.SAID} or file.is_of(name, uuid) is False
+            if file.evidence != {Evidence.SAID}
+            or file.is_of(name, uuid) is False
+            or all(is_newer(file.path, left.path) for left in aside)
         ]
 
     def _possible(self, name: str, uuid: str = "") -> list[GuestFile]:
@@ -204,7 +213,7 @@ class ConfigFolder:
     def _course(self, name: str, text: str, arrival: Arrival, autostart: bool) -> Course:
         uuid, disks = arrival.uuid, arrival.own_disks
         files = self._files(name, uuid)
-        aside = self._aside(name, uuid, None if arrival.returns else disks)
+        aside = self._aside(name, uuid, None if arrival.returns else arrival.kept_disks)
         here = Here(
             self._folder,
             tuple(files),
@@ -303,7 +312,7 @@ class ConfigFolder:
         await self._call(self._restore, name, uuid, arrival)
 
     def _restore(self, name: str, uuid: str, arrival: Arrival | None) -> None:
-        disks = None if arrival is None or arrival.returns else arrival.own_disks
+        disks = None if arrival is None or arrival.returns else arrival.kept_disks
         for file in self._aside(name, uuid, disks)[:1]:
             place = place_of(file.path)
             if os.path.lexists(place):

@@ -22,7 +22,7 @@ from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
 from xenmoved.toolstack.configs.guest_file import Evidence, GuestFile, look_at
 from xenmoved.toolstack.configs.keeping import keep, kept_as, move, numbered, place_of
-from xenmoved.toolstack.configs.text import fits
+from xenmoved.toolstack.configs.text import fits, own_disks
 from xenmoved.toolstack.durable import write_file
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
@@ -148,12 +148,24 @@ def _vacated(course: Course, arrival: Arrival) -> Course:
         if there is None:
             raise ToolstackError(f"{path} is there, and cannot be read")
         if there.is_of(name, arrival.uuid) is False:
-            raise ToolstackError(f"{path} is there, of domain {there.name}")
+            raise ToolstackError(f"{path} is there, of another domain")
         if there.text != course.text:
             if there.is_of(name, arrival.uuid, arrival.own_disks) is False:
                 raise ToolstackError(f"{path} is there, and names other disks than {name} has")
+            if not arrival.returns and _is_at_home(there, arrival):
+                raise ToolstackError(f"{path} is there, and the disks that it names are, too")
             remarks.append(_replaced(str(path), name, kept_as(path)))
     return replace(course, remarks=tuple(remarks))
+
+
+def _is_at_home(file: GuestFile, arrival: Arrival) -> bool:
+    """Whether a file names disks that are here, and not those of the domain that comes.
+
+    Its uuid proves nothing: somebody may have put it there while that domain was on its way.
+    """
+    mine = set(map(os.path.realpath, arrival.own_disks))
+    others = {path for path in own_disks(file.text) or () if os.path.realpath(path) not in mine}
+    return any(map(os.path.lexists, others))
 
 
 def _replaced(what: str, name: str, kept: Path) -> Remark:

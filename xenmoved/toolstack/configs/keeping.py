@@ -79,3 +79,11 @@ def move(source: Path, target: Path) -> None:
         source.replace(target)
     sync_folder(target.parent)
     sync_folder(source.parent)
+
+
+def is_newer(file: str | os.PathLike[str], left: str | os.PathLike[str]) -> bool:
+    """Whether a file was put in its place after another was set aside, as far as is known."""
+    try:
+        return Path(file).lstat().st_ctime > Path(left).lstat().st_ctime
+    except OSError:
+        return False
