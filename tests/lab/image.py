@@ -1,6 +1,6 @@
 """The disk image of the lab's hosts, and what they boot from. `python -m tests.lab.image` makes it.
 
-base     Debian, Xen, LVM, ZFS                     some minutes
+base     Debian, Xen, QEMU, LVM, ZFS               some minutes
 wheels   the Python packages that the program needs, and those that tests need that run on a host
 guests   what guests boot from and run             a minute or two
 host     base, with the program and the lab's settings; made again whenever the source changes
@@ -195,6 +195,8 @@ def _make_host(out: Path, base: Path, guests: Path, wheels: Path, public_key: Pa
         shutil.copy(base / "vmlinux", boot / "guest-vmlinux")
         shutil.copy(guests / "root.initrd", boot / "guest-root.initrd")
         shutil.copy(guests / "small.initrd", boot / "guest-small.initrd")
+        sparse = ["cp", "--sparse=always", guests / "bootable.img", boot / "guest-bootable.img"]
+        subprocess.run(sparse, check=True)
         for name in _SOURCE:
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(ROOT / name, source / name, ignore=ignore)

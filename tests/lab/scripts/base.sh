@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes the disk image $OUT of a Xen host: Debian, Xen, LVM, ZFS. Nothing of this project is in it.
+# Makes the disk image $OUT of a Xen host: Debian, Xen, QEMU, LVM, ZFS. Nothing of this project is in it.
 # Runs as root in mount and pid namespaces of its own, so whatever it mounts ends with it.
 # $MIRROR: where Debian comes from, may be empty. $APT_CONF: a file with settings of apt.
 set -euo pipefail
@@ -9,6 +9,7 @@ packages=(
     systemd-sysv udev kmod procps iproute2 iputils-ping openssh-server less vim-tiny
     linux-image-amd64 initramfs-tools busybox-static e2fsprogs
     xen-hypervisor-4.17-amd64 xen-utils-4.17 xen-utils-common xenstore-utils
+    qemu-system-xen qemu-utils seabios
     lvm2 thin-provisioning-tools zfsutils-linux
     python3 python3-venv make
 )

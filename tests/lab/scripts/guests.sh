@@ -1,6 +1,7 @@
 #!/bin/bash
 # Makes in the folder $OUT: root.initrd, which mounts a root file system; small.initrd, which is all
-# of the small guest; debian.img, the disk of the other guest.
+# of the small guest; bootable.img, a file system with a boot loader that boots the same on a PC;
+# debian.img, the disk of the other guest.
 # $BASE: the disk image of a host, from which kernel modules and busybox are taken.
 # $GUEST: the folder with the sources. $MIRROR, $APT_CONF and namespaces: as in base.sh.
 set -euo pipefail
@@ -46,6 +47,30 @@ install -m 755 "$GUEST/init" "$GUEST/stop" "$small/"
 install -m 755 "$work/writer" "$work/host/bin/busybox" "$small/bin/"
 add_modules "$small" crc32c_generic ext4 xen-blkfront xen-netfront
 pack "$small" "$OUT/small.initrd"
+
+say "the small guest as a PC boots it"
+add_modules "$small" crc32c_generic ext4 xen-blkfront xen-netfront ata_piix ahci nvme sd_mod
+pack "$small" "$work/pc.initrd"
+truncate -s 64M "$OUT/bootable.img"
+# The boot loader reads neither of these features.
+mkfs.ext4 -q -m 0 -O ^64bit,^metadata_csum -E nodiscard "$OUT/bootable.img"
+mkdir "$work/bootable"
+mount -o loop,discard "$OUT/bootable.img" "$work/bootable"
+cp "$work/pc.initrd" "$work/bootable/initrd"
+cp "$work"/host/boot/vmlinuz-* "$work/bootable/vmlinuz"
+extlinux --install "$work/bootable"
+cat >"$work/bootable/extlinux.conf" <<-END
+	DEFAULT linux
+	LABEL linux
+	  LINUX vmlinuz
+	  INITRD initrd
+	  APPEND console=hvc0 quiet mitigations=off net.ifnames=0
+	LABEL emulated
+	  LINUX vmlinuz
+	  INITRD initrd
+	  APPEND console=hvc0 quiet mitigations=off net.ifnames=0 xen_emul_unplug=never
+END
+umount "$work/bootable"
 
 say "debootstrap of the Debian guest"
 truncate -s 512M "$OUT/debian.img"
