@@ -3,7 +3,7 @@
 # of the small guest; bootable.img, a file system with a boot loader that boots the same on a PC;
 # debian.img, the disk of the other guest.
 # $BASE: the disk image of a host, from which kernel modules and busybox are taken.
-# $GUEST: the folder with the sources. $MIRROR, $APT_CONF and namespaces: as in base.sh.
+# $GUEST: the folder with the sources. $RELEASE, $MIRROR, $APT_CONF and namespaces: as in base.sh.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
@@ -25,8 +25,11 @@ add_modules() {
     for module; do
         modprobe -d "$work/host" -S "$kernel" --show-depends --ignore-install "$module"
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r path; do
-        cp "$path" "$tree/modules/"
-        basename "$path"
+        case $path in
+        *.xz) xz -dc "$path" >"$tree/modules/$(basename "$path" .xz)" ;;
+        *) cp "$path" "$tree/modules/" ;;
+        esac
+        basename "$path" .xz
     done >"$tree/modules/order"
 }
 
@@ -82,7 +85,7 @@ printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr
     'path-exclude=/usr/share/man/*' >"$debian/etc/dpkg/dpkg.cfg.d/lab"
 # shellcheck disable=SC2086
 debootstrap --variant=minbase --include=systemd-sysv,udev,kmod,iproute2 \
-    bookworm "$debian" $MIRROR
+    "$RELEASE" "$debian" $MIRROR
 mkdir -p "$debian/var/lib/writer"
 install -m 755 "$work/writer" "$debian/usr/local/bin/writer"
 install -m 644 "$GUEST/writer.service" "$debian/etc/systemd/system/"
