@@ -10,7 +10,7 @@ from protocol.errors import Code, ProtocolError
 from protocol.messages.values import PEER, Names, PoolName, Processors
 from protocol.schema import U16, U32, U63, Length, Name, Text
 
-VERSION: Final = 6
+VERSION: Final = 7
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})

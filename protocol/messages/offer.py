@@ -17,7 +17,7 @@ from protocol.messages.values import (
     Vdev,
     VolumeName,
 )
-from protocol.schema import U63, Length, Name, Pattern, Range, Text
+from protocol.schema import U32, U63, Length, Name, Pattern, Range, Text
 
 DiskPath = Annotated[
     str, Pattern(r"/[^,'\"\\\x00-\x1f\x7f]{1,1023}", "an absolute path without quotes and commas")
@@ -80,6 +80,18 @@ class GuestSize:
 
 
 @dataclass(frozen=True, slots=True)
+class HypervisorOffer:
+    """What a guest runs on.
+
+    `version` is Xen's. `features` has the words of what its processors can do, as the toolstack
+    prints them; none where it does not tell.
+    """
+
+    version: Text
+    features: Annotated[tuple[U32, ...], Length(0, 64)]
+
+
+@dataclass(frozen=True, slots=True)
 class SharedOffer:
     """A disk that is not copied: the target must have it already. Size in bytes.
 
@@ -115,6 +127,7 @@ class GuestOffer:
     uuid: Uuid
     kind: GuestKind
     toolstack: Name
+    hypervisor: HypervisorOffer
     size: GuestSize
     nics: Annotated[tuple[NicOffer, ...], Length(0, 64)]
     config: Annotated[bytes, Length(0, 65536)] | None

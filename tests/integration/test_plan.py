@@ -10,6 +10,7 @@ import pytest
 
 from protocol.messages import Action
 from tests.support.dom0 import MIB, QUIET, RESIDENT, Dom0, image, unique
+from xenmoved.sandbox.xl import PROCESSOR
 
 Hosts = tuple[Dom0, Dom0]
 
@@ -118,3 +119,41 @@ def test_it_says_which_disks_are_not_tracked(hosts: Hosts, attach: Callable[...,
     assert warning.code == "untracked"
     assert str(file) in warning.text
     assert "the last one while the guest is suspended" in warning.hint
+
+
+def test_a_host_that_cannot_run_its_kind_of_guest(hosts: Hosts) -> None:
+    a, b = hosts
+    says_of_itself(b, xen_caps="hvm-3.0-x86_32 hvm-3.0-x86_64")
+    (found,) = a.plan(RESIDENT).problems
+    assert found.code == "hypervisor"
+    assert "runs no PV guests: its Xen and processors can run hvm, pvh" in found.text
+
+
+def test_an_older_xen_takes_over_no_memory(hosts: Hosts) -> None:
+    a, b = hosts
+    older = "4.16.9"
+    says_of_itself(b, xen_version=older)
+    (found,) = a.plan(RESIDENT).problems
+    assert found.code == "xen-version"
+    assert older in found.text
+    assert "--mode cold" in found.hint
+    says_of_itself(b, xen_version="4.20.5-pre")
+    assert a.plan(RESIDENT).problems == ()
+
+
+def test_what_the_other_processor_lacks_is_told(hosts: Hosts) -> None:
+    a, b = hosts
+    words = PROCESSOR.split(":")
+    without_avx_and_f16c = f"{int(words[1], 16) & ~(1 << 28 | 1 << 29):08x}"
+    says_of_itself(b, hw_caps=":".join([words[0], without_avx_and_f16c, *words[2:]]))
+    plan = a.plan(RESIDENT)
+    assert plan.problems == ()
+    (remark,) = [one for one in plan.warnings if one.code == "processor"]
+    assert "the processors of host-b have no avx, f16c, as those of host-a have" in remark.text
+    says_of_itself(a, hw_caps=":".join([words[0], without_avx_and_f16c, *words[2:]]))
+    assert not [one for one in a.plan(RESIDENT).warnings if one.code == "processor"]
+
+
+def says_of_itself(host: Dom0, **lines: str) -> None:
+    """Have a host's `xl info` or `xm info` say something else, until the test ends."""
+    (host.xen.root / "host.json").write_text(json.dumps(lines))

@@ -22,12 +22,11 @@ class GuestFault(AssertionError):
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest's configuration. `disks` are as in xl.cfg(5)."""
+    """A guest's configuration. `boot` and `disks` are as in xl.cfg(5)."""
 
     name: str
     memory: int
-    initrd: str
-    extra: str
+    boot: str
     disks: tuple[str, ...]
     mac: str
     bridge: str = "xenbr0"
@@ -52,12 +51,8 @@ class Guest:
         disks = "".join(f"    {disk!r},\n" for disk in self.disks)
         return (
             f'name = "{self.name}"\n'
-            'type = "pv"\n'
-            'kernel = "/boot/guest-vmlinux"\n'
-            f'ramdisk = "/boot/{self.initrd}"\n'
-            f'extra = "{self.extra}"\n'
+            f"{self.boot}"
             f"memory = {self.memory}\n"
-            "vcpus = 1\n"
             f"disk = [\n{disks}]\n"
             f'vif = ["mac={self.mac},bridge={self.bridge}"]\n'
             'on_crash = "preserve"\n'
@@ -122,16 +117,23 @@ class Guest:
             time.sleep(1)
 
 
-def writing(name: str, disks: tuple[str, ...], mac: str, *, options: str = "") -> Guest:
-    """A guest that needs ext4 on its first disk; `options` are those of `guest/init`."""
-    return Guest(
-        name=name,
-        memory=128,
-        initrd="guest-small.initrd",
-        extra=f"console=hvc0 quiet mitigations=off {options}".rstrip(),
-        disks=disks,
-        mac=mac,
+def _from_host(kind: str, initrd: str, extra: str) -> str:
+    """Return the settings of a guest that boots what its host has in /boot."""
+    return (
+        f'type = "{kind}"\n'
+        'kernel = "/boot/guest-vmlinux"\n'
+        f'ramdisk = "/boot/guest-{initrd}.initrd"\n'
+        f'extra = "console=hvc0 mitigations=off {extra}"\n'
+        "vcpus = 1\n"
     )
+
+
+def writing(
+    name: str, disks: tuple[str, ...], mac: str, *, options: str = "", kind: str = "pv"
+) -> Guest:
+    """A guest that needs ext4 on its first disk; `options` are those of `guest/init`."""
+    boot = _from_host(kind, "small", f"quiet {options}".rstrip())
+    return Guest(name, 128, boot, disks, mac)
 
 
 def small(host: Host) -> Guest:
@@ -165,11 +167,48 @@ def debian(host: Host) -> Guest:
     """A Debian with systemd, its root file system on a logical volume of a host."""
     path = f"/dev/{storage.GROUP}/debian-root"
     host.run(f"dd if={storage.DEBIAN_IMAGE} of={path} bs=1M conv=sparse,fsync", timeout=300)
-    return Guest(
-        name="debian",
-        memory=320,
-        initrd="guest-root.initrd",
-        extra="root=/dev/xvda ro console=hvc0 net.ifnames=0 mitigations=off",
-        disks=(f"phy:{path},xvda,w",),
-        mac="00:16:3e:77:00:02",
+    boot = _from_host("pv", "root", "root=/dev/xvda ro net.ifnames=0")
+    return Guest("debian", 320, boot, (f"phy:{path},xvda,w",), "00:16:3e:77:00:02")
+
+
+KINDS: Final = ("pv", "pvh", "hvm", "emulated")
+"""How a guest is virtualised; `emulated` is an HVM guest that has no drivers for Xen's disks."""
+
+BACKENDS: Final = ("blkback", "qdisk")
+"""Who serves the disks of a guest in dom0."""
+
+_PC: Final = """\
+type = "hvm"
+vcpus = 1
+boot = "c"
+vga = "none"
+nographic = 1
+vnc = 0
+serial = "pty"
+"""
+
+
+def of_kind(host: Host, kind: str, backend: str) -> Guest:
+    """A guest of one of `KINDS`: its first disk on a logical volume, the other on an image file.
+
+    As HVM it boots from its first disk.
+    """
+    name = f"kinds-{kind}-{backend}"
+    served = ",backendtype=qdisk" if backend == "qdisk" else ""
+    root = storage.make(host, "plain", f"{name}-root", 64)
+    data = storage.make(host, "images", f"{name}-data", 16)
+    pc = kind in ("hvm", "emulated")
+    letters = "hd" if pc else "xvd"
+    disks = tuple(
+        f"{path},raw,{letters}{letter},w{served}"
+        for path, letter in zip((root, data), "ab", strict=True)
     )
+    mac = f"00:16:3e:77:01:{KINDS.index(kind):x}{BACKENDS.index(backend)}"
+    if not pc:
+        host.run(f"mkfs.ext4 -q -F {root}")
+        return writing(name, disks, mac, kind=kind)
+    host.run(f"dd if=/boot/guest-bootable.img of={root} bs=1M conv=sparse,fsync")
+    if kind == "emulated":
+        change = "sed -i 's/^DEFAULT .*/DEFAULT emulated/' /mnt/extlinux.conf"
+        host.run(f"mount {root} /mnt && {change} && umount /mnt")
+    return Guest(name, 160, _PC, disks, mac)

@@ -1,6 +1,8 @@
-"""The disk image of the lab's hosts, and what they boot from. `python -m tests.lab.image` makes it.
+"""The disk images of the lab's hosts, and what they boot from.
 
-base     Debian, Xen, LVM, ZFS                     some minutes
+`python -m tests.lab.image [RELEASE]` makes one, of these layers for each release of Debian:
+
+base     Debian, Xen, QEMU, LVM, ZFS               some minutes
 wheels   the Python packages that the program needs, and those that tests need that run on a host
 guests   what guests boot from and run             a minute or two
 host     base, with the program and the lab's settings; made again whenever the source changes
@@ -8,6 +10,7 @@ host     base, with the program and the lab's settings; made again whenever the 
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import lzma
 import os
@@ -21,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import zstandard
+
 from tests.lab import cache, packages
 from tests.lab.errors import LabError
 from tests.lab.processes import WITH_PARENT
@@ -28,15 +33,34 @@ from tests.lab.processes import WITH_PARENT
 ROOT: Final = Path(__file__).resolve().parents[2]
 LAB: Final = Path(__file__).resolve().parent
 _SCRIPTS: Final = LAB / "scripts"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _SOURCE: Final = ("xenmoved", "protocol", "storage", "etc", "systemd", "docs/man")
 _SOURCE_FILES: Final = ("pyproject.toml", "README.md", "LICENSE", "Makefile")
 _TESTS: Final = ("pytest>=8.0", "pytest-timeout>=2.2", "hypothesis>=6.90")
-# Python and C library of the image.
 _PLATFORM: Final = (
-    *("--python-version", "3.11", "--implementation", "cp", "--only-binary", ":all:"),
+    *("--implementation", "cp", "--only-binary", ":all:"),
     *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64"),
     *("--platform", "manylinux_2_34_x86_64"),
 )
+"""The C library of the images."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release of Debian, with its Xen and Python."""
+
+    name: str
+    xen: str
+    python: str
+
+    def layer(self, name: str) -> str:
+        """Return the name of a layer of this release in the cache."""
+        return name if self is DEBIAN_12 else f"{self.name}-{name}"
+
+
+DEBIAN_12: Final = Release("bookworm", "4.17", "3.11")
+DEBIAN_13: Final = Release("trixie", "4.20", "3.13")
+RELEASES: Final = {one.name: one for one in (DEBIAN_12, DEBIAN_13)}
 
 
 @dataclass(frozen=True)
@@ -51,26 +75,28 @@ class HostImage:
     key: Path  # private key of whoever may log in
 
 
-def make() -> HostImage:
+def make(release: Release = DEBIAN_12) -> HostImage:
     """Make whatever is missing. Raises LabError."""
     packages.ensure()
     key = _ssh_key()
-    base_key = cache.fingerprint([_SCRIPTS / "base.sh", "boot files 1"])
-    base = cache.layer("base", base_key, _make_base)
+    base_key = cache.fingerprint([_SCRIPTS / "base.sh", "boot files 2", release.name])
+    base = cache.layer(release.layer("base"), base_key, lambda out: _make_base(out, release))
     guests_key = cache.fingerprint([base_key, _SCRIPTS / "guests.sh", LAB / "guest"])
-    guests = cache.layer("guests", guests_key, lambda out: _make_guests(out, base))
-    requirements = _requirements()
+    guests = cache.layer(
+        release.layer("guests"), guests_key, lambda out: _make_guests(out, base, release)
+    )
+    requirements, platform = _requirements(), ("--python-version", release.python, *_PLATFORM)
     wheels = cache.layer(
-        "wheels",
-        cache.fingerprint([*requirements, *_PLATFORM]),
-        lambda out: _fetch(out, requirements),
+        release.layer("wheels"),
+        cache.fingerprint([*requirements, *platform]),
+        lambda out: _fetch(out, requirements, platform),
     )
     source = [ROOT / name for name in (*_SOURCE, *_SOURCE_FILES)]
     inputs = [base_key, guests_key, _SCRIPTS / "host.sh", LAB / "hostfs", key.with_suffix(".pub")]
     host = cache.layer(
-        "host",
+        release.layer("host"),
         cache.fingerprint([*inputs, *source, *requirements]),
-        lambda out: _make_host(out, base, guests, wheels, key.with_suffix(".pub")),
+        lambda out: _make_host(out, (base, guests, wheels), key.with_suffix(".pub"), release),
     )
     return HostImage(
         disk=host / "root.img",
@@ -90,9 +116,9 @@ def _ssh_key() -> Path:
     return path
 
 
-def _run_script(name: str, out: Path, **variables: str | Path) -> None:
+def _run_script(name: str, out: Path, release: Release, **variables: str | Path) -> None:
     """Run a script as root in namespaces of its own, whose mounts and processes end with it."""
-    log = cache.folder() / f"{name}.log"
+    log = cache.folder() / f"{release.layer(name)}.log"
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as apt:
         apt.write(_apt_proxies())
         apt.flush()
@@ -101,6 +127,8 @@ def _run_script(name: str, out: Path, **variables: str | Path) -> None:
             "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
             "OUT": str(out),
             "MIRROR": _mirror(),
+            "RELEASE": release.name,
+            "XEN": release.xen,
             "APT_CONF": apt.name,
             **{key: str(value) for key, value in variables.items()},
         }
@@ -130,7 +158,7 @@ def _mirror() -> str:
         return ""
     for line in listed.splitlines():
         origin, codename, component, uri = line.split("|", 3)
-        if (origin, codename, component) == ("Debian", "bookworm", "main"):
+        if (origin, component) == ("Debian", "main") and codename in RELEASES:
             return uri.rstrip("/")
     return ""
 
@@ -145,8 +173,8 @@ def _apt_proxies() -> str:
     return "".join(f"{line}\n" for line in listed.splitlines() if "::proxy" in line.lower())
 
 
-def _make_base(out: Path) -> None:
-    _run_script("base", out / "root.img")
+def _make_base(out: Path, release: Release) -> None:
+    _run_script("base", out / "root.img", release)
     with tempfile.TemporaryDirectory() as temporary:
         boot = Path(temporary)
         command = f"mount -o loop,ro,noload {out / 'root.img'} /mnt && cp /mnt/boot/* {boot}"
@@ -162,14 +190,18 @@ def unpacked_kernel(image: bytes) -> bytes:
     setup_sectors = image[0x1F1]
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sectors + 1) * 512 + offset
-    kernel = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(image[start : start + length])
+    packed = image[start : start + length]
+    if packed.startswith(_ZSTD):  # its size follows
+        kernel = zstandard.ZstdDecompressor().decompressobj().decompress(packed[:-4])
+    else:
+        kernel = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(packed)
     if not kernel.startswith(b"\x7fELF"):
-        raise LabError("the kernel of the image is not an ELF file packed with xz")
+        raise LabError("the kernel of the image is not an ELF file packed with xz or zstd")
     return kernel
 
 
-def _make_guests(out: Path, base: Path) -> None:
-    _run_script("guests", out, BASE=base / "root.img", GUEST=LAB / "guest")
+def _make_guests(out: Path, base: Path, release: Release) -> None:
+    _run_script("guests", out, release, BASE=base / "root.img", GUEST=LAB / "guest")
 
 
 def _requirements() -> list[str]:
@@ -178,14 +210,17 @@ def _requirements() -> list[str]:
     return [*needed, *_TESTS]
 
 
-def _fetch(out: Path, requirements: list[str]) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", *_PLATFORM, "-d", out]
+def _fetch(out: Path, requirements: list[str], platform: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", *platform, "-d", out]
     pip = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
     if pip.returncode != 0:
         raise LabError(f"pip cannot get the packages that the program needs:\n{pip.stderr}")
 
 
-def _make_host(out: Path, base: Path, guests: Path, wheels: Path, public_key: Path) -> None:
+def _make_host(
+    out: Path, layers: tuple[Path, Path, Path], public_key: Path, release: Release
+) -> None:
+    base, guests, wheels = layers
     disk = out / "root.img"
     copy = ["cp", "--sparse=always", "--reflink=auto", base / "root.img", disk]
     subprocess.run(copy, check=True)
@@ -195,6 +230,8 @@ def _make_host(out: Path, base: Path, guests: Path, wheels: Path, public_key: Pa
         shutil.copy(base / "vmlinux", boot / "guest-vmlinux")
         shutil.copy(guests / "root.initrd", boot / "guest-root.initrd")
         shutil.copy(guests / "small.initrd", boot / "guest-small.initrd")
+        sparse = ["cp", "--sparse=always", guests / "bootable.img", boot / "guest-bootable.img"]
+        subprocess.run(sparse, check=True)
         for name in _SOURCE:
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
             shutil.copytree(ROOT / name, source / name, ignore=ignore)
@@ -203,6 +240,7 @@ def _make_host(out: Path, base: Path, guests: Path, wheels: Path, public_key: Pa
         _run_script(
             "host",
             disk,
+            release,
             HOSTFS=LAB / "hostfs",
             BOOT=boot,
             SOURCE=source,
@@ -212,7 +250,9 @@ def _make_host(out: Path, base: Path, guests: Path, wheels: Path, public_key: Pa
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Make the disk image of the lab's hosts.")
+    parser.add_argument("release", nargs="?", choices=RELEASES, default=DEBIAN_12.name)
     try:
-        print(f"lab: the image of the hosts is {make().disk}")
+        print(f"lab: the image of the hosts is {make(RELEASES[parser.parse_args().release]).disk}")
     except LabError as error:
         sys.exit(f"lab: {error}")

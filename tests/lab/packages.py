@@ -12,6 +12,7 @@ from tests.lab.errors import LabError
 _NEEDED: Final = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
+    "extlinux": "extlinux",
     "debootstrap": "debootstrap",
     "mkfs.ext4": "e2fsprogs",
     "fstrim": "util-linux",

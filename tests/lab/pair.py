@@ -66,10 +66,13 @@ class Pair:
         self.a, self.b = (Host(name, folder) for name in cable.NODES)
         self.hosts = (self.a, self.b)
 
-    def start(self, image: HostImage) -> None:
-        """Boot both hosts, make their storage, start their daemons and let them know each other."""
+    def start(self, *images: HostImage) -> None:
+        """Boot both hosts, make their storage, start their daemons and let them know each other.
+
+        Each has an image of its own, or both the only one.
+        """
         say(f"booting two hosts; their files are in {self.folder}")
-        for host in self.hosts:
+        for host, image in zip(self.hosts, images * (2 // len(images)), strict=True):
             host.start(image)
         self.each(self._set_up)
         self._introduce(self.a, self.b)
@@ -149,12 +152,12 @@ class Pair:
 
 
 @contextmanager
-def booted(image: HostImage) -> Iterator[Pair]:
+def booted(*images: HostImage) -> Iterator[Pair]:
     """A pair for as long as the context lasts. It is in /tmp, as paths of sockets are bounded."""
     with tempfile.TemporaryDirectory(prefix="xenmoved-lab-", dir="/tmp") as folder:
         pair = Pair(Path(folder))
         try:
-            pair.start(image)
+            pair.start(*images)
             yield pair
         except BaseException:
             pair.keep(RESULTS / "unfinished")

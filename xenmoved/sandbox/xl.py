@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DOM0 = 0
 VERSION = "4.17.3"
+CAPABILITIES = "xen-3.0-x86_64 hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64"
+PROCESSOR = "178bf3ff:76f8320b:2e500800:244037ff:0000000f:219c91a9:00400004:00000500"
 
 
 def split_options(
@@ -390,7 +392,8 @@ def info_lines(host: Host) -> list[tuple[str, str]]:
         ("cores_per_socket", str(os.cpu_count())),
         ("threads_per_core", "1"),
         ("cpu_mhz", "2000.000"),
-        ("virt_caps", "pv"),
+        ("hw_caps", str(host.settings().get("hw_caps", PROCESSOR))),
+        ("virt_caps", "pv hvm hap"),
         ("total_memory", str(host.total_memory())),
         ("free_memory", str(host.free_memory(host.domains()))),
         ("sharing_freed_memory", "0"),
@@ -401,7 +404,7 @@ def info_lines(host: Host) -> list[tuple[str, str]]:
         ("xen_minor", minor),
         ("xen_extra", f".{extra}"),
         ("xen_version", version),
-        ("xen_caps", "xen-3.0-x86_64"),
+        ("xen_caps", str(host.settings().get("xen_caps", CAPABILITIES))),
         ("xen_scheduler", "credit2"),
         ("xen_pagesize", "4096"),
         ("platform_params", "virt_start=0xffff800000000000"),

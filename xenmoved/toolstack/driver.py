@@ -18,6 +18,7 @@ from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 _MIB = 1 << 20
+_MOST_WORDS = 64
 
 
 def host_info(toolstack: str, text: str) -> HostInfo:
@@ -32,11 +33,29 @@ def host_info(toolstack: str, text: str) -> HostInfo:
             xen_version=version,
             free_memory=int(values["free_memory"]) * _MIB,
             total_memory=int(values["total_memory"]) * _MIB,
+            kinds=_kinds(values.get("xen_caps", "").split()),
+            features=_features(values.get("hw_caps", "")),
         )
     except (KeyError, ValueError) as error:
         raise ToolstackError(
             f"expected free_memory and total_memory in MiB from `{toolstack} info`: {error}."
         ) from error
+
+
+def _kinds(capabilities: Sequence[str]) -> frozenset[str]:
+    """Return the kinds of guests that Xen says it can run (arch_get_xen_caps, xen/arch/x86)."""
+    pv = {"pv"} if any(one.startswith("xen-") for one in capabilities) else set()
+    hvm = {"hvm", "pvh"} if any(one.startswith("hvm-") for one in capabilities) else set()
+    return frozenset(pv | hvm)
+
+
+def _features(words: str) -> tuple[int, ...]:
+    """Read words in hexadecimal with colons between them, () where it is something else."""
+    try:
+        found = tuple(int(word, 16) for word in words.split(":"))
+    except ValueError:
+        return ()
+    return found if len(found) <= _MOST_WORDS and max(found) < 1 << 32 else ()
 
 
 def find_bridges(sysfs_net: Path) -> set[str]:

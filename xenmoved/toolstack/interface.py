@@ -155,12 +155,19 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:
-    """The host as the toolstack sees it. Memory in bytes. `xen_version` like "4.17.3"."""
+    """The host as the toolstack sees it. Memory in bytes. `xen_version` like "4.17.3".
+
+    `kinds` are those of guests that its Xen can run on its processors, empty where it does not
+    tell. `features` are the words of what its processors can do, in an order that Xen's version
+    may change.
+    """
 
     toolstack: str
     xen_version: str
     free_memory: int
     total_memory: int
+    kinds: frozenset[str] = frozenset()
+    features: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 #!/bin/bash
-# Makes the disk image $OUT of a Xen host: Debian, Xen, LVM, ZFS. Nothing of this project is in it.
+# Makes the disk image $OUT of a Xen host: Debian, Xen, QEMU, LVM, ZFS. Nothing of this project is in it.
 # Runs as root in mount and pid namespaces of its own, so whatever it mounts ends with it.
-# $MIRROR: where Debian comes from, may be empty. $APT_CONF: a file with settings of apt.
+# $RELEASE: the release of Debian, $XEN: the version of its Xen. $MIRROR: where Debian comes from,
+# may be empty. $APT_CONF: a file with settings of apt.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
 packages=(
     systemd-sysv udev kmod procps iproute2 iputils-ping openssh-server less vim-tiny
     linux-image-amd64 initramfs-tools busybox-static e2fsprogs
-    xen-hypervisor-4.17-amd64 xen-utils-4.17 xen-utils-common xenstore-utils
+    "xen-hypervisor-$XEN-amd64" "xen-utils-$XEN" xen-utils-common xenstore-utils
+    qemu-system-xen qemu-utils seabios
     lvm2 thin-provisioning-tools zfsutils-linux
     python3 python3-venv make
 )
@@ -25,7 +27,7 @@ mount -o loop,discard "$OUT" "$root"
 say "debootstrap"
 # shellcheck disable=SC2086
 debootstrap --variant=minbase --components=main,contrib --include=ca-certificates \
-    bookworm "$root" $MIRROR
+    "$RELEASE" "$root" $MIRROR
 mount -t proc proc "$root/proc"
 mount -t sysfs sys "$root/sys"
 mount --rbind /dev "$root/dev"

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Makes in the folder $OUT: root.initrd, which mounts a root file system; small.initrd, which is all
-# of the small guest; debian.img, the disk of the other guest.
+# of the small guest; bootable.img, a file system with a boot loader that boots the same on a PC;
+# debian.img, the disk of the other guest.
 # $BASE: the disk image of a host, from which kernel modules and busybox are taken.
-# $GUEST: the folder with the sources. $MIRROR, $APT_CONF and namespaces: as in base.sh.
+# $GUEST: the folder with the sources. $RELEASE, $MIRROR, $APT_CONF and namespaces: as in base.sh.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
@@ -24,8 +25,11 @@ add_modules() {
     for module; do
         modprobe -d "$work/host" -S "$kernel" --show-depends --ignore-install "$module"
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r path; do
-        cp "$path" "$tree/modules/"
-        basename "$path"
+        case $path in
+        *.xz) xz -dc "$path" >"$tree/modules/$(basename "$path" .xz)" ;;
+        *) cp "$path" "$tree/modules/" ;;
+        esac
+        basename "$path" .xz
     done >"$tree/modules/order"
 }
 
@@ -47,6 +51,30 @@ install -m 755 "$work/writer" "$work/host/bin/busybox" "$small/bin/"
 add_modules "$small" crc32c_generic ext4 xen-blkfront xen-netfront
 pack "$small" "$OUT/small.initrd"
 
+say "the small guest as a PC boots it"
+add_modules "$small" crc32c_generic ext4 xen-blkfront xen-netfront ata_piix ahci nvme sd_mod
+pack "$small" "$work/pc.initrd"
+truncate -s 64M "$OUT/bootable.img"
+# The boot loader reads neither of these features.
+mkfs.ext4 -q -m 0 -O ^64bit,^metadata_csum -E nodiscard "$OUT/bootable.img"
+mkdir "$work/bootable"
+mount -o loop,discard "$OUT/bootable.img" "$work/bootable"
+cp "$work/pc.initrd" "$work/bootable/initrd"
+cp "$work"/host/boot/vmlinuz-* "$work/bootable/vmlinuz"
+extlinux --install "$work/bootable"
+cat >"$work/bootable/extlinux.conf" <<-END
+	DEFAULT linux
+	LABEL linux
+	  LINUX vmlinuz
+	  INITRD initrd
+	  APPEND console=hvc0 quiet mitigations=off net.ifnames=0
+	LABEL emulated
+	  LINUX vmlinuz
+	  INITRD initrd
+	  APPEND console=hvc0 quiet mitigations=off net.ifnames=0 xen_emul_unplug=never
+END
+umount "$work/bootable"
+
 say "debootstrap of the Debian guest"
 truncate -s 512M "$OUT/debian.img"
 mkfs.ext4 -q -m 0 -E lazy_itable_init=1,nodiscard -L guest-root "$OUT/debian.img"
@@ -57,7 +85,7 @@ printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr
     'path-exclude=/usr/share/man/*' >"$debian/etc/dpkg/dpkg.cfg.d/lab"
 # shellcheck disable=SC2086
 debootstrap --variant=minbase --include=systemd-sysv,udev,kmod,iproute2 \
-    bookworm "$debian" $MIRROR
+    "$RELEASE" "$debian" $MIRROR
 mkdir -p "$debian/var/lib/writer"
 install -m 755 "$work/writer" "$debian/usr/local/bin/writer"
 install -m 644 "$GUEST/writer.service" "$debian/etc/systemd/system/"

@@ -14,7 +14,7 @@ mount -t tmpfs run "$root/run"
 mount -t tmpfs tmp "$root/tmp"
 
 cp -r --no-preserve=ownership "$HOSTFS/." "$root/"
-cp "$BOOT"/* "$root/boot/"
+cp --sparse=always "$BOOT"/* "$root/boot/"
 install -D -m 600 "$PUBLIC_KEY" "$root/root/.ssh/authorized_keys"
 chmod 700 "$root/root/.ssh"
 mkdir -p "$root/var/log/journal" "$root/var/log/xen/console" "$root/srv/xen/images"

@@ -15,6 +15,7 @@ from protocol.errors import SchemaError
 from protocol.messages import (
     Action,
     GuestOffer,
+    HypervisorOffer,
     ImageFormat,
     Mode,
     NicOffer,
@@ -469,12 +470,14 @@ def _about_files(
 async def _guest_offer(
     host: Host, domain: Domain, disks: SortedDisks, options: TransferOptions, config: str | None
 ) -> GuestOffer:
+    info = await host.toolstack.host()
     entry = await host.toolstack.configs.autostart(domain.name, domain.uuid)
     return GuestOffer(
         name=domain.name,
         uuid=domain.uuid,
         kind=domain.kind,
         toolstack=host.toolstack.name,
+        hypervisor=HypervisorOffer(info.xen_version, info.features),
         size=domain.size,
         nics=tuple(NicOffer(nic.mac, nic.bridge, nic.script) for nic in domain.nics),
         config=config.encode("utf-8", "surrogateescape") if config is not None else None,

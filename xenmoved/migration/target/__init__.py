@@ -4,6 +4,7 @@ channels       where the channels that peers open are taken in
 dialogue       answers the source
 preflight      what stands in the way of taking an offer
 memory_limits  whether a guest is small enough to come
+hypervisor     whether its Xen and processors can run it
 scripts        whether the scripts for its interfaces may be run, and are here
 bare_guests    whether it has no disk, and is one too many
 boot_files     what it is started from that is no disk of its own

@@ -33,6 +33,7 @@ from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
 from xenmoved.migration.target.bare_guests import too_many
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import expect
+from xenmoved.migration.target.hypervisor import hypervisor_problems, hypervisor_remarks
 from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
 from xenmoved.migration.target.scripts import denied_scripts, missing_scripts, wiring_for
@@ -41,6 +42,7 @@ from xenmoved.migration.volume_needs import Imagery, Needs, claims, imagery, nee
 from xenmoved.migration.volume_notes import may_be_made
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
+from xenmoved.remarks import together
 from xenmoved.toolstack.interface import Domain
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 from xenmoved.units import format_size
@@ -129,6 +131,7 @@ async def assess(
         problems += await too_many(host, peer, offer, needed.texts.values(), running)
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)
+        problems += hypervisor_problems(host.config.node, info, peer.name, offer)
         if offer.mode is Mode.COLD and guest.config_text is not None:
             problems += await boot_problems(host, guest.name, guest.config_text)
         stands_against, shared = await look_at_shared(
@@ -149,10 +152,10 @@ async def assess(
     last = await host.journal.went_to(guest.target_name) if guest is not None else None
     returns = guest is not None and last == (peer.name, guest.uuid)
     found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns)
-    return replace(found, remarks=await _foreseen(host, offer, found))
+    return replace(found, remarks=await _foreseen(host, peer, offer, found))
 
 
-async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
+async def _foreseen(host: Host, peer: Peer, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
     """Return what there will be to remark on a guest that comes as it is offered."""
     if offer.guest is None:
         return ()
@@ -166,7 +169,8 @@ async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark
         returns=found.returns,
         keep_partial=False,
     )
-    return await foresee(host, come)
+    compared = hypervisor_remarks(host.config.node, await host.toolstack.host(), peer.name, offer)
+    return together(compared, await foresee(host, come))
 
 
 def _require_honest(offer: Offer) -> None:

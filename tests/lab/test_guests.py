@@ -1,0 +1,49 @@
+"""Guests of every kind, with disks that blkback or QEMU serves, there and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from tests.lab import guests
+from tests.lab.guests import Guest
+from tests.lab.host import Host
+from tests.lab.pair import Pair, say
+from tests.lab.test_moves import moves
+
+_ALWAYS: Final = {("pvh", "blkback"), ("hvm", "blkback")}
+"""What is tried without being asked for: the others take hours."""
+
+
+def _cells() -> list[Any]:
+    return [
+        pytest.param(
+            kind,
+            backend,
+            id=f"{kind}-{backend}",
+            marks=[] if (kind, backend) in _ALWAYS else [pytest.mark.slow],
+        )
+        for kind in guests.KINDS
+        for backend in guests.BACKENDS
+    ]
+
+
+@pytest.mark.parametrize(("kind", "backend"), _cells())
+def test_there_live_and_back_by_saving(pair: Pair, kind: str, backend: str) -> None:
+    guest = guests.of_kind(pair.a, kind, backend)
+    guest.create(pair.a)
+    seq = guest.await_writes(pair.a, 0)
+    say_plan(pair.a, guest)
+    options = "--pool plain=plain --pool images=images"
+    moves(pair.a, pair.b, guest, f"live {options}", seq)
+    moves(pair.b, pair.a, guest, f"save {options}", guest.seq(pair.b))
+    guest.destroy(pair.a)
+
+
+def say_plan(host: Host, guest: Guest) -> None:
+    """Print who serves the disks, and how writes to them are followed."""
+    plan = json.loads(host.run(f"xenmovectl --json plan {guest.name} host-b").stdout)
+    for volume in plan["volumes"]:
+        say(f"{guest.name}: {json.dumps(volume)}")
