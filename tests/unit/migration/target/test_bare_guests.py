@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from protocol.handover import TargetState
-from protocol.messages import Action, GuestOffer, GuestSize, Mode, Offer, SharedOffer
+from protocol.messages import (
+    Action,
+    GuestOffer,
+    GuestSize,
+    HypervisorOffer,
+    Mode,
+    Offer,
+    SharedOffer,
+)
 from tests.support.hostile import volume_offer
 from xenmoved.config.model import Peer
 from xenmoved.journal.database import Journal
@@ -23,6 +31,7 @@ GUEST = GuestOffer(
     uuid="99999999-2222-3333-4444-555555555555",
     kind="pv",
     toolstack="xl",
+    hypervisor=HypervisorOffer("4.17.3", ()),
     size=GuestSize(1 << 20, 1 << 20, 0, 1, 1),
     nics=(),
     config=b"name = 'web'",
