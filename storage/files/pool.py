@@ -66,7 +66,7 @@ class DirectoryPool:
         """Which folder it is. Raises `VolumeError` when it cannot be read."""
         path = self._options.path
         try:
-            bare = not path.is_dir() or (not path.is_mount() and not any(path.iterdir()))
+            bare = not path.is_dir() or not (path.is_mount() or _has_entries(path))
         except OSError as error:
             raise self._failure(None, "list", error) from error
         return PoolFolder(str(path), file_identity(path), bare)
@@ -253,3 +253,9 @@ class DirectoryPool:
     def _failure(self, volume: str | None, verb: str, error: OSError) -> VolumeError:
         what = f"the folder {self._options.path}" if volume is None else f"volume {volume}"
         return VolumeError(f"pool {self.name}: cannot {verb} {what}: {reason(error)}")
+
+
+def _has_entries(folder: Path) -> bool:
+    """Whether anything is in a folder, however much: it is asked with every volume."""
+    with os.scandir(folder) as entries:
+        return any(entries)

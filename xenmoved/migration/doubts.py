@@ -166,9 +166,9 @@ async def _find(host: Host, wanted: str) -> Standing:
     named = [one for one in rows if report is not None and one.job == report.job]
     named = named or [one for one in rows if wanted in (one.job, one.guest)]
     if not named and report is None:
-        starting = [one for one in rows if wanted and one.job.startswith(wanted)]
-        named = starting if len(starting) == 1 else []
-    if not named and report is None:
+        named = [one for one in rows if wanted and one.job.startswith(wanted)]
+        if len(named) == 1:
+            return named[0]
         hint = "xenmovectl recover shows what is in doubt"
         raise Obstructed([problem("job-unknown", f"no job is called {wanted}", hint)])
     if not named:

@@ -73,7 +73,7 @@ class Needs:
 
     def shown(self, guest: str) -> str:
         """Return what may be told of a guest."""
-        return self.peer.shown(guest) if self.peer is not None else guest
+        return _shown(self.peer, guest)
 
     def without(self, files: Collection[str]) -> Needs:
         """Return the same, but for what these configurations name."""
@@ -110,13 +110,12 @@ async def needs(
     for status, domain in guests_among(here):
         if isinstance(domain, ToolstackError):
             log.warning("what %s needs cannot be found out: %s", status.name, domain)
-            who = peer.shown(status.name) if peer is not None else status.name
-            text = f"{who} runs here, and what it needs cannot be found out"
+            text = f"{_shown(peer, status.name)} runs here, and what it needs cannot be found out"
             unknown.append(problem("guest-unclear", text, "no volume is given away while it is so"))
             guests.add(status.name)
             continue
         guests |= {domain.name, domain.uuid}
-        who = peer.shown(domain.name) if peer is not None else domain.name
+        who = _shown(peer, domain.name)
         disks += [(f"disk of {who}", disk.path) for disk in domain.disks if disk.path]
         writing |= {disk.path for disk in domain.disks if disk.path and disk.writable}
     texts = _in_use(await host.toolstack.configs.read_all())
@@ -142,6 +141,10 @@ async def needs(
         peer,
         tuple(unknown),
     )
+
+
+def _shown(peer: Peer | None, guest: str) -> str:
+    return peer.shown(guest) if peer is not None else guest
 
 
 def _names_in(texts: Iterable[str]) -> set[str]:
@@ -293,13 +296,7 @@ async def imagery(host: Host) -> list[Imagery]:
 
 def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
     return [
-        Imagery(
-            file,
-            named(text),
-            found.formats,
-            frozenset(map(os.path.realpath, found.paths)),
-            found.doubtful,
-        )
+        Imagery(file, named(text), found.formats, _real(found.paths), found.doubtful)
         for file, text in texts.items()
         if (found := opened(text)).formats
     ]

@@ -106,6 +106,15 @@ class Ledger:
             return "", True
         return word, boot == boot_id()
 
+    def read_with_domain(self) -> tuple[str, int | None, bool]:
+        """Read a word with the id of a domain behind a colon, if there is one of this boot.
+
+        Earlier releases wrote no id. That of another boot is of no domain now.
+        """
+        text, this_boot = self.read()
+        word, _, domid = text.partition(":")
+        return word, int(domid) if domid.isdecimal() and this_boot else None, this_boot
+
     async def write(self, word: str) -> None:
         """Remember a word, durably when this returns."""
         await in_thread(write_file, self.path, f"{word} {boot_id()}\n")

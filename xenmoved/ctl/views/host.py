@@ -84,7 +84,7 @@ def plan(answer: Plan) -> list[Line]:
     if rows:
         header = ("VDEV", "SIZE", "FROM", "TO", "COPY")
         lines += [line(), *indent(table(header, rows, " r"))]
-        lines += indent(map(_served, filter(_tracked, answer.volumes)))
+        lines += indent(_served(volume) for volume in answer.volumes if volume.tracking)
     if answer.bridges:
         rows = [(bridge.source, bridge.target) for bridge in answer.bridges]
         lines += [line(), *indent(table(("BRIDGE", "THERE"), rows))]
@@ -255,10 +255,6 @@ def _planned(volume: PlannedVolume) -> tuple[Cell, ...]:
     if volume.format is not ImageFormat.RAW:
         copy = f"{volume.format} image, {copy}"
     return volume.vdev, size(volume.size), volume.source, volume.target or UNKNOWN, copy
-
-
-def _tracked(volume: PlannedVolume) -> bool:
-    return volume.tracking != ""
 
 
 def _served(volume: PlannedVolume) -> Line:

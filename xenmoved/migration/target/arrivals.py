@@ -38,7 +38,7 @@ from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
 from xenmoved.migration.promises import Promise
 from xenmoved.migration.retrying import until_done
-from xenmoved.migration.target.expected import Expected, expect
+from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.migration import InboundMigration
 from xenmoved.migration.target.preflight import Assessment, assess
 from xenmoved.migration.target.presence import Sighting, sight
@@ -129,20 +129,11 @@ class Arrivals:
             memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
             sizes = tuple(volume.disk_size for volume in offer.volumes)
             promise = Promise(visitor.peer, guest.target_name, memory, placements, sizes)
-            disks = accepted.disks(self.host, offer)
             job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
             job.memory_total = memory
-            expected = expect(
-                offer,
-                disks,
-                accepted.bridges,
-                accepted.wiring,
-                made=accepted.made(offer),
-                returns=accepted.returns,
-                keep_partial=begin.keep_partial,
-            )
+            expected = accepted.expected(self.host, offer, keep_partial=begin.keep_partial)
             await self._require_configured(expected)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
             await migration.begin()

@@ -32,7 +32,7 @@ from xenmoved.migration.promises import unfilled
 from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
 from xenmoved.migration.target.bare_guests import too_many
 from xenmoved.migration.target.boot_files import boot_problems, foresee
-from xenmoved.migration.target.expected import expect
+from xenmoved.migration.target.expected import Expected, expect
 from xenmoved.migration.target.hypervisor import hypervisor_problems, hypervisor_remarks
 from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
@@ -70,14 +70,6 @@ class Assessment:
     returns: bool = False
     remarks: tuple[Remark, ...] = ()
 
-    def made(self, offer: Offer) -> list[str]:
-        """Return the vdevs of the disks that are made anew."""
-        return [
-            volume.vdev
-            for volume, placement in zip(offer.volumes, self.placements, strict=True)
-            if volume.vdev is not None and placement.fresh
-        ]
-
     def disks(self, host: Host, offer: Offer) -> dict[str, str]:
         """Return the path here of each disk of the guest, by vdev."""
         assert offer.guest is not None
@@ -88,6 +80,23 @@ class Assessment:
         }
         shared = zip(offer.guest.shared, self.shared, strict=True)
         return placed | {disk.vdev: path for disk, path in shared}
+
+    def expected(self, host: Host, offer: Offer, *, keep_partial: bool) -> Expected:
+        """Return what is to be kept of the guest of an offer that is accepted."""
+        made = [
+            volume.vdev
+            for volume, placement in zip(offer.volumes, self.placements, strict=True)
+            if volume.vdev is not None and placement.fresh
+        ]
+        return expect(
+            offer,
+            self.disks(host, offer),
+            self.bridges,
+            self.wiring,
+            made=made,
+            returns=self.returns,
+            keep_partial=keep_partial,
+        )
 
 
 async def assess(
@@ -105,6 +114,7 @@ async def assess(
     present: list[Problem] = []
     shared: tuple[str, ...] = ()
     bridges: dict[str, str] = {}
+    compared: list[Remark] = []
     here = await host.toolstack.describe_all()
     in_use: dict[str, Sequence[str]] = {
         peer.shown(name, f"another guest on its way ({number})"): paths
@@ -132,6 +142,7 @@ async def assess(
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)
         problems += hypervisor_problems(host.config.node, info, peer.name, offer)
+        compared = hypervisor_remarks(host.config.node, info, peer.name, offer)
         if offer.mode is Mode.COLD and guest.config_text is not None:
             problems += await boot_problems(host, guest.name, guest.config_text)
         stands_against, shared = await look_at_shared(
@@ -152,25 +163,14 @@ async def assess(
     last = await host.journal.went_to(guest.target_name) if guest is not None else None
     returns = guest is not None and last == (peer.name, guest.uuid)
     found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns)
-    return replace(found, remarks=await _foreseen(host, peer, offer, found))
+    return replace(found, remarks=together(compared, await _foreseen(host, offer, found)))
 
 
-async def _foreseen(host: Host, peer: Peer, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
+async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
     """Return what there will be to remark on a guest that comes as it is offered."""
     if offer.guest is None:
         return ()
-    disks = found.disks(host, offer)
-    come = expect(
-        offer,
-        disks,
-        found.bridges,
-        found.wiring,
-        made=found.made(offer),
-        returns=found.returns,
-        keep_partial=False,
-    )
-    compared = hypervisor_remarks(host.config.node, await host.toolstack.host(), peer.name, offer)
-    return together(compared, await foresee(host, come))
+    return await foresee(host, found.expected(host, offer, keep_partial=False))
 
 
 def _require_honest(offer: Offer) -> None:

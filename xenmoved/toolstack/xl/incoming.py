@@ -245,7 +245,7 @@ class XlIncoming:
     async def _if_ours(self, domain: DomainStatus | None) -> DomainStatus | None:
         if domain is None:
             return None
-        _, domid, _ = self._word()
+        _, domid, _ = self._ledger.read_with_domain()
         known = domid is None or domid == domain.domid
         return domain if known and await self._has_uuid(domain) else None
 
@@ -264,15 +264,6 @@ class XlIncoming:
             verbose = await self._lookup.commands.run("list", "-v", str(domain.domid))
             uuids = _UUID.findall(verbose.stdout.lower())
         return normal_uuid(self._arrival.uuid) in uuids
-
-    def _word(self) -> tuple[str, int | None, bool]:
-        """Read what was written down: the word, the id of our domain, if it is of this boot.
-
-        Earlier releases wrote no id. That of another boot is of no domain now.
-        """
-        text, this_boot = self._ledger.read()
-        word, _, domid = text.partition(":")
-        return word, int(domid) if domid.isdecimal() and this_boot else None, this_boot
 
     async def settle(self) -> Settled:
         """Wait until it is decided whether the domain lives here, and tell.
@@ -310,7 +301,7 @@ class XlIncoming:
 
     def _account(self) -> Settled:
         """Decide by what was written down, when neither domain nor receiver is left."""
-        word, _, this_boot = self._word()
+        word, _, this_boot = self._ledger.read_with_domain()
         said = read_tail(self._log)
         if word != COMMITTING or _DESTROYING in said:
             return Settled.ABSENT
@@ -337,13 +328,13 @@ class XlIncoming:
 
     async def declare_never_started(self) -> None:
         """Let `abort` destroy the copy although it may have been started, unless it runs."""
-        word, domid, _ = self._word()
+        word, domid, _ = self._ledger.read_with_domain()
         if word == COMMITTING:
             await self._ledger.write(REFUSED if domid is None else f"{REFUSED}:{domid}")
 
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed."""
-        word, _, _ = self._word()
+        word, _, _ = self._ledger.read_with_domain()
         if word == COMMITTING and await self.settle() is not Settled.ABSENT:
             return
         if self._stdin is not None:

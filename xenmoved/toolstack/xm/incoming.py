@@ -239,14 +239,13 @@ class XmIncoming:
     def _word(self) -> tuple[str, int | None, bool]:
         """Read what was written down: the word, the id of our domain, if it is of this boot.
 
-        Earlier releases wrote no id, and nothing before they let the domain run: that they were
-        about to build it, the log of `xm restore` tells.
+        Earlier releases wrote nothing before they let the domain run: that they were about to build
+        it, the log of `xm restore` tells.
         """
-        text, this_boot = self._ledger.read()
-        word, _, domid = text.partition(":")
+        word, domid, this_boot = self._ledger.read_with_domain()
         if not word and self._log.exists():
             word = RESTORING
-        return word, int(domid) if domid.isdecimal() and this_boot else None, this_boot
+        return word, domid, this_boot
 
     async def _restoring(self) -> bool:
         return bool(await working_on(self._migration, ("restore",), self._process))
