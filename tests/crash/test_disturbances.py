@@ -190,7 +190,7 @@ def test_unfinished_work_of_an_earlier_migration_is_dropped(worlds):
         assert settle(world) is target
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("restart", [False, True])
 def test_copy_that_cannot_be_removed_is_removed_as_soon_as_it_can(worlds, restart):
     with worlds.use("xm") as world:

@@ -52,7 +52,7 @@ def wait_forgotten(source: CrashHost, word: str, domain: str) -> None:
     assert source.domains().get(GUEST) not in EXECUTES
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])
 def test_target_that_lost_its_journal_decides_nothing(world: World, mode: Mode) -> None:
     source, target = doubtful(world, STARTED, at_source=False, mode=mode)
@@ -91,7 +91,7 @@ def test_guest_whose_target_was_set_back_and_has_no_domain_of_it(world: World) -
     assert source.last_job().problem.code == "kept"
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("state", ["receiving", "ready"])
 def test_target_that_was_set_back_knows_what_runs_there(world: World, state: str) -> None:
     source, target = doubtful(world, STARTED, at_source=False)

@@ -105,6 +105,7 @@ def test_guest_is_kept_and_the_target_confirms_it(world, mode):
     world.assert_moves()
 
 
+@pytest.mark.thorough
 def test_guest_is_kept_though_the_target_had_started_it(world):
     source, target = doubtful(world, "inbound:started:after", at_source=False)
     wait_until(lambda: target.domains().get(GUEST) in EXECUTES, "the copy", PATIENCE)

@@ -94,7 +94,7 @@ BY_DEFAULT = (
 )
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("point", "victim", "mode", "expected"),
     [

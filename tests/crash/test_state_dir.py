@@ -46,7 +46,7 @@ def fill(state: Path) -> None:
             file.write(bytes(4096))
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("mode", "how"),
     # Of a live migration `xl` goes on, and holds its log open: nobody can remount it meanwhile.

@@ -78,7 +78,7 @@ def _restart_source(source: CrashHost) -> None:
     source.wait_ready()
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("meanwhile", [lambda _: None, _restart_source], ids=["", "restarted"])
 def test_a_target_that_is_away(world: World, meanwhile: Callable[[CrashHost], None]) -> None:
     source = world.source

@@ -65,7 +65,7 @@ def test_record_that_cannot_be_written(worlds, at_source, point):
     ends_well_despite(worlds, at_source, f"unwritable=1@{point}")
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("point", ["inbound:committed:after", "inbound:ready:after"])
 def test_target_that_gave_up_without_a_record_says_so_when_its_copy_is_gone(worlds, point):
     """The record that failed is on the disk all the same: a restart goes on from it."""

@@ -135,6 +135,7 @@ def test_a_file_with_the_inode_of_the_copy(
     assert_nobody_takes_it(a, b, guest, "is another volume than the copy")
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_where_nothing_tells_files_apart_no_copy_is_known(
     hosts: Hosts, mounted: Callable[..., None]

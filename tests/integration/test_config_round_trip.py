@@ -274,7 +274,7 @@ OFTEN = ("SUSE", "handbook, in auto")
 """Those that move in each mode whenever tests run; all of them move cold then."""
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.timeout(400)  # nine guests move at a time, on whatever machine this is
 @pytest.mark.parametrize(
     ("mode", "chosen"),

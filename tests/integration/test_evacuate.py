@@ -43,6 +43,7 @@ def fates(report: dict[str, Any]) -> dict[str, str]:
     return {guest["guest"]: guest["fate"] for guest in report["guests"]}
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(300)  # six migrations
 def test_one_that_fails_keeps_no_other_here_and_another_run_moves_the_rest(hosts: Hosts) -> None:
     a, b = hosts

@@ -177,7 +177,7 @@ def test_no_word_takes_a_guest_that_runs(hosts: Hosts) -> None:
     assert (a.guest_configs / f"{name}.cfg").exists()
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])
 def test_who_builds_for_ever_does_not_keep_the_guest(hosts: Hosts, mode: Mode) -> None:
     a, b = hosts

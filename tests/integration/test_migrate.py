@@ -289,6 +289,7 @@ def test_one_guest_is_not_moved_twice_at_once(hosts: Hosts) -> None:
     assert b.domain(name) is None
 
 
+@pytest.mark.thorough
 def test_two_peers_send_guests_of_one_name(
     hosts: Hosts, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

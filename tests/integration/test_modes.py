@@ -75,7 +75,7 @@ def test_a_live_migration_can_be_aborted(hosts: Hosts) -> None:
     assert b.footprint() == before
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_live_migration_whose_daemon_ends_leaves_the_guest_running(
     hosts: Hosts, number: signal.Signals

@@ -163,7 +163,7 @@ def in_memory(report: JobReport) -> bool:
     return report.memory_sent > 2**20
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize(("mode", "verb"), [(Mode.LIVE, "migrate"), (Mode.SAVE, "save")])
 def test_a_toolstack_that_hangs_is_a_stall_whatever_the_guest_writes(
     hosts: Hosts, mode: Mode, verb: str
@@ -198,6 +198,7 @@ def test_a_toolstack_that_hangs_on_the_target_is_a_stall(hosts: Hosts) -> None:
     a.assert_runs(name)
 
 
+@pytest.mark.thorough
 def test_a_target_that_stands_still_is_told_from_a_lost_one(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("still")
