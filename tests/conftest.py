@@ -21,7 +21,7 @@ _TRACING = "needs the kernel's tracing"
 _DESCRIPTORS = 4096
 """How many files a worker may have open; the thousand connections of a test are among them."""
 
-_SAMPLE = 3
+_SAMPLE = 5
 """Of the cases of a sampled test, one in so many is for `make test`."""
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
