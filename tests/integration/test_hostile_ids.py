@@ -337,8 +337,9 @@ async def test_files_of_guests_that_are_off_and_have_no_disks_are_bounded(runnin
             assert isinstance(await transfer.begin(), Accepted)
         # One that ran, and whose text is not used, leaves that.
         (folder / "web-off7.cfg").rename(folder / "web-off7.cfg.2.received")
-        async with transferring(running.evil, coming) as transfer:
-            assert isinstance(await transfer.begin(), Refused)
+        async with running.evil.linked() as link:
+            found = await (await greeted(link)).ask(saved.named("web-other").offer(SIZE, ()))
+            assert [one.code for one in found.problems] == ["guests-off"]
         (folder / "web-off7.cfg.2.received").unlink()
         async with transferring(running.evil, saved.named("web-other").offer(SIZE, ())) as transfer:
             assert isinstance(await transfer.begin(), Accepted)
