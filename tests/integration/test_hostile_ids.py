@@ -30,7 +30,7 @@ from tests.support.hostile import (
     with_config,
 )
 from tests.support.journals import query
-from xenmoved.migration.target.guests_off import MOST_BARE_GUESTS
+from xenmoved.migration.target.guests_left import MOST_BARE_GUESTS
 from xenmoved.sandbox.harness import EmulatedHost
 from xenmoved.toolstack.configs.installing import MOST_RECEIVED
 

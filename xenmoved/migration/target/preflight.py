@@ -33,7 +33,7 @@ from xenmoved.migration.promises import of_quota, unfilled
 from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import Expected, expect
-from xenmoved.migration.target.guests_off import too_many
+from xenmoved.migration.target.guests_left import too_many
 from xenmoved.migration.target.hypervisor import hypervisor_problems, hypervisor_remarks
 from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse

@@ -1,7 +1,7 @@
-"""How many guests that are off a peer may leave on this host, with disks here and without.
+"""How many guests a peer may leave on this host, with disks here and without.
 
 Each leaves a configuration file, used or waiting for its operator (`.received`), which takes time
-at every look at this host. A guest that runs takes memory, which bounds how many there are.
+at every look at this host. Those that run may end at any time, all at once, and leave that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xenmoved.toolstack.configs.text import named, uuid_in
 MOST_BARE_GUESTS: Final = 64
 """Guests of one peer without a disk that they may write, on their way or off here."""
 MOST_GUESTS: Final = 1024
-"""Guests of one peer, on their way or off here: more than a host of ours is to evacuate."""
+"""Guests of one peer, on their way or here: more than a host has to evacuate."""
 
 
 async def too_many(
@@ -44,16 +44,13 @@ async def too_many(
         one
         for one in arrived
         if one.guest != guest.target_name
-        and (
-            one.migration in coming
-            or ((one.uuid in uuids or one.guest in names) and one.guest not in running)
-        )
+        and (one.migration in coming or one.uuid in uuids or one.guest in names)
     ]
-    bare = not offer.volumes and not any(disk.writable for disk in guest.shared)
-    found = _problem(host, peer, left, MOST_GUESTS, "are off there")
-    if found is None and bare:
-        left = [one for one in left if _is_bare(one)]
-        found = _problem(host, peer, left, MOST_BARE_GUESTS, "are off and have no disks there")
+    found = _problem(host, peer, left, MOST_GUESTS, "have a configuration file there")
+    if found is None and not offer.volumes and not any(disk.writable for disk in guest.shared):
+        off = (one for one in left if one.migration in coming or one.guest not in running)
+        bare = [one for one in off if _is_bare(one)]
+        found = _problem(host, peer, bare, MOST_BARE_GUESTS, "are off and have no disks there")
     return [found] if found is not None else []
 
 
