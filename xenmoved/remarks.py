@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Final
 
@@ -11,6 +12,10 @@ from xenmoved.logs import printable
 
 MOST: Final = 64
 """Remarks that are kept of one guest; those that need somebody come first."""
+MOST_BYTES: Final = 4096
+"""What they may take in a journal, beside the first."""
+MOST_LEFT_OUT: Final = 8
+"""Things that are named which one guest comes without."""
 _LIMIT: Final = 4000
 
 
@@ -24,6 +29,11 @@ def to_look_at(code: str, text: str, hint: str) -> Remark:
     return Remark(Weight.ACTION, code, text[:_LIMIT], hint[:_LIMIT])
 
 
+_MORE: Final = good_to_know(
+    "more", "there is more to remark on it than is kept", "compare its configuration on both hosts"
+)
+
+
 def from_problem(found: Problem) -> Remark:
     """Return a problem that is left after all went well as a remark that somebody must look at."""
     return to_look_at(found.code, found.text, found.hint)
@@ -32,15 +42,32 @@ def from_problem(found: Problem) -> Remark:
 def left_out(name: str, what: Iterable[str]) -> tuple[Remark, ...]:
     """Return that the guest `name` comes without something; the values are in no remark."""
     hint = "it runs without; if it needs that there, put it into its configuration file by hand"
-    return tuple(
-        good_to_know("left-out", f"{name} comes without {one}", hint) for one in dict.fromkeys(what)
-    )
+    named = list(dict.fromkeys(what))
+    if (more := len(named) - MOST_LEFT_OUT) > 0:
+        named[MOST_LEFT_OUT:] = [f"{more} more settings that may not come from another host"]
+    return tuple(good_to_know("left-out", f"{name} comes without {one}", hint) for one in named)
 
 
 def together(*groups: Iterable[Remark]) -> tuple[Remark, ...]:
-    """Return each remark once, those that need somebody first, as many as are kept."""
+    """Return each remark once, those that need somebody first, as many as are kept.
+
+    The last says so if there were more.
+    """
     found = dict.fromkeys(one for group in groups for one in group)
-    return tuple(sorted(found, key=lambda one: one.weight is not Weight.ACTION))[:MOST]
+    more = _MORE in found
+    found.pop(_MORE, None)
+    kept: list[Remark] = []
+    room = MOST_BYTES
+    for one in sorted(found, key=lambda one: one.weight is not Weight.ACTION):
+        if len(kept) == MOST - 1 or (kept and _bytes(one) > room):
+            return (*kept, _MORE)
+        room -= _bytes(one) if kept else 0
+        kept.append(one)
+    return (*kept, _MORE) if more else tuple(kept)
+
+
+def _bytes(one: Remark) -> int:
+    return len(json.dumps([one.weight.value, one.code, one.text, one.hint]))
 
 
 def from_peer(untrusted_remarks: Iterable[Remark]) -> tuple[Remark, ...]:

@@ -2,6 +2,8 @@
 
 Their headers can name other files, which whoever starts the guest would open: the backing file of a
 qcow2 image, its external data file, the parent of a VHD. So an image moves only if it stands alone.
+What is looked at has to be what QEMU and blktap look at. A qcow2 image is read from its beginning.
+Of a VHD the end counts: QEMU takes its length as a whole number of sectors, rounded up.
 
 Formats: QEMU, docs/interop/qcow2.txt (versions 2 and 3); Microsoft, Virtual Hard Disk Image Format
 Specification 1.0. All numbers are big-endian.
@@ -80,8 +82,12 @@ def _check_qcow2(volume: Volume) -> int:
 def _check_vhd(volume: Volume) -> int:
     """Look at the footer, and at its copy at the beginning, which all but fixed images have.
 
-    The footer may be a byte short: that of images by Virtual PC before 2004 is.
+    The footer may be a byte short: that of images by Virtual PC before 2004 is. Of any other length
+    that is no whole number of sectors, QEMU would read a footer at another place.
     """
+    if volume.size % _SECTOR not in (0, _SECTOR - 1):
+        why = f"has {volume.size} bytes, no whole number of sectors: convert it (qemu-img convert)"
+        raise _unfit(volume, why)
     found: list[int] = []
     sizes: list[int] = []
     for offset in (0, volume.size - _VHD_FOOTER, volume.size - _VHD_FOOTER + 1):

@@ -30,8 +30,9 @@ from tests.support.hostile import (
     with_config,
 )
 from tests.support.journals import query
-from xenmoved.migration.target.bare_guests import MOST_BARE_GUESTS
+from xenmoved.migration.target.guests_left import MOST_BARE_GUESTS
 from xenmoved.sandbox.harness import EmulatedHost
+from xenmoved.toolstack.configs.installing import MOST_RECEIVED
 
 __all__ = ["at_home", "guest", "running", "saved", "target"]  # fixtures
 
@@ -331,12 +332,39 @@ async def test_files_of_guests_that_are_off_and_have_no_disks_are_bounded(runnin
             assert isinstance(said, Refused), said
             (problem,) = said.problems
             assert problem.code == "guests-off"
-            assert "has 64 guests of evil that are off" in problem.text
+            assert "has 64 guests of evil that are off and have no disks" in problem.text
         async with transferring(running.good, coming) as transfer:
             assert isinstance(await transfer.begin(), Accepted)
-        (folder / "web-off7.cfg").unlink()
+        # One that ran, and whose text is not used, leaves that.
+        (folder / "web-off7.cfg").rename(folder / "web-off7.cfg.2.received")
+        async with running.evil.linked() as link:
+            found = await (await greeted(link)).ask(saved.named("web-other").offer(SIZE, ()))
+            assert [one.code for one in found.problems] == ["guests-off"]
+        (folder / "web-off7.cfg.2.received").unlink()
         async with transferring(running.evil, saved.named("web-other").offer(SIZE, ())) as transfer:
             assert isinstance(await transfer.begin(), Accepted)
     finally:
         for path in folder.glob("web-off*"):
             path.unlink()
+
+
+async def test_a_text_that_would_not_be_kept_is_refused_beforehand(running, saved):
+    folder = running.host.folder / "xen"
+    coming = saved.named("web-noisy")
+    offer = with_file(coming, "device_model_override = '/srv/qemu'\n")
+    waiting = [folder / "web-noisy.cfg.received"]
+    waiting += [folder / f"web-noisy.cfg.{n}.received" for n in range(2, MOST_RECEIVED + 1)]
+    for path in waiting:
+        path.write_text("for an operator")
+    try:
+        async with transferring(running.evil, offer) as transfer:
+            said = await transfer.begin()
+            assert isinstance(said, Refused), said
+            assert [one.code for one in said.problems] == ["config-not-kept"]
+        waiting.pop().unlink()
+        async with transferring(running.evil, offer) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+    finally:
+        for path in waiting:
+            path.unlink()
+    await running.clean()

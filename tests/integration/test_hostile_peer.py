@@ -41,6 +41,7 @@ from protocol.messages import (
     Fate,
     Findings,
     Finish,
+    Finished,
     HandOver,
     Hello,
     ImageFormat,
@@ -904,6 +905,32 @@ async def test_offers_at_the_same_time_never_exceed_a_quota(target):
         # What is there counts, what was only promised is free again.
         async for taken, _ in at_once(target, [sync_offer(volume_offer("v9", 2 * MIB))]):
             assert len(taken) == 1
+    finally:
+        target.evil.introduce()
+    for file in target.host.images.glob("v*"):
+        file.unlink()
+    await target.clean()
+
+
+async def test_the_smallest_volume_counts_a_mebibyte_of_a_quota(target):
+    target.evil.introduce(quota=2 * MIB)
+    tiny = [volume_offer(f"v{number}", 1) for number in range(3)]
+    try:
+        async with target.evil.linked() as link:
+            control = await greeted(link)
+            found = await control.ask(sync_offer(*tiny))
+            assert [one.code for one in found.problems] == ["quota"]
+            transfer = Transfer(link, control, sync_offer(*tiny[:2]))
+            assert isinstance(await transfer.begin(), Accepted)
+            promised = await (await greeted(link)).ask(Ping())
+            for volume in range(2):
+                await transfer.copy(volume)
+            assert isinstance(await control.ask(Finish()), Finished)
+            control = await greeted(link)
+            there = await control.ask(Ping())
+            assert promised.quota_used == there.quota_used == 2 * MIB
+            found = await control.ask(sync_offer(tiny[2]))
+            assert [one.code for one in found.problems] == ["quota"]
     finally:
         target.evil.introduce()
     for file in target.host.images.glob("v*"):

@@ -89,6 +89,10 @@ def test_how_large_the_disk_in_it_is(tmp_path, image_format, data, size):
         ("vhd", vhd(None, 5), "a type that is not known here: 5"),
         ("vhd", vhd(None, None), "no VHD image"),
         ("vhd", b"conectix", "no vhd image: it has 8 bytes"),
+        ("vhd", vhd(3, 3) + b"\0", "has 5121 bytes, no whole number of sectors"),
+        ("vhd", bytes(1024) + footer(2)[:-2], "has 1534 bytes, no whole number of sectors"),
+        # Where QEMU looks, at 1024, is another footer, in the reserved bytes of the one at the end.
+        ("vhd", bytes(612) + footer(2)[:412] + footer(4)[:100], "no whole number of sectors"),
     ],
 )
 def test_what_does_not(tmp_path, image_format, data, why):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocol.messages import Placement, Pong, Problem
+from xenmoved.migration.promises import of_quota
 from xenmoved.problems import problem
 from xenmoved.units import format_size
 
@@ -49,8 +50,8 @@ class Space:
             free = self.pools.get(pool)
             if free is not None and count > free:
                 return self._short(f"space in pool {pool}", free, count)
-        if self.quota is not None and need.pools.total() > self.quota:
-            return self._short("quota", self.quota, need.pools.total())
+        if self.quota is not None and need.quota > self.quota:
+            return self._short("quota", self.quota, need.quota)
         return None
 
     def take(self, need: Need, guest: str) -> None:
@@ -60,7 +61,7 @@ class Space:
             if (free := self.pools.get(pool)) is not None:
                 self.pools[pool] = free - count
         if self.quota is not None:
-            self.quota -= need.pools.total()
+            self.quota -= need.quota
         self.volumes |= dict.fromkeys(need.volumes, guest)
 
     def _short(self, what: str, free: int, needed: int) -> Problem:
@@ -74,21 +75,24 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a guest needs of a peer: bytes of memory, and of new volumes in pools; its volumes."""
+    """What a guest needs of a peer: bytes of memory, of new volumes in pools, and of its quota."""
 
     memory: int
     pools: Counter[str] = field(default_factory=Counter)
     volumes: tuple[tuple[str, str], ...] = ()
+    quota: int = 0
 
     @classmethod
     def of(cls, memory: int, placements: Iterable[Placement]) -> Need:
         """Return what a guest needs whose volumes go to these places."""
         places = tuple(placements)
         pools: Counter[str] = Counter()
+        quota = 0
         for place in places:
             if place.fresh:
                 pools[place.pool] += place.size
-        return cls(memory, pools, tuple((place.pool, place.name) for place in places))
+                quota += of_quota(place.size)
+        return cls(memory, pools, tuple((place.pool, place.name) for place in places), quota)
 
 
 def by_room(spaces: Iterable[Space]) -> list[Space]:

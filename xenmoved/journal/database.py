@@ -36,6 +36,7 @@ from xenmoved.journal.statements import (
     DROP_OLD_JOBS,
     INBOUND,
     OLD_ATTEMPTS,
+    SHORTEN_OLD,
     STANDING_IN,
     STANDING_OUT,
     UPDATED,
@@ -57,6 +58,8 @@ KEPT_APART: Final = 50
 """Ended jobs that are remembered of those that count apart together."""
 KEPT_ATTEMPTS: Final = 200
 """Settled migrations of one peer that are remembered though they never were ready."""
+KEPT_IN_FULL: Final = 200
+"""Settled migrations of one peer of which remarks and the whole reason are remembered."""
 _REASON_LENGTH: Final = 4000
 """Characters that are kept of why a migration ended: no message has room for more."""
 
@@ -195,8 +198,9 @@ class Journal(VolumeTables):
         """Write the state of a migration that comes.
 
         Of a settled one only what is asked for later stays, and of those that never were ready the
-        newest few of each peer; the ids of the others stay used. So a peer that begins again and
-        again does not fill this host.
+        newest few of each peer; the ids of the others stay used. Of older ones there are no remarks
+        and only the beginning of the reason. So a peer that begins again and again does not fill
+        this host.
         """
         details = without_what_is_done(entry.state) if settled else "?"
         await self._execute(
@@ -214,6 +218,8 @@ class Journal(VolumeTables):
             time.time(),
         )
 
+        if settled:
+            await self._execute(SHORTEN_OLD, entry.peer, KEPT_IN_FULL)
         if settled and entry.state is TargetState.ABORTED:
             await self._forget_attempts(entry.peer)
 

@@ -120,9 +120,11 @@ def without_what_is_done(state: TargetState, details: str = "?") -> str:
     Its guest is installed or gone: what was to be done with it is read no more. The rest is: the
     name, the uuid, whether it was ready, and of one that has come its disks and remarks.
     """
-    done = _DONE_WITH_COPY if state is TargetState.ABORTED else _DONE_WITH_GUEST
-    emptied = ", ".join(f"'$.{key}', {nothing}" for key, nothing in done.items())
-    return f"json_replace({details}, {emptied})"
+    emptied = ", ".join(f"'$.{key}', {nothing}" for key, nothing in _DONE_WITH_GUEST.items())
+    fewer = f"json_replace({details}, {emptied})"
+    if state is not TargetState.ABORTED:
+        return fewer
+    return f"json_remove(json_replace({fewer}, '$.disks', json('{{}}')), {_NOT_OF_A_WORD})"
 
 
 _DONE_WITH_GUEST: Final = {
@@ -131,10 +133,14 @@ _DONE_WITH_GUEST: Final = {
     **{"left_out": "json('[]')", "boot_order": "''"},
 }
 """Details that are not read once a guest is settled here, and what stands for each instead."""
-_DONE_WITH_COPY: Final = _DONE_WITH_GUEST | {
-    **{"disks": "json('{}')", "read_only": "json('[]')", "remarks": "NULL"}
-}
-"""The same of one that does not come."""
+_NOT_OF_A_WORD: Final = ", ".join(
+    f"'$.{key}'"
+    for key in (
+        *("announced", "wiring", "sources", "formats", "bridges", "left_out", "boot_order"),
+        *("read_only", "remarks", "made", "shared"),
+    )
+)
+"""Details that a record may be without, and that are not read of one that does not come."""
 
 
 def read_standing(kind: type[SourceState] | type[TargetState], row: Iterable[Any]) -> Standing:

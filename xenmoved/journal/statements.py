@@ -34,4 +34,11 @@ OLD_ATTEMPTS: Final = (
     "AND NOT ifnull(json_extract(details, '$.was_ready'), 1) "
     "ORDER BY updated DESC, rowid DESC LIMIT -1 OFFSET ?"
 )
+SHORTEN_OLD: Final = (
+    "UPDATE inbound SET reason=substr(reason, 1, 100), "
+    "details=json_replace(details, '$.remarks', json('[]')) WHERE peer=?1 AND settled "
+    "AND (length(reason) > 100 OR json_array_length(details, '$.remarks') > 0) "
+    "AND migration NOT IN (SELECT migration FROM inbound WHERE peer=?1 AND settled "
+    "ORDER BY updated DESC, rowid DESC LIMIT ?2)"
+)
 INBOUND: Final = "SELECT migration, state, peer, reason, job, details FROM inbound"

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from protocol.messages import Placement
 from storage.contracts import Pool
@@ -20,6 +21,17 @@ from storage.errors import StorageError
 from xenmoved.toolstack.interface import DomainStatus
 
 log = logging.getLogger(__name__)
+
+
+LEAST_OF_QUOTA: Final = 1 << 20
+
+
+def of_quota(size: int, disk_size: int = 0) -> int:
+    """Return how many bytes of a quota a volume counts that may grow to `disk_size` in use.
+
+    The smallest counts 1 MiB, as each takes more than its bytes: a name, an inode, a record.
+    """
+    return max(size, disk_size, LEAST_OF_QUOTA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class Promises:
     def made_for(self, peer: str) -> dict[tuple[str, str], int]:
         """Return what the volumes that are made for a peer may take, by pool and name."""
         return {
-            (place.pool, place.name): max(place.size, disk_size)
+            (place.pool, place.name): of_quota(place.size, disk_size)
             for promise in self._given.values()
             if promise.peer == peer
             for place, disk_size in zip(promise.placements, promise.disk_sizes, strict=True)

@@ -389,8 +389,11 @@ class GuestConfigs(Protocol):
         It takes the place of the one that was set aside when the domain left, and nothing of an
         operator's is lost. Returns what the operator should know: a text that cannot be adapted, or
         that would run or open something of this host, goes to NAME.cfg.received, and is not started
-        at boot.
+        at boot; where too many wait there, it is not kept.
         """
+
+    async def received(self) -> frozenset[str]:
+        """Return the names of domains of which a text that came waits for its operator."""
 
     async def autostart(self, name: str, uuid: str = "") -> str | None:
         """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""

@@ -131,7 +131,9 @@ _PATH: Final = _rule(r"(?:hvmloader)?", path=True)
 _FIRMWARE: Final = _rule(r"[a-z0-9]*", path=True)
 _LISTEN: Final = _rule(r"[0-9A-Fa-f.:\[\]]*|localhost")
 _USER: Final = _rule(r"(?!root$)(?:[a-z_][\w-]*)?")
-_WORDS: Final = _rule(r"[A-Za-z0-9,_-]*")
+_WORD: Final = _rule(r"(?:[A-Za-z0-9_-]*|<default>)")
+"""libxl pastes it into an option of QEMU, where a comma begins another part and "=" a value."""
+_SOUND_CARDS: Final = r"(?:ac97|adlib|all|cs4231a|es1370|gus|hda|pcspk|sb16)"
 _OFF: Final = _rule(r"0?|[Ff]alse|<default>")
 NOTHING: Final = _rule("")
 LEFT_OUT: Final = _rule("", left_out=True)
@@ -152,7 +154,7 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     (
         "vcpu_avail cpus cpus_soft cpuid pool on_poweroff "
         "on_reboot on_watchdog on_crash on_soft_reset localtime tsc_mode timer_mode "
-        "hdtype vga stdvga viridian viridian_enable viridian_disable sched device_model_version "
+        "hdtype stdvga viridian viridian_enable viridian_disable sched device_model_version "
         "features nestedhvm nested_hvm hap altp2m altp2mhvm passthrough "
         "max_grant_version xen_platform_pci vendor_device vnuma vnuma_nodes cpu_weight cap "
         "ms_vm_genid tee arch_arm arch_x86 llc_colors mca_caps "
@@ -213,11 +215,11 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     ("device_model_user vncviewer", LEFT_OUT),
     ("boot", _rule(r"[a-z]{0,8}")),
     ("keymap", _rule(r"[A-Za-z0-9-]*")),
-    ("soundhw", _rule(r"[a-z0-9,]*")),
+    ("soundhw", _rule(rf"(?:{_SOUND_CARDS}(?:,{_SOUND_CARDS})*)?")),
     ("vnclisten spicehost", _LISTEN),
     ("vncpasswd", _SECRET),
     ("spicepasswd", _SPICE_SECRET),
-    ("spice_image_compression spice_streaming_video", _WORDS),
+    ("spice_image_compression spice_streaming_video vga", _WORD),
     ("display sdldisplay", _rule(r"[\w.:]*")),
     ("serial serial_list", _rule(r"pty|null|none|")),
     ("parallel", _rule(r"null|none|")),
@@ -294,8 +296,12 @@ VKB: Final[Mapping[str, Rule]] = dict.fromkeys(
 )
 VFB: Final[Mapping[str, Rule]] = dict.fromkeys(_BACKEND, PLAIN) | {"keymap": DOMAIN["keymap"]}
 CHANNEL: Final[Mapping[str, Rule]] = dict.fromkeys(
-    _BACKEND | words("name connection.pty connection.unknown"), PLAIN
-) | {"connection": _rule(r"(?i:pty|unknown)?"), "connection.socket": NOTHING}
+    _BACKEND | words("connection.pty connection.unknown"), PLAIN
+) | {
+    "name": _rule(r"[\w.-]*"),
+    "connection": _rule(r"(?i:pty|unknown)?"),
+    "connection.socket": NOTHING,
+}
 USBCTRL: Final[Mapping[str, Rule]] = dict.fromkeys(
     _BACKEND | words("type devid version ports"), PLAIN
 )

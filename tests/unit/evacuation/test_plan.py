@@ -19,7 +19,8 @@ def pong(**changes):
 
 
 def need(memory=1, **pools):
-    return Need(memory * GIB, Counter({pool: size * GIB for pool, size in pools.items()}))
+    sizes = Counter({pool: size * GIB for pool, size in pools.items()})
+    return Need(memory * GIB, sizes, quota=sizes.total())
 
 
 def test_what_was_taken_is_not_there_for_the_next():
@@ -54,6 +55,14 @@ def test_only_volumes_that_are_to_be_made_need_space():
     places = [Placement("fast", name, fresh, True, 4 * GIB) for name, fresh in made.items()]
     found = Need.of(GIB, places)
     assert (found.memory, found.pools) == (GIB, Counter(fast=8 * GIB))
+    assert found.quota == 8 * GIB
+
+
+def test_the_smallest_volumes_count_for_the_quota():
+    found = Need.of(GIB, [Placement("fast", name, True, True, 1) for name in "abc"])
+    assert found.quota == 3 << 20
+    assert Space.of("host-b", pong(quota=(3 << 20) - 1)).lack(found) is not None
+    assert Space.of("host-b", pong(quota=3 << 20)).lack(found) is None
 
 
 def test_two_guests_do_not_have_one_volume():

@@ -130,8 +130,32 @@ async def test_of_a_settled_arrival_only_what_is_asked_for_later_is_kept(journal
         **{"bridges": {}, "left_out": [], "boot_order": ""},
     }
     assert await journal.inbound("started") == told("started", TargetState.STARTED, **gone)
-    gone |= {"disks": {}, "read_only": [], "remarks": None}
-    assert await journal.inbound("aborted") == told("aborted", TargetState.ABORTED, **gone)
+    word = {
+        **{"name": "web", "uuid": "u", "disks": {}, "keep_partial": False, "config": None},
+        **{"given_up": False, "source_name": "db", "was_ready": True},
+    }
+    assert (await journal.inbound("aborted")).details == word
+
+
+async def test_of_old_arrivals_there_are_no_remarks_and_short_reasons(journal, monkeypatch):
+    """But the word about them stays, and what others have is not touched."""
+    monkeypatch.setattr("xenmoved.journal.database.KEPT_IN_FULL", 3)
+    other = replace(told("other", TargetState.STARTED), peer="host-c", reason="y" * 300)
+    await journal.record_inbound(other, settled=True)
+    open_one = replace(told("open", TargetState.COMMITTED), reason="y" * 300)
+    await journal.record_inbound(open_one)
+    for number in range(6):
+        state = TargetState.STARTED if number % 2 else TargetState.ABORTED
+        entry = replace(told(f"m{number}", state), reason="y" * 300)
+        await journal.record_inbound(entry, settled=True)
+    for migration in ("m0", "m1", "m2"):
+        kept = await journal.inbound(migration)
+        assert kept.reason == "y" * 100
+        assert not kept.details.get("remarks")
+        assert kept.details["was_ready"]
+    for migration in ("other", "open", "m3", "m5"):
+        kept = await journal.inbound(migration)
+        assert (kept.reason, kept.details["remarks"]) == ("y" * 300, [{"code": "look"}])
 
 
 async def test_of_a_superseded_arrival_only_what_is_asked_for_later_is_kept(journal):

@@ -13,6 +13,9 @@ from xenmoved.toolstack.xm.domain import rewrite_xm_config
 from xenmoved.toolstack.xm.sexpr import parse_all, to_string
 
 REFUSED, LEFT_OUT, PASSES = "refused", "left out", "passes"
+OPTIONS = ("keymap", "boot", "soundhw", "serial", "usbdevice")
+LISTS = ("vfbs", "channels")
+SPICE = ("spice_image_compression", "spice_streaming_video")
 
 
 @dataclass
@@ -31,7 +34,7 @@ def in_json(path, value):
     place = config
     *way, key = path.split("/")
     for step in way:
-        place = place[0] if step == "0" else place.setdefault(step, [{}] if step == "vfbs" else {})
+        place = place[0] if step == "0" else place.setdefault(step, [{}] if step in LISTS else {})
     place[key] = value
     problems = rewrite_config(config, arrival(HVM), left_out=left)
     return judged(problems, left, str(config))
@@ -142,6 +145,17 @@ RULES = {
         in_text("on_reboot = 'rename-restart'"),
         in_sexpr("(on_reboot rename-restart)"),
     ),
+    "what its host did with the kernel": (
+        LEFT_OUT,
+        *(in_sexpr(f"(use_tmp_{what} 1)", "image") for what in ("kernel", "ramdisk")),
+        *(in_sexpr(f"(use_tmp_{what} 1)") for what in ("kernel", "ramdisk")),
+    ),
+    "sound cards": (
+        PASSES,
+        in_json("b_info/type.hvm/soundhw", "ac97,es1370"),
+        in_text("soundhw = 'all'"),
+        in_sexpr("(soundhw sb16,es1370)", "image"),
+    ),
     "no path where one belongs": (
         REFUSED,
         *(in_json(f"b_info/{key}", "0") for key in ("kernel", "ramdisk", "device_model")),
@@ -154,6 +168,30 @@ RULES = {
         *(in_sexpr(f"({key} 0)", "image") for key in ("kernel", "ramdisk", "loader")),
         *(in_sexpr(f"({key} False)", "image") for key in ("kernel", "device_model")),
         in_sexpr("(bootloader 0)"),
+    ),
+    "more parts of an option of the device model": (
+        REFUSED,
+        *(
+            in_json("b_info/type.hvm/spice", {"enable": "True", key: value})
+            for key in ("image_compression", "streaming_video", "host")
+            for value in ("off,unix", "off=on")
+        ),
+        *(in_json(f"b_info/type.hvm/{key}", "a,b=c") for key in OPTIONS),
+        in_json("b_info/type.hvm/vnc", {"enable": "True", "listen": "0,to=9"}),
+        in_json("b_info/type.hvm/vga", {"kind": "std,x=y"}),
+        in_json("b_info/kernel", "/boot/a,/etc/shadow"),
+        in_json("b_info/ramdisk", "/boot/a,/etc/shadow"),
+        in_json("channels/0/name", "a,b=c"),
+        in_json("nics/0/model", "e1000,x=y"),
+        *(in_text(f"{key} = 'off,{more}'") for key in SPICE for more in ("unix", "x=y")),
+        *(in_text(f"{key} = 'a,b=c'") for key in OPTIONS),
+        *(in_text(f"{key} = 'std,x=y'") for key in ("vga", "vnclisten", "spicehost")),
+        in_text("ramdisk = '/boot/a,/etc/shadow'"),
+        in_text("channel = ['name=a=b']"),
+        in_text("vfb = ['vnclisten=0=1']"),
+        *(in_sexpr(f"({key} 'a,b=c')", "image") for key in (*OPTIONS, *SPICE, "vga")),
+        in_sexpr("(ramdisk '/boot/a,/etc/shadow')", "image"),
+        in_sexpr("(keymap 'a,b=c')", "vfb"),
     ),
     "passwords": (
         REFUSED,

@@ -6,7 +6,7 @@ preflight      what stands in the way of taking an offer
 memory_limits  whether a guest is small enough to come
 hypervisor     whether its Xen and processors can run it
 scripts        whether the scripts for its interfaces may be run, and are here
-bare_guests    whether it has no disk, and is one too many
+guests_left    whether it is one too many that the peer leaves here
 boot_files     what it is started from that is no disk of its own
 at_home        whether it, or another of its name or uuid, is here already
 reuse          what may become of a volume that is here already

@@ -22,15 +22,16 @@ from protocol.messages import (
 from storage.contracts import Capacity, Pool, VolumeInfo
 from storage.errors import StorageError
 from storage.places import place_at, places_at
+from xenmoved.codes import NOT_KEPT
 from xenmoved.config.model import Peer
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
-from xenmoved.migration.promises import unfilled
+from xenmoved.migration.promises import of_quota, unfilled
 from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
-from xenmoved.migration.target.bare_guests import too_many
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import Expected, expect
+from xenmoved.migration.target.guests_left import too_many
 from xenmoved.migration.target.hypervisor import hypervisor_problems, hypervisor_remarks
 from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
@@ -161,7 +162,10 @@ async def assess(
     last = await host.journal.went_to(guest.target_name) if guest is not None else None
     returns = guest is not None and last == (peer.name, guest.uuid)
     found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns)
-    return replace(found, remarks=together(compared, await _foreseen(host, offer, found)))
+    foreseen = await _foreseen(host, offer, found)
+    if lost := [one for one in foreseen if one.code == NOT_KEPT]:
+        return Assessment(tuple(problem(one.code, one.text, one.hint) for one in lost))
+    return replace(found, remarks=together(compared, foreseen))
 
 
 async def _foreseen(host: Host, offer: Offer, found: Assessment) -> tuple[Remark, ...]:
@@ -266,7 +270,7 @@ class _VolumeChecks:
         placement = await self._place(volume)
         if placement is not None:
             self._placements.append(placement)
-            self._made += max(placement.size, volume.disk_size) if placement.fresh else 0
+            self._made += of_quota(placement.size, volume.disk_size) if placement.fresh else 0
         return placement
 
     async def _place(self, volume: VolumeOffer) -> Placement | None:
@@ -447,14 +451,14 @@ def _place_of(pool: Pool, name: str) -> object:
 async def quota_used(host: Host, peer: str) -> int:
     """Bytes that volumes made for a peer may take: those that are there, and those promised.
 
-    An image grows in use, to the size of the disk in it.
+    An image grows in use, to the size of the disk in it; see `of_quota`.
     """
     sizes = host.promises.made_for(peer)
     for made in await host.journal.made(peer=peer):
         pool = host.pools.get(made.pool)
         info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
         if info is not None and may_be_made(made, info):
-            sizes[made.pool, made.name] = max(info.size, made.disk_size)
+            sizes[made.pool, made.name] = of_quota(info.size, made.disk_size)
     return sum(sizes.values())
 
 

@@ -26,7 +26,7 @@ from xenmoved.toolstack.configs.guest_file import (
     look_at,
     read_text,
 )
-from xenmoved.toolstack.configs.installing import Course, Here, carry_out, decide
+from xenmoved.toolstack.configs.installing import Course, Here, carry_out, decide, received_for
 from xenmoved.toolstack.configs.keeping import (
     MOVED,
     REPLACED,
@@ -193,6 +193,10 @@ class ConfigFolder:
     ) -> tuple[Remark, ...]:
         """Return what `install` would remark. Changes nothing."""
         return (await self._call(self._course, name, text, arrival, autostart)).remarks
+
+    async def received(self) -> frozenset[str]:
+        """Return the names of domains of which a text that came waits for its operator."""
+        return await self._call(lambda: frozenset(received_for(self._folder)))
 
     async def install(
         self, name: str, text: str, arrival: Arrival, autostart: bool

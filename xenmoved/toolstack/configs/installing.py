@@ -4,12 +4,15 @@ It takes the place of the one that was set aside when the guest left, and that o
 if the two say the same: a link stays a link, with owner and mode. What differs makes room, but is
 kept. A text that cannot be adapted, or whose place is another guest's, is written as it came to
 NAME.cfg.received and starts nothing; another one that waits there for its operator stays as it is,
-and the new one is NAME.cfg.2.received. One that was only composed takes no operator's file's place.
+and the new one is NAME.cfg.2.received; where as many wait as may, it is not kept. One that was only
+composed takes no operator's file's place.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +21,7 @@ from typing import Final
 
 from protocol.messages import Remark
 from storage.places import place_at, places_at
+from xenmoved.codes import NOT_KEPT
 from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
@@ -27,6 +31,10 @@ from xenmoved.toolstack.configs.text import fits, own_disks
 from xenmoved.toolstack.durable import write_file
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
+RECEIVED: Final = ".received"
+_WAITS: Final = re.compile(r"(.+)\.cfg(?:\.\d+)?\.received")
+MOST_RECEIVED: Final = 8
+"""Texts of one name that wait for their operator."""
 _OWN_MODE: Final = 0o600
 """Of a file that is new here: it may hold passwords, and only root's tools read it."""
 
@@ -51,7 +59,7 @@ class Course:
     """What is to be done: `text` is to be at `path`.
 
     `back` has it and is renamed, else it is written with owner and mode of `like`. `old` have had
-    their time. One that is `received` is not used.
+    their time. One that is `received` is not used, and one that is `lost` is not even written.
 
     Of the entries of `auto`, `right` ones are put back, `wrong` ones go out of use, and `link` is
     the name of a new one.
@@ -66,6 +74,7 @@ class Course:
     wrong: tuple[Path, ...] = ()
     link: str | None = None
     received: bool = False
+    lost: bool = False
     remarks: tuple[Remark, ...] = ()
 
 
@@ -175,7 +184,15 @@ def _replaced(what: str, name: str, kept: Path) -> Remark:
 
 
 def _received(here: Here, text: str, name: str, why: str, autostart: bool) -> Course:
-    path = _to_receive(here.folder / f"{name}.cfg", text)
+    place = here.folder / f"{name}.cfg"
+    if (path := _to_receive(place, text)) is None:
+        said = (
+            f"the configuration of {name} is neither used nor kept, as {MOST_RECEIVED} that came "
+            f"before wait at {place}*.received: {why}"
+        )
+        hint = "look through them and remove them; the source has set aside what it has"
+        remark = to_look_at(NOT_KEPT, said, hint)
+        return Course(place, text, received=True, lost=True, remarks=(remark,))
     said = f"the configuration of {name} goes to {path} and is not used: {why}"
     hint = f"correct it there and rename it to {name}.cfg"
     if autostart:
@@ -184,10 +201,20 @@ def _received(here: Here, text: str, name: str, why: str, autostart: bool) -> Co
     return Course(path, text, received=True, remarks=(to_look_at("config-received", said, hint),))
 
 
-def _to_receive(place: Path, text: str) -> Path:
-    """Return where a text waits for its operator: somebody may be at work on one that is there."""
-    names = map(place.with_name, numbered(place.name, ".received"))
-    return next(one for one in names if not os.path.lexists(one) or _text_at(one) == text)
+def _to_receive(place: Path, text: str) -> Path | None:
+    """Return where a text waits for its operator: somebody may be at work on one that is there.
+
+    None where as many wait as may.
+    """
+    names = itertools.islice(numbered(place.name, RECEIVED), MOST_RECEIVED)
+    places = map(place.with_name, names)
+    return next((one for one in places if not os.path.lexists(one) or _text_at(one) == text), None)
+
+
+def received_for(folder: Path) -> set[str]:
+    """Return the names of domains of which a text waits for its operator in a folder."""
+    found = (_WAITS.fullmatch(path.name) for path in folder.glob(f"*{RECEIVED}"))
+    return {one[1] for one in found if one is not None}
 
 
 def _text_at(path: Path) -> str | None:
@@ -228,7 +255,9 @@ def _out_of_use(entry: Path, course: Course, name: str, autostart: bool) -> Rema
 
 
 def carry_out(course: Course, boot: BootEntries, name: str) -> None:
-    """Do what was decided; nothing is lost in it. Idempotent."""
+    """Do what was decided; nothing is lost in it that was here. Idempotent."""
+    if course.lost:
+        return
     there = look_at(course.path)
     if course.back is not None:
         move(course.back, course.path)

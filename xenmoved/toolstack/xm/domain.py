@@ -38,16 +38,20 @@ _SCREEN: Final = _SHOWN | words("type uuid devid backend location protocol")
 
 _XEND: Final = words(
     "domid start_time cpu_time online_vcpus status state store_mfn console_mfn node cpu "
-    "rtc/timeoffset isa guest_os_type notes use_tmp_kernel use_tmp_ramdisk "
+    "rtc/timeoffset isa guest_os_type notes "
     "vhpt expose_host_uuid s3_integrity machine_address_size extid actmem snapshotname watchdog "
     "watchdog_action cpuid_check"
 )
 """What only xend has: its own notes of a running domain."""
+_OF_ITS_HOST: Final = words("use_tmp_kernel use_tmp_ramdisk")
+"""Whether xend removes the kernel when it has booted the domain."""
 
 
 def _of_xend(key: str) -> Rule | None:
     if key == "monitor":
         return policy.DOMAIN["driver_domain"]  # only off
+    if key in _OF_ITS_HOST:
+        return policy.LEFT_OUT
     return policy.PLAIN if key in _XEND else policy.DOMAIN.get(key)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from xenmoved.codes import NOT_KEPT
 from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.configs import keeping
 from xenmoved.toolstack.configs.boot_entries import BootEntries, order_of
 from xenmoved.toolstack.configs.compose import _HEAD
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.guest_file import Evidence, created_from
+from xenmoved.toolstack.configs.installing import MOST_RECEIVED
 from xenmoved.toolstack.configs.text import named, uuid_in
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
@@ -181,6 +183,30 @@ async def test_what_waits_for_its_operator_stays_as_it_is(folder, tmp_path):
     assert (tmp_path / "web.cfg.4.received").read_bytes().endswith(b"# \xe9\n")
     assert len(list(tmp_path.iterdir())) == 5
     assert await folder.files("web", UUID) == [], "none is a guest's"
+
+
+async def test_only_so_many_wait_for_their_operator(folder, tmp_path):
+    """Whatever waits stays, and what comes after that is told of as lost."""
+    unused = f"{COMES}bootloader = '/bin/sh'\n"
+    for number in range(MOST_RECEIVED):
+        await folder.install("web", f"{unused}# {number}\n", ARRIVAL, True)
+    there = {path: path.read_text() for path in tmp_path.glob("*.received")}
+    assert len(there) == MOST_RECEIVED
+    for text, code in ((f"{unused}# 3\n", "config-received"), (unused, NOT_KEPT)):
+        foreseen = await folder.foresee("web", text, ARRIVAL, True)
+        (remark,) = await folder.install("web", text, ARRIVAL, True)
+        assert foreseen == (remark,)
+        assert remark.code == code
+    assert "web.cfg*.received" in remark.text
+    assert {path: path.read_text() for path in tmp_path.glob("web*")} == there
+    assert await folder.received() == {"web"}
+
+
+async def test_whose_texts_wait_is_told_by_their_names(folder, tmp_path):
+    for name in ("web.cfg.received", "web.cfg.2.received", "db.cfg.3.received", "a.received"):
+        (tmp_path / name).touch()
+    (tmp_path / "old.cfg").touch()
+    assert await folder.received() == {"web", "db"}
 
 
 async def test_no_entry_starts_what_nobody_has_read(folder, tmp_path):

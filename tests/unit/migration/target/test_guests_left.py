@@ -1,4 +1,4 @@
-"""How many guests that are off, and have no disk here, a peer may leave."""
+"""How many guests a peer may leave, with disks here and without."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.hostile import volume_offer
 from xenmoved.config.model import Peer
 from xenmoved.journal.database import Journal
 from xenmoved.journal.records import Inbound
-from xenmoved.migration.target.bare_guests import MOST_BARE_GUESTS, too_many
+from xenmoved.migration.target.guests_left import MOST_BARE_GUESTS, MOST_GUESTS, too_many
 
 GUEST = GuestOffer(
     name="web",
@@ -69,6 +69,11 @@ def entry(number: int, state: TargetState = TargetState.STARTED, **changes: Any)
     return Inbound(f"m{number}", state, "b", "", job, details | changes)
 
 
+def renamed(name: str) -> Offer:
+    """The offer of a guest of another name."""
+    return replace(OFFER, guest=replace(GUEST, name=name))
+
+
 def files(count: int) -> list[str]:
     """Configurations of the first guests: every other one has no uuid in it."""
     return [
@@ -78,10 +83,22 @@ def files(count: int) -> list[str]:
 
 
 async def codes(
-    journal: Journal, offer: Offer, texts: list[str], running: frozenset[str] = frozenset()
+    journal: Journal,
+    offer: Offer,
+    texts: list[str],
+    running: frozenset[str] = frozenset(),
+    received: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Return what stands against an offer of the peer `b`."""
-    host: Any = SimpleNamespace(journal=journal, config=SimpleNamespace(node="host-a"))
+
+    async def waiting() -> frozenset[str]:
+        return received
+
+    host: Any = SimpleNamespace(
+        journal=journal,
+        config=SimpleNamespace(node="host-a"),
+        toolstack=SimpleNamespace(configs=SimpleNamespace(received=waiting)),
+    )
     found = await too_many(host, Peer("b", "b", ""), offer, texts, running)
     return [one.code for one in found]
 
@@ -98,11 +115,30 @@ async def test_guests_that_are_off_without_a_disk_are_counted_by_their_files(
     # Nor is it more than it was where one is there no more, or runs.
     assert await codes(journal, OFFER, files(most - 1)) == []
     assert await codes(journal, OFFER, files(most), frozenset({"off3"})) == []
+    # A text that waits for its operator is one that was left, too.
+    assert await codes(journal, OFFER, files(most - 1), received=frozenset({"off63"})) == [
+        "guests-off"
+    ]
+    # One that comes again is none more.
+    assert await codes(journal, renamed("off3"), files(most)) == []
     # What takes space, or is another host's, has bounds of its own.
     with_disk = replace(OFFER, volumes=(volume_offer("web-root", 1 << 20, "xvda"),))
     shared = replace(OFFER, guest=replace(GUEST, shared=(replace(CDROM, writable=True),)))
     for offer in (with_disk, shared, replace(OFFER, action=Action.SYNC, guest=None)):
         assert await codes(journal, offer, files(most)) == []
+
+
+async def test_guests_with_disks_are_bounded_too(journal: Journal) -> None:
+    most = MOST_GUESTS
+    for number in range(most):
+        await journal.record_inbound(entry(number, disks={"xvda": "/images/a"}), settled=True)
+    with_disk = replace(OFFER, volumes=(volume_offer("web-root", 1, "xvda"),))
+    for offer in (OFFER, with_disk):
+        assert await codes(journal, offer, files(most)) == ["guests-off"]
+        assert await codes(journal, offer, files(most - 1)) == []
+        # Those that run may all end.
+        running = frozenset(f"off{number}" for number in range(most))
+        assert await codes(journal, offer, files(most), running) == ["guests-off"]
 
 
 async def test_only_guests_of_the_peer_without_a_disk_that_came_or_come_count(

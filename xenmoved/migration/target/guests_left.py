@@ -1,0 +1,76 @@
+"""How many guests a peer may leave on this host, with disks here and without.
+
+Each leaves a configuration file, used or waiting for its operator (`.received`), which takes time
+at every look at this host. Those that run may end at any time, all at once, and leave that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from protocol.messages import Offer, Problem
+from xenmoved.config.model import Peer
+from xenmoved.journal.records import Inbound
+from xenmoved.migration.host import Host
+from xenmoved.migration.target.expected import Expected
+from xenmoved.problems import problem
+from xenmoved.toolstack.configs.text import named, uuid_in
+
+MOST_BARE_GUESTS: Final = 64
+"""Guests of one peer without a disk that they may write, on their way or off here."""
+MOST_GUESTS: Final = 1024
+"""Guests of one peer, on their way or here: more than a host has to evacuate."""
+
+
+async def too_many(
+    host: Host, peer: Peer, offer: Offer, texts: Iterable[str], running: Collection[str]
+) -> list[Problem]:
+    """See that a guest is not one too many of this peer, and not one without a disk of its own.
+
+    `texts` are the configurations here, and `running` the names of the domains. Raises
+    JournalFailed, ToolstackError.
+    """
+    if (guest := offer.guest) is None:
+        return []
+    arrived = await host.journal.arrivals_from(peer.name)
+    if len(arrived) < MOST_BARE_GUESTS:
+        return []
+    said = {(uuid_in(text), named(text)) for text in texts}
+    uuids = {uuid for uuid, _ in said}
+    names = {name for uuid, name in said if not uuid} | await host.toolstack.configs.received()
+    coming = {one.migration for one in await host.journal.unsettled_inbound()}
+    left = [
+        one
+        for one in arrived
+        if one.guest != guest.target_name
+        and (one.migration in coming or one.uuid in uuids or one.guest in names)
+    ]
+    found = _problem(host, peer, left, MOST_GUESTS, "have a configuration file there")
+    if found is None and not offer.volumes and not any(disk.writable for disk in guest.shared):
+        off = (one for one in left if one.migration in coming or one.guest not in running)
+        bare = [one for one in off if _is_bare(one)]
+        found = _problem(host, peer, bare, MOST_BARE_GUESTS, "are off and have no disks there")
+    return [found] if found is not None else []
+
+
+def _problem(
+    host: Host, peer: Peer, left: Sequence[Inbound], most: int, state: str
+) -> Problem | None:
+    if (count := len({one.guest for one in left})) < most:
+        return None
+    node = host.config.node
+    text = (
+        f"{node} has {count} guests of {peer.name} that {state}, or are on their way, and takes no "
+        "more"
+    )
+    hint = (
+        f"on {node}, remove the configuration files (*.received too) of those that are not needed, "
+        "or start them"
+    )
+    return problem("guests-off", text, hint)
+
+
+def _is_bare(one: Inbound) -> bool:
+    expected = Expected.of(one)
+    return all(not path or vdev in expected.read_only for vdev, path in expected.disks.items())
