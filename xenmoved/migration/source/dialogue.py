@@ -160,6 +160,11 @@ class Dialogue:
         text = f"{what}, asked for {_ASKED.get(type(question), 'an answer')}; it is connected"
         return JobError([problem("stalled", text, stalled_hint(self._peer))])
 
+    @property
+    def version(self) -> int | None:
+        """The version that both sides speak, None where they can only settle a doubt."""
+        return self._conversation.version
+
     def check(self) -> None:
         """Raise what ended the dialogue, if anything did."""
         if self._error is not None:
