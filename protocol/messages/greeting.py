@@ -14,7 +14,7 @@ from protocol.schema import U16, U32, U63, Length, Name, Text
 VERSION: Final = 7
 """The newest version that this release speaks. A message or field that comes makes a new one."""
 OLDEST: Final = 7
-"""The oldest that it speaks: all that the release before this one spoke as its newest, at least."""
+"""The oldest that it speaks: no later than what the release before it spoke as its newest."""
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
@@ -112,7 +112,9 @@ def common_capabilities(ours: Hello, untrusted_hello: Hello, peer: str) -> froze
     common = intersect(CAPABILITIES, untrusted_hello.capabilities)
     if missing := ", ".join(sorted(REQUIRED_CAPABILITIES - common)):
         text = f"{peer} ({untrusted_hello.software}) lacks {missing}"
-        raise ReleasesDiffer(peer, text, f"that has {missing}", peer_is_older=True)
+        behind = untrusted_hello.version <= ours.version
+        needed = f"that {'has' if behind else 'can do without'} {missing}"
+        raise ReleasesDiffer(peer, text, needed, peer_is_older=behind)
     if agreed_version(ours, untrusted_hello) is None:
         older, newer = sorted((ours, untrusted_hello), key=lambda one: one.version)
         raise ReleasesDiffer(

@@ -90,6 +90,14 @@ _END_OF_ROUND: Final = """    frames: U32
 @PEER.add
 @dataclass(frozen=True, slots=True)
 class Receipt"""
+_RECEIPT: Final = """all of it written and durable.\"""
+
+    number: U32
+    data_bytes: U63
+    zero_bytes: U63
+    frames: U32
+    digest: Digest
+"""
 _VOLUMES: Final = "    volumes: Annotated[tuple[VolumeOffer, ...], Length(0, 64)]\n"
 _ROOM: Final = "    room: Annotated[tuple[Room, ...], Length(0, 256)]\n"
 _JOURNAL: Final = "xenmoved/journal/file.py"
@@ -126,6 +134,7 @@ NEXT_CHANGES: Final = (
         _END_OF_ROUND,
         _END_OF_ROUND.replace("digest: Digest\n", f"digest: Digest\n{_SAID_AT_THE_END}"),
     ),
+    _field(_ROUNDS, _RECEIPT, "took", "U32", "3"),
     Change(_ROUNDS, "from typing import Final\n", "from typing import Annotated, Final\n"),
     Change(_ROUNDS, "import U8, U16, U32, U63\n", "import U8, U16, U32, U63, Since\n"),
     Change(_GREETING, "Length, Name, Text\n", "Length, Name, Since, Text\n"),

@@ -34,7 +34,7 @@ def killed_at(world, point, trigger, mode="save"):
     """Have the guest move until the daemon that comes to a point is killed there; return it."""
     source, target = world.pair
     target.xen.faults(**TRIGGERS[trigger])
-    here = source if point.startswith("outbound") else target
+    here = source if point.startswith(("outbound", "outgoing")) else target
     here.arm(f"kill@{point}")
     source.ctl("migrate", "web", target.name, "--mode", mode, "--detach")
     wait_until(lambda: here.dead, f"the end of {here.name} at {point}", PATIENCE * 2)
@@ -76,6 +76,27 @@ def test_a_side_is_upgraded_in_mid_migration(world_of, old, point, trigger, stay
     settled(world, stays)
     world.other(here).restart(new)
     world.move("save")
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("old", [one for one in _NEWER if one in _TOGETHER])
+@pytest.mark.parametrize(
+    ("point", "trigger", "stays"),
+    [
+        ("outbound:handing-over:after", "", True),
+        ("outgoing:stream:middle", "", True),
+        *(one for one in STATES if one[0] in _CRITICAL),
+        ("outbound:aborted:after", "build fails", True),
+    ],
+)
+def test_what_keeps_the_pipes_of_a_live_migration_is_taken_up(world_of, old, point, trigger, stays):
+    """It is a process of the release before, and so is what it says to the daemon."""
+    world = world_of(old, old)
+    here = killed_at(world, point, trigger, mode="live")
+    started_with(here, _NEWER[old])
+    settled(world, stays)
+    world.move("live")
 
 
 @pytest.mark.thorough

@@ -113,7 +113,9 @@ def test_a_newer_peer_is_said_to_be_so():
 def test_what_a_peer_lacks_is_said(capabilities):
     lacking = refusal(release(VERSION, OLDEST, capabilities))
     assert lacking.reason == f"host-b (xenmoved of {VERSION}) lacks blake3-64k"
-    assert lacking.peer_is_older
+    assert (lacking.peer_is_older, lacking.needed) == (True, "that has blake3-64k")
+    newer = refusal(release(VERSION + 1, OLDEST, capabilities))
+    assert (newer.peer_is_older, newer.needed) == (False, "that can do without blake3-64k")
 
 
 def test_what_only_one_of_them_has_is_not_used():
