@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import socket
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from xenmoved.daemon import CannotStart, Daemon, keep_memory
 from xenmoved.link import lean
 from xenmoved.link.identity import IdentityError
 from xenmoved.toolstack.interface import ToolstackError
+
+log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits(3): starting again will not help
@@ -58,7 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _check_listen(config, file)
     logs.setup(config.log_level.value)
     keep_memory()
-    lean.install()
+    if (reason := lean.install()) is not None:
+        log.warning("transfers are slower than they could be: %s", reason)
 
     async def serve() -> None:
         await (await Daemon.create(config, file)).run()

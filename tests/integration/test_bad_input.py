@@ -263,7 +263,7 @@ class TestGuest:
             assert about.hint, about
         (about,) = (one for one in found if one.code == "passthrough")
         assert "03:00.1" in about.text
-        assert about.hint
+        assert f"xl pci-detach {name} 0000:03:00.1" in about.hint
         assert len(found) == 4
         (row,) = (one for one in a.ask(ListGuests()).guests if one.name == name)
         assert len(row.obstacles) == 3, "a CD-ROM is a matter of choice"

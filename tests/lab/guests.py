@@ -171,11 +171,31 @@ def debian(host: Host) -> Guest:
     return Guest("debian", 320, boot, (f"phy:{path},xvda,w",), "00:16:3e:77:00:02")
 
 
-KINDS: Final = ("pv", "pvh", "hvm", "emulated")
-"""How a guest is virtualised; `emulated` is an HVM guest that has no drivers for Xen's disks."""
+KINDS: Final = ("pv", "pygrub", "pvh", "hvm", "desktop", "emulated")
+"""How a guest is virtualised and booted; `emulated` is an HVM guest that has no drivers for Xen's
+disks, `desktop` one with two processors and a screen that VNC shows."""
 
-BACKENDS: Final = ("blkback", "qdisk")
-"""Who serves the disks of a guest in dom0."""
+
+@dataclass(frozen=True)
+class Backend:
+    """In which of the pools `storage.KINDS` the two disks of a guest are, and who serves them."""
+
+    pools: tuple[str, str]
+    settings: str = ""
+
+    @property
+    def options(self) -> str:
+        """What has disks go to the same pools of another host."""
+        return " ".join(f"--pool {pool}={pool}" for pool in self.pools)
+
+
+BACKENDS: Final = {
+    "blkback": Backend(("plain", "images")),
+    "snapshots": Backend(("thin", "zvols")),
+    "qdisk": Backend(("plain", "images"), ",backendtype=qdisk"),
+}
+"""Who serves the disks of a guest in dom0: the kernel, from LVM and a loop device, or from LVM's
+thin volumes and zvols; or QEMU."""
 
 _PC: Final = """\
 type = "hvm"
@@ -186,29 +206,44 @@ nographic = 1
 vnc = 0
 serial = "pty"
 """
+_DESKTOP: Final = """\
+type = "hvm"
+vcpus = 2
+boot = "c"
+vga = "stdvga"
+vnc = 1
+vnclisten = "127.0.0.1"
+serial = "pty"
+"""
+_PYGRUB: Final = """\
+type = "pv"
+vcpus = 1
+bootloader = "pygrub"
+"""
 
 
 def of_kind(host: Host, kind: str, backend: str) -> Guest:
-    """A guest of one of `KINDS`: its first disk on a logical volume, the other on an image file.
+    """A guest of one of `KINDS`, with two disks of one of `BACKENDS`.
 
-    As HVM it boots from its first disk.
+    As HVM, and with pygrub, it boots from its first disk.
     """
-    name = f"kinds-{kind}-{backend}"
-    served = ",backendtype=qdisk" if backend == "qdisk" else ""
-    root = storage.make(host, "plain", f"{name}-root", 64)
-    data = storage.make(host, "images", f"{name}-data", 16)
-    pc = kind in ("hvm", "emulated")
+    name, where = f"kinds-{kind}-{backend}", BACKENDS[backend]
+    pc = kind in ("hvm", "desktop", "emulated")
+    root, data = (
+        storage.make(host, pool, f"{name}-{part}", size)
+        for pool, part, size in zip(where.pools, ("root", "data"), (64, 16), strict=True)
+    )
     letters = "hd" if pc else "xvd"
     disks = tuple(
-        f"{path},raw,{letters}{letter},w{served}"
+        f"{path},raw,{letters}{letter},w{where.settings}"
         for path, letter in zip((root, data), "ab", strict=True)
     )
-    mac = f"00:16:3e:77:01:{KINDS.index(kind):x}{BACKENDS.index(backend)}"
-    if not pc:
+    mac = f"00:16:3e:77:01:{KINDS.index(kind):x}{list(BACKENDS).index(backend)}"
+    if kind in ("pv", "pvh"):
         host.run(f"mkfs.ext4 -q -F {root}")
         return writing(name, disks, mac, kind=kind)
     host.run(f"dd if=/boot/guest-bootable.img of={root} bs=1M conv=sparse,fsync")
     if kind == "emulated":
         change = "sed -i 's/^DEFAULT .*/DEFAULT emulated/' /mnt/extlinux.conf"
         host.run(f"mount {root} /mnt && {change} && umount /mnt")
-    return Guest(name, 160, _PC, disks, mac)
+    return Guest(name, 160, {"pygrub": _PYGRUB, "desktop": _DESKTOP}.get(kind, _PC), disks, mac)

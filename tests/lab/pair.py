@@ -168,6 +168,7 @@ def booted(*images: HostImage) -> Iterator[Pair]:
 
 
 _TIDY: Final = f"""
+fsfreeze -u {storage.IMAGES} 2>/dev/null
 {cable.UNSLOWED}
 xl list | awk 'NR > 1 && $1 != "Domain-0" {{ print $2 }}' | xargs -r -n 1 xl destroy
 rm -rf /etc/xen/*.cfg /etc/xen/*.cfg.* /etc/xen/*.auto.* /etc/xen/auto/*

@@ -25,11 +25,17 @@ _LVM_DISK: Final = "/dev/vdb"
 _ZFS_DISK: Final = "/dev/vdc"
 DEBIAN_IMAGE: Final = "/dev/vdd"
 """The disk of the Debian guest, to be copied."""
+EXTRA: Final = "/dev/vde"
+"""The disk of the guest with loads, where a host was started with it."""
 
 
 def prepare(host: Host) -> None:
-    """Make the volume group with its thin pool, and the ZFS pool. The folder is in the image."""
+    """Make the volume group with its thin pool, the ZFS pool, and a file system for image files."""
     host.run(f"vgcreate -q {GROUP} {_LVM_DISK}")
+    device = f"/dev/{GROUP}/images"
+    host.run(f"lvcreate -q -y -Wy -Zy -L 1G -n images {GROUP} && mkfs.ext4 -q {device}")
+    host.run(f"echo '{device} {IMAGES} ext4 defaults 0 2' >> /etc/fstab && mount {IMAGES}")
+    host.run(f"rmdir {IMAGES}/lost+found")
     host.run(f"lvcreate -q -Zy -L 2G --thinpool {THIN_POOL} {GROUP}")
     host.run(f"zpool create -O mountpoint=none {ZFS_POOL} {_ZFS_DISK} && zfs create {ZVOLS}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -28,11 +27,13 @@ from protocol.messages import (
 from protocol.schema import build, plain
 from storage.contracts import Backing
 from storage.errors import StorageError
+from storage.places import place_at, places_at
 from xenmoved.guestnames import misnamed_here, misnamed_there
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.bridges import names_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.inventory import GuestFacts, take
+from xenmoved.migration.source.obstacles import guest_obstacles, moving_disks
 from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
 from xenmoved.migration.uncopied_disks import IMAGES, SortedDisks, measure, measure_disk, sort_disks
 from xenmoved.migration.volume_notes import known_holding, moved_by, when_let_go
@@ -52,8 +53,7 @@ from xenmoved.toolstack.interface import (
     weight,
 )
 
-MOVABLE_BACKENDS = frozenset({"phy", "tap", "qdisk", "unknown", ""})
-_RAW = frozenset({ImageFormat.RAW.value, "unknown", ""})
+_UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,76 +80,6 @@ class Sending:
         if guest is None or self.offer.mode is Mode.COLD:
             return 0
         return weight(guest.kind, guest.size)
-
-
-def moving_disks(domain: Domain) -> list[Disk]:
-    """Return the disks that the guest needs on the other host: all but empty drives."""
-    return [disk for disk in domain.disks if disk.path or not disk.cdrom]
-
-
-def disk_obstacle(disk: Disk, *, cold: bool) -> tuple[str, str] | None:
-    """Why a disk cannot move and what to do about it, None when it can."""
-    plain = "only disks that dom0 serves from a file or block device move: attach it in that way"
-    obstacles = (
-        (disk.script, f"is attached by the script {disk.script}", plain),
-        (disk.backend_domid, f"is served by domain {disk.backend_domid}, not by dom0", plain),
-        (disk.backend not in MOVABLE_BACKENDS, f"has the backend {disk.backend}", plain),
-        # Of such an image, parts are in the memory of its backend while the guest runs.
-        (
-            disk.format in IMAGES and not cold,
-            f"has the format {disk.format}: only raw disks move while the guest runs",
-            f"shut the guest down and move it with --mode cold, if its configuration says format="
-            f"{disk.format}; or convert the disk with qemu-img",
-        ),
-        (
-            disk.format not in _RAW | IMAGES,
-            f"has the format {disk.format}: only raw disks move",
-            "convert it with qemu-img while the guest is down",
-        ),
-        (not disk.path.startswith("/"), f"is at {disk.path!r}, which is no absolute path", plain),
-    )
-    return next(
-        ((f"disk {disk.vdev} {why}", hint) for stands, why, hint in obstacles if stands), None
-    )
-
-
-def guest_obstacles(domain: Domain, state: DomainState | None) -> list[Problem]:
-    """Everything about a guest that stands in the way of moving it, whatever the target.
-
-    `state` is None for one that is to be moved while there is no domain of it.
-    """
-    blocked = {
-        disk.vdev: obstacle
-        for disk in moving_disks(domain)
-        if (obstacle := disk_obstacle(disk, cold=state is None)) is not None
-    }
-    found = [problem("disk", f"{domain.name}: {why}", hint) for why, hint in blocked.values()]
-    found += [
-        problem("passthrough", f"{domain.name} has the host device {device}", "detach it first")
-        for device in domain.passthrough
-    ]
-    said = tuple(f"disk {vdev!r}" for vdev in blocked)
-    hint = "change it in the guest's configuration and start the guest anew"
-    found += [
-        problem("guest-config", f"{domain.name}: {obstacle}", hint)
-        for obstacle in domain.obstacles
-        if not obstacle.startswith(said)
-    ]
-    if state not in (None, DomainState.RUNNING):
-        found.append(
-            problem("guest-state", f"{domain.name} is {state}, not running", _STATE_HINTS[state])
-        )
-    return found
-
-
-_UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
-_STATE_HINTS = {
-    DomainState.PAUSED: "unpause it first: only a running guest can be saved",
-    DomainState.SUSPENDED: "a save or migration of it is under way, or one was broken off",
-    DomainState.SHUTDOWN: "it is shutting down",
-    DomainState.CRASHED: "look at its console; start it anew on the other host",
-    DomainState.DYING: "it is being destroyed",
-}
 
 
 async def guest_state(host: Host, name: str) -> DomainState | None:
@@ -303,13 +233,13 @@ async def users_of(host: Host, guest: str, paths: Collection[str]) -> list[Probl
 
     Raises ToolstackError.
     """
-    wanted = {os.path.realpath(path) for path in paths}
+    wanted = places_at(paths)
     found = []
     for status, other in guests_among(await host.toolstack.describe_all()):
         if isinstance(other, ToolstackError):
             raise other
         for disk in other.disks:
-            if disk.path and os.path.realpath(disk.path) in wanted:
+            if disk.path and place_at(disk.path) in wanted:
                 text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
                 found.append(problem("volume-in-use", text, f"shut {status.name} down first"))
     return found
