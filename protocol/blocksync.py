@@ -28,6 +28,7 @@ from typing import Final
 
 from blake3 import blake3
 
+from protocol.codec import MessageSet
 from protocol.errors import Code, ProtocolError
 from protocol.frames import (
     HASH_SIZE,
@@ -194,7 +195,8 @@ class VolumeSender:
 
     kinds: Final = frozenset({Kind.MESSAGE, Kind.HASHES, Kind.ZERO})
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, messages: MessageSet = PEER) -> None:
+        self._messages = messages
         self._geometry = _Geometry(size)
         self._round: int | None = None
         self._digest = RoundDigest()
@@ -209,12 +211,12 @@ class VolumeSender:
         self._granted = 0
         if compare:
             self.covered = 0
-        return PEER.encode(BeginRound(number, compare))
+        return self._messages.encode(BeginRound(number, compare))
 
     def grant(self, frames: int) -> bytes:
         """Return the bytes that let the target send more of its comparison."""
         self._granted += frames
-        return PEER.encode(Credit(frames))
+        return self._messages.encode(Credit(frames))
 
     def data(self, offset: int, payload: Bytes, hashes: bytes, packed: bytes | None) -> bytes:
         """Return the frame for differing bytes, with their fingerprints; `packed` if not None."""
@@ -236,7 +238,7 @@ class VolumeSender:
         self._claim = EndRound(
             self._round, digest.data_bytes, digest.zero_bytes, digest.frames, digest.value()
         )
-        return PEER.encode(self._claim)
+        return self._messages.encode(self._claim)
 
     def take(self, frame: Frame) -> SenderEvent:
         """Return what the next frame tells. Raises ProtocolError."""
@@ -250,7 +252,7 @@ class VolumeSender:
             self._geometry.check(offset, length)
             self._cover(offset, offset + length)
             return ZerosArrived(offset, length)
-        message = PEER.decode(frame.untrusted_body)
+        message = self._messages.decode(frame.untrusted_body)
         if not isinstance(message, Receipt) or self._claim is None:
             raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
         return self._check_receipt(message, self._claim)
@@ -288,7 +290,8 @@ class VolumeReceiver:
 
     kinds: Final = frozenset({Kind.MESSAGE, Kind.DATA, Kind.PACKED, Kind.ZERO})
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, messages: MessageSet = PEER) -> None:
+        self._messages = messages
         self._geometry = _Geometry(size)
         self._round: int | None = None
         self._last_round = 0
@@ -325,7 +328,7 @@ class VolumeReceiver:
                 f"round {claim.number} arrived damaged: its digest is not the source's",
             )
         self._round, self._ended = None, False
-        return PEER.encode(receipt)
+        return self._messages.encode(receipt)
 
     def _advance(self, offset: int, end: int) -> None:
         if self.credit < 1 or offset != self._position:
@@ -336,7 +339,7 @@ class VolumeReceiver:
     def take(self, frame: Frame) -> ReceiverEvent:
         """Return what the next frame asks for. Raises ProtocolError."""
         if frame.kind is Kind.MESSAGE:
-            return self.take_message(PEER.decode(frame.untrusted_body))
+            return self.take_message(self._messages.decode(frame.untrusted_body))
         if self._round is None or self._ended:
             raise ProtocolError(Code.UNEXPECTED, f"{frame.kind.name} outside a round")
         if frame.kind is Kind.ZERO:

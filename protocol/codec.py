@@ -25,34 +25,72 @@ MAX_CONTAINERS = 16384
 
 
 class MessageSet:
-    """The messages of one protocol, by name."""
+    """The messages of one protocol, by name.
+
+    `at` returns those of an earlier version, as it has them: what came later is left out of what is
+    sent, and is unknown in what comes.
+    """
 
     def __init__(self) -> None:
         self._by_name: dict[str, type[Any]] = {}
-        self._names: dict[type[Any], str] = {}
+        self._since: dict[type[Any], int] = {}
+        self._frozen: set[type[Any]] = set()
+        self._version: int | None = None
+        self._earlier: dict[int, MessageSet] = {}
 
     def add(self, kind: type[T]) -> type[T]:
         """Register a dataclass as a message named like the class; used as a decorator."""
         self._by_name[kind.__name__] = kind
-        self._names[kind] = kind.__name__
+        self._since[kind] = 0
         return kind
+
+    def since(self, version: int) -> Callable[[type[T]], type[T]]:
+        """Register a message that there is from a version on; used as a decorator."""
+
+        def register(kind: type[T]) -> type[T]:
+            self.add(kind)
+            self._since[kind] = version
+            return kind
+
+        return register
+
+    def frozen(self, kind: type[T]) -> type[T]:
+        """Register a message that is the same in every version for ever; used as a decorator."""
+        self._frozen.add(kind)
+        return self.add(kind)
 
     @property
     def kinds(self) -> tuple[type[Any], ...]:
         """Every registered message type."""
-        return tuple(self._names)
+        return tuple(self._since)
+
+    @property
+    def frozen_kinds(self) -> frozenset[type[Any]]:
+        """The message types that are the same in every version."""
+        return frozenset(self._frozen)
+
+    def at(self, version: int) -> MessageSet:
+        """Return the messages that there are in a version. To be called when all are registered."""
+        if (earlier := self._earlier.get(version)) is None:
+            earlier = self._earlier[version] = MessageSet()
+            earlier._version, earlier._frozen = version, self._frozen
+            earlier._since = {kind: at for kind, at in self._since.items() if at <= version}
+            earlier._by_name = {kind.__name__: kind for kind in earlier._since}
+        return earlier
 
     def encode(self, message: object) -> bytes:
-        """Return the frame of a message. Raises ProtocolError when it is above the cap.
+        """Return the frame of a message.
 
-        Bytes of a text that were no UTF-8 (lone surrogates) become question marks.
+        Bytes of a text that were no UTF-8 (lone surrogates) become question marks. Raises
+        ProtocolError when it is above the cap, or the version has no such message.
         """
-        fields = plain(message)
-        body = msgpack.packb([self._names[type(message)], fields], unicode_errors="replace")
+        name = type(message).__name__
+        if type(message) not in self._since:
+            text = f"version {self._version} has no message {name}: it is not to be sent"
+            raise ProtocolError(Code.UNKNOWN_MESSAGE, text)
+        body = msgpack.packb([name, plain(message, self._version)], unicode_errors="replace")
         if len(body) > MAX_MESSAGE:
-            raise ProtocolError(
-                Code.TOO_LARGE, f"{type(message).__name__} of {len(body)} bytes is above the cap"
-            )
+            raise ProtocolError(Code.TOO_LARGE, f"{name} of {len(body)} bytes is above the cap")
         return encode_frame(Kind.MESSAGE, body)
 
     def decode(self, untrusted_body: Bytes) -> Any:
@@ -79,7 +117,7 @@ class MessageSet:
         if kind is None:
             raise ProtocolError(Code.UNKNOWN_MESSAGE, f"unknown message {untrusted_name[:80]!a}")
         try:
-            return build(kind, untrusted_fields)
+            return build(kind, untrusted_fields, version=self._version)
         except SchemaError as error:
             raise ProtocolError(Code.OUT_OF_RANGE, f"{untrusted_name}.{error}") from None
 

@@ -6,8 +6,7 @@ outstanding, but for the greeting's, the target says what it is at with `Working
 the same table, so a message that the table does not know is the other side's mistake (or ours).
 
 Two releases that do not match, by version or capability, can still ask and answer what settles a
-doubt: `Hello`, `Inquire`, `Commit`, `Abort`, `Fate`, `Working` and `Failed` are the same in every
-release.
+doubt, and what is to be remarked then: these messages are the same in every release.
 
 A migration is aborted by closing its channels and saying `Abort` on a new control channel: the same
 way that a restarted daemon takes, so that there is no other.
@@ -43,7 +42,7 @@ from protocol.messages import (
     Remarks,
     Seal,
     Working,
-    releases_match,
+    agreed_version,
 )
 
 
@@ -64,6 +63,7 @@ Replies = Mapping[type[Any], Stage]
 TABLE: Final[Mapping[tuple[Stage, type[Any]], Replies]] = {
     (Stage.GREETING, Hello): {Hello: Stage.IDLE},
     (Stage.SETTLING, Inquire): {Fate: Stage.SETTLING},
+    (Stage.SETTLING, Recall): {Remarks: Stage.SETTLING},
     (Stage.SETTLING, Commit): {Fate: Stage.ENDED},
     (Stage.SETTLING, Abort): {Fate: Stage.ENDED},
     (Stage.IDLE, Ping): {Pong: Stage.IDLE},
@@ -90,6 +90,8 @@ class Conversation:
 
     def __init__(self) -> None:
         self.stage = Stage.GREETING
+        self.version: int | None = None
+        """What the greetings have agreed on; None as long as no more can be said than is frozen."""
         self._awaited: Replies | None = None
         self._greeting: Hello | None = None
 
@@ -114,8 +116,9 @@ class Conversation:
         if self._awaited is None or type(message) not in self._awaited:
             raise self._unexpected(message, f"the channel is {self.stage}")
         self.stage, self._awaited = self._awaited[type(message)], None
-        if isinstance(message, Hello) and not releases_match(self._greeting, message):
-            self.stage = Stage.SETTLING
+        if isinstance(message, Hello):
+            self.version = agreed_version(self._greeting, message)
+            self.stage = Stage.SETTLING if self.version is None else self.stage
 
     @staticmethod
     def _unexpected(message: object, why: str) -> ProtocolError:

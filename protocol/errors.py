@@ -2,6 +2,7 @@
 
 SchemaError      plain data does not fit the declared type: where, and why
 ProtocolError    the other side broke the protocol; the connection is closed, migrations are aborted
+  ReleasesDiffer   it did not: its release and this one have too little in common
 """
 
 from __future__ import annotations
@@ -53,3 +54,16 @@ class ProtocolError(Exception):
         self.code = code
         self.reason = reason
         super().__init__(f"{reason} ({code})")
+
+
+class ReleasesDiffer(ProtocolError):
+    """Two releases have no version in common, or one lacks what is required.
+
+    `peer_is_older`: the `peer` is the one to be upgraded. `needed` is to what, in words.
+    """
+
+    def __init__(self, peer: str, reason: str, needed: str, *, peer_is_older: bool) -> None:
+        super().__init__(Code.VERSION, reason)
+        self.peer = peer
+        self.needed = needed
+        self.peer_is_older = peer_is_older

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from enum import Enum, IntEnum
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
-from protocol.schema import Length, Pattern, Range
+from protocol.schema import Length, Pattern, Range, Since
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -102,4 +102,6 @@ def _bound(base: Any, note: object) -> Iterable[tuple[str, object]]:
             return (least, shortest), (most, longest)
         case Pattern(regex):
             return (("pattern", f"^(?:{regex})$"),)
+        case Since():
+            return ()
     raise TypeError(f"{note} cannot be described for JSON")

@@ -5,13 +5,17 @@ and maps with string keys. A type is declared as a frozen dataclass whose fields
 
     bool, int, float, str, bytes, None, an Enum with string values, a literal string,
     tuple[T, ...], dict[str, T], T | None, another dataclass,
-    Annotated[T, Range(...)], Annotated[T, Length(...)], Annotated[T, Pattern(...)]
+    Annotated[T, Range(...)], Annotated[T, Length(...)], Annotated[T, Pattern(...)],
+    Annotated[T, Since(...)]
 
 Nothing is converted silently: a string is not a number, 1 is not true. An integer is accepted where
 a float is declared. Unknown keys are errors. Every integer needs a `Range` and every string, bytes,
 tuple and dict a `Length` or `Pattern`, unless the declaration says otherwise with `lenient=True`
 (for trusted input only, such as configuration); this is checked when a reader is made, so a message
 type with an unbounded field cannot be used on the wire.
+
+A field with `Since` is there from that version on: who reads or writes for an earlier one does as
+if it were not declared, and has its default.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from protocol.errors import SchemaError
 
@@ -56,6 +60,20 @@ class Pattern:
     what: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Since:
+    """The version from which on there is a field, which must have a default for those before."""
+
+    version: int
+
+
+class _How(NamedTuple):
+    """What a reader is made for: trusted input, and of which version (None: all fields)."""
+
+    lenient: bool
+    version: int | None
+
+
 U8 = Annotated[int, Range(0, 2**8 - 1)]
 U16 = Annotated[int, Range(0, 2**16 - 1)]
 U32 = Annotated[int, Range(0, 2**32 - 1)]
@@ -64,23 +82,58 @@ Text = Annotated[str, Length(0, 4096)]
 Name = Annotated[str, Length(1, 200)]
 
 
-def build(kind: type[T], untrusted_data: object, *, lenient: bool = False) -> T:
-    """Return an instance of `kind` made from plain data. Raises SchemaError."""
-    reader: Reader = _reader(typing.cast(Any, kind), lenient)
+def build(
+    kind: type[T], untrusted_data: object, *, lenient: bool = False, version: int | None = None
+) -> T:
+    """Return an instance of `kind` made from plain data of a version. Raises SchemaError."""
+    reader: Reader = _reader(typing.cast(Any, kind), _How(lenient, version))
     return typing.cast(T, reader(untrusted_data, ()))
 
 
-def plain(value: object) -> object:
-    """Return the plain data of an object: the inverse of `build`."""
+def plain(value: object, version: int | None = None) -> object:
+    """Return the plain data of an object, as a version has it: the inverse of `build`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        names = field_names(type(value), version)
+        return {name: plain(getattr(value, name), version) for name in names}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
+        return [plain(item, version) for item in value]
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, version) for key, item in value.items()}
     return value
+
+
+@cache
+def field_names(kind: type, version: int | None = None) -> tuple[str, ...]:
+    """Return the fields that a dataclass has in a version, None: all of them.
+
+    Raises TypeError where one that came later has no default.
+    """
+    fields = dataclasses.fields(kind)
+    if version is None:
+        return tuple(field.name for field in fields)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = []
+    for field in fields:
+        first = first_version(hints[field.name])
+        if first and not has_default(field):
+            raise TypeError(f"{kind.__name__}.{field.name} came with version {first}: no default")
+        if version >= first:
+            found.append(field.name)
+    return tuple(found)
+
+
+def has_default(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field may be left out."""
+    nothing = dataclasses.MISSING
+    return field.default is not nothing or field.default_factory is not nothing
+
+
+def first_version(hint: Any) -> int:
+    """Return the version from which on there is a field with this annotation, 0: from the first."""
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return max((note.version for note in notes if isinstance(note, Since)), default=0)
 
 
 def type_name(value: object) -> str:
@@ -99,13 +152,13 @@ def type_name(value: object) -> str:
 
 
 @cache
-def _reader(kind: Any, lenient: bool) -> Reader:
+def _reader(kind: Any, how: _How) -> Reader:
     bounds: tuple[object, ...] = ()
     if get_origin(kind) is Annotated:
         kind, *rest = get_args(kind)
         bounds = tuple(b for b in rest if isinstance(b, Range | Length | Pattern))
-    base = _base_reader(kind, lenient)
-    if not lenient and not bounds and _needs_bounds(kind):
+    base = _base_reader(kind, how)
+    if not how.lenient and not bounds and _needs_bounds(kind):
         raise TypeError(f"{kind} has no bounds")
     if not bounds:
         return base
@@ -130,20 +183,20 @@ def _needs_bounds(kind: Any) -> bool:
     return kind in (int, float, str, bytes) or get_origin(kind) in (tuple, dict)
 
 
-def _base_reader(kind: Any, lenient: bool) -> Reader:
+def _base_reader(kind: Any, how: _How) -> Reader:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
-        reader = _optional_reader(kind, lenient)
+        reader = _optional_reader(kind, how)
     elif origin is tuple:
-        reader = _tuple_reader(get_args(kind), lenient)
+        reader = _tuple_reader(get_args(kind), how)
     elif origin is dict:
-        reader = _dict_reader(get_args(kind), lenient)
+        reader = _dict_reader(get_args(kind), how)
     elif origin is Literal:
         reader = _choice_reader({value: value for value in get_args(kind)})
     elif isinstance(kind, type) and issubclass(kind, Enum):
         reader = _choice_reader({member.value: member for member in kind})
     elif dataclasses.is_dataclass(kind):
-        reader = _dataclass_reader(typing.cast(type, kind), lenient)
+        reader = _dataclass_reader(typing.cast(type, kind), how)
     elif kind in (bool, int, float, str, bytes, type(None)):
         reader = _scalar_reader(kind)
     else:
@@ -164,18 +217,18 @@ def _scalar_reader(kind: type) -> Reader:
     return read
 
 
-def _optional_reader(kind: Any, lenient: bool) -> Reader:
+def _optional_reader(kind: Any, how: _How) -> Reader:
     members = [member for member in get_args(kind) if member is not type(None)]
     if len(members) != 1 or len(get_args(kind)) != 2:
         raise TypeError(f"{kind}: the only union in a schema is T | None")
-    inner = _reader(members[0], lenient)
+    inner = _reader(members[0], how)
     return lambda data, path: None if data is None else inner(data, path)
 
 
-def _tuple_reader(args: tuple[Any, ...], lenient: bool) -> Reader:
+def _tuple_reader(args: tuple[Any, ...], how: _How) -> Reader:
     if len(args) != 2 or args[1] is not Ellipsis:
         raise TypeError("the only tuple in a schema is tuple[T, ...]")
-    inner = _reader(args[0], lenient)
+    inner = _reader(args[0], how)
 
     def read(data: object, path: Path) -> Any:
         if not isinstance(data, list):
@@ -185,9 +238,9 @@ def _tuple_reader(args: tuple[Any, ...], lenient: bool) -> Reader:
     return read
 
 
-def _dict_reader(args: tuple[Any, ...], lenient: bool) -> Reader:
-    key_reader = _reader(args[0], lenient)
-    inner = _reader(args[1], lenient)
+def _dict_reader(args: tuple[Any, ...], how: _How) -> Reader:
+    key_reader = _reader(args[0], how)
+    inner = _reader(args[1], how)
 
     def read(data: object, path: Path) -> Any:
         if not isinstance(data, dict):
@@ -211,14 +264,11 @@ def _choice_reader(choices: Mapping[object, object]) -> Reader:
     return read
 
 
-def _dataclass_reader(kind: type, lenient: bool) -> Reader:
+def _dataclass_reader(kind: type, how: _How) -> Reader:
     hints = typing.get_type_hints(kind, include_extras=True)
-    fields = {f.name: _reader(hints[f.name], lenient) for f in dataclasses.fields(kind)}
-    required = [
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
+    names = field_names(kind, how.version)
+    fields = {name: _reader(hints[name], how) for name in names}
+    required = [f.name for f in dataclasses.fields(kind) if f.name in names and not has_default(f)]
 
     def read(data: object, path: Path) -> Any:
         if not isinstance(data, dict):

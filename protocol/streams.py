@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.codec import MessageSet
 from protocol.errors import Code, ProtocolError
 from protocol.frames import Bytes, Frame, Kind, encode_stream
 from protocol.messages import (
@@ -65,7 +66,8 @@ class StreamSender:
 
     kinds: Final = frozenset({Kind.MESSAGE})
 
-    def __init__(self) -> None:
+    def __init__(self, messages: MessageSet = PEER) -> None:
+        self._messages = messages
         self._offer: StreamOffer | None = None
         self._terms: StreamTerms | None = None
         self._begun: BeginStream | None = None
@@ -75,12 +77,12 @@ class StreamSender:
     def offer(self, snapshots: Sequence[Guid], features: Sequence[str]) -> bytes:
         """Return the bytes that ask for streams."""
         self._offer = StreamOffer(tuple(snapshots), tuple(features))
-        return PEER.encode(self._offer)
+        return self._messages.encode(self._offer)
 
     def begin(self, begun: BeginStream) -> bytes:
         """Return the bytes that start a stream."""
         self._begun, self._claim, self._size = begun, None, 0
-        return PEER.encode(begun)
+        return self._messages.encode(begun)
 
     def piece(self, payload: Bytes) -> bytes:
         """Return the frame for the next bytes of the stream."""
@@ -92,11 +94,11 @@ class StreamSender:
         if self._begun is None:
             raise ValueError("no stream has begun")
         self._claim = EndStream(self._begun.number, self._size)
-        return PEER.encode(self._claim)
+        return self._messages.encode(self._claim)
 
     def take(self, frame: Frame) -> StreamTerms | StreamReceipt:
         """Return the target's answer in the next frame. Raises ProtocolError."""
-        message = PEER.decode(frame.untrusted_body)
+        message = self._messages.decode(frame.untrusted_body)
         if isinstance(message, StreamTerms) and self._offer and self._terms is None:
             return self._check_terms(message, self._offer)
         if isinstance(message, StreamReceipt) and self._claim and self._begun:
@@ -129,7 +131,8 @@ class StreamReceiver:
 
     kinds: Final = frozenset({Kind.MESSAGE, Kind.STREAM})
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, messages: MessageSet = PEER) -> None:
+        self._messages = messages
         self._limit = limit
         self._offered = False
         self._terms: StreamTerms | None = None
@@ -149,7 +152,7 @@ class StreamReceiver:
         """Return the answer to an offer."""
         self._terms = terms
         self._last_snapshot = terms.base
-        return PEER.encode(terms)
+        return self._messages.encode(terms)
 
     def receipt(self) -> bytes:
         """Return the receipt of a stream, all of which is durable."""
@@ -158,13 +161,13 @@ class StreamReceiver:
         receipt = StreamReceipt(self._ended.number, self._ended.size, self._begun.snapshot)
         self._last_snapshot = self._begun.snapshot
         self._begun = self._ended = None
-        return PEER.encode(receipt)
+        return self._messages.encode(receipt)
 
     def take(self, frame: Frame) -> StreamEvent:
         """Return what the next frame asks for. Raises ProtocolError."""
         if frame.kind is Kind.STREAM:
             return self._piece(frame.untrusted_body)
-        message = PEER.decode(frame.untrusted_body)
+        message = self._messages.decode(frame.untrusted_body)
         match message:
             case StreamOffer() if not self._offered:
                 self._offered = True

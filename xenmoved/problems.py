@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Final
 
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, ReleasesDiffer
 from protocol.messages import Problem
 from storage.errors import (
     InvalidVolumeName,
@@ -173,6 +173,8 @@ def _leaves(error: BaseException) -> Iterable[BaseException]:
 
 
 def _describe(error: BaseException) -> Problem:
+    if isinstance(error, ReleasesDiffer):
+        return _differing(error)
     own = error.hint if isinstance(error, LinkError) else ""
     for kind, code, hint in _KINDS:
         if isinstance(error, kind) and str(error):
@@ -182,6 +184,14 @@ def _describe(error: BaseException) -> Problem:
         f"internal error: {type(error).__name__}: {str(error) or f'in {_place(error)}'}",
         "this is a mistake in xenmoved: please report it with the daemon's log",
     )
+
+
+def _differing(error: ReleasesDiffer) -> Problem:
+    """Say which of two hosts is to be upgraded, and to what."""
+    older = error.peer_is_older
+    upgrade = f"upgrade xenmoved on {error.peer if older else 'this host'} to a release"
+    hint = f"{upgrade} {error.needed}; a guest in doubt between the two is settled nevertheless"
+    return problem("peer-too-old" if older else "peer-too-new", error.reason, hint)
 
 
 def _place(error: BaseException) -> str:

@@ -20,6 +20,7 @@ channels and ties them to a migration. The messages of volume channels come afte
 from protocol.messages.values import PEER, MigrationId, GuestName, VolumeName, Guid, Processors
 from protocol.messages.greeting import (
     VERSION,
+    OLDEST,
     CAPABILITIES,
     REQUIRED_CAPABILITIES,
     Hello,
@@ -27,7 +28,8 @@ from protocol.messages.greeting import (
     Ping,
     Room,
     Pong,
-    releases_match,
+    greeting,
+    agreed_version,
     common_capabilities,
 )
 from protocol.messages.remarks import Weight, Problem, Remark, SomeRemarks
@@ -72,6 +74,7 @@ from protocol.messages.streams import (
 __all__ = [
     "BLOCK_SIZE",
     "CAPABILITIES",
+    "OLDEST",
     "PEER",
     "REQUIRED_CAPABILITIES",
     "VERSION",
@@ -128,6 +131,7 @@ __all__ = [
     "VolumeOffer",
     "Weight",
     "Working",
+    "agreed_version",
     "common_capabilities",
-    "releases_match",
+    "greeting",
 ]

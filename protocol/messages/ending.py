@@ -8,7 +8,7 @@ from protocol.messages.remarks import Problem, SomeRemarks
 from protocol.messages.values import PEER, MigrationId
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Recall:
     """Ask what an operator should know of a guest that has come. Changes nothing."""
@@ -16,7 +16,7 @@ class Recall:
     migration: MigrationId
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Remarks:
     """What the target has to remark on its configuration, its start at boot and its volumes there.
@@ -41,7 +41,7 @@ class Finished:
     """The volumes are durable and released."""
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The side that says this cannot go on; it closes the channel afterwards."""

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from protocol.errors import Code, ProtocolError
+from protocol.errors import ReleasesDiffer
 from protocol.messages.values import PEER, Names, PoolName, Processors
 from protocol.schema import U16, U32, U63, Length, Name, Text
 
 VERSION: Final = 7
+"""The newest version that this release speaks. A message or field that comes makes a new one."""
+OLDEST: Final = 7
+"""The oldest that it speaks: no later than what the release before it spoke as its newest."""
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
 
 
-@PEER.add
+_FROM: Final = re.compile(r"from-([0-9]{1,5})")
+"""The capability that says from which version on, to that of its `Hello`, a release speaks all."""
+
+
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who speaks. Both sides use the intersection of the capabilities."""
+    """Who speaks. Both sides use the intersection of the capabilities.
+
+    `version` is the newest that it speaks; the capability `from-N` says that it speaks all from N
+    on. Without it, it speaks its own only, and with nobody who has another one.
+    """
 
     version: U16
     software: Name
@@ -27,7 +39,7 @@ class Hello:
     capabilities: Names
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Working:
     """An answer is still to come: what the target is at meanwhile.
@@ -75,32 +87,71 @@ class Pong:
     room: Annotated[tuple[Room, ...], Length(0, 256)]
 
 
-def releases_match(one: Hello | None, other: Hello) -> bool:
-    """Whether two sides that have greeted each other so can do more than to settle a doubt."""
-    return one is not None and (
-        one.version == other.version
-        and intersect(one.capabilities, other.capabilities) >= REQUIRED_CAPABILITIES
-    )
+def greeting(software: str, node: str) -> Hello:
+    """Return the greeting of this release."""
+    return Hello(VERSION, software, node, (*CAPABILITIES, f"from-{OLDEST}"))
 
 
-def common_capabilities(untrusted_hello: Hello) -> frozenset[str]:
-    """Return the capabilities that both sides have.
+def agreed_version(one: Hello | None, other: Hello) -> int | None:
+    """Return the version in which two sides speak that have greeted each other so.
 
-    Raises ProtocolError where no more is possible than to settle a doubt.
+    It is the older one of their newest, where both speak it. None where no more is possible than to
+    settle a doubt.
     """
-    if untrusted_hello.version != VERSION:
-        raise ProtocolError(
-            Code.VERSION,
-            f"{untrusted_hello.node} ({untrusted_hello.software}) speaks protocol version "
-            f"{untrusted_hello.version}, this host version {VERSION}: install releases that match",
-        )
+    if one is None or not intersect(one.capabilities, other.capabilities) >= REQUIRED_CAPABILITIES:
+        return None
+    agreed = min(one.version, other.version)
+    return agreed if agreed in _spoken(one, other) and agreed in _spoken(other, one) else None
+
+
+def common_capabilities(ours: Hello, untrusted_hello: Hello, peer: str) -> frozenset[str]:
+    """Return the capabilities that this host and a peer have.
+
+    Raises ReleasesDiffer where no more is possible than to settle a doubt.
+    """
     common = intersect(CAPABILITIES, untrusted_hello.capabilities)
-    if missing := REQUIRED_CAPABILITIES - common:
-        raise ProtocolError(
-            Code.VERSION,
-            f"{untrusted_hello.node} ({untrusted_hello.software}) lacks {', '.join(missing)}",
+    if missing := ", ".join(sorted(REQUIRED_CAPABILITIES - common)):
+        text = f"{peer} ({untrusted_hello.software}) lacks {missing}"
+        behind = untrusted_hello.version <= ours.version
+        needed = f"that {'has' if behind else 'can do without'} {missing}"
+        raise ReleasesDiffer(peer, text, needed, peer_is_older=behind)
+    if agreed_version(ours, untrusted_hello) is None:
+        older, newer = sorted((ours, untrusted_hello), key=lambda one: one.version)
+        raise ReleasesDiffer(
+            peer,
+            f"{peer} ({untrusted_hello.software}) speaks {_versions(untrusted_hello)} of the "
+            f"protocol, this host ({ours.software}) {_versions(ours)}",
+            f"that speaks version {_needed(older, newer)}",
+            peer_is_older=older is untrusted_hello,
         )
     return common
+
+
+def _spoken(one: Hello, to: Hello) -> range:
+    """Return the versions in which a release speaks to another."""
+    if _range_start(one) is None and one.version != to.version:
+        return range(0)
+    return range(_oldest(one), one.version + 1)
+
+
+def _needed(older: Hello, newer: Hello) -> int:
+    """Return the version that the older release must speak to be understood by the newer one."""
+    return _oldest(newer) if _range_start(older) is not None else newer.version
+
+
+def _oldest(one: Hello) -> int:
+    start = _range_start(one)
+    return one.version if start is None else min(start, one.version)
+
+
+def _range_start(one: Hello) -> int | None:
+    said = [int(found[1]) for name in one.capabilities if (found := _FROM.fullmatch(name))]
+    return max(said) if said else None
+
+
+def _versions(one: Hello) -> str:
+    first = _oldest(one)
+    return f"version {first}" if first == one.version else f"versions {first} to {one.version}"
 
 
 def intersect(ours: Iterable[str], untrusted_theirs: Iterable[str]) -> frozenset[str]:

@@ -55,7 +55,7 @@ class Ready:
     """Every volume is durable, the domain is built and paused."""
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Commit:
     """The guest is yours. Idempotent. The answer is `started` once it runs there."""
@@ -63,7 +63,7 @@ class Commit:
     migration: MigrationId
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Abort:
     """End this migration without the guest. Idempotent.
@@ -76,7 +76,7 @@ class Abort:
     reason: Text
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Inquire:
     """Ask what became of a migration. Changes nothing.
@@ -90,7 +90,7 @@ class Inquire:
     name: GuestName
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Fate:
     """What the target's journal says of a migration: the answer to `Inquire`, `Commit` and `Abort`.

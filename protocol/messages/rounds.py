@@ -12,7 +12,7 @@ BLOCK_SIZE: Final = 64 * 1024
 """Bytes of a volume that share one hash."""
 
 
-@PEER.add
+@PEER.frozen
 @dataclass(frozen=True, slots=True)
 class Attach:
     """First message on a volume or memory channel: what it belongs to.

@@ -181,6 +181,23 @@ def test_guests_go_where_they_fit(hosts: Hosts, third: Dom0) -> None:
     assert {guest.name for guest in large} > {blocked["guest"]}
 
 
+@pytest.mark.thorough
+def test_a_peer_that_cannot_be_asked_keeps_no_guest_from_another(hosts: Hosts, third: Dom0) -> None:
+    a, b = hosts
+    (guest,) = guests(b, 1)
+    third.stop()
+    code, reports, _ = evacuate(b, "host-c")
+    assert (code, reports) == (3, [])
+    code, reports, _ = evacuate(b, "host-c", "host-a", "--mode", "save")
+    assert code == 0
+    assert [one["code"] for one in reports[-1]["problems"]] == ["peer-unreachable"]
+    assert fates(reports[-1]) == {guest.name: "moved"}
+    a.assert_runs(guest.name)
+    unknown = b.ctl("evacuate", "host-a", "host-z")
+    assert unknown.returncode == 3
+    assert "no peer is called host-z" in unknown.stderr
+
+
 def test_it_can_be_called_off_while_it_is_planned(hosts: Hosts) -> None:
     _, b = hosts
     (guest,) = guests(b, 1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from protocol.codec import MAX_CONTAINERS, MAX_ITEMS
 from protocol.errors import Code, ProtocolError
 from protocol.frames import MAX_MESSAGE, FrameDecoder, Kind
-from protocol.messages import CAPABILITIES, PEER, VERSION, Hello, Ping, common_capabilities
+from protocol.messages import CAPABILITIES, PEER, VERSION, Hello, Ping
 from tests.support.protocol_strategies import objects
 from xenmoved.control.message_set import CONTROL
 
@@ -210,23 +210,6 @@ def test_a_message_above_the_cap_is_not_sent():
     with pytest.raises(ProtocolError) as caught:
         PEER.encode(Hello(1, "x", "a", ("x" * 200,) * 6000))
     assert caught.value.code is Code.TOO_LARGE
-
-
-def test_greetings_that_do_not_fit_are_refused_with_both_releases():
-    def greeting(version=VERSION, capabilities=CAPABILITIES):
-        return Hello(version, "xenmoved 9", "far", tuple(capabilities))
-
-    assert common_capabilities(greeting()) == set(CAPABILITIES)
-    assert common_capabilities(greeting(capabilities=(*CAPABILITIES, "new"))) == set(CAPABILITIES)
-    assert common_capabilities(greeting(capabilities=["blake3-64k"])) == {"blake3-64k"}
-    for version in (0, VERSION + 1, 65535):
-        with pytest.raises(ProtocolError, match=rf"version {version}.*version {VERSION}") as caught:
-            common_capabilities(greeting(version))
-        assert caught.value.code is Code.VERSION
-    for capabilities in ([], ["zstd"], ["BLAKE3-64K"]):
-        with pytest.raises(ProtocolError, match=r"xenmoved 9.*lacks blake3-64k") as caught:
-            common_capabilities(greeting(capabilities=capabilities))
-        assert caught.value.code is Code.VERSION
 
 
 def test_a_message_is_named_as_its_class():

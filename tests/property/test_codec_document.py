@@ -27,7 +27,9 @@ from protocol.frames import (
 )
 from protocol.handover import Word
 from protocol.messages import (
+    OLDEST,
     PEER,
+    VERSION,
     Abort,
     Accepted,
     Action,
@@ -50,12 +52,16 @@ from protocol.messages import (
     Placement,
     Presence,
     Problem,
+    Recall,
     Receipt,
+    Remark,
+    Remarks,
     Seal,
     StreamOffer,
     StreamReceipt,
     StreamTerms,
     VolumeOffer,
+    Weight,
     Working,
 )
 from tests.support.protocol_document import DOCUMENT, examples, with_generated
@@ -77,7 +83,7 @@ WEB = VolumeOffer(
 )
 
 MESSAGES = {
-    "Hello": Hello(5, "xenmoved 0.1.0", "host-a", ("blake3-64k", "zstd")),
+    "Hello": Hello(7, "xenmoved 0.2.0", "host-a", ("blake3-64k", "zstd", "from-7")),
     "Ping": Ping(),
     "Working": Working(2, "making images:web-data"),
     "Begin-sync": Begin(
@@ -112,6 +118,8 @@ MESSAGES = {
         Presence.THERE,
         "there is no record of it here; a domain of its uuid is there: web (id 7), running",
     ),
+    "Recall": Recall(MIGRATION),
+    "Remarks": Remarks(True, (Remark(Weight.ACTION, "boot-order", "it starts last", "see it"),)),
     "Failed": Failed(
         Problem("protocol", "Ping is out of turn: the channel is greeting (unexpected)", "")
     ),
@@ -129,6 +137,11 @@ def only_frame(data: bytes) -> Frame:
 
 def test_the_generated_parts_are_up_to_date():
     assert with_generated(TEXT) == TEXT, "run: python -m tests.support.protocol_document"
+
+
+def test_the_document_is_of_the_version_of_the_code():
+    assert TEXT.splitlines()[2].startswith(f"Version {VERSION}. ")
+    assert f"speaks the versions from {OLDEST} to {VERSION}" in TEXT
 
 
 def test_every_message_code_stage_and_table_row_is_described():

@@ -24,8 +24,10 @@ from protocol.messages import (
     Ping,
     Pong,
     Ready,
+    Recall,
     Receiving,
     Refused,
+    Remarks,
     Seal,
     Working,
 )
@@ -127,9 +129,9 @@ def test_releases_that_do_not_match_can_settle_a_doubt_and_no_more():
         for conversation in (greeted(OURS, other), greeted(other, OURS)):
             assert conversation.stage is Stage.SETTLING
             refused(conversation.request, Begin)
-            for request in (Inquire, Inquire, Commit):
+            for request in (Inquire, Recall, Inquire, Commit):
                 conversation.request(made(request))
-                conversation.reply(made(Fate))
+                conversation.reply(made(Remarks if request is Recall else Fate))
             assert conversation.stage is Stage.ENDED
 
 

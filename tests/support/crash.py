@@ -130,7 +130,10 @@ class World:
         self.tool = tool
         self._lines = lines
         merged = {**SETTINGS, **settings}
-        self.hosts = [CrashHost(root, name, tool, merged) for name in ("host-a", "host-b")]
+        self.hosts = [self._host(root, name, merged) for name in ("host-a", "host-b")]
+
+    def _host(self, root: Path, name: str, settings: dict[str, Any]) -> CrashHost:
+        return CrashHost(root, name, self.tool, settings)
 
     def start(self) -> None:
         """Start everything."""

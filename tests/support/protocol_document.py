@@ -19,7 +19,7 @@ from protocol.conversation import TABLE, Stage
 from protocol.errors import Code
 from protocol.frames import CAPS
 from protocol.messages import CAPABILITIES, PEER, REQUIRED_CAPABILITIES
-from protocol.schema import Length, Pattern, Range
+from protocol.schema import Length, Pattern, Range, Since, first_version
 from xenmoved.link.channel import Purpose
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -143,11 +143,17 @@ def _message(kind: type[Any]) -> str:
     text = f"#### {kind.__name__}\n\n{description}\n"
     hints = typing.get_type_hints(kind, include_extras=True)
     rows = [
-        (f"`{field.name}`", *_described(hints[field.name])) for field in dataclasses.fields(kind)
+        (f"`{field.name}`", *_since(*_described(hints[field.name]), hints[field.name]))
+        for field in dataclasses.fields(kind)
     ]
     if not rows:
         return text + "\nNo fields."
     return text + "\n" + _table(("Field", "Type", "Bounds"), rows)
+
+
+def _since(shown: str, bounds: str, hint: Any) -> tuple[str, str]:
+    first = first_version(hint)
+    return shown, "; ".join(filter(None, (bounds, f"from version {first} on" if first else "")))
 
 
 def _structures() -> Iterator[type[Any]]:
@@ -171,7 +177,7 @@ def parts(kind: Any) -> Iterator[Any]:
             yield from parts(hint)
     else:
         for inner in get_args(kind):
-            if not isinstance(inner, Range | Length | Pattern):
+            if not isinstance(inner, Range | Length | Pattern | Since):
                 yield from parts(inner)
     yield kind
 
@@ -180,7 +186,7 @@ def _described(kind: Any) -> tuple[str, str]:
     bounds: tuple[Any, ...] = ()
     if get_origin(kind) is Annotated:
         kind, *rest = get_args(kind)
-        bounds = tuple(rest)
+        bounds = tuple(note for note in rest if not isinstance(note, Since))
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         inner = next(k for k in get_args(kind) if k is not type(None))

@@ -117,12 +117,16 @@ class PingPeer:
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
 class PeerPing:
-    """What a peer answers, and what this host may do there. `throughput` is in bytes a second."""
+    """What a peer answers, and what this host may do there. `throughput` is in bytes a second.
+
+    `protocol_version` is the newest that it speaks, `spoken_version` that of both hosts together.
+    """
 
     peer: Name
     node: Text
     software: Text
     protocol_version: U16
+    spoken_version: U16
     toolstack: Text
     xen_version: Text
     capabilities: Annotated[tuple[Name, ...], Length(0, 256)]

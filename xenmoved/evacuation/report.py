@@ -58,10 +58,14 @@ class GuestToMove:
 
 @dataclass(frozen=True, slots=True)
 class Evacuation:
-    """An evacuation, its guests in the order of the plan: first those that cannot move."""
+    """An evacuation, its guests in the order of the plan: first those that cannot move.
+
+    `problems` are of peers that were named and take none, as they could not be asked.
+    """
 
     state: EvacuationState
     concurrency: Annotated[int, Range(1, MOST_AT_ONCE)]
     started: Moment
     ended: Moment | None
     guests: Annotated[tuple[GuestToMove, ...], Length(0, 1000)]
+    problems: Annotated[tuple[Problem, ...], Length(0, 512)] = ()

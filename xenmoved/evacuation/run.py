@@ -73,6 +73,7 @@ class _Run:
     concurrency: int
     mode: Mode | None
     options: TransferOptions
+    problems: list[Problem] = field(default_factory=list)
     state: EvacuationState = EvacuationState.RUNNING
     started: float = field(default_factory=time.time)
     ended: float | None = None
@@ -80,7 +81,10 @@ class _Run:
 
     def report(self) -> Evacuation:
         guests = tuple(guest.report() for guest in self.guests[:1000])
-        return Evacuation(self.state, self.concurrency, self.started, self.ended, guests)
+        return Evacuation(
+            *(self.state, self.concurrency, self.started, self.ended, guests),
+            problems=tuple(self.problems[:512]),
+        )
 
 
 class Evacuations:
@@ -99,8 +103,8 @@ class Evacuations:
     ) -> Evacuation:
         """Return what an evacuation would be. Raises Obstructed, ToolstackError or LinkError."""
         options = replace(options, several=True)
-        guests = await self._plan(peers, mode, options)
-        return _Run(guests, 1, mode, options, EvacuationState.PLANNED).report()
+        guests, problems = await self._plan(peers, mode, options)
+        return _Run(guests, 1, mode, options, problems, EvacuationState.PLANNED).report()
 
     async def start(
         self, peers: Sequence[str], mode: Mode | None, options: TransferOptions, *, concurrency: int
@@ -115,13 +119,13 @@ class Evacuations:
                 raise Obstructed([problem("busy", "an evacuation is under way", hint)])
             self._called_off = False
             options = replace(options, several=True)
-            guests = await self._plan(peers, mode, options)
+            guests, problems = await self._plan(peers, mode, options)
             if self._called_off:
                 raise Obstructed([problem("stopped", "the evacuation was stopped before it began")])
             blocked = [guest for guest in guests if guest.fate is GuestFate.BLOCKED]
             if blocked and len(blocked) == len(guests):
                 raise Obstructed([each for guest in blocked for each in guest.problems][:512])
-            run = _Run(guests, concurrency, mode, options)
+            run = _Run(guests, concurrency, mode, options, problems)
             self._run = run
             self._tasks.create_task(self._carry_out(run))
         log.info("%d guests are to move, %d cannot", len(guests) - len(blocked), len(blocked))
@@ -205,9 +209,12 @@ class Evacuations:
 
     async def _plan(
         self, peers: Iterable[str], mode: Mode | None, options: TransferOptions
-    ) -> list[_Guest]:
-        """Find a place for every guest: those without one first, then the largest."""
-        spaces = await self._spaces(peers)
+    ) -> tuple[list[_Guest], list[Problem]]:
+        """Find a place for every guest: those without one first, then the largest.
+
+        Returns them, and why peers are left out.
+        """
+        spaces, problems = await self._spaces(peers)
         rows = [row for row in await guest_rows(self._host) if not row.name.endswith(_ARRIVING)]
         rows.sort(key=lambda row: -(row.memory + _size(row)))
         guests = []
@@ -215,15 +222,30 @@ class Evacuations:
             guest = _Guest(row.name, row.memory, _size(row))
             await self._place(guest, spaces, mode, options)
             guests.append(guest)
-        return sorted(guests, key=lambda guest: guest.fate is not GuestFate.BLOCKED)
+        return sorted(guests, key=lambda guest: guest.fate is not GuestFate.BLOCKED), problems
 
-    async def _spaces(self, peers: Iterable[str]) -> list[Space]:
-        """Ask every peer what it has room for. Raises Obstructed, or LinkError."""
-        spaces = []
+    async def _spaces(self, peers: Iterable[str]) -> tuple[list[Space], list[Problem]]:
+        """Ask every peer what it has room for; return that, and why some could not be asked.
+
+        Raises Obstructed when there is no such peer, or none could be asked.
+        """
+        spaces: list[Space] = []
+        problems: list[Problem] = []
         for name in dict.fromkeys(peers):
-            async with open_dialogue(self._host, name) as dialogue:
-                spaces.append(Space.of(name, await dialogue.ask(Ping(), Pong)))
-        return spaces
+            try:
+                async with open_dialogue(self._host, name) as dialogue:
+                    spaces.append(Space.of(name, await dialogue.ask(Ping(), Pong)))
+            except Obstructed:
+                raise
+            except Exception as error:
+                if not is_expected(error):
+                    raise
+                problems += problems_of(error)
+        if problems and not spaces:
+            raise Obstructed(problems[:512])
+        for one in problems:
+            log.warning("%s; %s", one.text, one.hint)
+        return spaces, problems
 
     async def _place(
         self, guest: _Guest, spaces: list[Space], mode: Mode | None, options: TransferOptions

@@ -114,6 +114,7 @@ async def ping(services: Services, request: PingPeer) -> PeerPing:
             node=dialogue.peer_hello.node,
             software=dialogue.peer_hello.software,
             protocol_version=dialogue.peer_hello.version,
+            spoken_version=dialogue.version or 0,
             toolstack=pong.toolstack,
             xen_version=pong.xen_version,
             capabilities=tuple(sorted(dialogue.capabilities)),

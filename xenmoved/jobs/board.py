@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+from protocol.errors import SchemaError
 from protocol.messages import Problem
 from protocol.schema import build, plain
 from xenmoved.jobs.job import Job, log
@@ -19,6 +21,8 @@ from xenmoved.jobs.report import (
 )
 from xenmoved.jobs.timeline import FIRST_INTERVAL, Samples
 from xenmoved.journal.database import Journal, JournalFailed
+
+T = TypeVar("T")
 
 
 class JobBoard:
@@ -118,7 +122,7 @@ class JobBoard:
     async def reports(self) -> list[JobReport]:
         """Every job that is known, newest first."""
         known = {job.job: job.report() for job in (self._unsaved | self._live).values()}
-        kept = [build(JobReport, data) for data in await self._journal.jobs()]
+        kept = list(_readable(JobReport, await self._journal.jobs()))
         there = {report.job for report in kept}
         unknown = [report for job, report in known.items() if job not in there]
         return [*reversed(unknown), *(known.get(report.job, report) for report in kept)]
@@ -142,4 +146,13 @@ class JobBoard:
     async def _samples(self, job: str) -> tuple[Sample, ...]:
         if (unsaved := self._unsaved.get(job)) is not None:
             return unsaved.samples.kept
-        return tuple(build(Sample, data) for data in await self._journal.samples(job))
+        return tuple(_readable(Sample, await self._journal.samples(job)))
+
+
+def _readable(kind: type[T], kept: Iterable[object]) -> Iterator[T]:
+    """Yield what the journal has, but for what this release cannot read: it decides nothing."""
+    for data in kept:
+        try:
+            yield build(kind, data)
+        except SchemaError as error:
+            log.warning("a %s in the journal cannot be read: %s", kind.__name__, error)

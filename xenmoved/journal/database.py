@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from protocol.handover import SourceState, TargetState
-from xenmoved.journal.file import copied, is_about_space, prepared
+from xenmoved.journal.file import LAYOUT, copied, is_about_space, layout_of, prepared
 from xenmoved.journal.records import (
     Inbound,
     Outbound,
@@ -139,7 +139,15 @@ class Journal(VolumeTables):
         self._thread.shutdown(wait=self._under_way is None or self._under_way.done())
 
     def _connect(self) -> sqlite3.Connection:
-        """Open the database and see that it can be written. Raises sqlite3.Error, OSError."""
+        """Open the database and see that it can be written.
+
+        Raises sqlite3.Error, OSError, or JournalFailed when a newer release has written it.
+        """
+        if (layout := layout_of(self._path)) > LAYOUT:
+            raise JournalFailed(
+                f"the journal {self._path} is of a newer release (its layout is {layout}, this "
+                f"release knows {LAYOUT}), and was not touched: install that release again"
+            )
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             return prepared(self._path)

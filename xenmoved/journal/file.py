@@ -7,10 +7,14 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+LAYOUT: Final = 1
+"""What is written in it, and how: a release that writes anything else has the next number. Journals
+of earlier numbers are taken up, what has a later one is refused."""
 _LOCK_PATIENCE: Final = 2.0
 """Seconds that another process may hold the database."""
 _LOG_PAGES: Final = 128
@@ -34,6 +38,10 @@ CREATE TABLE IF NOT EXISTS folders (
 CREATE TABLE IF NOT EXISTS syncs (migration TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL);
 """
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER: Final = 100
+_VERSION_AT: Final = 60
+"""Where the header of a database of sqlite has its `user_version`."""
 _LATER_COLUMNS: Final = {
     "outbound": ("uuid TEXT NOT NULL DEFAULT ''",),
     "jobs": ("apart TEXT NOT NULL DEFAULT ''",),
@@ -57,11 +65,29 @@ def prepared(path: Path) -> sqlite3.Connection:
         database.execute(f"PRAGMA journal_size_limit={_LOG_PAGES << 12}")
         _lay_out(database)
         # Writes, whatever was there: a database that can only be read is found out now.
-        database.execute("PRAGMA user_version=1")
+        database.execute(f"PRAGMA user_version={LAYOUT}")
     except BaseException:
         database.close()
         raise
     return database
+
+
+def layout_of(path: Path) -> int:
+    """Return the layout of a journal, 0 where there is none. Raises sqlite3.Error, OSError.
+
+    Nothing is changed: the log that a killed daemon left, which may know better than the file,
+    would be carried over by whoever opens them where they are.
+    """
+    if not path.exists():
+        return 0
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        with _copy(path) as copy:
+            return int(copy.execute("PRAGMA user_version").fetchone()[0])
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    known = header.startswith(_MAGIC)
+    return int.from_bytes(header[_VERSION_AT : _VERSION_AT + 4], "big") if known else 0
 
 
 def _lay_out(database: sqlite3.Connection) -> None:
@@ -76,17 +102,21 @@ def copied(path: Path) -> sqlite3.Connection:
     With its log, which has what was written last. Raises sqlite3.Error, OSError.
     """
     memory = sqlite3.connect(":memory:", isolation_level=None)
+    with _copy(path) as copy:
+        copy.backup(memory)
+    _lay_out(memory)
+    return memory
+
+
+@contextmanager
+def _copy(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a copy of a database and its log, which is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="xenmoved-", dir=_writable_folder()) as folder:
         for name in (path.name, f"{path.name}-wal"):
             if (file := path.with_name(name)).exists():
                 shutil.copyfile(file, Path(folder) / name)
-        copy = sqlite3.connect(Path(folder) / path.name)
-        try:
-            copy.backup(memory)
-        finally:
-            copy.close()
-    _lay_out(memory)
-    return memory
+        with closing(sqlite3.connect(Path(folder) / path.name)) as copy:
+            yield copy
 
 
 def _writable_folder() -> str | None:

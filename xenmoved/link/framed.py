@@ -6,6 +6,7 @@ from typing import Final
 
 from protocol.codec import MessageSet
 from protocol.frames import Frame, FrameDecoder, Kind
+from protocol.messages import PEER
 from xenmoved.link.channel import Channel
 
 _MESSAGE: Final = frozenset({Kind.MESSAGE})
@@ -15,11 +16,13 @@ class Framed:
     """A channel whose frames are taken one by one; pass it on, and the next reader goes on.
 
     Each reader says what kinds of frames it takes. Nothing is parsed of a frame before somebody
-    asks for it, so that who takes other kinds can go on after any frame.
+    asks for it, so that who takes other kinds can go on after any frame. `messages` are those of
+    the version that both sides speak on it.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, messages: MessageSet = PEER) -> None:
         self.channel = channel
+        self.messages = messages
         self._decoder = FrameDecoder(_MESSAGE)
 
     @property
@@ -44,7 +47,7 @@ class Framed:
             self._decoder.feed(untrusted_data)
         return frame
 
-    async def message(self, messages: MessageSet) -> object | None:
+    async def message(self) -> object | None:
         """Return the next frame as a message, likewise."""
         frame = await self.frame(_MESSAGE)
-        return messages.decode(frame.untrusted_body) if frame is not None else None
+        return self.messages.decode(frame.untrusted_body) if frame is not None else None

@@ -13,6 +13,8 @@ from typing import Final
 import asyncssh
 from asyncssh.channel import SSHServerChannel
 
+from protocol.codec import MessageSet
+from protocol.messages import PEER
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.flow import Flow
 from xenmoved.link.lean import drop_ignored
@@ -46,6 +48,8 @@ class Visitor:
     channels: set[Channel] = field(default_factory=set)
     gone: bool = False
     """Whether the connection has ended."""
+    messages: MessageSet = PEER
+    """Those of the version that was agreed on when it greeted last: one release has all of it."""
 
 
 Serve = Callable[[Visitor, Purpose, Channel], None]

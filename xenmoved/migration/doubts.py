@@ -18,7 +18,7 @@ from protocol.handover import (
     source_step,
     target_step,
 )
-from protocol.messages import Fate, Ping, Pong, Presence, Problem
+from protocol.messages import Fate, Presence, Problem
 from xenmoved.jobs.job import both_names
 from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Outbound, Standing
@@ -278,8 +278,7 @@ def _state_of(states: dict[str, str], guest: str) -> str:
 async def _reaches(host: Host, peer: str) -> bool:
     try:
         limit = at_most(_PEER_PATIENCE, f"{peer} did not answer")
-        async with limit, open_dialogue(host, peer) as dialogue:
-            await dialogue.ask(Ping(), Pong)
+        async with limit, open_dialogue(host, peer, settling=True):
+            return True
     except (TookTooLong, LinkError, ProtocolError, JobError):
         return False
-    return True

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import xenmoved
-from protocol.messages import (
-    CAPABILITIES,
-    VERSION,
-    Hello,
-)
+from protocol.messages import Hello, greeting
 
 
 def hello(node: str) -> Hello:
     """Return this release's greeting."""
-    return Hello(VERSION, f"xenmoved {xenmoved.__version__}", node, CAPABILITIES)
+    return greeting(f"xenmoved {xenmoved.__version__}", node)

@@ -82,7 +82,7 @@ class VolumeSource:
         self._compressor = compressor
         self._tools = tools
         self.progress = progress
-        self._sender = VolumeSender(volume.size)
+        self._sender = VolumeSender(volume.size, framed.messages)
         self._index = self._new_index()
         self._coverage = asyncio.Condition()
 

@@ -53,7 +53,7 @@ class StreamSource:
         self._limiter = limiter
         self._peer = peer
         self._migration = migration
-        self._sender = StreamSender()
+        self._sender = StreamSender(framed.messages)
         self._compressed = False
         self._resume: tuple[ResumePoint, Snapshot] | None = None
         self._base: Snapshot | None = None

@@ -55,7 +55,7 @@ class StreamTarget:
         self._peer = peer
         self._migration = migration
         # What of a block is not its bytes takes less than they do; see `storage.zfs.stream`.
-        self._receiver = StreamReceiver(2 * progress.size + _OVERHEAD)
+        self._receiver = StreamReceiver(2 * progress.size + _OVERHEAD, framed.messages)
         self._base: Snapshot | None = None
         self._partial: ResumePoint | None = None
         self._arriving: _Arriving | None = None

@@ -67,7 +67,7 @@ class VolumeTarget:
         self._threads = threads
         self._buffers = buffers
         self._progress = progress
-        self._receiver = VolumeReceiver(volume.size)
+        self._receiver = VolumeReceiver(volume.size, framed.messages)
         self._digest = RoundDigest()
         self._gathered: list[_Change] = []
         self._gathered_size = 0

@@ -95,7 +95,7 @@ PEER = PeerRow(
     *(("images",), ("web*",), 500 * GIB, 8 * GIB, 4, False, True, False),
 )
 PING = PeerPing(
-    *("host-b", "b", "xenmoved 0.1.0", 1, "xl", "4.17", ("zstd",), 0.0004, 8.5e8),
+    *("host-b", "b", "xenmoved 0.1.0", 1, 1, "xl", "4.17", ("zstd",), 0.0004, 8.5e8),
     *(("migrate",), ("images",), ("web*",), 500 * GIB, 120 * GIB, None, 4),
 )
 IDENTITY = Identity("host-a", KEY, FINGERPRINT, 7222)

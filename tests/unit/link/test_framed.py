@@ -30,7 +30,7 @@ def cut(data: bytes, size: int) -> Framed:
 async def test_every_reader_goes_on_where_the_last_one_stopped(size):
     stream = PEER.encode(ATTACH) + encode_stream(b"abc") + PEER.encode(BeginRound(1, False))
     framed = cut(stream + encode_zero(0, 4096), size)
-    assert await framed.message(PEER) == ATTACH
+    assert await framed.message() == ATTACH
     piece = await framed.frame(STREAMS)
     assert (piece.kind, bytes(piece.untrusted_body)) == (Kind.STREAM, b"abc")
     begun = await framed.frame(STREAMS)
@@ -43,7 +43,7 @@ async def test_every_reader_goes_on_where_the_last_one_stopped(size):
 @pytest.mark.parametrize("size", [1, 7, 10_000])
 async def test_a_reader_is_given_no_kind_that_it_does_not_take(size):
     framed = cut(PEER.encode(ATTACH) + encode_memory(b"abc"), size)
-    assert await framed.message(PEER) == ATTACH
+    assert await framed.message() == ATTACH
     for _ in range(2):
         with pytest.raises(ProtocolError, match="kind 6 is not allowed here") as caught:
             await framed.frame(BLOCKS)
@@ -52,7 +52,7 @@ async def test_a_reader_is_given_no_kind_that_it_does_not_take(size):
 
 async def test_an_end_within_a_frame_is_seen():
     framed = cut(PEER.encode(ATTACH)[:-1], 10_000)
-    assert await framed.message(PEER) is None
+    assert await framed.message() is None
     assert framed.pending
 
 

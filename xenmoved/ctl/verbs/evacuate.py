@@ -54,6 +54,8 @@ def evacuate(
         first = daemon.ask(request, Evacuation, timeout=None, refusal=Exit.REFUSED)
     except KeyboardInterrupt:
         return _interrupted(daemon, output, begun_here=True)
+    if not output.as_json:
+        output.tell(*evacuation_views.left_out(first))
     if args.detach:
         begun = line(f"an evacuation has begun: {evacuation_views.tally(first)}")
         output.result(first, [begun, line("  follow it: xenmovectl evacuate")])

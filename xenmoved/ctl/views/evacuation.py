@@ -55,7 +55,15 @@ def plan(answer: Evacuation) -> list[Line]:
     count = plural(len(answer.guests) - blocked, "guest")
     last = [Span(f"{count} can move", Style.GOOD)]
     last += [Span(f", {blocked} cannot", Style.BAD)] if blocked else []
-    return [*lines, line(), line(*last)]
+    return [*lines, *left_out(answer), line(), line(*last)]
+
+
+def left_out(answer: Evacuation) -> list[Line]:
+    """Return why peers that were named take no guests, nothing where all of them could be asked."""
+    if not answer.problems:
+        return []
+    head = line(Span("warning: ", Style.WARN), "no guest goes to a peer that could not be asked:")
+    return [line(), head, *indent(views.problems(answer.problems))]
 
 
 def progress(answer: Evacuation, now: float) -> list[Line]:

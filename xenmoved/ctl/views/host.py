@@ -159,13 +159,15 @@ def ping(answer: PeerPing) -> list[Line]:
     used = size(answer.quota_used)
     quota = "unlimited" if answer.quota is None else size(answer.quota)
     capabilities = " ".join(answer.capabilities)
+    differs = answer.spoken_version != answer.protocol_version
+    spoken = f", spoken with it: {answer.spoken_version}" if differs else ""
     return [
         line(Span(answer.peer, Style.BOLD), Span(" answers", Style.GOOD)),
         *indent(
             facts(
                 [
                     ("node", answer.node),
-                    ("software", f"{answer.software}, protocol {answer.protocol_version}"),
+                    ("software", f"{answer.software}, protocol {answer.protocol_version}{spoken}"),
                     ("toolstack", f"{answer.toolstack}, Xen {answer.xen_version}"),
                     ("capabilities", capabilities),
                     ("round trip", milliseconds),

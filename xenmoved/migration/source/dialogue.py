@@ -61,6 +61,8 @@ U = TypeVar("U")
 class Dialogue:
     """Questions to a target and its answers. Use as a context manager; made by `open_dialogue`.
 
+    `messages` are those of the version that both sides speak.
+
     The channel is read all the time, so that `Failed` is noticed when it comes: `failed` is then
     set, and every question raises PeerFailed. The target says what it is at while it owes an
     answer: one that is silent for `stall` seconds hangs. To be at work is not enough either: every
@@ -73,6 +75,7 @@ class Dialogue:
         self.link = link
         self.peer_hello = greeting
         self.capabilities: frozenset[str] = frozenset()
+        self.messages = PEER
         self._greeting = greeting
         self._settling = settling
         self._channel = channel
@@ -92,7 +95,7 @@ class Dialogue:
         try:
             self.peer_hello = await self.ask(self._greeting, Hello)
             if not self._settling:
-                self.capabilities = common_capabilities(self.peer_hello)
+                self.capabilities = common_capabilities(self._greeting, self.peer_hello, self._peer)
         except BaseException:
             await self._stop()
             raise
@@ -121,7 +124,7 @@ class Dialogue:
         self._conversation.request(question)
         try:
             async with at_most(self._stall, f"{self._peer} took no question"):
-                await self._channel.send(PEER.encode(question))
+                await self._channel.send(self.messages.encode(question))
         except TookTooLong as error:
             raise self._stalled(str(error), question) from None
         answer = await self._answer_to(question)
@@ -157,6 +160,11 @@ class Dialogue:
         text = f"{what}, asked for {_ASKED.get(type(question), 'an answer')}; it is connected"
         return JobError([problem("stalled", text, stalled_hint(self._peer))])
 
+    @property
+    def version(self) -> int | None:
+        """The version that both sides speak, None where they can only settle a doubt."""
+        return self._conversation.version
+
     def check(self) -> None:
         """Raise what ended the dialogue, if anything did."""
         if self._error is not None:
@@ -169,8 +177,10 @@ class Dialogue:
     async def _read(self) -> None:
         try:
             framed = Framed(self._channel)
-            while (message := await framed.message(PEER)) is not None:
+            while (message := await framed.message()) is not None:
                 self._conversation.reply(message)
+                if (version := self._conversation.version) is not None:
+                    self.messages = framed.messages = PEER.at(version)
                 if isinstance(message, Failed):
                     (told,) = from_peer([message.problem])
                     text = f"{self._channel.peer}: {told.text}"[:4000]
@@ -203,7 +213,7 @@ async def open_dialogue(
 
     Raises Obstructed, LinkError or ProtocolError.
 
-    With `settling`, only to settle a doubt, its release does not matter.
+    With `settling`, for what is the same in every release, its release does not matter.
 
     A connection that nobody has used for a while may have ended and nobody have noticed, as when
     the peer's daemon was started again. That is no failure of what begins now: it is made anew.

@@ -74,7 +74,7 @@ async def hear_later(host: Host, report: JobReport, migration: str) -> None:
 async def _ask(host: Host, peer: str, migration: str) -> tuple[Remark, ...] | None:
     try:
         limit = at_most(_PATIENCE, f"{peer} did not say what there is to remark")
-        async with limit, open_dialogue(host, peer) as dialogue:
+        async with limit, open_dialogue(host, peer, settling=True) as dialogue:
             answer = await dialogue.ask(Recall(migration), Remarks)
     except (TookTooLong, LinkError, ProtocolError, JobError) as error:
         log.debug("the remarks of %s are not known yet: %s", peer, error)

@@ -59,6 +59,7 @@ class Transfer:
         compression = self._compression if "zstd" in dialogue.capabilities else Compression.OFF
         attaching = Attaching(
             dialogue.link,
+            dialogue.messages,
             migration,
             partial(self._host.open_source, exclusive=self._job.mode is Mode.COLD),
             SyncTools(self._host.outgoing_buffers, self.limiter, self._host.spool),

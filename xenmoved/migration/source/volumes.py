@@ -11,6 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
+from protocol.codec import MessageSet
 from protocol.errors import Code, ProtocolError
 from protocol.frames import MAX_PAYLOAD
 from protocol.messages import MigrationId, Placement
@@ -214,11 +215,13 @@ class Disks:
 class Attaching:
     """What all volumes of a job have in common when they are opened and attached.
 
-    Each is opened with `opener`. With `alone` nobody may write to the volumes meanwhile.
-    `keep_made`: what arrived is kept after a failure also of volumes that were made for this job.
+    `messages` are those that both sides speak. Each volume is opened with `opener`. With `alone`
+    nobody may write to the volumes meanwhile. `keep_made`: what arrived is kept after a failure
+    also of volumes that were made for this job.
     """
 
     link: PeerLink
+    messages: MessageSet
     migration: MigrationId
     opener: Callable[[str], PoolVolume]
     tools: SyncTools
@@ -251,7 +254,7 @@ class Attaching:
         threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", self.readers))
         channel = await open_attached(self.link, Purpose.VOLUME, self.migration, number)
         channels.callback(channel.close)
-        framed = Framed(channel)
+        framed = Framed(channel, self.messages)
         place = f"{placement.pool}:{placement.name}"
         shown = VolumeProgress(path, whole.size, place, placement.fresh)
         progress.append(shown)

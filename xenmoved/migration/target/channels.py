@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import PEER, Attach
+from protocol.messages import Attach
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.framed import Framed
@@ -59,11 +59,12 @@ class Reception:
             async with at_most(ATTACH_PATIENCE, what):
                 framed = Framed(channel)
                 attach = await _read_attach(framed)
+            framed.messages = visitor.messages
             await self._arrivals.serve_bulk(visitor, purpose, attach, framed)
 
 
 async def _read_attach(framed: Framed) -> Attach:
-    message = await framed.message(PEER)
+    message = await framed.message()
     if message is None:
         raise LinkLost(f"{framed.channel.peer} closed a channel before it said what for")
     if not isinstance(message, Attach):

@@ -66,6 +66,7 @@ class ControlSession:
         self._visitor = visitor
         self._channel = channel
         self._conversation = Conversation()
+        self._messages = PEER
         self._guest: InboundMigration | None = None
         self._sync: str | None = None
         self._migration = ""
@@ -94,21 +95,22 @@ class ControlSession:
         self._failed.set()
 
     async def _converse(self) -> None:
-        messages = self._messages()
+        requests = self._requests()
         what = f"{self._visitor.peer} opened a control channel, and did not greet"
         async with at_most(_HELLO_PATIENCE, what):
-            greeting = await anext(messages, None)
+            greeting = await anext(requests, None)
         if greeting is None:
             return
         await self._reply(greeting)
-        async for message in messages:
+        async for message in requests:
             await self._reply(message)
 
-    async def _messages(self) -> AsyncIterator[object]:
+    async def _requests(self) -> AsyncIterator[object]:
         framed = Framed(self._channel)
-        while (message := await framed.message(PEER)) is not None:
+        while (message := await framed.message()) is not None:
             self._conversation.request(message)
             yield message
+            framed.messages = self._messages
 
     async def _watch_volumes(self) -> None:
         await self._failed.wait()
@@ -117,10 +119,15 @@ class ControlSession:
 
     async def _reply(self, message: object) -> None:
         if isinstance(message, Hello):
-            answer = await self._answer(message)
+            await self._send(await self._answer(message))
+            self._agree()
         else:
-            answer = await alongside(self._answer(message), self._tell_meanwhile())
-        await self._send(answer)
+            await self._send(await alongside(self._answer(message), self._tell_meanwhile()))
+
+    def _agree(self) -> None:
+        """Go on in the version of the two greetings, here and on the channels of volumes."""
+        if (version := self._conversation.version) is not None:
+            self._messages = self._visitor.messages = PEER.at(version)
 
     async def _tell_meanwhile(self) -> None:
         """Say what is done here while the source waits for an answer, for ever."""
@@ -130,7 +137,7 @@ class ControlSession:
 
     async def _send(self, message: object) -> None:
         self._conversation.reply(message)
-        await self._channel.send(PEER.encode(message))
+        await self._channel.send(self._messages.encode(message))
 
     async def _say_failed(self, error: Exception) -> None:
         problem = problems_of(error)[0]

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,21 @@ def test_a_plan_shows_those_that_cannot_move_first(daemon):
     assert lines[-1] == "1 guest can move, 1 cannot"
     asked = daemon.asked(PlanEvacuation)
     assert (asked.peers, asked.mode) == (("host-b", "host-c"), Mode.SAVE)
+
+
+def test_a_peer_that_was_left_out_is_told_of_when_planned_and_when_begun(daemon):
+    old = Problem("peer-too-old", "host-c speaks version 6", "upgrade xenmoved on host-c")
+    for request in (PlanEvacuation, StartEvacuation):
+        daemon.answers[request] = replace(daemon.answers[request], problems=(old,))
+    planned = run(daemon.path, "evacuate", "host-b", "host-c", "--dry-run")
+    begun = run(daemon.path, "evacuate", "host-b", "host-c", "--detach")
+    for told in (planned.stdout, begun.stderr):
+        assert "warning: no guest goes to a peer that could not be asked" in told
+        assert "host-c speaks version 6" in told
+        assert "upgrade xenmoved on host-c" in told
+    as_json = run(daemon.path, "evacuate", "host-b", "host-c", "--detach", "--json")
+    assert as_json.stderr == ""
+    assert json.loads(as_json.stdout)["problems"][0]["code"] == "peer-too-old"
 
 
 def test_it_is_followed_to_its_end_and_summed_up(daemon):

@@ -1,0 +1,80 @@
+"""Releases that work together: everything that two hosts do, in both directions."""
+
+import json
+
+import pytest
+
+from protocol.messages import OLDEST, VERSION
+from tests.support.crash import GUEST
+from tests.support.releases import NEXT, PRESENT, earlier_releases
+from xenmoved.sandbox.harness import make_image
+
+SPOKEN = {one.name: one.version for one in earlier_releases() if one.version >= OLDEST}
+OTHERS = (*SPOKEN, NEXT)
+
+
+def ping(host, peer):
+    """Return what a host is told by a peer."""
+    told = host.done("peer", "ping", peer.name, "--json")
+    return json.loads(told.splitlines()[-1])
+
+
+def pings(world, newest):
+    """Ping both ways; each says the newest version that it speaks."""
+    for host, peer in (world.pair, reversed(world.pair)):
+        told = ping(host, peer)
+        assert told["node"] == peer.name
+        assert told["protocol_version"] == newest[peer.name]
+        spoken = told.get("spoken_version")  # which not every release told
+        assert spoken in (None, min(newest.values()))
+
+
+def test_two_releases_move_a_guest(world_of):
+    """The sample of what is below, with the release that says most: the next one."""
+    world = world_of(NEXT, PRESENT)
+    assert ping(*world.pair)["spoken_version"] == VERSION
+    world.move("save")
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("other", OTHERS)
+def test_everything_that_two_hosts_do(world_of, other):
+    world = world_of(other, PRESENT)
+    one, present = world.pair
+    pings(world, {"host-a": SPOKEN.get(other, VERSION + 1), "host-b": VERSION})
+    for mode in ("live", "save"):
+        for host, peer in (world.pair, tuple(reversed(world.pair))):
+            assert "no problems" in host.done("plan", GUEST, peer.name, "--mode", mode)
+            world.move(mode)
+    world.move_cold()
+    world.move_cold()
+    for host, peer in (world.pair, tuple(reversed(world.pair))):
+        assert "1 guest" in host.done("evacuate", peer.name, "--dry-run")
+        host.done("evacuate", peer.name)
+        world.wait_quiet()
+        assert world.owner() is peer
+    assert world.owner() is one
+    for host, peer in (world.pair, tuple(reversed(world.pair))):
+        name = f"of-{host.name}"
+        image = make_image(host.images / name, 2)
+        image.write_bytes(host.name.encode() * 100_000)
+        host.done("sync", f"images:{name}", peer.name)
+        assert (peer.images / name).read_bytes().startswith(image.read_bytes())
+    assert "unexpected" not in present.log() + one.log()
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("other", OTHERS)
+def test_hosts_are_upgraded_one_after_the_other(world_of, other):
+    """While the guest goes on moving, in whatever pairing the two are."""
+    old, new = (PRESENT, NEXT) if other == NEXT else (other, PRESENT)
+    world = world_of(old, old)
+    world.move("save")
+    world.pair[1].restart(new)
+    world.move("live")
+    world.move("live")
+    world.pair[0].restart(new)
+    world.move("save")
+    assert [host.release for host in world.pair] == [new, new]
