@@ -58,14 +58,12 @@ def playground(folder: Path) -> Iterator[Player]:
     """Start the playground with all that it makes in a folder."""
     terminal, its_end = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "xenmoved.sandbox.play"],
+        ["setsid", "--ctty", sys.executable, "-m", "xenmoved.sandbox.play"],
         env=environment(TERM="xterm", COLUMNS="100", TMPDIR=str(folder)),
         stdin=its_end,
         stdout=its_end,
         stderr=its_end,
         cwd=ROOT,
-        start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # its own terminal
     )
     os.close(its_end)
     try:

@@ -246,6 +246,9 @@ def test_a_page_is_written_where_it_is_wanted(daemon, tmp_path):
     assert shown.stdout.startswith("<!DOCTYPE html>\n")
     assert "host-a → host-b" in shown.stdout
     assert shown.stdout.endswith("</html>\n")
+    for locale in ("C", "POSIX"):
+        plain = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        assert "host-a → host-b" in run(daemon, "report", "web", "-o", "-", **plain).stdout
     path = tmp_path / "page.html"
     first = run(daemon, "report", "web", "-o", str(path))
     assert (first.returncode, first.stdout) == (0, f"wrote {path}\n")
