@@ -99,10 +99,15 @@ def test_guests_are_moved_and_hosts_broken_and_mended(tmp_path: Path) -> None:
 
         assert "no problems" in player.say("xenmovectl plan web1 host-b")
         if "frees" in player.say("fill host-b"):
-            assert "free" in player.say("xenmovectl plan web1 host-b")
+            assert "are needed" in player.say("xenmovectl plan web1 host-b")
             player.say("unfill host-b")
         player.say("xenmovectl migrate web1 host-b")
         assert "web1 on host-b: all" in player.say("check web1")
+
+        os.write(player.terminal, b"xenmovectl status --watch\n")
+        player.read(re.compile("no jobs"))
+        os.write(player.terminal, b"\x03")  # is for what runs in the shell, and not for the rest
+        player.read(_PROMPT)
 
         player.say("pull host-c; kill-daemon host-b")
         shown = player.say("guests")

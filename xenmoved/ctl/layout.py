@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import zip_longest
 from typing import Final
 
-from xenmoved.ctl.text import Across, Block, Line, Span, Style, Table
+from xenmoved.ctl.text import UNKNOWN, Across, Block, Line, Span, Style, Table
 
 _NARROWEST: Final = 16
 """Columns to which a long name may be broken, so that a table remains one."""
@@ -123,7 +123,7 @@ def _paragraph(row: Line, table: Table, width: int) -> list[Line]:
     pairs: list[Line] = []
     names = table.header or (Span(""),) * len(row)
     for index, (name, cell) in enumerate(zip(names, row, strict=True)):
-        if cell.text:
+        if cell.text not in ("", UNKNOWN):
             unnamed = not name.text or (index == 0 and table.align[0] != "r")
             pairs.append((cell,) if unnamed else (name, Span(" "), cell))
     lines: list[Line] = []
@@ -135,7 +135,8 @@ def _paragraph(row: Line, table: Table, width: int) -> list[Line]:
         lines += [current] if current else []
         lead = (Span(" " * _HANG),) if lines or row[0].text == "" else ()
         *full, current = _wrapped((*lead, *pair), width, 2 * _HANG)
-        lines += full
+        if full:
+            lines, current = [*lines, *full, current], ()
     return [*lines, current] if current else lines
 
 

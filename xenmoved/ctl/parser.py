@@ -27,12 +27,12 @@ MODES: Final = (AUTO, "live", "save", "cold")
 _DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
 _EXAMPLES = """\
 examples:
-  xenmovectl                            how the daemon is, and what it is doing
-  xenmovectl list                       the guests here, and whether they can move
-  xenmovectl plan web host-b            what would stand in the way
-  xenmovectl migrate web host-b         move it, and watch
-  xenmovectl watch web                  watch from another terminal
-  xenmovectl report web                 a page about it, with plots
+  xenmovectl                     how the daemon is, and what it is doing
+  xenmovectl list                the guests here, and whether they can move
+  xenmovectl plan web host-b     what would stand in the way
+  xenmovectl migrate web host-b  move it, and watch
+  xenmovectl watch web           watch from another terminal
+  xenmovectl report web          a page about it, with plots
 """
 
 

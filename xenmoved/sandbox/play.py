@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,12 @@ ORDERS: Final = (
 )
 """What can be asked of the playground in its shell."""
 _INTERRUPTED: Final = 130
+_GREETING: Final = (
+    "Three hosts run here: host-a, host-b and host-c. 'guests' shows who is where.",
+    "You are on host-a: try 'xenmovectl list'. 'host-b' takes you to host-b, and "
+    "'host-b xenmovectl list' asks there.",
+    "'help' has things to try; 'exit' ends it all.",
+)
 
 
 def main() -> None:
@@ -49,7 +57,7 @@ def main() -> None:
 
 def _play() -> None:
     with (
-        tempfile.TemporaryDirectory(prefix="xenmoved-play-") as name,
+        tempfile.TemporaryDirectory(prefix="play-") as name,
         _undisturbed_end(),
         Playground(Path(name)) as playground,
     ):
@@ -59,8 +67,13 @@ def _play() -> None:
         path = folder / "orders.sock"
         with _served(playground, path):
             shell = _write_shell(folder, path, playground)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the shell's business from here on
-            subprocess.run(["bash", "--rcfile", str(shell), "-i"], check=False)
+            width = min(79, shutil.get_terminal_size().columns)
+            print("", *(textwrap.fill(each, width) for each in _GREETING), "", sep="\n", flush=True)
+            # The shell's business from here on; if it were ignored, it would be there too.
+            signal.signal(signal.SIGINT, lambda *_: None)
+            work = folder / "work"  # what is written here goes, too
+            work.mkdir()
+            subprocess.run(["bash", "--rcfile", str(shell), "-i"], cwd=work, check=False)
 
 
 @contextlib.contextmanager
@@ -161,13 +174,6 @@ _at() {{
 help() {{ if [ $# -gt 0 ]; then builtin help "$@"; else page; fi; }}
 eval "$(xenmovectl completion bash)"
 {first}
-cat <<'END'
-
-Three hosts run here: host-a, host-b and host-c; 'guests' shows who is where.
-You are on host-a: try 'xenmovectl list'. 'host-b' goes to host-b;
-'host-b xenmovectl list' asks there. 'help' has things to try. 'exit' ends it all.
-
-END
 """
 
 

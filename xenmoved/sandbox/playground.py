@@ -244,7 +244,8 @@ def _launch(
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env=environment,
+        # What a killed daemon has in a folder of its own goes with the playground.
+        env={**environment, "TMPDIR": str(Path(log.name).parent)},
         start_new_session=True,
     )
 

@@ -45,7 +45,7 @@ def test_no_line_is_too_long_and_nothing_is_left_out(view: str, width: int) -> N
     shown = render(VIEWS[view], color=False, width=width)
     assert max(map(len, shown.splitlines())) <= width
     cells = _letters(full) - _letters(full.splitlines()[0])  # names of columns may be repeated
-    assert not cells - _letters(shown)
+    assert not cells - _letters(shown) - Counter({"-": 99})  # nothing is known there
     if max(map(len, full.splitlines())) <= width:
         assert shown == full
 
@@ -68,8 +68,7 @@ def test_a_row_that_does_not_fit_names_its_columns() -> None:
         "1a2b3c4d  KIND migrate",
         "  SENT 1MiB  RATE 512KiB/s",
         "  TIME 2s",
-        "2b  SENT 1B  RATE -",
-        "  TIME 1m 3s",
+        "2b  SENT 1B  TIME 1m 3s",
     ]
 
 
