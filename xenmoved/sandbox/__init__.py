@@ -21,6 +21,7 @@ stream      the header and the stream of libxl
 migrate     both ends of the handshake around it
 harness     emulated hosts, driven from Python
 pair        two of them with real daemons
+ending      how programs end, whatever ends them
 demo        a guest that moves there and back
 cable       a cable between two of them
 smalldisk   disks that can be filled up, without root

@@ -18,11 +18,11 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from xenmoved.sandbox import control
 from xenmoved.sandbox.build import PACKAGE_ROOT
+from xenmoved.sandbox.ending import ends_cleanly, undisturbed_end
 from xenmoved.sandbox.harness import START
 from xenmoved.sandbox.playground import HOSTS, Playground, Unplayable
 from xenmoved.sandbox.smalldisk import step_aside
@@ -33,7 +33,6 @@ ORDERS: Final = (
     *("pull", "plug", "kill-daemon", "start-daemon", "fill", "unfill"),
 )
 """What can be asked of the playground in its shell."""
-_INTERRUPTED: Final = 130
 _GREETING: Final = (
     "Three hosts run here: host-a, host-b and host-c. 'guests' shows who is where.",
     "You are on host-a: try 'xenmovectl list'. 'host-b' takes you to host-b, and "
@@ -45,20 +44,15 @@ _GREETING: Final = (
 def main() -> None:
     """Run the playground; exits the process."""
     step_aside(["-m", "xenmoved.sandbox.play"])
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
-    try:
+    with ends_cleanly("The playground is gone."):
         _play()
-    except KeyboardInterrupt:
-        print("\nThe playground is gone.")
-        sys.exit(_INTERRUPTED)
     print("The playground is gone.")
 
 
 def _play() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="play-") as name,
-        _undisturbed_end(),
+        undisturbed_end(),
         Playground(Path(name)) as playground,
     ):
         print("Starting three hosts with their guests ...", flush=True)
@@ -74,20 +68,6 @@ def _play() -> None:
             work = folder / "work"  # what is written here goes, too
             work.mkdir()
             subprocess.run(["bash", "--rcfile", str(shell), "-i"], cwd=work, check=False)
-
-
-@contextlib.contextmanager
-def _undisturbed_end() -> Iterator[None]:
-    """Have what is entered after this taken down to the end, whoever is impatient."""
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
 
 
 @contextlib.contextmanager
