@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from dataclasses import replace
 
 import pytest
@@ -357,3 +358,47 @@ def test_huge_counts_are_no_reason_to_fail():
     for lines in (job_views.summary(report, NOW), job_views.jobs([report], NOW)):
         assert "TiB" in _text(lines) or "100%" in _text(lines)
     assert "xvda" in _on_screen(report, width=400)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 140])
+def test_two_disks_are_never_shown_with_one_name(width):
+    names = [f"/srv/xen/{one}/customers/of-the-north/web-root-{'x' * 40}" for one in "ab"]
+    volumes = tuple(VolumeReport(name, MIB, "p:v", True, (a_round(),)) for name in names)
+    shown = _on_screen(a_job(volumes=volumes), width).splitlines()
+    assert max(map(len, shown)) <= width
+    if width < 72:
+        for name in names:
+            assert name in "".join(each.strip() for each in shown)
+    else:
+        rows = [each.split("round")[0].strip() for each in shown if " round 1 " in each]
+        assert len(set(rows)) == 2
+        assert all(row.endswith("x" * 10) for row in rows)
+
+
+def test_names_are_shortened_at_their_beginning():
+    from xenmoved.ctl.views import live
+
+    assert live.short_names(["abcdef/1", "abcdef/2"], 5) == ["\u2026ef/1", "\u2026ef/2"]
+    assert live.short_names(["a/same", "b/same", "c"], 5) == ["1 \u2026me", "2 \u2026me", "3 c"]
+    assert live.short_names(["a", "b"], 5) == ["a", "b"]
+
+
+def test_nothing_is_said_of_the_memory_of_a_guest_that_is_off():
+    cold = job_done(mode=Mode.COLD, memory_sent=0, memory_total=0, blackout=None)
+    running = replace(cold, state=JobState.RUNNING, phase=Phase.PRE_COPY, ended=None)
+    shown = [_text(job_views.job(cold, NOW)), _on_screen(running, 80), _on_screen(running, 40)]
+    plan = Plan("web", "host-b", Mode.COLD, (), (), (), 0, 1.0, None)
+    shown.append(_text(views.plan(plan)))
+    assert not any("memory" in each or "blackout" in each for each in shown)
+    assert "memory" in _text(job_views.job(job_done(), NOW))
+
+
+def test_phases_are_counted_with_the_rare_ones_that_were_gone_through():
+    phases = tuple(PhaseReport(one, 0.0) for one in (Phase.PRE_COPY, Phase.MEMORY))
+    first, then = (
+        _on_screen(a_job(phase=phase, phases=phases)).splitlines()[0]
+        for phase in (Phase.MEMORY, Phase.FINAL_DELTA)
+    )
+    numbers = [re.search(r"\((\d+) of (\d+)\)", each).groups() for each in (first, then)]
+    assert int(numbers[1][0]) > int(numbers[0][0])
+    assert numbers[0][1] == numbers[1][1]
