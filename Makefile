@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo play quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
+.PHONY: help venv install demo play quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-load lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -89,6 +89,9 @@ lab: $(STAMP) ## As root: the tests with two real Xen hosts in QEMU (docs/lab.md
 
 lab-slow: $(STAMP) ## As root: all of them, every disturbance, every kind of volume: hours
 	@$(BIN)/python -m pytest -vv --capture=no --timeout=3600 -m '' $(PYTEST_ARGS) tests/lab
+
+lab-load: $(STAMP) ## As root: PostgreSQL, fio and a file server in a guest that moves: an hour
+	@$(BIN)/python -m tests.lab.loads
 
 lab-shell: $(STAMP) ## As root: boot these two hosts and leave them to you
 	@$(BIN)/python -m tests.lab.shell

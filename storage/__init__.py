@@ -18,6 +18,7 @@ names            which names volumes may have
 sectors          logical sector sizes, as guests see them
 usage            who has a path in use
 watching         whether anybody opens a volume while it is copied
+places           where paths lead, whatever they are called
 backing          what a path or an open volume is at this moment, and whether that has changed
 last_write       when something was written to last
 identify         what tells a volume from others that had its name, or will

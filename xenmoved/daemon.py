@@ -37,6 +37,7 @@ from xenmoved.migration.across_boots import put_copies_to_rest, take_up_copies
 from xenmoved.migration.expiry import expire_copies
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.pool_folders import expect_folders
+from xenmoved.migration.renamed_volumes import follow_volumes
 from xenmoved.migration.restart import recover
 from xenmoved.migration.source.start import Starter
 from xenmoved.migration.target.arrivals import Arrivals
@@ -130,6 +131,7 @@ class Daemon:
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
                 await expect_folders(host)
+                await follow_volumes(host)
                 await take_up_copies(host)
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)

@@ -31,6 +31,7 @@ from storage.errors import (
 from storage.files.volume import RawFile
 from storage.identify import file_identity
 from storage.names import check_name
+from storage.places import place_at
 
 _ALLOCATION_UNIT: Final = 512  # of st_blocks, whatever the file system's block size is
 
@@ -124,7 +125,7 @@ class DirectoryPool:
         """Name of the volume that `path` denotes, or None unless it is a file in the folder."""
         file = Path(os.path.realpath(path))
         try:
-            if file.parent != self._folder() or self.find(file.name) is None:
+            if place_at(file.parent) != place_at(self._folder()) or self.find(file.name) is None:
                 return None
         except StorageError:
             return None

@@ -22,8 +22,8 @@ from tests.support.dom0 import (
     the_problem,
     unique,
 )
-from xenmoved.control.api import AbortJob, Done
-from xenmoved.jobs.report import JobState, Phase
+from xenmoved.control.api import AbortJob, Done, ListJobs
+from xenmoved.jobs.report import JobKind, JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
 
 Hosts = tuple[Dom0, Dom0]
@@ -73,6 +73,31 @@ def test_a_live_migration_can_be_aborted(hosts: Hosts) -> None:
     a.assert_runs(name)
     b.settle()
     assert b.footprint() == before
+
+
+@pytest.mark.parametrize("memory", [False, True], ids=["disks", "memory"])
+def test_the_targets_operator_can_abort_it(hosts: Hosts, memory: bool) -> None:
+    a, b = hosts
+    name = unique("web")
+    a.boot(name, [image(a.images / f"{name}-root", 4, data=1)], memory=16)
+    before = b.footprint()
+    job = a.begin(name, mode=Mode.LIVE, rate_limit=8 * MIB, hold=not memory)
+    moment = (lambda report: report.memory_sent > 4 * MIB) if memory else _is_held
+    a.until(job.job, moment)
+    (arrival,) = (one for one in b.ask(ListJobs(False)).jobs if one.kind is JobKind.RECEIVE)
+    done = b.ctl("abort", arrival.job)
+    assert done.returncode == 0, done
+    assert f"{name} stays on host-a" in done.stdout
+    ended = a.finish(job.job)
+    assert ended.state is JobState.ABORTED
+    assert ended.problem is not None and "aborted by the operator of host-b" in ended.problem.text
+    a.assert_runs(name)
+    assert b.footprint() == before
+    a.migrate(name, mode=Mode.LIVE)
+
+
+def _is_held(report: JobReport) -> bool:
+    return report.phase is Phase.HOLD
 
 
 @pytest.mark.thorough

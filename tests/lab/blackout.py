@@ -31,7 +31,7 @@ from tests.lab.pair import Pair, booted, say
 _SIZE: Final = 1024  # MiB
 _DISK: Final = f"/dev/{storage.GROUP}/blackout"
 _ADDRESS: Final = "10.77.0.9"
-_SSH: Final = "ssh -i /root/.ssh/blackout -o StrictHostKeyChecking=no -o LogLevel=ERROR"
+SSH: Final = "ssh -i /root/.ssh/blackout -o StrictHostKeyChecking=no -o LogLevel=ERROR"
 
 _PING: Final = f"""
 import os, select, socket, struct, sys, time
@@ -112,14 +112,13 @@ class Pinger:
         self._thread.join()
 
 
-def prepare(pair: Pair) -> None:
-    """Connect the bridges of the two hosts, make the disks, and let host-a into host-b."""
+def connect(pair: Pair) -> None:
+    """Connect the bridges of the two hosts, and let host-a into host-b."""
     for host in pair.hosts:
         host.run(
             f"ip link set eth1 master xenbr0 && ip address del {host.address}/24 dev eth1 && "
             f"ip address add {host.address}/24 dev xenbr0 && ip link set xenbr0 up"
         )
-        storage.make_lv(host, "blackout", _SIZE)
         host.put("/root/compare.py", _COMPARE)
     key = pair.a.run(
         "ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/blackout && cat /root/.ssh/blackout.pub"
@@ -148,7 +147,7 @@ def live(pair: Pair, guest: Guest) -> None:
 def plain(pair: Pair, guest: Guest) -> None:
     """`xl migrate` alone."""
     compare(pair)
-    pair.a.run(f"xl migrate -s '{_SSH}' {guest.name} {pair.b.address}", timeout=1200)
+    pair.a.run(f"xl migrate -s '{SSH}' {guest.name} {pair.b.address}", timeout=1200)
 
 
 def old(pair: Pair, guest: Guest) -> None:
@@ -156,7 +155,7 @@ def old(pair: Pair, guest: Guest) -> None:
     compare(pair)
     pair.a.run(f"xl save {guest.name} /var/tmp/image")
     compare(pair)
-    copy = f"{_SSH} {pair.b.address} 'cat > /var/tmp/image' < /var/tmp/image"
+    copy = f"{SSH} {pair.b.address} 'cat > /var/tmp/image' < /var/tmp/image"
     pair.a.run(f"{copy} && rm /var/tmp/image", timeout=1200)
     pair.b.run("xl restore /var/tmp/image && rm /var/tmp/image")
 
@@ -164,7 +163,7 @@ def old(pair: Pair, guest: Guest) -> None:
 def compare(pair: Pair) -> None:
     """Make the disk of host-b equal to that of host-a, which is read anew."""
     pair.each(lambda host: host.run("sync; echo 3 > /proc/sys/vm/drop_caches"))
-    there = f"{_SSH} {pair.b.address} python3 /root/compare.py {_DISK}"
+    there = f"{SSH} {pair.b.address} python3 /root/compare.py {_DISK}"
     pair.a.run(f"python3 /root/compare.py {_DISK} {there}", timeout=3600)
 
 
@@ -189,7 +188,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="migrations of each kind")
     arguments = parser.parse_args()
     with booted(image.make()) as pair:
-        prepare(pair)
+        connect(pair)
+        pair.each(lambda host: storage.make_lv(host, "blackout", _SIZE))
         found: dict[str, list[float]] = {way: [] for way in WAYS}
         for _ in range(arguments.runs):
             for way, blackouts in found.items():

@@ -120,12 +120,14 @@ class Host:
         command += ["-qmp", f"unix:{self._file('qmp')},server=on,wait=off"]
         command += ["-kernel", str(image.xen), "-append", _XEN_OPTIONS]
         command += ["-initrd", f"{linux},{image.initrd}"]
-        disks = (
+        disks = [
             (self._file("qcow2"), "qcow2", "off"),
             (self._file("lvm"), "raw", "off"),
             (self._file("zfs"), "raw", "off"),
             (image.debian_guest, "raw", "on"),
-        )
+        ]
+        if image.loads_guest is not None:
+            disks.append((image.loads_guest, "raw", "on"))
         for number, (path, form, readonly) in enumerate(disks):
             drive = f"if=none,id=disk{number},file={path},format={form},readonly={readonly}"
             # The machine that runs the lab keeps what a host wrote, even when the host is reset.

@@ -5,6 +5,7 @@
 base     Debian, Xen, QEMU, LVM, ZFS               some minutes
 wheels   the Python packages that the program needs, and those that tests need that run on a host
 guests   what guests boot from and run             a minute or two
+loads    a guest with programs that people run     some minutes, for `tests.lab.loads` only
 host     base, with the program and the lab's settings; made again whenever the source changes
 """
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,10 @@ _SCRIPTS: Final = LAB / "scripts"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _SOURCE: Final = ("xenmoved", "protocol", "storage", "etc", "systemd", "docs/man")
 _SOURCE_FILES: Final = ("pyproject.toml", "README.md", "LICENSE", "Makefile")
-_TESTS: Final = ("pytest>=8.0", "pytest-timeout>=2.2", "hypothesis>=6.90")
+_TESTS: Final = (
+    *("pytest>=8.0", "pytest-timeout>=2.2", "hypothesis>=6.90"),
+    "psycopg[binary]>=3.1",
+)
 _PLATFORM: Final = (
     *("--implementation", "cp", "--only-binary", ":all:"),
     *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64"),
@@ -73,6 +77,7 @@ class HostImage:
     initrd: Path
     debian_guest: Path
     key: Path  # private key of whoever may log in
+    loads_guest: Path | None = None
 
 
 def make(release: Release = DEBIAN_12) -> HostImage:
@@ -106,6 +111,14 @@ def make(release: Release = DEBIAN_12) -> HostImage:
         debian_guest=guests / "debian.img",
         key=key,
     )
+
+
+def with_loads(host: HostImage) -> HostImage:
+    """Return an image that also has the disk of the guest with loads. Raises LabError."""
+    folder = LAB / "guest_loads"
+    key = cache.fingerprint([_SCRIPTS / "loads.sh", folder, DEBIAN_12.name])
+    made = cache.layer("loads", key, lambda out: _run_script("loads", out, DEBIAN_12, GUEST=folder))
+    return replace(host, loads_guest=made / "loads.img")
 
 
 def _ssh_key() -> Path:

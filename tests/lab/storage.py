@@ -25,6 +25,8 @@ _LVM_DISK: Final = "/dev/vdb"
 _ZFS_DISK: Final = "/dev/vdc"
 DEBIAN_IMAGE: Final = "/dev/vdd"
 """The disk of the Debian guest, to be copied."""
+EXTRA: Final = "/dev/vde"
+"""The disk of the guest with loads, where a host was started with it."""
 
 
 def prepare(host: Host) -> None:

@@ -271,7 +271,7 @@ def _add_jobs(verbs: Any) -> None:
     of_job = (
         ("show", "show everything about a job", completion.all_jobs),
         ("watch", "follow a job to its end; Ctrl-C leaves it running", completion.live_jobs),
-        ("abort", "end a job before its commit; the guest stays here", completion.live_jobs),
+        ("abort", "end a job before its commit; the guest stays where it is", completion.live_jobs),
         ("cutover", "let go a guest that is held, and follow", completion.live_jobs),
     )
     for name, text, completer in of_job:

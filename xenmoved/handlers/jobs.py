@@ -65,24 +65,30 @@ async def change(services: Services, request: SetJob) -> Done:
 
 @answers(AbortJob)
 async def abort(services: Services, request: AbortJob) -> Done:
-    """End a job before its commit."""
-    live = await _find_ours(services.host, request.job)
+    """End a job before its commit, on whichever of its hosts."""
+    live = await _find_live(services.host, request.job)
     _require_no_doubt(live)
-    live.request_abort("aborted by the operator")
+    comes = live.kind is JobKind.RECEIVE
+    here = services.host.config.node
+    live.request_abort(f"aborted by the operator of {here}" if comes else "aborted by the operator")
     if not await live.over():
         _require_no_doubt(live)
         return Done(f"job {live.job} is given up; not finished yet: {live.doing}"[:4000])
     if live.state is JobState.DONE:
         text = f"job {live.job} could not be aborted any more: it is done"
         raise Obstructed([problem("too-late", text)])
-    stays = f": {live.guest} stays here" if live.guest else ""
+    where = f"on {live.peer}" if comes else "here"
+    stays = f": {live.guest} stays {where}" if live.guest else ""
+    if comes:
+        return Done(f"job {live.job} is {live.state}{stays}")
     return Done(f"job {live.job} is {live.state}{stays}; {leftover(live.report())}")
 
 
 def _require_no_doubt(job: Job) -> None:
     """Raise Obstructed for a job that is in doubt, and cannot be aborted."""
     if job.state is JobState.IN_DOUBT:
-        text = f"job {job.job} is in doubt: {job.guest} may run on {job.peer} already"
+        where = "here" if job.kind is JobKind.RECEIVE else f"on {job.peer}"
+        text = f"job {job.job} is in doubt: {job.guest} may run {where} already"
         hint = "it is decided as soon as the peer can be reached; see: xenmovectl recover"
         raise Obstructed([problem("in-doubt", text, hint)])
 
@@ -94,12 +100,18 @@ async def _find(host: Host, wanted: str) -> JobReport:
     return report
 
 
-async def _find_ours(host: Host, wanted: str) -> Job:
-    """Return a job that was begun here and has not ended."""
+async def _find_live(host: Host, wanted: str) -> Job:
+    """Return a job that has not ended."""
     report = await _find(host, wanted)
     live = host.jobs.find_live(report.job)
     if live is None:
         raise Obstructed([problem("ended", f"job {report.job} has ended: it is {report.state}")])
+    return live
+
+
+async def _find_ours(host: Host, wanted: str) -> Job:
+    """Return a job that was begun here and has not ended."""
+    live = await _find_live(host, wanted)
     if live.kind is JobKind.RECEIVE:
         text = f"job {live.job} is {live.peer}'s"
         raise Obstructed([problem("not-ours", text, f"say it on {live.peer}")])

@@ -21,35 +21,27 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from protocol.handover import SourceState, TargetState
-from storage.contracts import PoolFolder, VolumeIdentity
 from xenmoved.journal.file import copied, is_about_space, prepared
 from xenmoved.journal.records import (
-    Holding,
     Inbound,
-    MadeVolume,
     Outbound,
     Standing,
-    read_holding,
     read_inbound,
-    read_made,
     read_outbound,
     read_standing,
-    row_of,
     without_what_is_done,
 )
 from xenmoved.journal.reserve import Reserve
 from xenmoved.journal.statements import (
     DROP_OLD_JOBS,
-    HOLDING,
-    HOLDING_COLUMNS,
     INBOUND,
-    MADE_COLUMNS,
     OLD_ATTEMPTS,
     STANDING_IN,
     STANDING_OUT,
     UPDATED,
     WITH_IDS,
 )
+from xenmoved.journal.volumes import VolumeTables
 from xenmoved.tasks import all_done, retrieve
 
 log = logging.getLogger(__name__)
@@ -73,7 +65,7 @@ class JournalFailed(Exception):
     """The journal could not be read or written. The message says why."""
 
 
-class Journal:
+class Journal(VolumeTables):
     """The database. Construct, `open`, and `close` at the end."""
 
     def __init__(self, path: Path) -> None:
@@ -307,91 +299,6 @@ class Journal:
             *(read_standing(SourceState, row) for row in outbound),
             *(read_standing(TargetState, row) for row in inbound),
         ]
-
-    async def record_made(self, volume: MadeVolume) -> None:
-        """Note a volume, before it is made, and again when it is there."""
-        await self._execute(
-            f"INSERT OR REPLACE INTO made ({MADE_COLUMNS}) VALUES (?,?,?,?,?,?,?)",
-            *row_of(volume),
-        )
-
-    async def forget_volume(self, pool: str, name: str) -> None:
-        """Forget a volume that was removed."""
-        await self._execute("DELETE FROM made WHERE pool=? AND name=?", pool, name)
-        await self._execute("DELETE FROM owners WHERE pool=? AND name=?", pool, name)
-
-    async def made(
-        self, *, migration: str | None = None, peer: str | None = None
-    ) -> list[MadeVolume]:
-        """Volumes that were made for a migration, or for a peer."""
-        rows = await self._select(
-            f"SELECT {MADE_COLUMNS} FROM made "
-            "WHERE migration=ifnull(?, migration) AND peer=ifnull(?, peer)",
-            migration,
-            peer,
-        )
-        return [read_made(row) for row in rows]
-
-    async def record_folder(self, pool: str, folder: PoolFolder) -> None:
-        """Note which folder a pool is."""
-        statement = "INSERT OR REPLACE INTO folders (pool, path, identity) VALUES (?,?,?)"
-        await self._execute(statement, pool, folder.path, str(folder.identity))
-
-    async def folder_at(self, pool: str, path: str) -> VolumeIdentity | None:
-        """Return which folder was noted for a pool, None when none was noted at that path."""
-        statement = "SELECT identity FROM folders WHERE pool=? AND path=?"
-        rows = await self._select(statement, pool, path)
-        return VolumeIdentity(str(rows[0][0])) if rows else None
-
-    async def record_holding(self, holding: Holding) -> None:
-        """Note whose data a volume holds."""
-        await self._execute(
-            f"INSERT OR REPLACE INTO owners ({HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            *row_of(holding),
-        )
-
-    async def holding(self, pool: str, name: str) -> Holding | None:
-        """Return whose data a volume holds, None when not known."""
-        rows = await self._select(f"{HOLDING} WHERE pool=? AND name=?", pool, name)
-        return read_holding(rows[0]) if rows else None
-
-    async def in_use(self, uuid: str, name: str) -> list[Holding]:
-        """Return what was noted of every volume of guests of a uuid or name at home here."""
-        where = "since IS NULL AND (owner=? OR guest=?)"
-        return [
-            read_holding(row) for row in await self._select(f"{HOLDING} WHERE {where}", uuid, name)
-        ]
-
-    async def retained(self) -> list[Holding]:
-        """Return what was noted of every volume that is retained."""
-        rows = await self._select(f"{HOLDING} WHERE since IS NOT NULL ORDER BY pool, name")
-        return [read_holding(row) for row in rows]
-
-    async def retain(self, migration: str, place: str, *, moved: bool) -> None:
-        """Call retained, from now on, the volumes of a migration whose guest is at a peer.
-
-        With `moved` it went there with that migration.
-        """
-        await self._execute(
-            "UPDATE owners SET since=ifnull(since, ?), place=?, "
-            "moved_by=CASE WHEN ? THEN migration ELSE moved_by END WHERE migration=?",
-            time.time(),
-            place,
-            moved,
-            migration,
-        )
-
-    async def count_kept(self, seconds: float) -> None:
-        """Note that all copies that are retained were kept for some seconds more."""
-        await self._execute("UPDATE owners SET kept=kept+? WHERE since IS NOT NULL", seconds)
-
-    async def put_to_use(self, migration: str) -> None:
-        """Call the volumes of a migration whose guest is here now no longer retained."""
-        await self._execute(
-            "UPDATE owners SET since=NULL, place='', written=NULL, kept=0, moved_by=migration "
-            "WHERE migration=?",
-            migration,
-        )
 
     async def record_job(
         self, job: str, started: float, ended: bool, report: object, *, apart: str = ""

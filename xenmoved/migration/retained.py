@@ -19,7 +19,7 @@ from storage.errors import StorageError
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.report import Retained, VolumeRow, Volumes
-from xenmoved.migration.volume_needs import Needs, Place, against, needs
+from xenmoved.migration.volume_needs import Needs, against, needs
 from xenmoved.migration.volume_notes import is_held, when_let_go
 from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.toolstack.interface import ToolstackError
@@ -72,9 +72,9 @@ async def obstacles(host: Host, row: VolumeRow, found: Needs) -> list[Problem]:
     Who merely has it open is told by the pool, and may be gone in a moment.
     """
     info = await asyncio.to_thread(host.pools[row.pool].find, row.name)
-    holding = await host.journal.holding(row.pool, row.name)
     if info is None:
         return []
+    holding = await host.journal.holding(row.pool, row.name, info.identity)
     problems = against(found, info, holding, _UNUSED)
     if holding is None or holding.since is None or not is_held(holding, info):
         text = f"{row.pool}:{row.name} is not known to be a copy that is kept of a guest that went"
@@ -159,7 +159,7 @@ async def drop_source(host: Host, migration: str, job: str) -> list[Problem]:
         return list(problems_of(error))
 
 
-async def _drop_all(host: Host, places: set[Place], job: str) -> list[Problem]:
+async def _drop_all(host: Host, places: set[tuple[str, str]], job: str) -> list[Problem]:
     """Drop what nobody needs; return what speaks against the rest. Raises VolumeInUse."""
     left: list[Problem] = []
     for row in (await listed(host, await needs(host, besides=job))).volumes:

@@ -20,6 +20,7 @@ from storage.descriptor import make_durable
 from storage.errors import StorageError
 from storage.files.images import is_cdrom, require_standalone
 from storage.opening import open_source
+from storage.places import Place, place_at, places_at
 from storage.shared_identity import shared_identity
 from xenmoved.choices import CdromChoice
 from xenmoved.config.model import Peer
@@ -159,11 +160,11 @@ async def look_at_shared(
     peer: Peer,
     disks: Sequence[SharedOffer],
     in_use: Mapping[str, Sequence[str]],
-    written: Collection[str],
+    written: Collection[Place],
 ) -> tuple[list[Problem], tuple[str, ...]]:
     """Check disks that are not copied and that the peer may use; return their paths here.
 
-    `in_use` has the paths of the disks of each domain here, `written` the real paths of those that
+    `in_use` has the paths of the disks of each domain here, `written` the places of those that
     some guest of this host writes.
     """
     found: list[Problem] = []
@@ -173,16 +174,16 @@ async def look_at_shared(
         path, problems = await asyncio.to_thread(_look, host, peer, disk, written, copied=copied)
         paths.append(path)
         found += problems
-        real = os.path.realpath(path)
-        users = [
-            domain
-            for domain, used in in_use.items()
-            if any(one and os.path.realpath(one) == real for one in used)
-        ]
+        users = await asyncio.to_thread(_users, path, in_use)
         if disk.writable and users and not problems:
             text = f"{path} on {host.config.node} is in use: disk of {', '.join(users)}"
             found.append(problem("volume-in-use", text, "two guests must not write to one disk"))
     return found, tuple(paths)
+
+
+def _users(path: str, in_use: Mapping[str, Sequence[str]]) -> list[str]:
+    place = place_at(path)
+    return [domain for domain, used in in_use.items() if place in places_at(filter(None, used))]
 
 
 async def _is_a_copy(host: Host, peer: Peer, disk: SharedOffer) -> bool:
@@ -190,19 +191,23 @@ async def _is_a_copy(host: Host, peer: Peer, disk: SharedOffer) -> bool:
     if (pool := shared_pool(peer, disk)) is None or disk.name is None:
         return False
     try:
-        path = await asyncio.to_thread(host.pools[pool].path, disk.name)
+        info = await asyncio.to_thread(host.pools[pool].find, disk.name)
     except StorageError:
         return True  # it is told of where it is looked at
+    if info is None:
+        return False
     for other in host.pools.values():
-        name = await asyncio.to_thread(other.locate, path)
-        holding = await host.journal.holding(other.name, name) if name is not None else None
+        name = await asyncio.to_thread(other.locate, info.path)
+        if name is None:
+            continue
+        holding = await host.journal.holding(other.name, name, info.identity)
         if holding is not None and holding.owner != synced_from(peer.name):
             return True
     return False
 
 
 def _look(
-    host: Host, peer: Peer, disk: SharedOffer, written: Collection[str], *, copied: bool
+    host: Host, peer: Peer, disk: SharedOffer, written: Collection[Place], *, copied: bool
 ) -> tuple[str, list[Problem]]:
     """Look at a disk; one that was `copied` here is that of a guest, or what another peer sent."""
     node, pool = host.config.node, shared_pool(peer, disk)
@@ -214,7 +219,7 @@ def _look(
             size = info.size if (info := host.pools[pool].find(disk.name)) is not None else None
         else:
             size = measure(path).size if os.path.lexists(path) else None
-        a_disk = copied or os.path.realpath(path) in written
+        a_disk = copied or place_at(path) in written
         withheld = _withheld(node, peer, pool, path, a_disk=a_disk) if size is not None else None
     except StorageError as error:
         return path, list(problems_of(error))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Final
 from protocol.handover import SourceState
 from protocol.messages import GuestOffer, Problem
 from storage.contracts import VolumeInfo
+from storage.places import Place, place_at, places_at
 from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
@@ -35,11 +35,8 @@ _RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
 
 Earlier releases kept one that another came after as NAME.cfg.received.replaced."""
 
-Place = tuple[str, str]
-"""Names of a pool and of a volume in it."""
-
-_Users = Mapping[Place | str, list[str]]
-"""Who uses what, in words, by the volume and by the real path, whether anything is there or not."""
+_Users = Mapping[Place, list[str]]
+"""Who uses what, in words, by pool and volume and by place, whether anything is there or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +55,8 @@ class Needs:
     """Names and uuids of guests with a migration that is not settled."""
     disputed: frozenset[str]
     """Names of guests that went from here, and of which nobody knows where they are."""
-    written: frozenset[str]
-    """Real paths of disks that a domain or a configuration here writes, or may write."""
+    written: frozenset[Place]
+    """Places of disks that a domain or a configuration here writes, or may write."""
     texts: Mapping[str, str]
     """The configurations, by their paths."""
     peer: Peer | None = None
@@ -136,7 +133,7 @@ async def needs(
         frozenset(guests),
         await _undecided(host, besides),
         await _disputed(host),
-        await asyncio.to_thread(_real, writing.union(*map(written, texts.values()))),
+        await asyncio.to_thread(places_at, writing.union(*map(written, texts.values()))),
         texts,
         peer,
         tuple(unknown),
@@ -173,24 +170,20 @@ def _copies_of(coming: GuestOffer, texts: Mapping[str, str]) -> set[str]:
     """
     named_here = {file: text for file, text in texts.items() if named(text) == coming.target_name}
     aside = {
-        file: _real_paths(text)
+        file: _places_in(text)
         for file, text in named_here.items()
         if file.endswith(MOVED) and uuid_in(text) in ("", coming.uuid)
     }
     return {
         file
         for file, text in named_here.items()
-        if (own := _real_paths(text))
+        if (own := _places_in(text))
         and any(own <= paths and not is_newer(file, left) for left, paths in aside.items())
     }
 
 
-def _real_paths(text: str) -> frozenset[str]:
-    return _real(opened(text).paths)
-
-
-def _real(paths: Iterable[str]) -> frozenset[str]:
-    return frozenset(map(os.path.realpath, paths))
+def _places_in(text: str) -> frozenset[Place]:
+    return places_at(opened(text).paths)
 
 
 async def _disputed(host: Host) -> frozenset[str]:
@@ -252,14 +245,14 @@ def _naming(file: str) -> str:
 
 
 def _among(users: _Users, info: VolumeInfo) -> list[str]:
-    keys = (info.pool, info.name), os.path.realpath(info.path)
+    keys: tuple[Place, ...] = ((info.pool, info.name), place_at(info.path))
     return list(dict.fromkeys(one for key in keys for one in users.get(key, ())))
 
 
 def _by_place(host: Host, paths: Iterable[tuple[str, str]]) -> _Users:
-    users: dict[Place | str, list[str]] = defaultdict(list)
+    users: dict[Place, list[str]] = defaultdict(list)
     for user, path in dict.fromkeys(paths):
-        users[os.path.realpath(path)].append(user)
+        users[place_at(path)].append(user)
         for pool in host.pools.values():
             if (name := pool.locate(path)) is not None:
                 users[pool.name, name].append(user)
@@ -274,14 +267,14 @@ class Imagery:
     guest: str | None
     """Name of the guest that it is for, None where it does not tell."""
     formats: frozenset[str]
-    paths: frozenset[str]
-    """All that it has opened, links followed."""
+    places: frozenset[Place]
+    """All that it has opened."""
     doubtful: tuple[str, ...]
     """Texts in which a path with blanks may be that is not among them."""
 
-    def may_open(self, path: str, real: str) -> bool:
-        """Whether it may have a path opened that leads to `real`."""
-        return real in self.paths or any(path in text for text in self.doubtful)
+    def may_open(self, path: str, place: Place) -> bool:
+        """Whether it may have a path opened that leads to a place."""
+        return place in self.places or any(path in text for text in self.doubtful)
 
 
 async def imagery(host: Host) -> list[Imagery]:
@@ -296,7 +289,7 @@ async def imagery(host: Host) -> list[Imagery]:
 
 def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
     return [
-        Imagery(file, named(text), found.formats, _real(found.paths), found.doubtful)
+        Imagery(file, named(text), found.formats, places_at(found.paths), found.doubtful)
         for file, text in texts.items()
         if (found := opened(text)).formats
     ]

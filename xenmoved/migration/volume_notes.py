@@ -108,11 +108,11 @@ async def known_holding(host: Host, pool: str, name: str) -> Holding | None:
 
     Raises StorageError.
     """
-    holding = await host.journal.holding(pool, name)
-    if holding is None or pool not in host.pools:
+    info = await asyncio.to_thread(host.pools[pool].find, name) if pool in host.pools else None
+    if info is None:
         return None
-    info = await asyncio.to_thread(host.pools[pool].find, name)
-    return holding if info is not None and is_held(holding, info) else None
+    holding = await host.journal.holding(pool, name, info.identity)
+    return holding if holding is not None and is_held(holding, info) else None
 
 
 async def moved_by(host: Host, path: str) -> str | None:

@@ -31,9 +31,9 @@ systemctl --quiet --root="$root" enable systemd-networkd.service
 cp -r "$SOURCE" "$root/tmp/source"
 cp -r "$WHEELS" "$root/tmp/wheels"
 chroot "$root" env PIP_NO_INDEX=1 PIP_FIND_LINKS=/tmp/wheels make -C /tmp/source install
-# For test_storage.py, beside the program rather than in its environment.
+# For test_storage.py and loads.py, beside the program rather than in its environment.
 chroot "$root" /opt/xenmoved/bin/pip install --quiet --disable-pip-version-check --no-index \
-    --find-links /tmp/wheels --target /opt/tests pytest pytest-timeout hypothesis
+    --find-links /tmp/wheels --target /opt/tests pytest pytest-timeout hypothesis 'psycopg[binary]'
 
 fstrim "$root"
 umount -l "$root/dev"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from protocol.messages import (
 from protocol.schema import build, plain
 from storage.contracts import Backing
 from storage.errors import StorageError
+from storage.places import place_at, places_at
 from xenmoved.guestnames import misnamed_here, misnamed_there
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.bridges import names_of
@@ -233,13 +233,13 @@ async def users_of(host: Host, guest: str, paths: Collection[str]) -> list[Probl
 
     Raises ToolstackError.
     """
-    wanted = {os.path.realpath(path) for path in paths}
+    wanted = places_at(paths)
     found = []
     for status, other in guests_among(await host.toolstack.describe_all()):
         if isinstance(other, ToolstackError):
             raise other
         for disk in other.disks:
-            if disk.path and os.path.realpath(disk.path) in wanted:
+            if disk.path and place_at(disk.path) in wanted:
                 text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
                 found.append(problem("volume-in-use", text, f"shut {status.name} down first"))
     return found

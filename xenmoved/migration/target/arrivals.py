@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.handover import InvalidTransition, TargetEvent, TargetState, Word, target_word
+from protocol.handover import (
+    TARGET_UNDECIDED,
+    InvalidTransition,
+    TargetEvent,
+    TargetState,
+    Word,
+    target_word,
+)
 from protocol.messages import (
     Action,
     Attach,
@@ -43,7 +50,7 @@ from xenmoved.migration.target.migration import InboundMigration
 from xenmoved.migration.target.preflight import Assessment, assess
 from xenmoved.migration.target.presence import Sighting, sight
 from xenmoved.migration.target.volumes import Landing
-from xenmoved.problems import Obstructed, problem, problems_of
+from xenmoved.problems import JobError, Obstructed, problem, problems_of
 from xenmoved.tasks import within
 from xenmoved.toolstack.interface import NotAnnounced, ToolstackError, weight
 
@@ -351,12 +358,26 @@ class Arrivals:
         with log_context(job=guest.job.job, domain=guest.name, peer=guest.peer):
             while not await within(migration.handover.ended, _TICK):
                 try:
+                    if guest.job.abort_requested.is_set():
+                        await self._abort(migration)
                     await migration.handover.go_on()
                 except Exception:
                     log.exception("%s is looked at again later", guest.name)
         self._migrations.pop(guest.migration, None)
         self._landings.pop(guest.migration, None)
         self.host.promises.release(guest.migration)
+
+    async def _abort(self, migration: InboundMigration) -> None:
+        """Give up a guest that nothing was promised of yet, as an operator wishes; tell its source.
+
+        Until the commit it is the source's, also when it was told that all is ready here.
+        """
+        if migration.handover.state not in TARGET_UNDECIDED:
+            return
+        reason = migration.guest.job.abort_reason
+        if (site := self._landings.get(migration.guest.migration)) is not None:
+            site.on_failure(JobError([problem("aborted", reason)]))
+        await migration.handover.fail(TargetEvent.FAILED, reason)
 
 
 def _fate(word: Word, reason: str) -> Fate:

@@ -18,6 +18,7 @@ from protocol.handover import SourceState
 from protocol.messages import GuestOffer, Mode, Offer, Placement, Problem
 from storage.contracts import Pool
 from storage.errors import StorageError
+from storage.places import Place, place_at, places_at
 from xenmoved.config.model import Peer
 from xenmoved.guestnames import misnamed_there, names_on_the_way
 from xenmoved.jobs.report import JobKind
@@ -166,7 +167,7 @@ def _in_files(
 
     Blocks.
     """
-    mine = set(map(os.path.realpath, disks))
+    mine = places_at(disks)
     found = []
     for file, text in texts.items():
         said, same_name = uuid_in(text), named(text) == guest.target_name
@@ -195,7 +196,7 @@ def _namesake(host: Host, peer: Peer, guest: GuestOffer, file: str) -> Problem:
     return problem("guest-exists", text, f"if it is not needed, remove it there; {_ANOTHER_NAME}")
 
 
-def _at_home_by(host: Host, text: str, mine: Collection[str]) -> str | None:
+def _at_home_by(host: Host, text: str, mine: Collection[Place]) -> str | None:
     """Say why the guest of a text may be at home here, other than with the disks `mine`.
 
     It is out of date where it names local disks, and all of them are gone. Blocks.
@@ -205,7 +206,7 @@ def _at_home_by(host: Host, text: str, mine: Collection[str]) -> str | None:
         return "its disks may be anywhere"
     if not disks:
         return "it has no disk of its own to tell where it is at home"
-    others = sorted(path for path in disks if os.path.realpath(path) not in mine)
+    others = sorted(path for path in disks if place_at(path) not in mine)
     left = next((path for path in others if not _is_gone(host, path)), None)
     if left is None:
         return None
@@ -239,14 +240,14 @@ def _is_gone(host: Host, path: str) -> bool:
 
 def _pool_at(host: Host, path: str) -> Pool | None:
     """Return the pool in which a volume at a path would be, None without one. Blocks."""
-    place = os.path.realpath(Path(path).parent)
+    place = place_at(Path(path).parent)
     for pool in host.pools.values():
         with contextlib.suppress(StorageError):
             folder = pool.folder()
             if folder is None:
                 mine = pool.path(Path(path).name) == path
             else:
-                mine = os.path.realpath(folder.path) == place
+                mine = place_at(folder.path) == place
             if mine:
                 return pool
     return None

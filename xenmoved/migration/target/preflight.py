@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
@@ -24,6 +21,7 @@ from protocol.messages import (
 )
 from storage.contracts import Capacity, Pool, VolumeInfo
 from storage.errors import StorageError
+from storage.places import place_at, places_at
 from xenmoved.config.model import Peer
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
@@ -325,7 +323,7 @@ class _VolumeChecks:
         if volume.format is not ImageFormat.RAW:
             text = f"{shown} on {self._node} exists, and a {volume.format} image goes to a new file"
             self._note("volume-exists", text, _DROP)
-        users = self._users(pool, name)
+        users = await asyncio.to_thread(self._users, pool, info)
         if info.in_use is not None:
             users.append(info.in_use)
         if users:
@@ -370,11 +368,11 @@ class _VolumeChecks:
         """
         if self._imagery is None:
             self._imagery = await imagery(self._host)
-        real = await asyncio.to_thread(os.path.realpath, path)
+        place = await asyncio.to_thread(place_at, path)
         found = [
             one
             for one in self._imagery
-            if one.formats != {volume.format.value} and one.may_open(path, real)
+            if one.formats != {volume.format.value} and one.may_open(path, place)
         ]
         for one in found:
             file = self._peer.shown_file(one.file, one.guest)
@@ -414,20 +412,24 @@ class _VolumeChecks:
 
     def _check_promised(self, shown: str, path: str) -> None:
         """Note it when a volume that is not there yet is about to be made for somebody else."""
-        real = os.path.realpath(path)
+        place = place_at(path)
         for other, paths in self._disks.items():
-            if any(one and os.path.realpath(one) == real for one in paths):
+            if place in places_at(filter(None, paths)):
                 text = f"{shown} on {self._node} is about to be made for {other}"
                 hint = (
                     "wait for the end of that, or call this one otherwise there: --volume OLD=NEW"
                 )
                 self._note("volume-name", text, hint)
 
-    def _users(self, pool: Pool, name: str) -> list[str]:
+    def _users(self, pool: Pool, info: VolumeInfo) -> list[str]:
+        place = place_at(info.path)
         return [
             f"disk of {domain}"
             for domain, paths in self._disks.items()
-            if any(path and pool.locate(path) == name for path in paths)
+            if any(
+                path and (place_at(path) == place or pool.locate(path) == info.name)
+                for path in paths
+            )
         ]
 
     def _note(self, code: str, text: str, hint: str) -> None:
@@ -437,14 +439,9 @@ class _VolumeChecks:
 def _place_of(pool: Pool, name: str) -> object:
     """Return what two names have in common that lead to one place, whether anything is there."""
     try:
-        path = pool.path(name)
+        return place_at(pool.path(name))
     except StorageError:  # it is told of later
         return (pool.name, name)
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return os.path.realpath(path)
-    return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
 async def quota_used(host: Host, peer: str) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
 from protocol.messages import Presence
+from storage.places import places_at
 from xenmoved.guestnames import names_on_the_way
 from xenmoved.toolstack.interface import (
     Domain,
@@ -83,8 +83,8 @@ async def runs_here(
     for status, known in await toolstack.describe_all():
         found = status.state is DomainState.RUNNING and status.name in names
         if found and isinstance(known, Domain) and known.uuid == uuid:
-            own = {os.path.realpath(disk.path) for disk in known.disks if disk.path}
-            return disks is None or own == set(map(os.path.realpath, disks))
+            own = places_at(disk.path for disk in known.disks if disk.path)
+            return disks is None or own == places_at(disks)
     return False
 
 

@@ -49,7 +49,7 @@ def owner_of(peer: str, offer: Offer) -> str:
 
 async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reuse:
     """Say what may become of a volume, of whose users `found` tells."""
-    holding = await host.journal.holding(info.pool, info.name)
+    holding = await host.journal.holding(info.pool, info.name, info.identity)
     peer, moved_by = claim.peer.name, claim.volume.moved_by
     owner = owner_of(peer, claim.offer)
     known = holding is not None and why_not_as_left(holding, info) is None

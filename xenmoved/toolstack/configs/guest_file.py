@@ -18,6 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from storage.places import places_at
 from xenmoved.toolstack.configs.text import TEXT_LIMIT, named, own_disks, uuid_in
 from xenmoved.toolstack.interface import ToolstackError
 
@@ -76,8 +77,7 @@ class GuestFile:
 
     def writes(self, disks: Collection[str]) -> bool:
         """Whether its domain is certain to write one of these disks."""
-        mine = set(map(os.path.realpath, disks))
-        return not mine.isdisjoint(map(os.path.realpath, own_disks(self.text) or ()))
+        return not places_at(disks).isdisjoint(places_at(own_disks(self.text) or ()))
 
     def rank(self) -> tuple[Sequence[Evidence], float]:
         """Return what sorts files by how likely they are the guest's."""

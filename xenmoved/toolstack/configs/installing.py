@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from protocol.messages import Remark
+from storage.places import place_at, places_at
 from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
@@ -163,8 +164,8 @@ def _is_at_home(file: GuestFile, arrival: Arrival) -> bool:
 
     Its uuid proves nothing: somebody may have put it there while that domain was on its way.
     """
-    mine = set(map(os.path.realpath, arrival.own_disks))
-    others = {path for path in own_disks(file.text) or () if os.path.realpath(path) not in mine}
+    mine = places_at(arrival.own_disks)
+    others = {path for path in own_disks(file.text) or () if place_at(path) not in mine}
     return any(map(os.path.lexists, others))
 
 

@@ -25,6 +25,7 @@ from storage.contracts import VolumeInfo
 from storage.errors import VolumeError
 from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.files.volume import RawFile
+from storage.places import place_at
 from xenmoved.config.model import Allow, Peer
 from xenmoved.journal.database import Journal
 from xenmoved.journal.records import NOBODY, Holding
@@ -258,8 +259,8 @@ async def test_a_text_of_a_peer_keeps_no_volume_from_anybody(world: World) -> No
     world.toolstack.files = {"/etc/xen/evil.cfg": said}
     assert (await world.ask(offer))[0] == []
     (found,) = await imagery(world.host)
-    assert not found.may_open(str(world.file), str(world.file))
-    assert found.may_open("/srv/evil", "/srv/evil")
+    assert not found.may_open(str(world.file), place_at(world.file))
+    assert found.may_open("/srv/evil", place_at("/srv/evil"))
     world.toolstack.files = {"/etc/xen/evil.cfg": FREE.format("", f"'phy:{world.file},xvda,w'")}
     assert (await world.ask(offer))[0] == ["guest-here"]
 

@@ -1,0 +1,56 @@
+"""Where paths lead: what all paths of one file or device, or of one free place, have in common.
+
+Two paths are one place by symbolic and hard links, by file systems that are mounted twice, and by
+the loop device on a file. So nobody who asks whether two paths are the same compares their text.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+from storage.sysfs import SYSFS
+
+Place: TypeAlias = tuple[str | int, ...]
+
+
+def place_at(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> Place:
+    """Return what is equal for all paths that lead to one place. Blocks.
+
+    Where nothing is, that is the folder and the name in it; of a loop device, the file behind it.
+    What cannot be looked at is known by its path, links followed. Raises nothing.
+    """
+    real = os.path.realpath(path)
+    try:
+        status = Path(real).stat()
+    except OSError:
+        return _free_place(real)
+    if not stat.S_ISBLK(status.st_mode):
+        return ("file", status.st_dev, status.st_ino)
+    return _file_behind(status.st_rdev, sysfs) or ("device", status.st_rdev)
+
+
+def places_at(paths: Iterable[str]) -> frozenset[Place]:
+    """Return the places of several paths."""
+    return frozenset(map(place_at, paths))
+
+
+def _free_place(real: str) -> Place:
+    folder, name = os.path.split(real)
+    try:
+        status = Path(folder).stat()
+    except OSError:
+        return ("path", real)
+    return ("in", status.st_dev, status.st_ino, name)
+
+
+def _file_behind(device: int, sysfs: Path) -> Place | None:
+    mark = sysfs / f"{os.major(device)}:{os.minor(device)}" / "loop/backing_file"
+    try:
+        status = Path(mark.read_text(errors="surrogateescape").rstrip("\n")).stat()
+    except OSError:
+        return None
+    return ("file", status.st_dev, status.st_ino)
