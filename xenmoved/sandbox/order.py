@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from xenmoved.sandbox import control
@@ -23,7 +25,9 @@ def main(arguments: list[str]) -> int:
     except CommandFailed as error:
         print(error, file=sys.stderr)
         return 1
-    print(answer["text"])
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for each in answer["text"].splitlines():
+        print(textwrap.fill(each, width, subsequent_indent="  ", break_on_hyphens=False))
     return 0
 
 
