@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-load lab-shell bench lint format clean
+.PHONY: help venv install demo play quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-load lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -53,6 +53,9 @@ install: ## As root, on a dom0: install the program and its service
 
 demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
 	@$(BIN)/python -m xenmoved.sandbox.demo
+
+play: $(STAMP) ## Three emulated hosts with guests, and a shell to try things (docs/playground.md)
+	@$(BIN)/python -m xenmoved.sandbox.play
 
 # Both go to their ends, so that one run shows everything; the types take one processor only.
 test: $(STAMP) ## Check style and types, run all tests

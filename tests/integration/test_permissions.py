@@ -6,7 +6,7 @@ import grp
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,16 @@ def run(*args):
 
 # Whatever is imported late is imported now: the interpreter may be out of the user's reach.
 socket, groups = sys.argv[1], [int(group) for group in sys.argv[2].split(",") if group]
+words = sys.argv[3:] or ["status"]
 for path in (socket, "/no/such/socket"):
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         with contextlib.redirect_stderr(io.StringIO()):
             run("--socket", path, "status")
+from xenmoved.ctl.verbs import transfers
 os.setgroups(groups)
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
-run("--socket", socket, "status")
+run("--socket", socket, *words)
 """
 
 
@@ -91,10 +93,13 @@ class TestControlSocket:
             yield host
             host.close()
 
-    def status_as_nobody(self, host: Dom0, *groups: int) -> subprocess.CompletedProcess[str]:
-        """Run `xenmovectl status` as a user without any rights."""
+    def status_as_nobody(
+        self, host: Dom0, *groups: int, words: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `xenmovectl status`, or other words, as a user without any rights."""
+        told = ",".join(map(str, groups))
         return subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, str(host.socket), ",".join(map(str, groups))],
+            [sys.executable, "-c", AS_NOBODY, str(host.socket), told, *words],
             capture_output=True,
             text=True,
             check=False,
@@ -128,3 +133,21 @@ class TestControlSocket:
         assert "this user may not use xenmoved" in done.stderr
         assert "control.group" in done.stderr
         assert "was refused at the control socket" in open_host.log()
+
+    def test_what_is_in_no_pool_is_only_roots_to_sync(self, open_host: Dom0) -> None:
+        group = next(one for one in grp.getgrall() if one.gr_gid not in (0, NOBODY))
+        open_host.write_config(control={"socket": str(open_host.socket), "group": group.gr_name})
+        open_host.start()
+        disk = image(open_host.images / "volume", 1)
+        secret = image(open_host.folder / "secret", 1)
+        link = open_host.folder / "link"
+        for target, refused in ((secret, True), (disk, False)):
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+            for path in (target, link):
+                words = ("sync", str(path), "no-such-peer")
+                done = self.status_as_nobody(open_host, group.gr_gid, words=words)
+                assert done.returncode == (5 if refused else 3), done.stderr
+                assert ("is in no pool of this host" in done.stderr) is refused
+                assert ("no-such-peer" in done.stderr) is not refused
+                assert "no-such-peer" in open_host.ctl(*words).stderr, "root may send it"

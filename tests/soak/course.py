@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol.messages import Mode
-from tests.soak.cable import Cable
 from tests.soak.statefs import StateFilesystem
 from tests.soak.victims import VICTIMS, Scene
 from tests.support.crash import GUEST, CrashHost, World
 from xenmoved.control.api import Failure, StartMigration
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.jobs.report import JobReport, JobState
+from xenmoved.sandbox.cable import Cable
 
 PATIENCE = 120.0
 """Seconds until nothing may be left to do: several limits of the program come one after another."""

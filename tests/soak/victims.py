@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from protocol.messages import Mode
-from tests.soak.cable import Cable
 from tests.soak.statefs import StateFilesystem
 from tests.support.crash import DISKS, EXECUTES, GUEST, PATIENCE, CrashHost, World
 from xenmoved.control.peer_api import ListPeers
 from xenmoved.jobs.report import Phase
+from xenmoved.sandbox.cable import Cable
 from xenmoved.sandbox.harness import wait_until
 
 SIZE = 8 << 20

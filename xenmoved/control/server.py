@@ -22,7 +22,8 @@ from xenmoved.problems import is_expected, problem, problems_of
 
 log = logging.getLogger(__name__)
 
-Answer = Callable[[object], AsyncIterator[object]]
+Answer = Callable[[object, bool], AsyncIterator[object]]
+"""Yields what to answer to a request; the second is whether root asks, or the daemon's own user."""
 
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h
@@ -92,7 +93,7 @@ class ControlServer:
             return Failure((problem("busy", "too many clients of the control socket"),))
         connection = writer.get_extra_info("socket")
         _, uid, gid = _credentials(connection)
-        if uid in (0, os.geteuid()) or self._is_member(uid, {gid, *_groups(connection)}):
+        if _is_root(uid) or self._is_member(uid, {gid, *_groups(connection)}):
             return None
         log.warning("user %d was refused at the control socket", uid)
         hint = "run as root, or as a member of the group that control.group names"
@@ -110,17 +111,18 @@ class ControlServer:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = FrameDecoder({Kind.MESSAGE})
+        _, uid, _ = _credentials(writer.get_extra_info("socket"))
         while untrusted_data := await reader.read(_READ_SIZE):
             decoder.feed(untrusted_data)
             while (frame := decoder.next_frame()) is not None:
                 request = CONTROL.decode(frame.untrusted_body)
-                async for answer in self._answers(request):
+                async for answer in self._answers(request, _is_root(uid)):
                     writer.write(CONTROL.encode(answer))
                     await writer.drain()
 
-    async def _answers(self, request: object) -> AsyncIterator[object]:
+    async def _answers(self, request: object, by_root: bool) -> AsyncIterator[object]:
         try:
-            async for answer in self._answer(request):
+            async for answer in self._answer(request, by_root):
                 yield answer
         except Exception as error:
             if not is_expected(error):
@@ -133,6 +135,11 @@ def _credentials(connection: socket.socket) -> tuple[int, int, int]:
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     pid, uid, gid = _PEER_CREDENTIALS.unpack(data)
     return pid, uid, gid
+
+
+def _is_root(uid: int) -> bool:
+    """Whether it is root, or the user as whom this daemon runs, which can do no more than he."""
+    return uid in (0, os.geteuid())
 
 
 def _groups(connection: socket.socket) -> list[int]:

@@ -14,7 +14,8 @@ views             what the daemon's answers look like
 report            a job as one page of HTML
 records           what --json prints, and its JSON Schema
 output            where results, notes and errors go
-text              lines of styled text that cannot harm a terminal
+text              lines and tables of styled text that cannot harm a terminal
+layout            how they are laid out for its width
 
 Nothing that takes long to import is imported before it is needed: `rich` only for a live display.
 """

@@ -30,7 +30,7 @@ MEANINGS: Final = {
     Exit.DENIED: "no permission to use the daemon",
     Exit.IN_DOUBT: "in doubt: the target's word is not known; nothing runs here, nothing is lost, "
     "and the daemon keeps asking",
-    Exit.REMARKS: "done, and something needs your eye: see the remarks",
+    Exit.REMARKS: "done, and something needs your eye: see the remarks, or the alarms of status",
     Exit.INTERRUPTED: "interrupted while following: the job goes on",
 }
 

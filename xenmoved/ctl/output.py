@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final, TextIO
 
 from protocol.schema import plain
 from xenmoved.ctl.exits import CommandError
-from xenmoved.ctl.text import Line, Span, Style, line, render
+from xenmoved.ctl.layout import render
+from xenmoved.ctl.text import Block, Span, Style, line
+
+_NARROWEST: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +34,32 @@ class Output:
             and os.environ.get("TERM", "dumb") != "dumb"
         )
 
-    def result(self, message: object, lines: Iterable[Line]) -> None:
+    def result(self, message: object, lines: Iterable[Block]) -> None:
         """Print what was asked for: a message of the daemon, which looks like `lines`."""
         if self.as_json:
             _record(message)
         else:
             self.print(lines)
 
-    def done(self, message: object, *lines: Line) -> None:
+    def done(self, message: object, *lines: Block) -> None:
         """Print that an order was carried out: `lines`, unless only results are wanted."""
         if self.as_json:
             self.result(message, [])
         else:
             self.note(*lines)
 
-    def note(self, *lines: Line) -> None:
+    def note(self, *lines: Block) -> None:
         """Print what is good to know, unless only results are wanted."""
         if not (self.as_json or self.quiet):
             self.print(lines)
 
-    def print(self, lines: Iterable[Line]) -> None:
+    def print(self, lines: Iterable[Block]) -> None:
         """Print text."""
-        sys.stdout.write(render(lines, color=self._colored(sys.stdout.isatty())))
-        sys.stdout.flush()
+        self._write(sys.stdout, lines)
 
-    def tell(self, *lines: Line) -> None:
+    def tell(self, *lines: Block) -> None:
         """Print text for a person on stderr, where it is in the way of no program."""
-        sys.stderr.write(render(lines, color=self._colored(sys.stderr.isatty())))
-        sys.stderr.flush()
+        self._write(sys.stderr, lines)
 
     def fail(self, error: CommandError) -> None:
         """Report why the command ends: on stderr, or as JSON on stdout."""
@@ -72,9 +74,22 @@ class Output:
             if hint:
                 self.tell(line("  ", hint))
 
-    def _colored(self, terminal: bool) -> bool:
+    def _write(self, stream: TextIO, lines: Iterable[Block]) -> None:
+        terminal = stream.isatty()
         plain_terminal = os.environ.get("TERM", "dumb") == "dumb"
-        return terminal and not (self.no_color or plain_terminal)
+        color = terminal and not (self.no_color or plain_terminal)
+        stream.write(render(lines, color=color, width=columns(stream) if terminal else None))
+        stream.flush()
+
+
+def columns(terminal: TextIO) -> int | None:
+    """Return how wide a terminal is, None where nothing tells."""
+    told = os.environ.get("COLUMNS", "")
+    try:
+        found = int(told) if told.isdecimal() else os.get_terminal_size(terminal.fileno()).columns
+    except OSError:
+        return None
+    return max(found, _NARROWEST) if found else None
 
 
 def _record(message: object) -> None:

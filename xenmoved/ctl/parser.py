@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from argparse import (
     SUPPRESS,
     ArgumentParser,
@@ -26,12 +27,12 @@ MODES: Final = (AUTO, "live", "save", "cold")
 _DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
 _EXAMPLES = """\
 examples:
-  xenmovectl                            how the daemon is, and what it is doing
-  xenmovectl list                       the guests here, and whether they can move
-  xenmovectl plan web host-b            what would stand in the way
-  xenmovectl migrate web host-b         move it, and watch
-  xenmovectl watch web                  watch from another terminal
-  xenmovectl report web                 a page about it, with plots
+  xenmovectl                     how the daemon is, and what it is doing
+  xenmovectl list                the guests here, and whether they can move
+  xenmovectl plan web host-b     what would stand in the way
+  xenmovectl migrate web host-b  move it, and watch
+  xenmovectl watch web           watch from another terminal
+  xenmovectl report web          a page about it, with plots
 """
 
 
@@ -49,7 +50,9 @@ class Parser(ArgumentParser):
 def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     parser = Parser(
-        prog="xenmovectl", description=_DESCRIPTION, epilog=f"{_EXAMPLES}\n{exit_codes()}"
+        prog="xenmovectl",
+        description=fill(_DESCRIPTION, help_width()),
+        epilog=f"{_EXAMPLES}\n{exit_codes()}",
     )
     parser.add_argument("--version", action="version", version=f"xenmovectl {__version__}")
     _add_global_options(parser, top=True)
@@ -68,10 +71,15 @@ def build_parser() -> Parser:
     return parser
 
 
+def help_width() -> int:
+    """Return how wide help texts are: no wider than the terminal, nor than is read well."""
+    return max(20, min(79, shutil.get_terminal_size().columns - 2))
+
+
 def exit_codes() -> str:
     """Return the exit codes as part of a help text."""
     wrapped = (
-        fill(text, 79, initial_indent=f"  {code:<4}", subsequent_indent=" " * 6)
+        fill(text, help_width(), initial_indent=f"  {code:<4}", subsequent_indent=" " * 6)
         for code, text in MEANINGS.items()
     )
     return "\n".join(("exit codes:", *wrapped))
@@ -105,7 +113,7 @@ def _add_verb(
 ) -> Parser:
     shown = "".join(f"  {example}\n" for example in examples.splitlines())
     epilog = (f"examples:\n{shown}\n" if shown else "") + exit_codes()
-    description = f"{text[0].upper()}{text[1:]}."
+    description = fill(f"{text[0].upper()}{text[1:]}.", help_width())
     parser: Parser = verbs.add_parser(name, help=text, description=description, epilog=epilog)
     _add_global_options(parser)
     parser.set_defaults(verb=verb or name)

@@ -1,14 +1,15 @@
 """Lines of styled text for terminals and pipes.
 
 Whatever goes into a `Span` is made harmless there: control characters and escape sequences of a
-peer's or guest's text are shown as escapes. Nothing here interprets markup.
+peer's or guest's text are shown as escapes. Nothing here interprets markup. How wide it becomes is
+`layout`'s.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -34,10 +35,11 @@ _SEQUENCES = {Style.BOLD: "1", Style.DIM: "2", Style.GOOD: "32", Style.WARN: "33
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a line, in one style."""
+    """A piece of a line, in one style. A line with a piece to be copied `whole` is never broken."""
 
     text: str
     style: Style = Style.PLAIN
+    whole: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", printable(self.text))
@@ -54,48 +56,67 @@ Line = tuple[Span, ...]
 Cell = Span | str
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows in columns, beneath a header unless that is empty.
+
+    `align` has an ``r`` for each column to the right, `gap` is the distance of columns.
+    """
+
+    header: Line
+    rows: tuple[Line | Across, ...]
+    align: str
+    gap: int
+    indent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Across:
+    """Something among the rows of a table that keeps to no columns."""
+
+    blocks: tuple[Block, ...]
+
+
+Block = Line | Table
+
+
 def line(*parts: Cell) -> Line:
     """Return a line of these pieces."""
     return tuple(_span(part) for part in parts)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Cell]], align: str = "") -> list[Line]:
-    """Return a header and rows in columns. `align` has an ``r`` for each column to the right."""
-    cells = [[Span(title, Style.DIM) for title in header]]
-    cells += [[_span(cell) for cell in row] for row in rows]
-    widths = [max(cell.width for cell in column) for column in zip(*cells, strict=True)]
-    return [_row(row, widths, align.ljust(len(widths))) for row in cells]
-
-
-def facts(pairs: Iterable[tuple[str, Cell]]) -> list[Line]:
-    """Return lines of a name and a value each, the values below one another."""
-    named = list(pairs)
-    width = max(len(name) for name, _ in named)
-    return [line(Span(name.ljust(width), Style.DIM), "  ", value) for name, value in named]
-
-
-def indent(lines: Iterable[Line], by: int = 2) -> list[Line]:
-    """Return the lines, each further to the right."""
-    return [(Span(" " * by), *each) if each else each for each in lines]
-
-
-def render(lines: Iterable[Line], *, color: bool) -> str:
-    """Return the lines as text that ends with a newline, with colors if wanted."""
-    return "".join(
-        "".join(_painted(span) if color else span.text for span in each).rstrip(" ") + "\n"
-        for each in lines
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[Cell] | Across], align: str = "", gap: int = 2
+) -> Table:
+    """Return a table. `align` has an ``r`` for each column to the right."""
+    rows = list(rows)
+    count = max([len(header), *(len(row) for row in rows if not isinstance(row, Across))])
+    return Table(
+        tuple(Span(title, Style.DIM) for title in header),
+        tuple(row if isinstance(row, Across) else line(*row) for row in rows),
+        align.ljust(count),
+        gap,
     )
 
 
-def numbered(said: Iterable[tuple[str, str]]) -> list[Line]:
+def facts(pairs: Iterable[tuple[str, Cell]]) -> Table:
+    """Return lines of a name and a value each, the values below one another."""
+    return table((), [(Span(name, Style.DIM), value) for name, value in pairs])
+
+
+def indent(blocks: Iterable[Block], by: int = 2) -> list[Block]:
+    """Return all of it, further to the right."""
+    return [_indented(block, by) for block in blocks]
+
+
+def numbered(said: Iterable[tuple[str, str]]) -> Table:
     """Return texts, numbered, with the hint on each below it."""
-    lines = []
+    rows: list[tuple[Cell, ...]] = []
     for number, (text, hint) in enumerate(said, 1):
-        lead = f"{number}. "
-        lines.append(line(lead, text))
+        rows.append((f"{number}.", text))
         if hint:
-            lines.append(line(" " * len(lead), Span(hint, Style.DIM)))
-    return lines
+            rows.append(("", Span(hint, Style.DIM)))
+    return table((), rows, gap=1)
 
 
 def size(count: int) -> str:
@@ -127,18 +148,10 @@ def _span(cell: Cell) -> Span:
     return cell if isinstance(cell, Span) else Span(cell)
 
 
-def _row(row: Sequence[Span], widths: Sequence[int], align: str) -> Line:
-    spans: list[Span] = []
-    for index, (span, width, side) in enumerate(zip(row, widths, align, strict=True)):
-        gap = Span(" " * (width - span.width))
-        between = [Span("  ")] if index else []
-        spans += [*between, gap, span] if side == "r" else [*between, span, gap]
-    return tuple(spans)
-
-
-def _painted(span: Span) -> str:
-    sequence = _SEQUENCES.get(span.style)
-    return f"\x1b[{sequence}m{span.text}\x1b[0m" if sequence and span.text else span.text
+def _indented(block: Block, by: int) -> Block:
+    if isinstance(block, Table):
+        return replace(block, indent=block.indent + by)
+    return (Span(" " * by), *block) if block else block
 
 
 def _width(character: str) -> int:

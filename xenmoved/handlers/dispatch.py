@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,7 +23,10 @@ from xenmoved.problems import Obstructed, problem
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What handlers use. `port` is the one listened on; `reload` reads the configuration anew."""
+    """What handlers use. `port` is the one listened on; `reload` reads the configuration anew.
+
+    `by_root` is whether root asks, or the daemon's own user, and not a member of `control.group`.
+    """
 
     host: Host
     server: LinkServer
@@ -34,6 +37,7 @@ class Services:
     tasks: asyncio.TaskGroup
     starter: Starter
     evacuations: Evacuations
+    by_root: bool = False
 
 
 Request = TypeVar("Request")
@@ -67,8 +71,9 @@ def streams(request: type[Request]) -> Callable[[Stream[Request, Answer]], Strea
     return register
 
 
-async def answer(services: Services, request: object) -> AsyncIterator[object]:
+async def answer(services: Services, request: object, by_root: bool) -> AsyncIterator[object]:
     """Yield the answers to one request. Raises what `xenmoved.problems` knows."""
+    services = replace(services, by_root=by_root)
     if (stream := _STREAMS.get(type(request))) is not None:
         async for found in stream(services, request):
             yield found

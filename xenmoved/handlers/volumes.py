@@ -38,5 +38,6 @@ async def sync(services: Services, request: StartSync) -> JobReport:
         request.peer,
         target=request.target,
         options=request.options,
+        only_pools=not services.by_root,
     )
     return job.report()

@@ -14,7 +14,7 @@ from xenmoved.jobs.report import JobId, Moment
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """Whose copy a volume is, since when it is kept here, and the peer where its guest is."""
+    """Whose copy a volume is, and the peer that its guest went to when that was: `since`."""
 
     guest: Text
     uuid: Text

@@ -23,6 +23,7 @@ from rich.table import Table
 from storage.tracking.tracefs import borrowed_tracefs
 from xenmoved.control.api import GetJob, ListJobs
 from xenmoved.jobs.report import JobReport, JobState
+from xenmoved.sandbox.ending import ends_cleanly, undisturbed_end
 from xenmoved.sandbox.harness import make_image
 from xenmoved.sandbox.pair import SandboxHost
 from xenmoved.units import format_size
@@ -40,8 +41,10 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     with (
+        ends_cleanly("The demonstration was ended; nothing is left of it."),
         borrowed_tracefs(),
         tempfile.TemporaryDirectory(prefix="xenmoved-demo-") as folder,
+        undisturbed_end(),
         ExitStack() as stack,
     ):
         good = _demonstrate(console, Path(folder), stack, arguments.size, arguments.rate)

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -59,6 +60,7 @@ from xenmoved.control.peer_api import (
     RemovePeer,
 )
 from xenmoved.jobs.options import TransferOptions
+from xenmoved.jobs.report import JobState
 from xenmoved.migration.report import DiskRow, GuestRow
 from xenmoved.remarks import good_to_know
 
@@ -246,6 +248,9 @@ def test_a_page_is_written_where_it_is_wanted(daemon, tmp_path):
     assert shown.stdout.startswith("<!DOCTYPE html>\n")
     assert "host-a → host-b" in shown.stdout
     assert shown.stdout.endswith("</html>\n")
+    for locale in ("C", "POSIX"):
+        plain = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        assert "host-a → host-b" in run(daemon, "report", "web", "-o", "-", **plain).stdout
     path = tmp_path / "page.html"
     first = run(daemon, "report", "web", "-o", str(path))
     assert (first.returncode, first.stdout) == (0, f"wrote {path}\n")
@@ -585,3 +590,21 @@ def test_the_version_needs_no_daemon_and_little_time():
     assert shown.stdout.startswith("xenmovectl ")
     # 45 ms on a quiet machine; what processes share of a processor makes each of them slower.
     assert best < 0.5
+
+
+@pytest.mark.parametrize(
+    ("state", "alarms", "code"),
+    [
+        (JobState.RUNNING, (), 0),
+        (JobState.IN_DOUBT, (), 6),
+        (JobState.IN_DOUBT, PROBLEMS, 6),
+        (JobState.RUNNING, PROBLEMS, 7),
+    ],
+)
+def test_the_exit_code_of_status_is_for_monitors(daemon, state, alarms, code):
+    jobs = (a_job(), a_job(state=state))
+    daemon.answers[GetStatus] = replace(STATUS, jobs=jobs, alarms=alarms)
+    for args in ((), ("status",), ("status", "--json"), ("status", "--quiet")):
+        done = run(daemon, *args)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert done.stdout

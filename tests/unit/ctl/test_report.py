@@ -17,6 +17,7 @@ from xenmoved.ctl.report.file import write
 from xenmoved.ctl.report.markup import Markup, join, tag
 from xenmoved.ctl.report.page import render
 from xenmoved.ctl.report.scale import Scale, log_size_ticks, size_ticks, time_ticks
+from xenmoved.ctl.report.style import STYLE
 from xenmoved.ctl.views import course
 from xenmoved.jobs.report import (
     JobKind,
@@ -419,3 +420,24 @@ def test_where_no_page_can_be_nothing_is_left(tmp_path, name):
 def test_no_length_of_a_job_is_too_odd(volumes, span):
     assume(span > 0)
     Page(render(a_course(job_done(), volumes, span), "host-a", NOW))
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        ("disks", "memory", "blackout"),
+        ("rest", "blackout"),
+        ("busy", "blackout"),
+        ("rest", "panel"),
+    ],
+)
+def test_what_is_shown_together_differs_on_grey_paper(together):
+    printed = STYLE.partition("@media print")[2]
+    colors = dict(re.findall(r"--(\w+): #(\w{6})", printed))
+
+    def grey(name: str) -> float:
+        parts = [int(colors[name][at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        return sum(part * share for part, share in zip(parts, (0.299, 0.587, 0.114), strict=True))
+
+    levels = sorted(map(grey, together))
+    assert min(high - low for low, high in itertools.pairwise(levels)) > 0.15

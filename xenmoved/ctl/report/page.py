@@ -209,7 +209,7 @@ def _volumes(report: JobReport) -> Markup:
     return tag(
         "section",
         tag("h2", "Volumes"),
-        tag("div", tag("table", head, *bodies), class_="scroll"),
+        tag("div", tag("table", head, *bodies), class_="scroll rows"),
     )
 
 

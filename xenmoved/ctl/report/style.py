@@ -94,17 +94,25 @@ tbody th span { font-weight: 400; color: var(--soft); }
 tbody { break-inside: avoid; }
 footer { margin-top: 48px; padding-top: 12px; border-top: 1px solid var(--rule); font-size: 13px;
   color: var(--soft); }
+.scroll::before { display: none; position: sticky; left: 0; margin-top: 8px; font-size: 13px;
+  color: var(--soft); content: "\\2194\\00a0 wider than this screen: scroll it sideways"; }
+@media screen and (max-width: 683px) { .scroll::before { display: block; } }
+@media screen and (max-width: 790px) { .scroll.rows::before { display: block; } }
 @media (max-width: 640px) { body { padding: 24px 16px 40px; } h1 { font-size: 26px; } }
 @media print {
   :root {
     color-scheme: light;
     --page: #ffffff; --panel: #f4f5f7; --ink: #000000; --soft: #4d5560; --rule: #c9ced6;
-    --grid: #e4e7eb; --band: #f3f5f8; --disks: #2f6fde; --memory: #12a594; --rest: #7a5af0;
-    --blackout: #d9480f; --busy: #93a1b3; --good: #177245; --bad: #b42318; --warn: #9a6700;
+    --grid: #e4e7eb; --band: #f3f5f8; --disks: #2459b8; --memory: #7fd6c6; --rest: #a493f5;
+    --blackout: #4a1600; --busy: #b9c3cf; --good: #177245; --bad: #b42318; --warn: #9a6700;
   }
   body { max-width: none; padding: 0; -webkit-print-color-adjust: exact;
     print-color-adjust: exact; }
-  section { margin-top: 28px; } svg.plot { min-width: 0; }
+  section { margin-top: 28px; } svg.plot { min-width: 0; } .scroll { overflow: visible; }
+  svg .shadow { fill-opacity: 0.08; stroke: var(--blackout); stroke-dasharray: 2 3; }
+  svg polygon.disks { fill-opacity: 0.4; } svg polygon.memory { fill-opacity: 0.7; }
+  svg .memory-line { stroke: #0b6b60; stroke-dasharray: 7 2; }
+  table { font-size: 11px; } th, td { padding-left: 8px; } thead th { white-space: normal; }
   .tiles { grid-auto-flow: column; grid-template-columns: none; grid-auto-columns: 1fr; }
   .tiles div { padding: 10px 12px; } .tiles dd { font-size: 20px; }
 }

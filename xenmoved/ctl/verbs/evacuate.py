@@ -90,15 +90,13 @@ class _Display:
         self._last = report
 
     def _update(self, report: Evacuation) -> None:
-        from rich.console import Group
-
         from xenmoved.ctl.views import live
 
         if self._live is None:
             self._live = live.screen(self._output.no_color)
             self._live.start()
-        lines = evacuation_views.progress(report, time.time())
-        self._live.update(Group(*map(live.to_rich, lines)), refresh=True)
+        blocks = evacuation_views.progress(report, time.time())
+        self._live.update(live.shown(blocks, self._live.console.width), refresh=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -20,18 +20,24 @@ from xenmoved.ctl.exits import Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import line
 from xenmoved.ctl.views import host as views
+from xenmoved.jobs.report import JobState
 
 REFRESH: Final = 1.0
 """Seconds between looks at the daemon by `status --watch`."""
 
 
 def run_status(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
-    """Show how the daemon is; again and again with --watch."""
+    """Show how the daemon is; again and again with --watch.
+
+    The exit code tells a monitor whether anybody is needed.
+    """
     if args.watch:
         return _watch_status(daemon, output)
     answer = daemon.ask(GetStatus(), Status)
     output.result(answer, views.status(answer, time.time()))
-    return Exit.OK
+    if any(job.state is JobState.IN_DOUBT for job in answer.jobs):
+        return Exit.IN_DOUBT
+    return Exit.REMARKS if answer.alarms else Exit.OK
 
 
 def run_list(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
@@ -78,12 +84,10 @@ def _watch_status(daemon: RunningDaemon, output: Output) -> Exit:
 
 
 def _watch_live(daemon: RunningDaemon, output: Output) -> None:
-    from rich.console import Group
-
     from xenmoved.ctl.views import live
 
     with live.screen(output.no_color) as screen:
         while True:
-            lines = views.status(daemon.ask(GetStatus(), Status), time.time())
-            screen.update(Group(*map(live.to_rich, lines)), refresh=True)
+            blocks = views.status(daemon.ask(GetStatus(), Status), time.time())
+            screen.update(live.shown(blocks, screen.console.width), refresh=True)
             time.sleep(REFRESH)

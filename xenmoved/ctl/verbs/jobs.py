@@ -48,7 +48,7 @@ def run_report(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
 
     page = render(job, node, time.time())
     if args.output == "-":
-        sys.stdout.write(page)
+        sys.stdout.buffer.write(page.encode())  # the page says that it is UTF-8
         return Exit.OK
     path = Path(args.output or f"xenmoved-{job.job}.html")
     write(path, page, replace=args.force)

@@ -12,7 +12,7 @@ from xenmoved.ctl.confirm import confirm
 from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
-from xenmoved.ctl.text import Line, Span, Style, duration, facts, indent, line
+from xenmoved.ctl.text import Block, Line, Span, Style, duration, facts, indent, line
 from xenmoved.ctl.views.host import alarm_lines
 from xenmoved.migration.report import Decision, DoubtRow, Doubts, Risk
 
@@ -57,19 +57,19 @@ def _is_meant(row: DoubtRow, wanted: str) -> bool:
     return wanted == row.guest or row.job.startswith(wanted)
 
 
-def _doubts(rows: Sequence[DoubtRow], now: float) -> list[Line]:
+def _doubts(rows: Sequence[DoubtRow], now: float) -> list[Block]:
     if not rows:
         return [line("nothing is in doubt")]
     return [each for row in rows for each in (*_doubt(row, now), line())][:-1]
 
 
-def _doubt(row: DoubtRow, now: float) -> list[Line]:
+def _doubt(row: DoubtRow, now: float) -> list[Block]:
     way = f"to {row.peer}" if row.at_source else f"from {row.peer}"
     return [
         line(Span(f"{row.guest} {way}", Style.BOLD), ", job ", Span(row.job, Style.BOLD)),
         *indent(
             [
-                *facts(
+                facts(
                     [
                         ("state", Span(row.state, Style.WARN)),
                         ("since", f"{duration(now - row.since)}"),
@@ -108,8 +108,8 @@ def _choices(row: DoubtRow) -> list[Line]:
     return [line(f"xenmovectl recover {row.job} {choice}") for choice in choices.get(row.state, ())]
 
 
-def _warning(risk: Risk) -> list[Line]:
-    lines = [line(Span("What it risks: ", Style.BAD), risk.text)]
+def _warning(risk: Risk) -> list[Block]:
+    lines: list[Block] = [line(Span("What it risks: ", Style.BAD), risk.text)]
     if risk.look:
         lines += [line("Make sure first:"), *indent(line(f"- {look}") for look in risk.look)]
     return lines

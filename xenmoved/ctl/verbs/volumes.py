@@ -14,8 +14,8 @@ from xenmoved.ctl.exits import CommandError, Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.text import (
     UNKNOWN,
+    Block,
     Cell,
-    Line,
     Span,
     Style,
     duration,
@@ -31,7 +31,9 @@ from xenmoved.migration.report import VolumeRow, Volumes
 def run_volumes(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show the volumes of all pools."""
     answer = daemon.ask(ListVolumes(), Volumes, timeout=None)
-    lines = _volumes(answer.volumes, time.time()) if answer.volumes else [line("no volumes")]
+    lines: list[Block] = [line("no volumes")]
+    if answer.volumes:
+        lines = _volumes(answer.volumes, time.time())
     lines += [line(Span(found.text, Style.BAD)) for found in answer.problems]
     output.result(answer, lines)
     return Exit.FAILED if answer.problems else Exit.OK
@@ -59,16 +61,16 @@ def run_drop(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     return Exit.OK
 
 
-def _volumes(rows: Sequence[VolumeRow], now: float) -> list[Line]:
-    header = ("VOLUME", "SIZE", "ALLOCATED", "IN USE BY", "KEPT OF", "FOR", "GUEST IS ON")
-    return table(header, [_row(row, now) for row in rows], " rr  r ")
+def _volumes(rows: Sequence[VolumeRow], now: float) -> list[Block]:
+    header = ("VOLUME", "SIZE", "ALLOCATED", "IN USE BY", "KEPT OF", "WENT TO", "AGO")
+    return [table(header, [_row(row, now) for row in rows], " rr   r")]
 
 
 def _row(row: VolumeRow, now: float) -> Sequence[Cell]:
     kept: Sequence[Cell] = (UNKNOWN, "", "")
     if row.retained is not None:
         since = duration(now - row.retained.since)
-        kept = (Span(row.retained.guest, Style.BOLD), since, row.retained.place)
+        kept = (Span(row.retained.guest, Style.BOLD), row.retained.place, since)
     return (
         f"{row.pool}:{row.name}",
         size(row.size),

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from protocol.messages import Problem
 from xenmoved.ctl.text import (
     UNKNOWN,
+    Across,
+    Block,
     Cell,
     Line,
     Span,
@@ -34,31 +36,25 @@ _STYLES = {
 }
 
 
-def plan(answer: Evacuation) -> list[Line]:
+def plan(answer: Evacuation) -> list[Block]:
     """Return who would go where: first those that cannot move, with why."""
     if not answer.guests:
         return [line("no guests")]
-    rows: list[tuple[Cell, ...]] = [
-        (
-            Span(guest.guest, Style.BOLD),
-            size(guest.memory),
-            size(guest.size),
-            Span("cannot move", Style.BAD) if guest.peer is None else guest.peer,
-        )
-        for guest in answer.guests
-    ]
-    title, *bodies = table(("GUEST", "MEMORY", "DISKS", "TO"), rows, " rr")
-    lines = [title]
-    for guest, body in zip(answer.guests, bodies, strict=True):
-        lines += [body, *indent(views.problems(guest.problems)), *indent(remarks(guest.remarks))]
+    rows: list[tuple[Cell, ...] | Across] = []
+    for guest in answer.guests:
+        to = Span("cannot move", Style.BAD) if guest.peer is None else guest.peer
+        rows.append((Span(guest.guest, Style.BOLD), size(guest.memory), size(guest.size), to))
+        said = [*views.problems(guest.problems), *remarks(guest.remarks)]
+        rows += [Across(tuple(indent(said)))] if said else []
     blocked = sum(guest.fate is GuestFate.BLOCKED for guest in answer.guests)
     count = plural(len(answer.guests) - blocked, "guest")
     last = [Span(f"{count} can move", Style.GOOD)]
     last += [Span(f", {blocked} cannot", Style.BAD)] if blocked else []
-    return [*lines, *left_out(answer), line(), line(*last)]
+    plans = table(("GUEST", "MEMORY", "DISKS", "TO"), rows, " rr")
+    return [plans, *left_out(answer), line(), line(*last)]
 
 
-def left_out(answer: Evacuation) -> list[Line]:
+def left_out(answer: Evacuation) -> list[Block]:
     """Return why peers that were named take no guests, nothing where all of them could be asked."""
     if not answer.problems:
         return []
@@ -66,7 +62,7 @@ def left_out(answer: Evacuation) -> list[Line]:
     return [line(), head, *indent(views.problems(answer.problems))]
 
 
-def progress(answer: Evacuation, now: float) -> list[Line]:
+def progress(answer: Evacuation, now: float) -> list[Block]:
     """Return every guest with how far it has come."""
     rows = [_row(guest, now) for guest in answer.guests]
     ended = answer.ended if answer.ended is not None else now
@@ -75,10 +71,10 @@ def progress(answer: Evacuation, now: float) -> list[Line]:
         f", {duration(ended - answer.started)}",
         "; no more are begun" if answer.state is EvacuationState.STOPPING else "",
     )
-    return [*table(("GUEST", "TO", "STATE", "PROGRESS", "SENT", "TIME"), rows, "    rr"), head]
+    return [table(("GUEST", "TO", "STATE", "PROGRESS", "SENT", "TIME"), rows, "    rr"), head]
 
 
-def summary(answer: Evacuation) -> list[Line]:
+def summary(answer: Evacuation) -> list[Block]:
     """Return what became of every guest, those that are still here first."""
     if not answer.guests:
         return [line("no guests: nothing to move")]
@@ -95,7 +91,7 @@ def summary(answer: Evacuation) -> list[Line]:
         for guest in order
     ]
     header = ("GUEST", "TO", "RESULT", "SENT", "TIME", "WHY")
-    return [*table(header, rows, "   rr"), line(), line(Span(tally(answer), Style.BOLD))]
+    return [table(header, rows, "   rr"), line(), line(Span(tally(answer), Style.BOLD))]
 
 
 def tally(answer: Evacuation) -> str:

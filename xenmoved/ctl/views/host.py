@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protocol.messages import ImageFormat, Problem
+from protocol.messages import ImageFormat, Mode, Problem
 from xenmoved.control.api import Guests, Plan, PlannedDrive, PlannedVolume, Status
 from xenmoved.control.peer_api import Identity, PeerPing, PeerRow, Peers
 from xenmoved.ctl.arguments import Address
 from xenmoved.ctl.text import (
     UNKNOWN,
+    Across,
+    Block,
     Cell,
     Line,
     Span,
@@ -28,20 +30,22 @@ from xenmoved.ctl.views.remarks import remarks
 from xenmoved.migration.report import DiskRow, GuestRow
 
 
-def status(answer: Status, now: float) -> list[Line]:
+def status(answer: Status, now: float) -> list[Block]:
     """Return how the daemon is, and its jobs that have not ended."""
-    head = [
+    head: list[Block] = [
         line(Span(answer.node, Style.BOLD), f": xenmoved {answer.version} is running"),
         *indent(
-            facts(
-                [
-                    ("toolstack", f"{answer.toolstack}, Xen {answer.xen_version}"),
-                    ("free memory", size(answer.free_memory)),
-                    ("listening", answer.listening),
-                    ("fingerprint", answer.fingerprint),
-                    ("peers", str(answer.peers)),
-                ]
-            )
+            [
+                facts(
+                    [
+                        ("toolstack", f"{answer.toolstack}, Xen {answer.xen_version}"),
+                        ("free memory", size(answer.free_memory)),
+                        ("listening", answer.listening),
+                        ("fingerprint", answer.fingerprint),
+                        ("peers", str(answer.peers)),
+                    ]
+                )
+            ]
         ),
     ]
     for alarm in answer.alarms:
@@ -51,29 +55,28 @@ def status(answer: Status, now: float) -> list[Line]:
     return [*head, line(), *job_views.jobs(answer.jobs, now)]
 
 
-def alarm_lines(alarm: Problem) -> list[Line]:
+def alarm_lines(alarm: Problem) -> list[Block]:
     """Return what an operator must know of, with what to do."""
     return [line(Span(alarm.text, Style.BAD)), *indent([line(alarm.hint)])]
 
 
-def guests(answer: Guests) -> list[Line]:
+def guests(answer: Guests) -> list[Block]:
     """Return guests with their disks, and why those that cannot move cannot."""
     if not answer.guests:
         return [line("no guests")]
     header = ("GUEST", "ID", "KIND", "STATE", "MEMORY", "MOVABLE")
-    rows = [_guest_row(guest) for guest in answer.guests]
-    title, *bodies = table(header, rows, " r  r")
-    lines = [title]
-    for guest, body in zip(answer.guests, bodies, strict=True):
-        lines += [body, *indent(_disks(guest.disks))]
-        lines += [line("  ", Span(f"cannot move: {why}", Style.BAD)) for why in guest.obstacles]
-    return lines
+    rows: list[tuple[Cell, ...] | Across] = []
+    for guest in answer.guests:
+        below: list[Block] = [*_disks(guest.disks)]
+        below += [line(Span(f"cannot move: {why}", Style.BAD)) for why in guest.obstacles]
+        rows += [_guest_row(guest), Across(tuple(indent(below)))]
+    return [table(header, rows, " r  r")]
 
 
-def plan(answer: Plan) -> list[Line]:
+def plan(answer: Plan) -> list[Block]:
     """Return what a migration would do, and everything that stands in its way."""
     renamed = answer.target_name if answer.target_name != answer.guest else ""
-    lines = [
+    lines: list[Block] = [
         line(
             Span(f"{answer.guest} to {answer.peer}", Style.BOLD),
             *((" as ", Span(renamed, Style.BOLD)) if renamed else ()),
@@ -83,17 +86,16 @@ def plan(answer: Plan) -> list[Line]:
     rows = [*map(_planned, answer.volumes), *map(_drive, answer.drives)]
     if rows:
         header = ("VDEV", "SIZE", "FROM", "TO", "COPY")
-        lines += [line(), *indent(table(header, rows, " r"))]
+        lines += [line(), *indent([table(header, rows, " r")])]
         lines += indent(_served(volume) for volume in answer.volumes if volume.tracking)
     if answer.bridges:
         rows = [(bridge.source, bridge.target) for bridge in answer.bridges]
-        lines += [line(), *indent(table(("BRIDGE", "THERE"), rows))]
-    estimates = [
-        ("memory", size(answer.memory)),
-        ("estimate", _about(answer.estimate)),
-        ("blackout", _about(answer.blackout)),
-    ]
-    lines += [line(), *indent(facts(estimates))]
+        lines += [line(), *indent([table(("BRIDGE", "THERE"), rows)])]
+    estimates = [("estimate", _about(answer.estimate))]
+    if answer.mode is not Mode.COLD:  # a guest that is off has no memory, and nothing to interrupt
+        estimates.insert(0, ("memory", size(answer.memory)))
+        estimates.append(("blackout", _about(answer.blackout)))
+    lines += [line(), *indent([facts(estimates)])]
     if answer.warnings:
         lines += [line(), *remarks(answer.warnings)]
     if not answer.problems:
@@ -102,27 +104,23 @@ def plan(answer: Plan) -> list[Line]:
     return [*lines, line(), line(Span(verdict, Style.BAD)), *indent(problems(answer.problems))]
 
 
-def problems(found: Sequence[Problem]) -> list[Line]:
+def problems(found: Sequence[Problem]) -> list[Block]:
     """Return problems, numbered, with what to do about each below it."""
-    return numbered((problem.text, problem.hint) for problem in found)
+    return [numbered((problem.text, problem.hint) for problem in found)] if found else []
 
 
-def peers(answer: Peers) -> list[Line]:
+def peers(answer: Peers) -> list[Block]:
     """Return the peers, and what each may do on this host."""
     if not answer.peers:
         return [line("no peers: see xenmovectl peer add --help")]
-    header = ("PEER", "ADDRESS", "CONNECTED", "MAY DO HERE", "FINGERPRINT")
-    rows: list[tuple[Cell, ...]] = [
-        (
-            Span(peer.name, Style.BOLD),
-            str(Address(peer.address, peer.port)),
-            _connected(peer),
-            permissions(peer.actions, peer.pools, peer.guests, _more(peer)),
-            Span(peer.fingerprint, Style.DIM),
-        )
-        for peer in answer.peers
-    ]
-    return table(header, rows)
+    header = ("PEER", "ADDRESS", "CONNECTED", "MAY DO HERE")
+    rows: list[tuple[Cell, ...] | Across] = []
+    for peer in answer.peers:
+        may = permissions(peer.actions, peer.pools, peer.guests, _more(peer))
+        address = str(Address(peer.address, peer.port))
+        rows.append((Span(peer.name, Style.BOLD), address, _connected(peer), may))
+        rows.append(Across((line("  ", Span(peer.fingerprint, Style.DIM)),)))
+    return [table(header, rows)]
 
 
 def _more(peer: PeerRow) -> list[str]:
@@ -152,7 +150,7 @@ def permissions(
     return "; ".join([*parts, *more])
 
 
-def ping(answer: PeerPing) -> list[Line]:
+def ping(answer: PeerPing) -> list[Block]:
     """Return what a peer answers."""
     milliseconds = f"{answer.round_trip * 1000:.3g}ms"
     may = permissions(answer.actions, answer.pools, answer.guests, _largest(answer))
@@ -164,18 +162,23 @@ def ping(answer: PeerPing) -> list[Line]:
     return [
         line(Span(answer.peer, Style.BOLD), Span(" answers", Style.GOOD)),
         *indent(
-            facts(
-                [
-                    ("node", answer.node),
-                    ("software", f"{answer.software}, protocol {answer.protocol_version}{spoken}"),
-                    ("toolstack", f"{answer.toolstack}, Xen {answer.xen_version}"),
-                    ("capabilities", capabilities),
-                    ("round trip", milliseconds),
-                    ("throughput", f"{size(round(answer.throughput))}/s"),
-                    ("may do there", may),
-                    ("quota there", f"{used} used of {quota}"),
-                ]
-            )
+            [
+                facts(
+                    [
+                        ("node", answer.node),
+                        (
+                            "software",
+                            f"{answer.software}, protocol {answer.protocol_version}{spoken}",
+                        ),
+                        ("toolstack", f"{answer.toolstack}, Xen {answer.xen_version}"),
+                        ("capabilities", capabilities),
+                        ("round trip", milliseconds),
+                        ("throughput", f"{size(round(answer.throughput))}/s"),
+                        ("may do there", may),
+                        ("quota there", f"{used} used of {quota}"),
+                    ]
+                )
+            ]
         ),
     ]
 
@@ -186,13 +189,13 @@ def add_command(identity: Identity, host: str) -> str:
     return f"xenmovectl peer add {identity.node} {where} --key '{identity.key}'"
 
 
-def identity(answer: Identity, host: str) -> list[Line]:
+def identity(answer: Identity, host: str) -> list[Block]:
     """Return this host's key, and the command that makes it known to another host."""
     return [
-        *facts([("node", Span(answer.node, Style.BOLD)), ("fingerprint", answer.fingerprint)]),
+        facts([("node", Span(answer.node, Style.BOLD)), ("fingerprint", answer.fingerprint)]),
         line(),
         line("To make this host a peer of another, run there:"),
-        line("  ", Span(add_command(answer, host), Style.BOLD)),
+        line("  ", Span(add_command(answer, host), Style.BOLD, whole=True)),
         *_permission_note(answer.node),
     ]
 
@@ -207,7 +210,7 @@ def other_side(peer: str, here: Identity, host: str) -> list[Line]:
     """Return what is to be done on a peer that was added."""
     return [
         line(f"{peer} must know this host too. Run there:"),
-        line("  ", Span(add_command(here, host), Style.BOLD)),
+        line("  ", Span(add_command(here, host), Style.BOLD, whole=True)),
         *_permission_note(here.node),
         line(f"Then check with: xenmovectl peer ping {peer}"),
     ]
@@ -233,7 +236,7 @@ def _guest_row(guest: GuestRow) -> tuple[Cell, ...]:
     )
 
 
-def _disks(disks: Sequence[DiskRow]) -> list[Line]:
+def _disks(disks: Sequence[DiskRow]) -> list[Block]:
     if not disks:
         return []
     rows: list[list[Cell]] = [
@@ -247,8 +250,7 @@ def _disks(disks: Sequence[DiskRow]) -> list[Line]:
         ]
         for disk in disks
     ]
-    _, *lines = table([""] * 6, rows, " r")
-    return lines
+    return [table((), rows, " r")]
 
 
 def _planned(volume: PlannedVolume) -> tuple[Cell, ...]:

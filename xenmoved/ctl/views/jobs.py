@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from protocol.messages import BLOCK_SIZE, Mode
 from xenmoved.ctl.text import (
+    Across,
+    Block,
     Cell,
     Line,
     Span,
@@ -99,7 +101,7 @@ def progress(report: JobReport, now: float) -> Line:
     return line(f"{title(report)}: ", Span(stage, style), ": ", "; ".join(parts))
 
 
-def jobs(reports: Sequence[JobReport], now: float) -> list[Line]:
+def jobs(reports: Sequence[JobReport], now: float) -> list[Block]:
     """Return jobs in a table."""
     if not reports:
         return [line("no jobs")]
@@ -117,10 +119,10 @@ def jobs(reports: Sequence[JobReport], now: float) -> list[Line]:
         )
         for report in reports
     ]
-    return table(header, rows, "       r")
+    return [table(header, rows, "       r")]
 
 
-def job(report: JobReport, now: float) -> list[Line]:
+def job(report: JobReport, now: float) -> list[Block]:
     """Return everything that is known of a job."""
     state = Span(report.state, STATE_STYLES[report.state])
     pairs: list[tuple[str, Cell]] = [
@@ -136,7 +138,8 @@ def job(report: JobReport, now: float) -> list[Line]:
     pairs.append(("started", _moment(report.started)))
     if report.ended is not None:
         pairs.append(("ended", _moment(report.ended)))
-    lines = [*facts(pairs), line(), *_phases(report, now), *_dirty(report), *summary(report, now)]
+    lines: list[Block] = [facts(pairs), line(), *_phases(report, now), *_dirty(report)]
+    lines += summary(report, now)
     if report.remark is not None and report.state not in ENDED:
         lines += [line(), line(Span("held on: ", Style.WARN), report.remark.text)]
         lines += indent([line(report.remark.hint)])
@@ -162,20 +165,17 @@ def outcome(report: JobReport) -> Line:
     return line(Span(moved, Style.GOOD), f" in {took}")
 
 
-def summary(report: JobReport, now: float) -> list[Line]:
+def summary(report: JobReport, now: float) -> list[Block]:
     """Return what was sent: each round of each volume, the memory, the blackout, the totals."""
-    lines: list[Line] = []
+    lines: list[Block] = []
     rows = [row for volume in report.volumes for row in _rounds(volume)]
     if rows:
-        header = (
-            *("VOLUME", "SIZE", "TARGET", "ROUND"),
-            *("SAME", "DIFF", "ZERO", "SENT", "RATE", "TIME"),
-        )
-        lines += table(header, rows, " r rrrrrrr")
+        header = ("ROUND", "SAME", "DIFF", "ZERO", "SENT", "RATE", "TIME")
+        lines += [table(header, rows, "rrrrrrr")]
         lines += [line(Span(f"same, diff, zero: blocks of {size(BLOCK_SIZE)}", Style.DIM)), line()]
     seconds = elapsed(report, now)
     pairs: list[tuple[str, Cell]] = []
-    if report.guest:
+    if has_memory(report):
         pairs.append(("memory", _memory(report) if report.memory_total else "not sent yet"))
     if report.blackout is not None:
         pairs.append(("blackout", Span(duration(report.blackout), Style.BOLD)))
@@ -185,7 +185,12 @@ def summary(report: JobReport, now: float) -> list[Line]:
         pairs.append(("peak", rate(round(peak), 1.0)))
     average = rate(report.wire_bytes, seconds)
     pairs.append(("total", f"{size(report.wire_bytes)} sent in {duration(seconds)}, {average}"))
-    return lines + facts(pairs)
+    return [*lines, facts(pairs)]
+
+
+def has_memory(report: JobReport) -> bool:
+    """Whether memory travels: with a guest that runs."""
+    return bool(report.guest) and report.mode is not Mode.COLD
 
 
 def allowed(report: JobReport) -> str:
@@ -228,24 +233,22 @@ def _volume_progress(volume: VolumeReport) -> str:
     )
 
 
-def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...]]:
+def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...] | Across]:
     remarks = ["new"] * volume.fresh + ["zfs send"] * volume.streamed
     target = f"{volume.target} ({', '.join(remarks)})" if remarks else volume.target
-    heads: list[tuple[Cell, Cell, Cell]] = [(volume.name, size(volume.size), target)]
-    rounds = volume.rounds
-    heads += [("", "", "")] * (len(rounds) - 1)
-    if not rounds:
-        return [(*heads[0], *[Span("-", Style.DIM)] * 7)]
+    head = line(Span(volume.name, Style.BOLD), f", {size(volume.size)}, to {target}")
     return [
-        (
-            *head,
-            _round_name(one),
-            *_counts(volume, one),
-            size(one.wire_bytes),
-            round_rate(one),
-            duration(one.seconds),
-        )
-        for head, one in zip(heads, rounds, strict=True)
+        Across((head,)),
+        *(
+            (
+                _round_name(one),
+                *_counts(volume, one),
+                size(one.wire_bytes),
+                round_rate(one),
+                duration(one.seconds),
+            )
+            for one in volume.rounds
+        ),
     ]
 
 
@@ -272,15 +275,15 @@ def _round_name(one: RoundReport) -> str:
     return name if one.examined == one.total else f"{name}: {round_percent(one)}"
 
 
-def _phases(report: JobReport, now: float) -> list[Line]:
+def _phases(report: JobReport, now: float) -> list[Block]:
     rows = [
         (str(one.phase), duration(one.at), duration(one.seconds))
         for one in course.phases(report, now)
     ]
-    return [*table(("PHASE", "AFTER", "TIME"), rows, " rr"), line()] if rows else []
+    return [table(("PHASE", "AFTER", "TIME"), rows, " rr"), line()] if rows else []
 
 
-def _dirty(report: JobReport) -> list[Line]:
+def _dirty(report: JobReport) -> list[Block]:
     """Return what was found to be written by each round of all volumes together."""
     rows = [
         (
@@ -294,7 +297,7 @@ def _dirty(report: JobReport) -> list[Line]:
         for one in course.rounds(report)
     ]
     header = ("ROUND", "AFTER", "TIME", "EXAMINED", "DIRTY", "DIRTY RATE")
-    return [*table(header, rows, "rrrrrr"), line()] if rows else []
+    return [table(header, rows, "rrrrrr"), line()] if rows else []
 
 
 def _parts(report: JobReport) -> list[tuple[str, Cell]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
@@ -10,18 +11,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from xenmoved.ctl.text import Line, duration, line, percent, plural, size
+from xenmoved.ctl.layout import lay_out
+from xenmoved.ctl.text import Block, Line, duration, line, percent, plural, size
 from xenmoved.ctl.views import jobs as job_views
 from xenmoved.jobs.report import JobReport, JobState, Phase, VolumeReport
 
 _WIDE: Final = 110
-_LONGEST_NAME: Final = 20
-_ROW: Final = 60
-_ROW_WITH_BLOCKS: Final = 100
-"""Columns that a row takes beside its bar."""
-_JUSTIFIED: Final[tuple[JustifyMethod, ...]] = (
-    *("left", "left", "right", "right", "right", "left"),
-)
+_NARROW: Final = 72
+_ROW: Final = 47
+"""Columns that a row takes beside its name and its bar."""
+_NARROW_ROW: Final = 28
+_BLOCKS: Final = 40
+_LONGEST_BAR: Final = 40
+_SHORTEST_BAR: Final = 10
+_JUSTIFIED: Final[tuple[JustifyMethod, ...]] = ("left", "left", "right", "right", "right", "left")
 _RARE = (Phase.HOLD, Phase.MEMORY)
 """Phases that most jobs do not go through."""
 
@@ -29,26 +32,79 @@ _RARE = (Phase.HOLD, Phase.MEMORY)
 def display(report: JobReport, now: float, width: int) -> RenderableType:
     """Return a header, a row for each volume and one for the memory, for that many columns.
 
-    On a narrow terminal the counts of blocks are below the rows instead of beside them.
+    On a narrow terminal the counts of blocks are below the rows instead of beside them, and on a
+    very narrow one the names are above them.
     """
+    if width < _NARROW:
+        return Group(_header(report, now), *_stacked(report, width), _footer(report))
     wide = width >= _WIDE
-    bar = max(4, min(40, width - (_ROW_WITH_BLOCKS if wide else _ROW)))
+    room = width - _ROW - (_BLOCKS if wide else 0)
+    names = short_names([volume.name for volume in report.volumes], room - _SHORTEST_BAR)
+    bar = min(_LONGEST_BAR, room - max(map(len, [*names, "memory"])))
     rows = Table.grid(padding=(0, 0, 0, 2))
-    rows.add_column(no_wrap=True, max_width=_LONGEST_NAME)
-    for justify in _JUSTIFIED:
+    for justify in ("left", *_JUSTIFIED):
         rows.add_column(no_wrap=True, justify=justify)
-    for volume in report.volumes:
-        rows.add_row(*_volume(volume, bar), _blocks(volume) if wide else "")
-    if report.guest:
-        rows.add_row(*_memory(report, bar))
-    below = [] if wide else [_blocks_below(volume) for volume in report.volumes if volume.rounds]
+    for name, volume in zip(names, report.volumes, strict=True):
+        shown_name = to_rich(line("  ", name))
+        rows.add_row(shown_name, *_volume(volume, bar), _blocks(volume) if wide else "")
+    if job_views.has_memory(report):
+        rows.add_row("  memory", *_memory(report, bar))
+    below = [
+        _dim(f"  {name}: {_blocks(volume)}")
+        for name, volume in zip(names, report.volumes, strict=True)
+        if volume.rounds and not wide
+    ]
     return Group(_header(report, now), rows, *below, _footer(report))
+
+
+def short_names(names: Sequence[str], most: int) -> list[str]:
+    """Return names of so many letters, different ones for different ones.
+
+    They are shortened at their beginning; where their ends are the same, they are numbered.
+    """
+    short = [_end(name, most) for name in names]
+    if len(set(short)) == len(set(names)):
+        return short
+    return [
+        f"{number} {_end(name, most - len(f'{number} '))}" for number, name in enumerate(names, 1)
+    ]
+
+
+def _end(name: str, most: int) -> str:
+    return name if len(name) <= most else f"\N{HORIZONTAL ELLIPSIS}{name[len(name) - most + 1 :]}"
+
+
+def _stacked(report: JobReport, width: int) -> Iterator[RenderableType]:
+    """Yield names, and below each how it goes."""
+    bar = max(4, width - _NARROW_ROW)
+    named = [(volume.name, _volume(volume, bar), volume) for volume in report.volumes]
+    for name, cells, volume in named:
+        yield to_rich(line(name))
+        yield _grid(["", *cells[:4]])
+        if volume.rounds:
+            yield _dim(f"  {_blocks(volume)}")
+    if job_views.has_memory(report):
+        yield Text("memory")
+        yield _grid(_memory(report, bar))
+
+
+def _grid(cells: Sequence[RenderableType]) -> Table:
+    row = Table.grid(padding=(0, 0, 0, 1))
+    for _ in cells:
+        row.add_column(no_wrap=True)
+    row.add_row(*cells)
+    return row
 
 
 def screen(no_color: bool) -> Live:
     """Return what keeps a display up to date on stdout and removes it when it is closed."""
     console = Console(markup=False, emoji=False, highlight=False, no_color=no_color or None)
     return Live(console=console, auto_refresh=False, transient=True)
+
+
+def shown(blocks: Iterable[Block], width: int) -> RenderableType:
+    """Return lines and tables as they are shown on so many columns."""
+    return Group(*map(to_rich, lay_out(blocks, width)))
 
 
 def to_rich(each: Line) -> Text:
@@ -64,9 +120,8 @@ def _header(report: JobReport, now: float) -> Text:
     header.append(to_rich(line(job_views.title(report))).plain, style="bold")
     style = str(job_views.STATE_STYLES[report.state])
     if report.state is JobState.RUNNING:
-        phases = [
-            p for p in Phase if p is not Phase.ENDED and (p not in _RARE or p is report.phase)
-        ]
+        through = {one.phase for one in report.phases} | {report.phase}
+        phases = [p for p in Phase if p is not Phase.ENDED and (p not in _RARE or p in through)]
         number = phases.index(report.phase) + 1 if report.phase in phases else len(phases)
         header.append(f"  {report.phase}", style=style)
         header.append(f" ({number} of {len(phases)})", style="dim")
@@ -78,14 +133,12 @@ def _header(report: JobReport, now: float) -> Text:
 
 
 def _volume(volume: VolumeReport, bar: int) -> tuple[RenderableType, ...]:
-    name = to_rich(line("  ", volume.name))
     if not volume.rounds:
-        return name, "", _bar(0, 1, bar), "", Text("waiting", style="dim"), size(volume.size)
+        return "", _bar(0, 1, bar), "", Text("waiting", style="dim"), size(volume.size)
     one = volume.rounds[-1]
     left = job_views.remaining(one)
     goes_on = left is not None and one.examined < one.total
     return (
-        name,
         f"round {one.number}",
         _bar(one.examined, one.total, bar),
         job_views.round_percent(one),
@@ -95,22 +148,21 @@ def _volume(volume: VolumeReport, bar: int) -> tuple[RenderableType, ...]:
 
 
 def _memory(report: JobReport, bar: int) -> tuple[RenderableType, ...]:
-    name = Text("  memory")
     if not report.memory_total:
-        return name, "", _bar(0, 1, bar), "", Text("waiting", style="dim"), ""
+        return "", _bar(0, 1, bar), "", Text("waiting", style="dim"), ""
     share = percent(report.memory_sent, report.memory_total)
     done = _bar(report.memory_sent, report.memory_total, bar)
-    return name, "", done, share, size(report.memory_sent), f"of {size(report.memory_total)}"
+    return "", done, share, size(report.memory_sent), f"of {size(report.memory_total)}"
 
 
 def _blocks(volume: VolumeReport) -> str:
     return job_views.compared(volume, volume.rounds[-1]) if volume.rounds else ""
 
 
-def _blocks_below(volume: VolumeReport) -> Text:
-    text = to_rich(line(f"  {volume.name}: {_blocks(volume)}"))
-    text.stylize("dim")
-    return text
+def _dim(text: str) -> Text:
+    dim = to_rich(line(text))
+    dim.stylize("dim")
+    return dim
 
 
 def _bar(completed: int, total: int, width: int) -> ProgressBar:

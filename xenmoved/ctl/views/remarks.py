@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from protocol.messages import Remark, Weight
-from xenmoved.ctl.text import Line, Span, Style, indent, line, numbered
+from xenmoved.ctl.text import Block, Span, Style, indent, line, numbered
 
 HEADS: Final = {Weight.ACTION: "needs your eye", Weight.INFO: "good to know"}
 
@@ -17,11 +17,11 @@ def by_weight(found: Sequence[Remark]) -> dict[Weight, list[Remark]]:
     return {weight: some for weight, some in sorted_.items() if some}
 
 
-def remarks(found: Sequence[Remark]) -> list[Line]:
+def remarks(found: Sequence[Remark]) -> list[Block]:
     """Return remarks under what they ask for."""
-    lines: list[Line] = []
+    lines: list[Block] = []
     for weight, some in by_weight(found).items():
         style = Style.WARN if weight is Weight.ACTION else Style.BOLD
         lines.append(line(Span(f"{HEADS[weight]}:", style)))
-        lines += indent(numbered((one.text, one.hint) for one in some))
+        lines += indent([numbered((one.text, one.hint) for one in some)])
     return lines

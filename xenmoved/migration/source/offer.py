@@ -263,10 +263,10 @@ def _is_uuid(text: str) -> bool:
 
 
 async def make_sync_offer(
-    host: Host, volume: str, target: str | None, options: TransferOptions
+    host: Host, volume: str, target: str | None, options: TransferOptions, only_pools: bool
 ) -> Sending:
     """Return the offer for a volume without a guest. Raises Obstructed or StorageError."""
-    path = await asyncio.to_thread(resolve_source, host, volume)
+    path = await asyncio.to_thread(resolve_source, host, volume, only_pools)
     there = await asyncio.to_thread(measure, path)
     offered = volume_offer(host, path, there, None, options)
     if target is not None:
@@ -285,10 +285,13 @@ async def make_sync_offer(
         raise Obstructed([problem("usage", text, "choose another name for the target")]) from None
 
 
-def resolve_source(host: Host, volume: str) -> str:
-    """Return the path of a volume given as a path or as pool:name. Raises Obstructed."""
+def resolve_source(host: Host, volume: str, only_pools: bool) -> str:
+    """Return the path of a volume given as a path or as pool:name. Raises Obstructed.
+
+    With `only_pools` it is the one that the pool knows: whoever asks may change links of his own.
+    """
     if volume.startswith("/"):
-        return volume
+        return _in_pool(host, volume) if only_pools else volume
     pool_name, _, name = volume.partition(":")
     pool = host.pools.get(pool_name)
     if pool is None or not name:
@@ -308,6 +311,15 @@ def resolve_source(host: Host, volume: str) -> str:
             [problem("volume-missing", f"pool {pool_name} has no volume {name}", hint)]
         )
     return info.path
+
+
+def _in_pool(host: Host, path: str) -> str:
+    """Return the path of a volume as its pool knows it. Raises Obstructed when no pool has it."""
+    if (located := host.pool_of(path)) is None:
+        hint = "only root may send it; volumes of pools go as POOL:NAME, see xenmovectl volumes"
+        raise Obstructed([problem("access-denied", f"{path} is in no pool of this host", hint)])
+    pool, name = located
+    return pool.path(name)
 
 
 def volume_offer(

@@ -29,14 +29,16 @@ async def begin_sync(
     *,
     target: str | None,
     options: TransferOptions,
+    only_pools: bool,
 ) -> Job:
     """Begin to send a volume (a path, or pool:name), in `tasks`.
 
-    `target` is pool:name on the peer; None: the same name in the peer's default pool. Raises
-    Obstructed with every problem, StorageError or LinkError.
+    `target` is pool:name on the peer; None: the same name in the peer's default pool. With
+    `only_pools` no other path is read. Raises Obstructed with every problem, StorageError or
+    LinkError.
     """
     await host.journal.require()
-    sending = await make_sync_offer(host, volume, target, options)
+    sending = await make_sync_offer(host, volume, target, options, only_pools)
     await _check(host, sending, peer)
     steering = Steering.of(options, host.config.transfer)
     job = Job(JobKind.SYNC, "", peer, Mode.SAVE, steering=steering)

@@ -33,7 +33,7 @@ def daemon(tmp_path):
 def test_volumes_are_listed_with_whose_they_are(daemon):
     shown = run(daemon.path, "volumes")
     _, copy, other = shown.stdout.splitlines()
-    assert copy.split() == ["images:web-root", "8MiB", "3MiB", "-", "web", "3d", "host-b"]
+    assert copy.split() == ["images:web-root", "8MiB", "3MiB", "-", "web", "host-b", "3d"]
     assert other.split() == ["lvm:db", "4MiB", "-", "disk", "of", "db", "-"]
     first, second = json.loads(run(daemon.path, "volumes", "--json").stdout)["volumes"]
     assert (first["retained"]["guest"], second["retained"]) == ("web", None)

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,8 @@ from protocol.messages import Action, ImageFormat, Mode, Problem, Remark, Weight
 from tests.support.ctl import FINGERPRINT, GIB, HOSTILE, MIB, a_course, a_job, a_round, job_done
 from xenmoved.control.api import Guests, Plan, PlannedBridge, PlannedDrive, PlannedVolume, Status
 from xenmoved.control.peer_api import Identity, PeerPing, PeerRow, Peers
-from xenmoved.ctl.text import Span, Style, facts, line, percent, render, table
+from xenmoved.ctl.layout import render
+from xenmoved.ctl.text import Span, Style, facts, line, percent, table
 from xenmoved.ctl.views import host as views
 from xenmoved.ctl.views import jobs as job_views
 from xenmoved.jobs.report import (
@@ -39,11 +41,11 @@ def _harmless(text: str) -> bool:
 
 
 def test_columns_are_below_one_another_whatever_the_width_of_characters():
-    lines = table(("NAME", "N"), [("web", "1"), ("数据库", "200"), ("é", "3")], " r")
-    text = _text(lines).splitlines()
+    rows = [("web", "1"), ("数据库", "200"), ("é", "3")]
+    text = _text([table(("NAME", "N"), rows, " r")]).splitlines()
     assert text == ["NAME      N", "web       1", "数据库  200", "é         3"]
     combined = table(("NAME", "N"), [("e\u0301e", "1")])
-    assert _text(combined).splitlines()[1] == "e\u0301e    1"
+    assert _text([combined]).splitlines()[1] == "e\u0301e    1"
 
 
 def test_colors_are_only_where_they_are_wanted():
@@ -53,7 +55,7 @@ def test_colors_are_only_where_they_are_wanted():
 
 
 def test_names_of_facts_have_one_width():
-    assert _text(facts([("a", "1"), ("long", Span("2"))])) == "a     1\nlong  2\n"
+    assert _text([facts([("a", "1"), ("long", Span("2"))])]) == "a     1\nlong  2\n"
 
 
 def test_a_part_is_never_called_the_whole():
@@ -63,9 +65,10 @@ def test_a_part_is_never_called_the_whole():
 def test_the_summary_has_every_round_and_the_totals():
     text = _text(job_views.summary(job_done(), NOW))
     assert text.splitlines() == [
-        "VOLUME   SIZE  TARGET           ROUND  SAME  DIFF  ZERO  SENT      RATE  TIME",
-        "xvda    10MiB  images:web-root      1   104    16    40  1MiB  512KiB/s    2s",
-        "                                    2   158     2     0  1MiB  512KiB/s    2s",
+        "ROUND  SAME  DIFF  ZERO  SENT      RATE  TIME",
+        "xvda, 10MiB, to images:web-root",
+        "    1   104    16    40  1MiB  512KiB/s    2s",
+        "    2   158     2     0  1MiB  512KiB/s    2s",
         "same, diff, zero: blocks of 64KiB",
         "",
         "memory    512MiB",
@@ -100,7 +103,7 @@ def test_everything_of_a_job_has_its_course():
 
 def test_a_round_that_only_compares_is_called_so():
     text = _text(job_views.summary(a_job(a_round(1), a_round(2, verify=True)), NOW))
-    assert "verify  " in text.splitlines()[2]
+    assert text.splitlines()[3].startswith("verify  ")
 
 
 def test_a_volume_that_goes_by_zfs_send_is_called_so():
@@ -109,8 +112,8 @@ def test_a_volume_that_goes_by_zfs_send_is_called_so():
     job = replace(job, volumes=(volume,))
     shown = _text(job_views.summary(job, NOW)).splitlines()
     assert "images:web-root (zfs send)" in shown[1]
-    assert shown[1].split()[-7:-3] == ["1", "-", "-", "-"]
-    assert shown[2].split()[:2] == ["verify", "104"]
+    assert shown[2].split()[:4] == ["1", "-", "-", "-"]
+    assert shown[3].split()[:2] == ["verify", "104"]
     begun = replace(job, volumes=(replace(volume, rounds=volume.rounds[:1]),))
     assert "xvda round 1 100% zfs send 1MiB" in _text([job_views.progress(begun, NOW)])
 
@@ -355,3 +358,47 @@ def test_huge_counts_are_no_reason_to_fail():
     for lines in (job_views.summary(report, NOW), job_views.jobs([report], NOW)):
         assert "TiB" in _text(lines) or "100%" in _text(lines)
     assert "xvda" in _on_screen(report, width=400)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 140])
+def test_two_disks_are_never_shown_with_one_name(width):
+    names = [f"/srv/xen/{one}/customers/of-the-north/web-root-{'x' * 40}" for one in "ab"]
+    volumes = tuple(VolumeReport(name, MIB, "p:v", True, (a_round(),)) for name in names)
+    shown = _on_screen(a_job(volumes=volumes), width).splitlines()
+    assert max(map(len, shown)) <= width
+    if width < 72:
+        for name in names:
+            assert name in "".join(each.strip() for each in shown)
+    else:
+        rows = [each.split("round")[0].strip() for each in shown if " round 1 " in each]
+        assert len(set(rows)) == 2
+        assert all(row.endswith("x" * 10) for row in rows)
+
+
+def test_names_are_shortened_at_their_beginning():
+    from xenmoved.ctl.views import live
+
+    assert live.short_names(["abcdef/1", "abcdef/2"], 5) == ["\u2026ef/1", "\u2026ef/2"]
+    assert live.short_names(["a/same", "b/same", "c"], 5) == ["1 \u2026me", "2 \u2026me", "3 c"]
+    assert live.short_names(["a", "b"], 5) == ["a", "b"]
+
+
+def test_nothing_is_said_of_the_memory_of_a_guest_that_is_off():
+    cold = job_done(mode=Mode.COLD, memory_sent=0, memory_total=0, blackout=None)
+    running = replace(cold, state=JobState.RUNNING, phase=Phase.PRE_COPY, ended=None)
+    shown = [_text(job_views.job(cold, NOW)), _on_screen(running, 80), _on_screen(running, 40)]
+    plan = Plan("web", "host-b", Mode.COLD, (), (), (), 0, 1.0, None)
+    shown.append(_text(views.plan(plan)))
+    assert not any("memory" in each or "blackout" in each for each in shown)
+    assert "memory" in _text(job_views.job(job_done(), NOW))
+
+
+def test_phases_are_counted_with_the_rare_ones_that_were_gone_through():
+    phases = tuple(PhaseReport(one, 0.0) for one in (Phase.PRE_COPY, Phase.MEMORY))
+    first, then = (
+        _on_screen(a_job(phase=phase, phases=phases)).splitlines()[0]
+        for phase in (Phase.MEMORY, Phase.FINAL_DELTA)
+    )
+    numbers = [re.search(r"\((\d+) of (\d+)\)", each).groups() for each in (first, then)]
+    assert int(numbers[1][0]) > int(numbers[0][0])
+    assert numbers[0][1] == numbers[1][1]
