@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
+.PHONY: help venv lock deb test-deb demo quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -50,6 +50,14 @@ install: ## As root, on a dom0: install the program and its service
 	systemd-sysusers xenmoved.conf
 	systemd-tmpfiles --create xenmoved.conf
 	systemctl daemon-reload
+
+lock: $(STAMP) ## Choose anew the packages that are shipped: requirements.lock, with hashes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+deb: $(STAMP) ## Build the packages for Debian 12 and 13, in dist
+	@$(BIN)/python -m package.deb
 
 demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
 	@$(BIN)/python -m xenmoved.sandbox.demo

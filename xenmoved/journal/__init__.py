@@ -5,4 +5,5 @@ database    where that is written, and asked for
 statements  parts of what it is asked with
 file        its file, of this release or an earlier one
 reserve     space that is kept for it
+unsettled   what it is still needed for, for whoever is about to remove it
 """
