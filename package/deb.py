@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -36,6 +37,7 @@ MAINTAINER: Final = "The xenmoved authors <xenmoved@users.noreply.github.com>"
 class Release:
     """A release of Debian, with its Python."""
 
+    name: str
     number: int
     python: str
 
@@ -46,7 +48,8 @@ class Release:
         return f"{major}.{int(minor) + 1}"
 
 
-RELEASES: Final = {"bookworm": Release(12, "3.11"), "trixie": Release(13, "3.13")}
+_ALL: Final = (Release("bookworm", 12, "3.11"), Release("trixie", 13, "3.13"))
+RELEASES: Final = {one.name: one for one in _ALL}
 
 
 def build(
@@ -71,9 +74,11 @@ def build(
         root = Path(temporary, "root")
         _fill(root, release, found, full)
         _add_control(root, release, full)
-        tree.finish(root, tree.source_time())
-        command = ["dpkg-deb", "--root-owner-group", "--threads-max=1", f"-Z{compression}"]
-        _run([*command, "--build", root, path])
+        when = tree.source_time()
+        tree.finish(root, when)
+        command = ["dpkg-deb", "--root-owner-group", "--threads-max=1"]
+        command += [f"-Z{compression}", "-z3"]
+        _run([*command, "--build", str(root), str(path)], when)
     return path
 
 
@@ -145,10 +150,11 @@ def _add_control(root: Path, release: Release, full: str) -> None:
         tree.put(control / name, (_DEBIAN / name).read_bytes(), 0o755)
 
 
-def _run(command: list[str | Path]) -> None:
-    if shutil.which(str(command[0])) is None:
+def _run(command: list[str], when: int) -> None:
+    if shutil.which(command[0]) is None:
         raise BuildError(f"there is no {command[0]}: packages are built on Debian")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(when)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BuildError(f"{command[0]} failed:\n{done.stderr}")
 
