@@ -105,7 +105,7 @@ class Booted:
     """A system that runs, with systemd as its first process."""
 
     def __init__(self, process: int) -> None:
-        self._enter = ("nsenter", "--target", str(process), "--all", "--root", "--wd=/")
+        self._enter = ("nsenter", "--target", str(process), "--all", "--root", "--wd")
 
     def run(self, script: str, *, status: int | None = 0) -> str:
         """Run a shell script as root, and return what it said, errors too."""
