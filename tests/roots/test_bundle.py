@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +23,14 @@ host = SandboxHost(Path("/srv"), "host-a", settings={
 host.config_file = Path("/etc/xenmoved/xenmoved.yaml")
 host.write_config()
 """
-# What a boot with OpenRC would have done, as far as a service depends on it.
-_BOOTED = "mkdir -p /run/openrc; touch /run/openrc/softlevel"
+# What a boot with OpenRC would have made, as far as a service needs it.
+_BOOTED = """
+    for folder in daemons exclusive failed hotplugged inactive options scheduled started starting \\
+            stopping tmp wasinactive; do
+        mkdir -p /run/openrc/$folder
+    done
+    touch /run/openrc/softlevel
+"""
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def root() -> Iterator[Root]:
 
 
 @pytest.fixture
-def install(root, archive) -> str:
+def install(root: Root, archive: Path) -> str:
     """What installs the archive, which is unpacked there."""
     subprocess.run(["tar", "-xzf", archive, "-C", root.path("/root")], check=True)
     [folder] = root.path("/root").glob("xenmoved-*")
@@ -47,7 +54,7 @@ def test_it_is_built_twice_with_the_same_bytes(archive, tmp_path):
 
 def test_the_daemon_runs_under_openrc(root, install):
     before = root.files()
-    said = root.run(f"ip route; {install}")
+    said = root.run(install)
     assert "rc-update add xenmoved default && rc-service xenmoved start" in said
     root.run(f"/opt/xenmoved/bin/python -c '{_SETTINGS}'")
     said = root.run(f"""

@@ -41,7 +41,7 @@ def test_it_is_built_twice_with_the_same_bytes(release, package, tmp_path):
 
 
 def test_it_installs_without_a_network(root, package):
-    said = root.run(f"ip route; dpkg -i {root.put(package)}")
+    said = root.run(f"dpkg -i {root.put(package)}")
     assert "xenmoved: systemd does not run here: the daemon was not started" in said
     version = package.name.split("_")[1].partition("~")[0]
     assert root.run("xenmoved --version") == f"xenmoved {version}\n"
@@ -130,15 +130,13 @@ def test_lintian_finds_no_error(package):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_piuparts_passes(release, package, older, tmp_path):
-    base = tmp_path / "base.tar"
-    subprocess.run(["tar", "-C", debian(release), "-cf", base, "."], check=True)
-    options = ["--no-eatmydata", "--skip-minimize", "--basetgz", base, "-d", release.name]
-    offline = [
-        "--do-not-verify-signatures",
-        "--no-upgrade-test",
-        "--fake-essential-packages=python3",
-    ]
-    command = ["unshare", "--net", "piuparts", *options, *offline, package]
+def test_piuparts_passes(release, root, package):
+    # Nothing can be fetched, and all that the package needs is there.
+    root.path("/etc/apt/sources.list").write_text("")
+    options = ("--existing-chroot", root.folder, "--keep-sources-list", "--no-upgrade-test")
+    options += ("--fake-essential-packages=python3", "--no-eatmydata", "-d", release.name)
+    isolated = ("unshare", "--net", "--mount", "--propagation", "private")
+    command = [*isolated, "piuparts", *options, package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print("\n".join(line for line in done.stdout.splitlines() if " INFO: " in line))
     assert done.returncode == 0, done.stdout[-8000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def test_an_upgrade_in_mid_migration(root, package, older):
         print(said)
         assert f"the daemon was restarted; it was that of {OLDER}" in said
         assert "  guest 'web1' to host-b: copying" in said
+        assert re.search(r"and now nothing|  guest 'web1' to host-b: aborted", said)
         assert system.run("systemctl show --property=MainPID --value xenmoved") != before
         system.run(f"{_PYTHON} {scene} move")
         # The word of a guest that left is settled: nobody asks this host for it.
