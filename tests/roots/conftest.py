@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +42,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(release: deb.Release) -> Iterator[Root]:
     with copy_of(debian(release)) as fresh:
         yield fresh
+
+
+def pytest_sessionstart() -> None:
+    """End at once where something is missing that every run needs."""
+    missing = [one for one in ("debootstrap", "lintian", "piuparts") if shutil.which(one) is None]
+    if missing:
+        pytest.exit(f"this needs: apt-get install {' '.join(missing)}", 2)
+    if os.geteuid() != 0:
+        pytest.exit("this makes systems with debootstrap, and enters them: run it as root", 2)

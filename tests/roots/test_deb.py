@@ -9,7 +9,7 @@ import pytest
 
 from package import deb
 from tests.roots.conftest import OLDER
-from tests.roots.root import Root, debian
+from tests.roots.root import Root
 
 _WRITE = """
 import asyncio
