@@ -115,15 +115,19 @@ def _packed(data: bytes) -> bytes:
 
 
 def changelog(markdown: str, full: str, when: int) -> str:
-    """Return CHANGELOG.md in Debian's form. Its newest release is called `full`."""
+    """Return CHANGELOG.md in Debian's form. Its newest release is called `full`.
+
+    It is of the time `when`, and each older one a day before the next: the form wants a time.
+    """
     entries: list[str] = []
-    for part in re.split(r"^## ", markdown, flags=re.MULTILINE)[1:]:
+    parts = re.split(r"^## ", markdown, flags=re.MULTILINE)[1:]
+    for age, part in enumerate(parts):
         heading, _, text = part.partition("\n")
         name = heading.split()[0] if entries else full
         items = [" ".join(item.split()) for item in re.split(r"^- ", text, flags=re.MULTILINE)]
         entries += [f"xenmoved ({name}) stable; urgency=medium\n"]
         entries += [fill(item, 78, **_BULLET) for item in items if item]
-        entries += [f"\n -- {MAINTAINER}  {formatdate(when)}\n"]
+        entries += [f"\n -- {MAINTAINER}  {formatdate(when - age * 86400)}\n"]
     return "\n".join(entries)
 
 

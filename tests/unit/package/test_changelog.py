@@ -22,13 +22,13 @@ What is new.
 
 
 def test_a_changelog_in_debians_form():
-    assert changelog(MARKDOWN, "0.2.0~deb12", 0).splitlines() == [
+    assert changelog(MARKDOWN, "0.2.0~deb12", 86400).splitlines() == [
         "xenmoved (0.2.0~deb12) stable; urgency=medium",
         "",
         "  * One thing that takes two lines.",
         "  * Another.",
         "",
-        f" -- {MAINTAINER}  Thu, 01 Jan 1970 00:00:00 -0000",
+        f" -- {MAINTAINER}  Fri, 02 Jan 1970 00:00:00 -0000",
         "",
         "xenmoved (0.1.0) stable; urgency=medium",
         "",
