@@ -1,4 +1,4 @@
-# Everything but 'make install' happens in .venv. 'make help' lists the targets.
+# Everything but 'make install' happens in .venv, build and dist. 'make help' lists the targets.
 
 PYTHON ?= python3
 # Much of the time of a test is waiting: more workers than processors are of use, up to a point.
@@ -8,14 +8,12 @@ SOAK_ARGS ?=
 FUZZ_SECONDS ?= 120
 # Where this is set, each of many thousand processes would compile all that it runs.
 unexport PYTHONDONTWRITEBYTECODE
-# Where 'make install' puts the program.
-PREFIX ?= /opt/xenmoved
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install demo play quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-load lab-shell bench lint format clean
+.PHONY: help venv install lock deb bundle test-deb demo play quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-load lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -35,21 +33,25 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-install: ## As root, on a dom0: install the program and its service
-	$(PYTHON) -m venv $(PREFIX)
-	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check .
-	ln -sf $(PREFIX)/bin/xenmoved $(PREFIX)/bin/xenmovectl /usr/bin/
-	install -D -m 644 systemd/xenmoved.service -t /usr/lib/systemd/system
-	install -D -m 644 systemd/xenmoved.sysusers /usr/lib/sysusers.d/xenmoved.conf
-	install -D -m 644 systemd/xenmoved.tmpfiles /usr/lib/tmpfiles.d/xenmoved.conf
-	install -D -m 644 docs/man/*.1 -t /usr/local/share/man/man1
-	install -D -m 644 docs/man/*.5 -t /usr/local/share/man/man5
-	install -D -m 644 docs/man/*.8 -t /usr/local/share/man/man8
-	test -e /etc/xenmoved/xenmoved.yaml || \
-		install -D -m 644 etc/xenmoved.yaml /etc/xenmoved/xenmoved.yaml
-	systemd-sysusers xenmoved.conf
-	systemd-tmpfiles --create xenmoved.conf
-	systemctl daemon-reload
+install: bundle ## As root, on a dom0 without a package: what `make bundle` builds (docs/install.md)
+	@rm -rf build/bundle && mkdir -p build/bundle
+	@tar -xzf dist/xenmoved-*-linux-x86_64.tar.gz -C build/bundle
+	@build/bundle/xenmoved-*/install
+
+lock: $(STAMP) ## Choose anew the packages that are shipped: requirements.lock, with hashes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+deb: $(STAMP) ## Build the packages for Debian 12 and 13, in dist
+	@$(BIN)/python -m package.deb
+
+bundle: $(STAMP) ## Build the archive for other distributions, in dist
+	@rm -f dist/xenmoved-*-linux-x86_64.tar.gz
+	@$(BIN)/python -m package.bundle
+
+test-deb: $(STAMP) ## As root: install packages and archive in fresh systems without a network: minutes
+	@$(BIN)/python -m pytest -vv --timeout=3600 $(PYTEST_ARGS) tests/roots
 
 demo: $(STAMP) ## Move a guest between two emulated hosts on this machine
 	@$(BIN)/python -m xenmoved.sandbox.demo

@@ -26,4 +26,4 @@ notify       tells systemd how the daemon is
 sandbox      emulated hosts, for machines with no Xen
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from xenmoved.config.errors import ConfigError, ConfigProblem
 from xenmoved.config.loader import DEFAULT_CONFIG, load
 from xenmoved.config.model import Config
 from xenmoved.daemon import CannotStart, Daemon, keep_memory
+from xenmoved.journal.unsettled import unsettled
 from xenmoved.link import lean
 from xenmoved.link.identity import IdentityError
 from xenmoved.toolstack.interface import ToolstackError
@@ -23,6 +25,7 @@ from xenmoved.toolstack.interface import ToolstackError
 log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
+EXIT_UNSETTLED = 3
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits(3): starting again will not help
 
 
@@ -35,8 +38,8 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="xenmoved",
         description="Daemon that moves running Xen guests and their local disks between hosts.",
-        epilog="exit codes: 0 stopped as told, 1 failed, 2 usage, 78 configuration is wrong. "
-        "SIGHUP reads the configuration again. See xenmoved(8).",
+        epilog="exit codes: 0 stopped as told, 1 failed, 2 usage, 3 the journal is needed, "
+        "78 configuration is wrong. SIGHUP reads the configuration again. See xenmoved(8).",
     )
     parser.add_argument(
         "--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
@@ -46,11 +49,20 @@ def _parse() -> argparse.Namespace:
         action="store_true",
         help="only check the configuration: silent with exit 0 when it is right",
     )
+    parser.add_argument(
+        "--unsettled",
+        type=Path,
+        metavar="FOLDER",
+        help="only say what the journal in a state_dir is still needed for: nothing, with exit 0, "
+        "when it can be removed; else exit 3",
+    )
     parser.add_argument("--version", action="version", version=f"xenmoved {xenmoved.__version__}")
     return parser.parse_args()
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.unsettled is not None:
+        return _tell_unsettled(arguments.unsettled)
     file: Path = arguments.config.absolute()
     try:
         config = load(file)
@@ -75,6 +87,17 @@ def _run(arguments: argparse.Namespace) -> int:
     except* (CannotStart, OSError, ToolstackError) as errors:
         status = _tell(errors, EXIT_FAILED)
     return status
+
+
+def _tell_unsettled(state_dir: Path) -> int:
+    """Print what the journal in a folder is still needed for; returns the exit code."""
+    try:
+        lines = unsettled(state_dir)
+    except (sqlite3.Error, OSError) as error:
+        print(f"xenmoved: the journal in {state_dir} cannot be read: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print("".join(f"{line}\n" for line in lines), end="")
+    return EXIT_UNSETTLED if lines else 0
 
 
 def _check_listen(config: Config, file: Path) -> int:

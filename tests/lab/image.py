@@ -3,10 +3,11 @@
 `python -m tests.lab.image [RELEASE]` makes one, of these layers for each release of Debian:
 
 base     Debian, Xen, QEMU, LVM, ZFS               some minutes
-wheels   the Python packages that the program needs, and those that tests need that run on a host
+wheels   the Python packages that are shipped, and those that tests need that run on a host
 guests   what guests boot from and run             a minute or two
 loads    a guest with programs that people run     some minutes, for `tests.lab.loads` only
-host     base, with the program and the lab's settings; made again whenever the source changes
+host     base, with the program's package and the lab's settings; made again whenever the source
+         changes
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ import struct
 import subprocess
 import sys
 import tempfile
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import zstandard
 
+from package import deb
+from package.wheels import LOCK, ROOT, BuildError, download
 from tests.lab import cache, packages
 from tests.lab.errors import LabError
 from tests.lab.processes import WITH_PARENT
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 LAB: Final = Path(__file__).resolve().parent
 _SCRIPTS: Final = LAB / "scripts"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_SOURCE: Final = ("xenmoved", "protocol", "storage", "etc", "systemd", "docs/man")
-_SOURCE_FILES: Final = ("pyproject.toml", "README.md", "LICENSE", "Makefile")
+_SOURCE: Final = ("xenmoved", "protocol", "storage", "package", "etc", "systemd", "docs/man")
+_SOURCE_FILES: Final = ("requirements.lock", "CHANGELOG.md")
 _TESTS: Final = (
     *("pytest>=8.0", "pytest-timeout>=2.2", "hypothesis>=6.90"),
     "psycopg[binary]>=3.1",
@@ -90,17 +91,13 @@ def make(release: Release = DEBIAN_12) -> HostImage:
     guests = cache.layer(
         release.layer("guests"), guests_key, lambda out: _make_guests(out, base, release)
     )
-    requirements, platform = _requirements(), ("--python-version", release.python, *_PLATFORM)
-    wheels = cache.layer(
-        release.layer("wheels"),
-        cache.fingerprint([*requirements, *platform]),
-        lambda out: _fetch(out, requirements, platform),
-    )
+    wheels_key = cache.fingerprint([LOCK, ROOT / "package/wheels.py", *_TESTS, *_platform(release)])
+    wheels = cache.layer(release.layer("wheels"), wheels_key, lambda out: _fetch(out, release))
     source = [ROOT / name for name in (*_SOURCE, *_SOURCE_FILES)]
     inputs = [base_key, guests_key, _SCRIPTS / "host.sh", LAB / "hostfs", key.with_suffix(".pub")]
     host = cache.layer(
         release.layer("host"),
-        cache.fingerprint([*inputs, *source, *requirements]),
+        cache.fingerprint([*inputs, *source, wheels_key]),
         lambda out: _make_host(out, (base, guests, wheels), key.with_suffix(".pub"), release),
     )
     return HostImage(
@@ -133,13 +130,13 @@ def _run_script(name: str, out: Path, release: Release, **variables: str | Path)
     """Run a script as root in namespaces of its own, whose mounts and processes end with it."""
     log = cache.folder() / f"{release.layer(name)}.log"
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as apt:
-        apt.write(_apt_proxies())
+        apt.write(apt_proxies())
         apt.flush()
         environment = {
             **os.environ,
             "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
             "OUT": str(out),
-            "MIRROR": _mirror(),
+            "MIRROR": mirror(),
             "RELEASE": release.name,
             "XEN": release.xen,
             "APT_CONF": apt.name,
@@ -161,7 +158,7 @@ def _run_script(name: str, out: Path, release: Release, **variables: str | Path)
         raise LabError(f"{_SCRIPTS.name}/{name}.sh failed; all that it said is in {log}:\n{tail}")
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine's apt gets Debian from. "" for debootstrap's own default."""
     layout = "$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)"
     command = ["apt-get", "indextargets", "--format", layout, "Created-By: Packages"]
@@ -176,7 +173,7 @@ def _mirror() -> str:
     return ""
 
 
-def _apt_proxies() -> str:
+def apt_proxies() -> str:
     """Settings of this machine's apt that say how to reach servers."""
     try:
         command = ["apt-config", "dump", "Acquire"]
@@ -217,17 +214,24 @@ def _make_guests(out: Path, base: Path, release: Release) -> None:
     _run_script("guests", out, release, BASE=base / "root.img", GUEST=LAB / "guest")
 
 
-def _requirements() -> list[str]:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"], "wheel"]
-    return [*needed, *_TESTS]
+def _platform(release: Release) -> tuple[str, ...]:
+    return ("--python-version", release.python, *_PLATFORM)
 
 
-def _fetch(out: Path, requirements: list[str], platform: tuple[str, ...]) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", *platform, "-d", out]
-    pip = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
+def _fetch(out: Path, release: Release) -> None:
+    (out / "program").mkdir()
+    try:
+        download(out / "program", release.python)
+    except BuildError as error:
+        raise LabError(str(error)) from None
+    _pip("download", "-d", out / "tests", *_platform(release), *_TESTS)
+
+
+def _pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    pip = subprocess.run(command, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
-        raise LabError(f"pip cannot get the packages that the program needs:\n{pip.stderr}")
+        raise LabError(f"pip cannot get the packages that the tests need:\n{pip.stderr}")
 
 
 def _make_host(
@@ -238,28 +242,33 @@ def _make_host(
     copy = ["cp", "--sparse=always", "--reflink=auto", base / "root.img", disk]
     subprocess.run(copy, check=True)
     with tempfile.TemporaryDirectory() as temporary:
-        boot, source = Path(temporary, "boot"), Path(temporary, "source")
+        boot, tests = Path(temporary, "boot"), Path(temporary, "tests")
         boot.mkdir()
         shutil.copy(base / "vmlinux", boot / "guest-vmlinux")
         shutil.copy(guests / "root.initrd", boot / "guest-root.initrd")
         shutil.copy(guests / "small.initrd", boot / "guest-small.initrd")
         sparse = ["cp", "--sparse=always", guests / "bootable.img", boot / "guest-bootable.img"]
         subprocess.run(sparse, check=True)
-        for name in _SOURCE:
-            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-            shutil.copytree(ROOT / name, source / name, ignore=ignore)
-        for name in _SOURCE_FILES:
-            shutil.copy(ROOT / name, source / name)
+        offline = ("--no-index", "--find-links", wheels / "tests", "--no-compile")
+        _pip("install", *offline, *_platform(release), "--target", tests, *_TESTS)
         _run_script(
             "host",
             disk,
             release,
             HOSTFS=LAB / "hostfs",
             BOOT=boot,
-            SOURCE=source,
-            WHEELS=wheels,
+            PACKAGE=_package(Path(temporary), wheels / "program", release),
+            TESTS=tests,
             PUBLIC_KEY=public_key,
         )
+
+
+def _package(out: Path, wheels: Path, release: Release) -> Path:
+    """Build the program's package for a release, as `make deb` does, but for the compression."""
+    try:
+        return deb.build(out, deb.RELEASES[release.name], packages=wheels, compression="none")
+    except BuildError as error:
+        raise LabError(str(error)) from None
 
 
 if __name__ == "__main__":

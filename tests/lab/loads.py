@@ -30,7 +30,7 @@ _CLIENT: Final = image.LAB / "guest_loads" / "client"
 _POOLS: Final = ("plain", "thin", "images")
 _UNITS: Final = ("pgbench", "fio@xvdb", "fio@xvdc")
 _PATIENCE: Final = 1200.0
-_PYTHON: Final = "PYTHONPATH=/opt/tests /opt/xenmoved/bin/python"
+_PYTHON: Final = "PYTHONPATH=/opt/tests /usr/lib/xenmoved/bin/python"
 
 _STATUS: Final = f"""
 import urllib.request

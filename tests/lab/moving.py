@@ -91,7 +91,7 @@ sys.exit(said)
 
 def await_settled(pair: Pair) -> None:
     """Wait until neither daemon has anything to do any more. Raises HostError."""
-    command = ["/opt/xenmoved/bin/python", "-c", _UNTIL_QUIET]
+    command = ["/usr/lib/xenmoved/bin/python", "-c", _UNTIL_QUIET]
     pair.each(lambda host: host.run(command, timeout=2 * PATIENCE))
 
 

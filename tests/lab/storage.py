@@ -101,7 +101,7 @@ def run_tests(host: Host, kinds: str) -> str:
             tar.add(ROOT / name, name, filter=_without_caches)
     unpack = f"rm -rf {_TESTS} && mkdir {_TESTS} && base64 -d | tar -xz -C {_TESTS}"
     host.run(unpack, stdin=base64.b64encode(archive.getvalue()).decode())
-    pytest = "PYTHONPATH=/opt/tests /opt/xenmoved/bin/python -m pytest -p no:cacheprovider"
+    pytest = "PYTHONPATH=/opt/tests /usr/lib/xenmoved/bin/python -m pytest -p no:cacheprovider"
     # Emulated hosts are slow.
     options = f"-v -rs --timeout=1200 -k {shlex.quote(kinds)} tests/storage"
     return host.run(f"cd {_TESTS} && {pytest} {options}", check=False, timeout=7200).stdout

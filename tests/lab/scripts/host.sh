@@ -1,8 +1,8 @@
 #!/bin/bash
 # Turns $OUT, a copy of the base image, into the image of a lab host: settings, what guests boot
-# from, and the program, installed as README.md says. Namespaces: as in base.sh.
-# $HOSTFS: files of the host. $BOOT: files for its /boot. $SOURCE: the program's source.
-# $WHEELS: the packages that it needs. $PUBLIC_KEY: who may log in.
+# from, and the program's package. Namespaces: as in base.sh.
+# $HOSTFS: files of the host. $BOOT: files for its /boot. $PACKAGE: of the program, for this release.
+# $TESTS: packages that tests need which run on the host. $PUBLIC_KEY: who may log in.
 set -euo pipefail
 export LC_ALL=C
 
@@ -28,12 +28,12 @@ off=(getty-static.service getty@tty1.service serial-getty@hvc0.service systemd-p
 systemctl --quiet --root="$root" mask "${off[@]}"
 systemctl --quiet --root="$root" enable systemd-networkd.service
 
-cp -r "$SOURCE" "$root/tmp/source"
-cp -r "$WHEELS" "$root/tmp/wheels"
-chroot "$root" env PIP_NO_INDEX=1 PIP_FIND_LINKS=/tmp/wheels make -C /tmp/source install
+cp "$PACKAGE" "$root/tmp/xenmoved.deb"
+chroot "$root" dpkg --install /tmp/xenmoved.deb
+# It has no configuration yet, nor pools.
+systemctl --quiet --root="$root" disable xenmoved.service
 # For test_storage.py and loads.py, beside the program rather than in its environment.
-chroot "$root" /opt/xenmoved/bin/pip install --quiet --disable-pip-version-check --no-index \
-    --find-links /tmp/wheels --target /opt/tests pytest pytest-timeout hypothesis 'psycopg[binary]'
+cp -r --no-preserve=ownership "$TESTS" "$root/opt/tests"
 
 fstrim "$root"
 umount -l "$root/dev"
