@@ -1,0 +1,10 @@
+"""Disks that the QEMU of a guest serves: their content, whatever the format of the image.
+
+monitor     a few commands over QMP
+nodes       which of a QEMU's nodes a disk is, and what is not copied so
+additions   what is added to a QEMU, and removed again: bitmaps, exports, its NBD server
+nbd         connections to NBD servers, by libnbd
+volume      volumes that are an export
+guest_disk  the volume that is a disk of a running guest
+tracker     which parts of it the guest writes
+"""

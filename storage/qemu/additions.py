@@ -1,0 +1,256 @@
+"""What is added to a QEMU so that a guest's disk can be read and its writes be known.
+
+Dirty bitmaps, exports, and the NBD server that QEMU can have one of. All of it lasts as long as
+QEMU does, whoever asked for it. So its names say whose it is, and what is nobody's any more is
+removed: of processes that are gone, and of this one when QEMU did not answer at the time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from storage.errors import QemuError, QemuRefusal
+from storage.processes import start_time
+from storage.qemu import nbd
+from storage.qemu.monitor import PATIENCE, Session, session
+from storage.qemu.nodes import DiskNode, find_disk
+
+GRANULARITY: Final = 65536
+"""Bytes that a bit of a bitmap stands for."""
+
+_NAME: Final = re.compile(r"xenmoved-(?P<process>\d+)-(?P<started>\d+)-(?P<rest>.+)")
+_PAUSE: Final = 0.01
+_SETTLING: Final = 3
+_SOCKETS: Final = Path("/proc/net/unix")
+_ACCEPTING: Final = 1 << 16  # __SO_ACCEPTCON
+
+_numbers = itertools.count(1)
+_turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+_wanted: set[str] = set()
+"""Names of what this process has, or may have, in some QEMU and still needs."""
+
+
+class GuestQemu:
+    """The QEMU of a running domain. For any thread; one at a time talks to it.
+
+    `monitor` is the path of its QMP socket, `folder` one where only root gets at sockets.
+    """
+
+    def __init__(
+        self, monitor: str | os.PathLike[str], folder: Path, *, patience: float = PATIENCE
+    ) -> None:
+        self.monitor = os.fspath(monitor)
+        self._folder = folder
+        self._patience = patience
+
+    @property
+    def socket(self) -> Path:
+        """Where its NBD server listens while something is exported."""
+        return self._folder / f"{_owner()}{Path(self.monitor).name}"
+
+    def find(self, path: str | os.PathLike[str]) -> DiskNode:
+        """Return the node of a disk. Raises `UnsupportedVolume` or `QemuError`."""
+        with self._session() as qemu:
+            return find_disk(qemu.execute("query-block"), path)
+
+    def add_bitmap(self, path: str | os.PathLike[str]) -> tuple[DiskNode, str]:
+        """Begin to note writes to a disk in a new bitmap. Raises as `find`."""
+        with _new_name() as name, self._session() as qemu:
+            _remove_stale(qemu)
+            node = find_disk(qemu.execute("query-block"), path)
+            qemu.execute("block-dirty-bitmap-add", _bitmap(node.name, name))
+        return node, name
+
+    def swap_bitmap(self, path: str | os.PathLike[str], node: DiskNode, last: str) -> str:
+        """Note writes in a new bitmap from one moment on, and in the last one no more.
+
+        Raises `QemuError`, also when the disk has another node or size by now.
+        """
+        with _new_name() as name, self._session() as qemu:
+            if find_disk(qemu.execute("query-block"), path) != node:
+                raise QemuError(f"{os.fspath(path)} has become another disk of its QEMU")
+            actions = [
+                {"type": "block-dirty-bitmap-add", "data": _bitmap(node.name, name)},
+                {"type": "block-dirty-bitmap-disable", "data": {"node": node.name, "name": last}},
+            ]
+            qemu.execute("transaction", {"actions": actions})
+        return name
+
+    def export(self, node: DiskNode, bitmaps: Sequence[str] = ()) -> str:
+        """Offer a disk for reading, and bitmaps of it, at `socket`; return the export's name."""
+        with _new_name() as name, self._session() as qemu:
+            self._start_server(qemu)
+            wish: dict[str, object] = {"type": "nbd", "id": name, "name": name, "writable": False}
+            wish |= {"node-name": node.name, "bitmaps": list(bitmaps)}
+            qemu.execute("block-export-add", wish)
+        return name
+
+    def connect(
+        self, export: str, contexts: Sequence[str] = (), *, patience: float = nbd.PATIENCE
+    ) -> nbd.Connection:
+        """Connect to an export. `patience` is for each request. Raises `OSError`, `VolumeError`."""
+        with _turns[self.monitor]:
+            return nbd.Connection(str(self.socket), export, contexts, patience=patience)
+
+    def remove(self, node: DiskNode | None = None, *names: str) -> None:
+        """Remove exports, and bitmaps of a node, by their names; and the server after the last one.
+
+        Whatever is there of them. Raises `QemuError`; what is left is nobody's then, and removed by
+        whoever comes next.
+        """
+        _wanted.difference_update(names)
+        with self._session() as qemu:
+            _remove_exports(qemu, names)
+            if node is not None:
+                _remove_bitmaps(qemu, [(node.name, name) for name in names])
+            self._stop_server(qemu)
+
+    def clean_up(self) -> list[str]:
+        """Remove what is nobody's any more; return its names. Raises `QemuError`."""
+        with self._session() as qemu:
+            removed = _remove_stale(qemu)
+            removed += self._clean_up_servers(qemu)
+            self._stop_server(qemu)
+        return removed
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with _turns[self.monitor], session(self.monitor, patience=self._patience) as qemu:
+            yield qemu
+
+    def _start_server(self, qemu: Session) -> None:
+        if self.socket.exists():
+            return
+        address = {"type": "unix", "data": {"path": str(self.socket)}}
+        try:
+            # As many clients as like: there is no limit to be used up.
+            qemu.execute("nbd-server-start", {"addr": address, "max-connections": 0})
+        except QemuRefusal:
+            self._clean_up_servers(qemu)  # it has one that a killed process started, or others did
+            qemu.execute("nbd-server-start", {"addr": address, "max-connections": 0})
+
+    def _stop_server(self, qemu: Session) -> None:
+        if self.socket.exists() and not _exports(qemu):
+            _stop_server_at(qemu, self.socket)
+
+    def _clean_up_servers(self, qemu: Session) -> list[str]:
+        """Stop the server if a process that is gone has started it."""
+        removed = []
+        for path in self._folder.glob(f"xenmoved-*-{Path(self.monitor).name}"):
+            if _is_stale(path.name, owner_only=True):
+                _stop_server_at(qemu, path)
+                removed.append(path.name)
+        return removed
+
+
+def clean_up_stale(monitors: Path, pattern: str, folder: Path) -> list[str]:
+    """Remove from every QEMU of this host what is nobody's any more; return its names.
+
+    Their QMP sockets are those in `monitors` whose names match. One that does not answer is left to
+    the next time. Blocks for `PATIENCE` for each of these.
+    """
+    removed = []
+    for monitor in sorted(monitors.glob(pattern)):
+        with suppress(QemuError):
+            removed += GuestQemu(monitor, folder).clean_up()
+    return removed
+
+
+def _owner() -> str:
+    process = os.getpid()
+    return f"xenmoved-{process}-{start_time(process)}-"
+
+
+@contextmanager
+def _new_name() -> Iterator[str]:
+    """Have a name that nobody has, and that is in use from now on unless what is done fails."""
+    name = f"{_owner()}{next(_numbers)}"
+    _wanted.add(name)
+    try:
+        yield name
+    except BaseException:
+        _wanted.discard(name)
+        raise
+
+
+def _is_stale(name: str, *, owner_only: bool = False) -> bool:
+    """Whether something of that name is ours, and of nobody who still needs it."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return False
+    if start_time(int(match["process"])) != int(match["started"]):
+        return True
+    return not owner_only and int(match["process"]) == os.getpid() and name not in _wanted
+
+
+def _bitmap(node: str, name: str) -> dict[str, object]:
+    return {"node": node, "name": name, "granularity": GRANULARITY, "persistent": False}
+
+
+def _exports(qemu: Session) -> list[str]:
+    return [one["id"] for one in qemu.execute("query-block-exports") if one["type"] == "nbd"]
+
+
+def _bitmaps(qemu: Session) -> list[tuple[str, str]]:
+    """Return the (node, name) of all bitmaps that have a name."""
+    return [
+        (node["node-name"], bitmap["name"])
+        for node in qemu.execute("query-named-block-nodes", {"flat": True})
+        for bitmap in node.get("dirty-bitmaps", ())
+        if "name" in bitmap
+    ]
+
+
+def _remove_stale(qemu: Session) -> list[str]:
+    exports = [name for name in _exports(qemu) if _is_stale(name)]
+    bitmaps = [one for one in _bitmaps(qemu) if _is_stale(one[1])]
+    _remove_exports(qemu, exports)
+    _remove_bitmaps(qemu, bitmaps)
+    return [*exports, *(name for _, name in bitmaps)]
+
+
+def _remove_exports(qemu: Session, names: Sequence[str]) -> None:
+    """Remove exports, and wait until they are gone: they go when requests under way have ended."""
+    for name in set(names) & set(_exports(qemu)):
+        with suppress(QemuRefusal):  # it is going already
+            qemu.execute("block-export-del", {"id": name, "mode": "hard"})
+    while set(names) & set(_exports(qemu)):
+        time.sleep(_PAUSE)  # the session ends at its time
+
+
+def _remove_bitmaps(qemu: Session, bitmaps: Sequence[tuple[str, str]]) -> None:
+    for node, name in set(bitmaps) & set(_bitmaps(qemu)):
+        qemu.execute("block-dirty-bitmap-remove", {"node": node, "name": name})
+
+
+def _stop_server_at(qemu: Session, path: Path) -> None:
+    """Stop the server, of which QEMU has one, if it is the one that listens there.
+
+    QEMU 7.2 hangs for ever when its server is stopped while a client says hello. Ours do so in
+    their turn, and what was broken off it has seen after a few rounds of its main loop.
+    """
+    if is_listening(path):
+        for _ in range(_SETTLING):
+            qemu.execute("query-status")
+            time.sleep(_PAUSE)
+        with suppress(QemuRefusal):
+            qemu.execute("nbd-server-stop")
+    path.unlink(missing_ok=True)
+
+
+def is_listening(path: Path) -> bool:
+    """Whether a process listens at a socket, without connecting to it."""
+    for line in _SOCKETS.read_text(errors="replace").splitlines()[1:]:
+        words = line.split(maxsplit=7)
+        if len(words) > 7 and words[7] == str(path) and int(words[3], 16) & _ACCEPTING:
+            return True
+    return False

@@ -1,0 +1,124 @@
+"""The tracker that learns of writes from the QEMU that does them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Final
+
+from storage.contracts import EVERYTHING, Everything, Extent
+from storage.errors import StorageError, VolumeError, reason
+from storage.extents import merge
+from storage.qemu.additions import GuestQemu
+from storage.qemu.nbd import PATIENCE, Connection, require_libnbd
+from storage.qemu.nodes import DiskNode
+
+log = logging.getLogger(__name__)
+
+_CONTEXT: Final = "qemu:dirty-bitmap:"
+_DIRTY: Final = 1
+
+
+class BitmapTracker:
+    """Tracks the writes of a guest to a disk that its QEMU serves, in any format.
+
+    Reports what is written to the content, in blocks of `GRANULARITY`. A write is in the first
+    report after it has ended; docs/architecture.md says why that suffices. When anything fails, a
+    drain answers `EVERYTHING`, `trouble` says why, and tracking begins anew with it.
+    """
+
+    def __init__(
+        self, qemu: GuestQemu, path: str | os.PathLike[str], *, patience: float = PATIENCE
+    ) -> None:
+        """Take the QEMU and the path of the disk. `patience` is for what is read, in seconds."""
+        self.trouble: str | None = "not started"
+        self._qemu = qemu
+        self._path = os.fspath(path)
+        self._patience = patience
+        self._turn = threading.Lock()
+        self._started = False
+        self._node: DiskNode | None = None
+        self._bitmap = ""
+
+    def start(self) -> None:
+        """Begin; see `Tracker.start`. Where that cannot be, each drain tries it again."""
+        with self._turn:
+            self._started = True
+            self._begin()
+
+    def drain(self) -> list[Extent] | Everything:
+        """Ranges written since `start` or the last drain; see `Tracker.drain`.
+
+        Takes milliseconds, or a few seconds where QEMU does not answer.
+        """
+        with self._turn:
+            if not self._started:
+                return EVERYTHING
+            if self._node is not None:
+                try:
+                    return self._report(self._node)
+                except StorageError as error:
+                    self._give_up(str(error))
+                self._remove(self._bitmap)
+            self._begin()
+            return EVERYTHING
+
+    def stop(self) -> None:
+        """End tracking and remove what it had in QEMU. Idempotent."""
+        with self._turn:
+            self._started = False
+            self.trouble = self.trouble or "stopped"
+            self._remove(self._bitmap)
+
+    def _begin(self) -> None:
+        try:
+            require_libnbd()  # else all is known too late
+            self._node, self._bitmap = self._qemu.add_bitmap(self._path)
+            self.trouble = None
+        except StorageError as error:
+            self._node = None
+            self._give_up(str(error))
+
+    def _report(self, node: DiskNode) -> list[Extent]:
+        last = self._bitmap
+        self._bitmap = self._qemu.swap_bitmap(self._path, node, last)
+        names = [last]
+        try:
+            names.append(export := self._qemu.export(node, [last]))
+            return self._read(node, export, last)
+        finally:
+            self._remove(*names, node=node)
+
+    def _read(self, node: DiskNode, export: str, bitmap: str) -> list[Extent]:
+        context = _CONTEXT + bitmap
+        try:
+            connected = self._qemu.connect(export, [context], patience=self._patience)
+            with closing(connected) as connection:
+                return merge(_marked(connection, context, node.size))
+        except OSError as error:
+            what = f"{self._path}: what was written cannot be read"
+            raise VolumeError(f"{what}: {reason(error)}") from error
+
+    def _remove(self, *names: str, node: DiskNode | None = None) -> None:
+        node = node or self._node
+        if node is None:
+            return
+        try:
+            self._qemu.remove(node, *names)
+        except StorageError as error:
+            log.warning("%s: something is left in its QEMU for now: %s", self._path, error)
+
+    def _give_up(self, why: str) -> None:
+        self.trouble = why
+        log.warning("%s: writes are not tracked, it is read in full: %s", self._path, why)
+
+
+def _marked(connection: Connection, context: str, size: int) -> Iterator[Extent]:
+    offset = 0
+    while offset < size:
+        found = connection.status(context, offset, size - offset)
+        yield from (extent for extent, flags in found if flags & _DIRTY)
+        offset = found[-1].extent.end
