@@ -5,6 +5,7 @@ nodes       which of a QEMU's nodes a disk is, and what is not copied so
 additions   what is added to a QEMU, and removed again: bitmaps, exports, its NBD server
 nbd         connections to NBD servers, by libnbd
 volume      volumes that are an export
+reads       what was read while QEMU was about to stop
 guest_disk  the volume that is a disk of a running guest
 tracker     which parts of it the guest writes
 """

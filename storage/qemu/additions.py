@@ -29,7 +29,6 @@ GRANULARITY: Final = 65536
 
 _NAME: Final = re.compile(r"xenmoved-(?P<process>\d+)-(?P<started>\d+)-(?P<rest>.+)")
 _PAUSE: Final = 0.01
-_SETTLING: Final = 3
 _SOCKETS: Final = Path("/proc/net/unix")
 _ACCEPTING: Final = 1 << 16  # __SO_ACCEPTCON
 
@@ -70,10 +69,13 @@ class GuestQemu:
             qemu.execute("block-dirty-bitmap-add", _bitmap(node.name, name))
         return node, name
 
-    def swap_bitmap(self, path: str | os.PathLike[str], node: DiskNode, last: str) -> str:
+    def swap_bitmap(
+        self, path: str | os.PathLike[str], node: DiskNode, last: str
+    ) -> tuple[str, bool]:
         """Note writes in a new bitmap from one moment on, and in the last one no more.
 
-        Raises `QemuError`, also when the disk has another node or size by now.
+        Returns the new one, and whether QEMU runs. Raises `QemuError`, also when the disk has
+        another node or size by now.
         """
         with _new_name() as name, self._session() as qemu:
             if find_disk(qemu.execute("query-block"), path) != node:
@@ -82,8 +84,9 @@ class GuestQemu:
                 {"type": "block-dirty-bitmap-add", "data": _bitmap(node.name, name)},
                 {"type": "block-dirty-bitmap-disable", "data": {"node": node.name, "name": last}},
             ]
+            running = qemu.execute("query-status")["running"] is True
             qemu.execute("transaction", {"actions": actions})
-        return name
+        return name, running
 
     def export(self, node: DiskNode, bitmaps: Sequence[str] = ()) -> str:
         """Offer a disk for reading, and bitmaps of it, at `socket`; return the export's name."""
@@ -235,13 +238,10 @@ def _remove_bitmaps(qemu: Session, bitmaps: Sequence[tuple[str, str]]) -> None:
 def _stop_server_at(qemu: Session, path: Path) -> None:
     """Stop the server, of which QEMU has one, if it is the one that listens there.
 
-    QEMU 7.2 hangs for ever when its server is stopped while a client says hello. Ours do so in
-    their turn, and what was broken off it has seen after a few rounds of its main loop.
+    QEMU 7.2 hangs for ever, and the guest with it, when its server is stopped while a client says
+    hello (seen): nobody connects meanwhile, not even to find out whether somebody listens.
     """
     if is_listening(path):
-        for _ in range(_SETTLING):
-            qemu.execute("query-status")
-            time.sleep(_PAUSE)
         with suppress(QemuRefusal):
             qemu.execute("nbd-server-stop")
     path.unlink(missing_ok=True)

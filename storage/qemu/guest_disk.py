@@ -10,11 +10,12 @@ from typing import Final, Self
 
 from storage.backing import backing_of, backing_of_descriptor
 from storage.claiming import closing_on_error, open_path
-from storage.contracts import FILE_SECTOR, Backing
+from storage.contracts import FILE_SECTOR, Backing, Extent
 from storage.errors import QemuError, VolumeError, VolumeReplaced, reason
 from storage.qemu.additions import GuestQemu
 from storage.qemu.nbd import PATIENCE
 from storage.qemu.nodes import DiskNode
+from storage.qemu.reads import Reads
 from storage.qemu.volume import ExportedVolume
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class GuestDisk(ExportedVolume):
         self._qemu = qemu
         self._export = qemu.export(node)
         self._image = fd
+        self.reads = Reads()
         try:
             connect = partial(qemu.connect, self._export, patience=patience)
             super().__init__(path, connect, writable=False)
@@ -59,6 +61,21 @@ class GuestDisk(ExportedVolume):
             if (led := backing_of(name)).what != backing_of_descriptor(fd).what:
                 raise VolumeReplaced(f"{name} has come to lead to {led.what} as it was opened")
             return cls(qemu, name, node, fd, patience=patience)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from `offset`, with what has to be settled. Raises `VolumeError`.
+
+        It is tried twice: QEMU gives up connections while it stops.
+        """
+        self.reads.note(Extent(offset, len(buffer)))
+        try:
+            super().read_into(offset, buffer)
+        except VolumeError as error:
+            if not isinstance(error.__cause__, OSError) or isinstance(
+                error.__cause__, TimeoutError
+            ):
+                raise
+            super().read_into(offset, buffer)
 
     def backing(self) -> Backing:
         """Tell what the image is in, as it is now, with the size of its content.

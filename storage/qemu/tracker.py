@@ -15,6 +15,7 @@ from storage.extents import merge
 from storage.qemu.additions import GuestQemu
 from storage.qemu.nbd import PATIENCE, Connection, require_libnbd
 from storage.qemu.nodes import DiskNode
+from storage.qemu.reads import Reads
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,21 @@ class BitmapTracker:
     """
 
     def __init__(
-        self, qemu: GuestQemu, path: str | os.PathLike[str], *, patience: float = PATIENCE
+        self,
+        qemu: GuestQemu,
+        path: str | os.PathLike[str],
+        reads: Reads | None = None,
+        *,
+        patience: float = PATIENCE,
     ) -> None:
-        """Take the QEMU and the path of the disk. `patience` is for what is read, in seconds."""
+        """Take the QEMU and the path of the disk, and the reads of it that QEMU does for us.
+
+        `patience` is for what is asked of a bitmap, in seconds.
+        """
         self.trouble: str | None = "not started"
         self._qemu = qemu
         self._path = os.fspath(path)
+        self._reads = reads or Reads()
         self._patience = patience
         self._turn = threading.Lock()
         self._started = False
@@ -52,6 +62,7 @@ class BitmapTracker:
     def drain(self) -> list[Extent] | Everything:
         """Ranges written since `start` or the last drain; see `Tracker.drain`.
 
+        With what has to be read again. Nobody reads meanwhile.
         Takes milliseconds, or a few seconds where QEMU does not answer.
         """
         with self._turn:
@@ -84,20 +95,22 @@ class BitmapTracker:
 
     def _report(self, node: DiskNode) -> list[Extent]:
         last = self._bitmap
-        self._bitmap = self._qemu.swap_bitmap(self._path, node, last)
+        self._bitmap, running = self._qemu.swap_bitmap(self._path, node, last)
+        again = self._reads.settle(running=running)
         names = [last]
         try:
             names.append(export := self._qemu.export(node, [last]))
-            return self._read(node, export, last)
+            return merge([*again, *self._read(node, export, last)])
         finally:
             self._remove(*names, node=node)
 
     def _read(self, node: DiskNode, export: str, bitmap: str) -> list[Extent]:
+        """Return what a bitmap marks."""
         context = _CONTEXT + bitmap
         try:
             connected = self._qemu.connect(export, [context], patience=self._patience)
             with closing(connected) as connection:
-                return merge(_marked(connection, context, node.size))
+                return list(_marked(connection, context, node.size))
         except OSError as error:
             what = f"{self._path}: what was written cannot be read"
             raise VolumeError(f"{what}: {reason(error)}") from error
