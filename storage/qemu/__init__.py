@@ -7,5 +7,6 @@ nbd         connections to NBD servers, by libnbd
 volume      volumes that are an export
 reads       what was read while QEMU was about to stop
 guest_disk  the volume that is a disk of a running guest
+image       images that no guest has open: made, read and written
 tracker     which parts of it the guest writes
 """

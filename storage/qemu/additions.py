@@ -147,12 +147,10 @@ class GuestQemu:
 
     def _clean_up_servers(self, qemu: Session) -> list[str]:
         """Stop the server if a process that is gone has started it."""
-        removed = []
-        for path in self._folder.glob(f"xenmoved-*-{Path(self.monitor).name}"):
-            if _is_stale(path.name, owner_only=True):
-                _stop_server_at(qemu, path)
-                removed.append(path.name)
-        return removed
+        stale = stale_sockets(self._folder, f"-{Path(self.monitor).name}")
+        for path in stale:
+            _stop_server_at(qemu, path)
+        return [path.name for path in stale]
 
 
 def clean_up_stale(monitors: Path, pattern: str, folder: Path) -> list[str]:
@@ -168,6 +166,17 @@ def clean_up_stale(monitors: Path, pattern: str, folder: Path) -> list[str]:
     return removed
 
 
+def own_name() -> str:
+    """Return a name that says whose it is, and that nothing else has."""
+    return f"{_owner()}{next(_numbers)}"
+
+
+def stale_sockets(folder: Path, suffix: str) -> list[Path]:
+    """Return the sockets in a folder that processes have made that are gone."""
+    named = sorted(folder.glob(f"xenmoved-*{suffix}"))
+    return [path for path in named if _is_stale(path.name, owner_only=True)]
+
+
 def _owner() -> str:
     process = os.getpid()
     return f"xenmoved-{process}-{start_time(process)}-"
@@ -176,7 +185,7 @@ def _owner() -> str:
 @contextmanager
 def _new_name() -> Iterator[str]:
     """Have a name that nobody has, and that is in use from now on unless what is done fails."""
-    name = f"{_owner()}{next(_numbers)}"
+    name = own_name()
     _wanted.add(name)
     try:
         yield name
