@@ -12,7 +12,6 @@ import os
 import re
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,12 +27,13 @@ GRANULARITY: Final = 65536
 """Bytes that a bit of a bitmap stands for."""
 
 _NAME: Final = re.compile(r"xenmoved-(?P<process>\d+)-(?P<started>\d+)-(?P<rest>.+)")
+_MONITORS: Final = ("qmp-libxenstat-", "qmp-libxl-")
 _PAUSE: Final = 0.01
 _SOCKETS: Final = Path("/proc/net/unix")
 _ACCEPTING: Final = 1 << 16  # __SO_ACCEPTCON
 
 _numbers = itertools.count(1)
-_turns: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+_turns: dict[str, threading.RLock] = {}
 _wanted: set[str] = set()
 """Names of what this process has, or may have, in some QEMU and still needs."""
 
@@ -50,6 +50,7 @@ class GuestQemu:
         self.monitor = os.fspath(monitor)
         self._folder = folder
         self._patience = patience
+        self._turn = _turns.setdefault(self.monitor, threading.RLock())
 
     @property
     def socket(self) -> Path:
@@ -101,8 +102,12 @@ class GuestQemu:
         self, export: str, contexts: Sequence[str] = (), *, patience: float = nbd.PATIENCE
     ) -> nbd.Connection:
         """Connect to an export. `patience` is for each request. Raises `OSError`, `VolumeError`."""
-        with _turns[self.monitor]:
+        with self._turn:
             return nbd.Connection(str(self.socket), export, contexts, patience=patience)
+
+    def forget(self, name: str) -> None:
+        """Need something no more that may be there: whoever comes next removes it."""
+        _wanted.discard(name)
 
     def remove(self, node: DiskNode | None = None, *names: str) -> None:
         """Remove exports, and bitmaps of a node, by their names; and the server after the last one.
@@ -127,7 +132,7 @@ class GuestQemu:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        with _turns[self.monitor], session(self.monitor, patience=self._patience) as qemu:
+        with self._turn, session(self.monitor, patience=self._patience) as qemu:
             yield qemu
 
     def _start_server(self, qemu: Session) -> None:
@@ -153,16 +158,29 @@ class GuestQemu:
         return [path.name for path in stale]
 
 
-def clean_up_stale(monitors: Path, pattern: str, folder: Path) -> list[str]:
+def monitor_of(monitors: Path, domid: int) -> Path | None:
+    """Return the QMP socket of a domain's QEMU in libxl's folder of them, None without one.
+
+    Of the two that libxl has it make, the one that is not libxl's own (it is xentop's), so that
+    libxl need not wait.
+    """
+    places = (monitors / f"{name}{domid}" for name in _MONITORS)
+    return next((place for place in places if place.exists()), None)
+
+
+def clean_up_stale(monitors: Path, folder: Path) -> list[str]:
     """Remove from every QEMU of this host what is nobody's any more; return its names.
 
-    Their QMP sockets are those in `monitors` whose names match. One that does not answer is left to
-    the next time. Blocks for `PATIENCE` for each of these.
+    One that does not answer is left to the next time. Blocks for `PATIENCE` for each of these.
     """
     removed = []
-    for monitor in sorted(monitors.glob(pattern)):
-        with suppress(QemuError):
-            removed += GuestQemu(monitor, folder).clean_up()
+    domids = {
+        path.name.rpartition("-")[2] for name in _MONITORS for path in monitors.glob(f"{name}*")
+    }
+    for domid in sorted(int(one) for one in domids if one.isdecimal()):
+        if (monitor := monitor_of(monitors, domid)) is not None:
+            with suppress(QemuError):
+                removed += GuestQemu(monitor, folder).clean_up()
     return removed
 
 

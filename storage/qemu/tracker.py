@@ -23,6 +23,12 @@ _CONTEXT: Final = "qemu:dirty-bitmap:"
 _DIRTY: Final = 1
 
 
+def require_tracking(qemu: GuestQemu, path: str | os.PathLike[str]) -> None:
+    """See that the writes to a disk can be tracked, as things are now. Raises `StorageError`."""
+    require_libnbd()
+    qemu.find(path)
+
+
 class BitmapTracker:
     """Tracks the writes of a guest to a disk that its QEMU serves, in any format.
 
@@ -63,7 +69,7 @@ class BitmapTracker:
         """Ranges written since `start` or the last drain; see `Tracker.drain`.
 
         With what has to be read again. Nobody reads meanwhile.
-        Takes milliseconds, or a few seconds where QEMU does not answer.
+        Takes milliseconds, or some seconds where QEMU does not answer.
         """
         with self._turn:
             if not self._started:
@@ -73,7 +79,7 @@ class BitmapTracker:
                     return self._report(self._node)
                 except StorageError as error:
                     self._give_up(str(error))
-                self._remove(self._bitmap)
+                self._qemu.forget(self._bitmap)
             self._begin()
             return EVERYTHING
 

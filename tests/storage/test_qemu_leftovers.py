@@ -108,7 +108,7 @@ def check_guest(emulator: Emulator) -> None:
 def test_what_a_killed_process_left_is_removed(emulator: Emulator, first: int) -> None:
     step = first
     while killed_at(emulator, step):
-        clean_up_stale(emulator.folder, "qmp-libxl-*", emulator.nbd)
+        clean_up_stale(emulator.folder, emulator.nbd)
         check_guest(emulator)
         step += 5
     check_guest(emulator)
@@ -119,10 +119,10 @@ def test_what_living_processes_have_stays(emulator: Emulator) -> None:
     tracker = BitmapTracker(emulator.guest(), image(emulator))
     tracker.start()
     disk = GuestDisk.open(emulator.guest(), image(emulator))
-    assert clean_up_stale(emulator.folder, "qmp-libxl-*", emulator.nbd) == []
+    assert clean_up_stale(emulator.folder, emulator.nbd) == []
     child = os.fork()
     if child == 0:
-        os._exit(len(clean_up_stale(emulator.folder, "qmp-libxl-*", emulator.nbd)))
+        os._exit(len(clean_up_stale(emulator.folder, emulator.nbd)))
     assert os.waitpid(child, 0)[1] == 0
     emulator.write("hd0", 65536, 512)
     assert [(one.offset, one.length) for one in tracker.drain()] == [(65536, 65536)]
@@ -255,7 +255,7 @@ def test_a_qemu_that_has_ended_is_no_trouble(emulator: Emulator) -> None:
     assert "cannot be reached: Connection refused" in tracker.trouble
     in_time(disk.close)
     in_time(tracker.stop)
-    assert clean_up_stale(emulator.folder, "qmp-libxl-*", emulator.nbd) == []
+    assert clean_up_stale(emulator.folder, emulator.nbd) == []
 
 
 def test_a_client_that_is_killed_as_it_connects_does_not_hang_qemu(

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,8 @@ class Emulator:
 
     folder: Path
     process: subprocess.Popen[bytes]
-    disks: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def monitor(self) -> Path:
-        return self.folder / "qmp-libxl-7"
+    disks: dict[str, Path]
+    monitor: Path
 
     @property
     def nbd(self) -> Path:
@@ -104,17 +101,21 @@ class Emulator:
         self.process.wait()
 
 
-def start_emulator(folder: Path, disks: dict[str, tuple[str, Path]], *options: str) -> Emulator:
+def start_emulator(
+    folder: Path, disks: dict[str, tuple[str, Path]], *options: str, domid: int = 7
+) -> Emulator:
     """Start a QEMU with disks, each a device of its name with a (format, path), and options."""
+    monitor = folder / f"qmp-libxenstat-{domid}"
     nbd = folder / "nbd"
     nbd.mkdir(mode=0o700, exist_ok=True)
     words = ["-machine", "none", "-nodefaults", "-display", "none", *options]
-    for socket in ("qmp-libxl-7", "own"):
+    for socket in (monitor.name, "own"):
         words += ["-qmp", f"unix:{folder / socket},server=on,wait=off"]
     for name, (kind, path) in disks.items():
         words += ["-drive", f"if=none,id={name},format={kind},cache=writeback,file={path}"]
     process = subprocess.Popen(["qemu-system-x86_64", *words], cwd=folder)
-    emulator = Emulator(folder, process, {name: path for name, (_, path) in disks.items()})
+    paths = {name: path for name, (_, path) in disks.items()}
+    emulator = Emulator(folder, process, paths, monitor)
     wait_until(lambda: is_listening(folder / "own") or process.poll() is not None)
     emulator.execute("query-status")
     return emulator
