@@ -83,17 +83,12 @@ class ImageVolume(ExportedVolume):
     the image.
     """
 
-    def __init__(self, file: RawFile, server: _ImageServer, connect: _Connect) -> None:
+    def __init__(self, file: RawFile, server: _ImageServer, patience: float) -> None:
         """Use `open`. Owns the file and the server from the end of this on."""
+        connect = partial(Connection, str(server.socket), _EXPORT, patience=patience)
         super().__init__(file.name, connect, writable=file.writable)
         self._file = file
         self._server = server
-        try:
-            # Whatever becomes of others, with this one the server stays.
-            self._held = connect([])
-        except BaseException:
-            super().close()
-            raise
 
     @classmethod
     def open(
@@ -120,8 +115,7 @@ class ImageVolume(ExportedVolume):
                 require_standalone(file, image_format)
             server = _ImageServer(os.path.realpath(path), image_format, folder, writable=writable)
             stack.callback(server.end)
-            connect = partial(_connect, server, patience)
-            volume = cls(file, server, connect)
+            volume = cls(file, server, patience)
             stack.pop_all()
             return volume
 
@@ -137,8 +131,7 @@ class ImageVolume(ExportedVolume):
     def close(self) -> None:
         """Release the image, when it was closed by the tool. Idempotent. Does not flush."""
         super().close()
-        self._held.close()
-        self._server.wait()
+        self._server.let_go()
         self._file.close()
 
 
@@ -158,10 +151,13 @@ def end_stale(folder: Path) -> list[str]:
 
 
 class _ImageServer:
-    """A `qemu-nbd` with one image, which ends with the last connection to it."""
+    """A `qemu-nbd` with one image, which ends with the last connection to it.
+
+    One is held from the beginning, so that it stays whatever becomes of others.
+    """
 
     def __init__(self, path: str, image_format: str, folder: Path, *, writable: bool) -> None:
-        """Start it, and wait until it listens. Raises `VolumeError`."""
+        """Start it, and connect to it. Raises `VolumeError`."""
         self.socket = folder / f"{own_name()}{_SUFFIX}"
         mode = ["--discard=unmap", "--cache=writeback"] if writable else ["--read-only"]
         self._command: Sequence[str] = [
@@ -175,27 +171,33 @@ class _ImageServer:
         ]
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._process: subprocess.Popen[bytes] | None = None
+        self._held: Connection | None = None
         try:
             self._process = start(
                 self._command, stdout=self._said.fileno(), stderr=self._said.fileno()
             )
-            self._await(self._process)
+            self._held = self._connect(self._process)
         except BaseException:
             self.end()
             raise
 
-    def _await(self, process: subprocess.Popen[bytes]) -> None:
+    def _connect(self, process: subprocess.Popen[bytes]) -> Connection:
         deadline = time.monotonic() + _STARTING
-        while not is_listening(self.socket):
+        while time.monotonic() < deadline:
+            # It listens before it has opened the image.
+            if is_listening(self.socket):
+                with suppress(OSError):
+                    return Connection(str(self.socket), _EXPORT)
             if (status := process.poll()) is not None:
                 self._said.seek(0)
                 raise failure(self._command, status, self._said.read())
-            if time.monotonic() > deadline:
-                raise VolumeError(f"{self._command[0]} did not serve {self._command[-1]} in time")
             time.sleep(_PAUSE)
+        raise VolumeError(f"{self._command[0]} did not serve {self._command[-1]} in time")
 
-    def wait(self) -> None:
-        """Wait until it has ended, now that nobody is connected."""
+    def let_go(self) -> None:
+        """Disconnect, and wait until it has ended, now that nobody is connected."""
+        if self._held is not None:
+            self._held.close()
         if self._process is not None:
             with suppress(Exception):
                 self._process.wait(_ENDING)
@@ -207,10 +209,3 @@ class _ImageServer:
             end(self._process)
         self._said.close()
         self.socket.unlink(missing_ok=True)
-
-
-def _connect(server: _ImageServer, patience: float, contexts: Sequence[str]) -> Connection:
-    return Connection(str(server.socket), _EXPORT, contexts, patience=patience)
-
-
-_Connect = partial[Connection]

@@ -218,9 +218,9 @@ def test_nothing_runs_on_for_a_process_that_was_killed(
     if child == 0:
         with suppress(BaseException), pytest.MonkeyPatch.context() as patch:
             if moment == "started":
-                patch.setattr(image_module._ImageServer, "_await", die)
+                patch.setattr(image_module, "is_listening", die)
             elif moment == "connecting":
-                patch.setattr(image_module, "_connect", die)
+                patch.setattr(Connection, "_connect", die)
             volume = open_image(image, sockets)
             if moment == "writing":
                 volume.write(0, aligned(b"x" * SIZE))
