@@ -21,7 +21,7 @@ from storage.errors import QemuError, QemuRefusal
 from storage.processes import start_time
 from storage.qemu import nbd
 from storage.qemu.monitor import PATIENCE, Session, session
-from storage.qemu.nodes import DiskNode, find_disk
+from storage.qemu.nodes import DiskNode, find_nodes
 
 GRANULARITY: Final = 65536
 """Bytes that a bit of a bitmap stands for."""
@@ -57,36 +57,32 @@ class GuestQemu:
         """Where its NBD server listens while something is exported."""
         return self._folder / f"{_owner()}{Path(self.monitor).name}"
 
-    def find(self, path: str | os.PathLike[str]) -> DiskNode:
-        """Return the node of a disk. Raises `UnsupportedVolume` or `QemuError`."""
+    def find(self, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
+        """Return the nodes of a disk. Raises `UnsupportedVolume` or `QemuError`."""
         with self._session() as qemu:
-            return find_disk(qemu.execute("query-block"), path)
+            return _nodes(qemu, path)
 
-    def add_bitmap(self, path: str | os.PathLike[str]) -> tuple[DiskNode, str]:
-        """Begin to note writes to a disk in a new bitmap. Raises as `find`."""
+    def add_bitmap(self, path: str | os.PathLike[str]) -> tuple[tuple[DiskNode, ...], str]:
+        """Begin to note writes to a disk, in a new bitmap of each node. Raises as `find`."""
         with _new_name() as name, self._session() as qemu:
             _remove_stale(qemu)
-            node = find_disk(qemu.execute("query-block"), path)
-            qemu.execute("block-dirty-bitmap-add", _bitmap(node.name, name))
-        return node, name
+            nodes = _nodes(qemu, path)
+            qemu.execute("transaction", {"actions": _adding(nodes, name)})
+        return nodes, name
 
     def swap_bitmap(
-        self, path: str | os.PathLike[str], node: DiskNode, last: str
+        self, path: str | os.PathLike[str], nodes: tuple[DiskNode, ...], last: str
     ) -> tuple[str, bool]:
-        """Note writes in a new bitmap from one moment on, and in the last one no more.
+        """Note writes in new bitmaps from one moment on, and in the last ones no more.
 
-        Returns the new one, and whether QEMU runs. Raises `QemuError`, also when the disk has
-        another node or size by now.
+        Returns their name, and whether QEMU runs. Raises `QemuError`, also when the disk has
+        other nodes or another size by now.
         """
         with _new_name() as name, self._session() as qemu:
-            if find_disk(qemu.execute("query-block"), path) != node:
+            if _nodes(qemu, path) != nodes:
                 raise QemuError(f"{os.fspath(path)} has become another disk of its QEMU")
-            actions = [
-                {"type": "block-dirty-bitmap-add", "data": _bitmap(node.name, name)},
-                {"type": "block-dirty-bitmap-disable", "data": {"node": node.name, "name": last}},
-            ]
             running = qemu.execute("query-status")["running"] is True
-            qemu.execute("transaction", {"actions": actions})
+            qemu.execute("transaction", {"actions": _adding(nodes, name) + _ending(nodes, last)})
         return name, running
 
     def export(self, node: DiskNode, bitmaps: Sequence[str] = ()) -> str:
@@ -109,17 +105,15 @@ class GuestQemu:
         """Need something no more that may be there: whoever comes next removes it."""
         _wanted.discard(name)
 
-    def remove(self, node: DiskNode | None = None, *names: str) -> None:
-        """Remove exports, and bitmaps of a node, by their names; and the server after the last one.
+    def remove(self, *names: str) -> None:
+        """Remove exports and bitmaps, what there is of them; and the server after the last export.
 
-        Whatever is there of them. Raises `QemuError`; what is left is nobody's then, and removed by
-        whoever comes next.
+        Raises `QemuError`; what is left is nobody's then, and removed by whoever comes next.
         """
         _wanted.difference_update(names)
         with self._session() as qemu:
             _remove_exports(qemu, names)
-            if node is not None:
-                _remove_bitmaps(qemu, [(node.name, name) for name in names])
+            _remove_bitmaps(qemu, [one for one in _bitmaps(qemu) if one[1] in names])
             self._stop_server(qemu)
 
     def clean_up(self) -> list[str]:
@@ -222,8 +216,21 @@ def _is_stale(name: str, *, owner_only: bool = False) -> bool:
     return not owner_only and int(match["process"]) == os.getpid() and name not in _wanted
 
 
-def _bitmap(node: str, name: str) -> dict[str, object]:
-    return {"node": node, "name": name, "granularity": GRANULARITY, "persistent": False}
+def _nodes(qemu: Session, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
+    return find_nodes(qemu.execute("query-block"), path)
+
+
+def _adding(nodes: Sequence[DiskNode], name: str) -> list[dict[str, object]]:
+    """Return what adds a bitmap to each node, in a transaction."""
+    how = {"name": name, "granularity": GRANULARITY, "persistent": False}
+    add = "block-dirty-bitmap-add"
+    return [{"type": add, "data": {"node": node.name, **how}} for node in nodes]
+
+
+def _ending(nodes: Sequence[DiskNode], name: str) -> list[dict[str, object]]:
+    """Return what has the bitmaps of nodes stay as they are, in a transaction."""
+    disable = "block-dirty-bitmap-disable"
+    return [{"type": disable, "data": {"node": node.name, "name": name}} for node in nodes]
 
 
 def _exports(qemu: Session) -> list[str]:
@@ -258,7 +265,7 @@ def _remove_exports(qemu: Session, names: Sequence[str]) -> None:
 
 
 def _remove_bitmaps(qemu: Session, bitmaps: Sequence[tuple[str, str]]) -> None:
-    for node, name in set(bitmaps) & set(_bitmaps(qemu)):
+    for node, name in bitmaps:
         qemu.execute("block-dirty-bitmap-remove", {"node": node, "name": name})
 
 

@@ -11,7 +11,7 @@ from typing import Final, Self
 from storage.backing import backing_of, backing_of_descriptor
 from storage.claiming import closing_on_error, open_path
 from storage.contracts import FILE_SECTOR, Backing, Extent
-from storage.errors import QemuError, VolumeError, VolumeReplaced, reason
+from storage.errors import QemuError, UnsupportedVolume, VolumeError, VolumeReplaced, reason
 from storage.qemu.additions import GuestQemu
 from storage.qemu.nbd import PATIENCE
 from storage.qemu.nodes import DiskNode
@@ -57,7 +57,11 @@ class GuestDisk(ExportedVolume):
         name = os.fspath(path)
         fd = open_path(name, _FLAGS, name)
         with closing_on_error(fd, name, name):
-            node = qemu.find(name)
+            node, *others = qemu.find(name)
+            if others:
+                raise UnsupportedVolume(
+                    f"{name}: QEMU has it open for several devices of the guest"
+                )
             if (led := backing_of(name)).what != backing_of_descriptor(fd).what:
                 raise VolumeReplaced(f"{name} has come to lead to {led.what} as it was opened")
             return cls(qemu, name, node, fd, patience=patience)
@@ -97,7 +101,7 @@ class GuestDisk(ExportedVolume):
 
     def _remove_export(self) -> None:
         try:
-            self._qemu.remove(None, self._export)
+            self._qemu.remove(self._export)
         except QemuError as error:
             log.warning("%s: something is left in its QEMU for now: %s", self.name, error)
 

@@ -19,6 +19,7 @@ from storage.errors import QemuError, StorageError, UnsupportedVolume
 
 _PSEUDO: Final = "json:"
 _DEPTH: Final = 32
+_RAW: Final = "raw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +31,34 @@ class DiskNode:
     size: int
 
 
-def find_disk(query_block: object, path: str | os.PathLike[str]) -> DiskNode:
-    """Return the node of the disk at `path`, given QEMU's answer to `query-block`.
+def find_nodes(query_block: object, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
+    """Return the nodes of the disk at `path`, given QEMU's answer to `query-block`.
 
-    Raises `UnsupportedVolume` when QEMU does not have it for a device, has it for several, or has
-    an image that is not to be copied as content; `QemuError` for an answer that is none.
+    A raw image may have several, one for each device of the guest that it is: an emulated one, and
+    that of the guest's drivers for Xen, which take over from it. Raises `UnsupportedVolume` when
+    QEMU has it for no device, has another image for several, of which only one has the content, or
+    has one that is not to be copied as content; `QemuError` for an answer that is none.
     """
     name = os.fspath(path)
     wanted = backing_of(name)
     try:
         found = [one for one in _inserted(query_block) if _is(one["file"], wanted)]
-        if not found:
-            raise UnsupportedVolume(f"{name}: QEMU has it for no device of the guest")
-        if len(found) > 1:
-            raise UnsupportedVolume(
-                f"{name}: QEMU has it open for {len(found)} devices of the guest: one that is "
-                "emulated goes when the guest's own drivers for Xen are there"
-            )
-        image = found[0]["image"]
-        _refuse_unfit(name, image)
-        return DiskNode(found[0]["node-name"], image["format"], image["virtual-size"])
+        for one in found:
+            _refuse_unfit(name, one["image"])
+        nodes = tuple(
+            DiskNode(one["node-name"], one["image"]["format"], one["image"]["virtual-size"])
+            for one in found
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise QemuError(f"{name}: what QEMU says of its disks is not understood: {error}") from None
+    if not nodes:
+        raise UnsupportedVolume(f"{name}: QEMU has it for no device of the guest")
+    if len(nodes) > 1 and any(node.format != _RAW for node in nodes):
+        raise UnsupportedVolume(
+            f"{name}: QEMU has it open for {len(nodes)} devices of the guest: one that is emulated "
+            "goes when the guest's own drivers for Xen are there"
+        )
+    return nodes
 
 
 def _inserted(query_block: Any) -> Iterator[Mapping[str, Any]]:

@@ -32,9 +32,9 @@ def require_tracking(qemu: GuestQemu, path: str | os.PathLike[str]) -> None:
 class BitmapTracker:
     """Tracks the writes of a guest to a disk that its QEMU serves, in any format.
 
-    Reports what is written to the content, in blocks of `GRANULARITY`. A write is in the first
-    report after it has ended; docs/architecture.md says why that suffices. When anything fails, a
-    drain answers `EVERYTHING`, `trouble` says why, and tracking begins anew with it.
+    Reports what is written to the content, by any device that it is, in blocks of `GRANULARITY`. A
+    write is in the first report after it has ended; docs/architecture.md says why that suffices.
+    When anything fails, a drain answers `EVERYTHING`, `trouble` says why, and tracking begins anew.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BitmapTracker:
         self._patience = patience
         self._turn = threading.Lock()
         self._started = False
-        self._node: DiskNode | None = None
+        self._nodes: tuple[DiskNode, ...] = ()
         self._bitmap = ""
 
     def start(self) -> None:
@@ -74,9 +74,9 @@ class BitmapTracker:
         with self._turn:
             if not self._started:
                 return EVERYTHING
-            if self._node is not None:
+            if self._nodes:
                 try:
-                    return self._report(self._node)
+                    return self._report(self._nodes)
                 except StorageError as error:
                     self._give_up(str(error))
                 self._qemu.forget(self._bitmap)
@@ -88,27 +88,32 @@ class BitmapTracker:
         with self._turn:
             self._started = False
             self.trouble = self.trouble or "stopped"
-            self._remove(self._bitmap)
+            if self._nodes:
+                self._nodes = ()
+                self._remove(self._bitmap)
 
     def _begin(self) -> None:
         try:
             require_libnbd()  # else all is known too late
-            self._node, self._bitmap = self._qemu.add_bitmap(self._path)
+            self._nodes, self._bitmap = self._qemu.add_bitmap(self._path)
             self.trouble = None
         except StorageError as error:
-            self._node = None
+            self._nodes = ()
             self._give_up(str(error))
 
-    def _report(self, node: DiskNode) -> list[Extent]:
+    def _report(self, nodes: tuple[DiskNode, ...]) -> list[Extent]:
         last = self._bitmap
-        self._bitmap, running = self._qemu.swap_bitmap(self._path, node, last)
+        self._bitmap, running = self._qemu.swap_bitmap(self._path, nodes, last)
         again = self._reads.settle(running=running)
         names = [last]
         try:
-            names.append(export := self._qemu.export(node, [last]))
-            return merge([*again, *self._read(node, export, last)])
+            found = again
+            for node in nodes:
+                names.append(export := self._qemu.export(node, [last]))
+                found += self._read(node, export, last)
+            return merge(found)
         finally:
-            self._remove(*names, node=node)
+            self._remove(*names)
 
     def _read(self, node: DiskNode, export: str, bitmap: str) -> list[Extent]:
         """Return what a bitmap marks."""
@@ -121,12 +126,9 @@ class BitmapTracker:
             what = f"{self._path}: what was written cannot be read"
             raise VolumeError(f"{what}: {reason(error)}") from error
 
-    def _remove(self, *names: str, node: DiskNode | None = None) -> None:
-        node = node or self._node
-        if node is None:
-            return
+    def _remove(self, *names: str) -> None:
         try:
-            self._qemu.remove(node, *names)
+            self._qemu.remove(*names)
         except StorageError as error:
             log.warning("%s: something is left in its QEMU for now: %s", self._path, error)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from storage.backing import backing_of
-from storage.contracts import Volume
+from storage.contracts import EVERYTHING, Volume
 from storage.errors import QemuError, UnsupportedVolume, VolumeError, VolumeNotFound
 from storage.extents import complement
 from storage.qemu.guest_disk import GuestDisk
@@ -99,7 +99,8 @@ def test_rounds_of_a_copy_end_with_what_the_guest_wrote_last(
         for _ in range(60):
             length = chance.choice((512, 4096, 150_000))
             offset = chance.randrange(0, SIZE - length, 512)
-            emulator.write("hd0", offset, length, fill=chance.randrange(256))
+            # It may end after the next report has begun.
+            emulator.io("hd0", f"aio_write -q -P {chance.randrange(256)} {offset} {length}")
 
     def follow() -> int:
         report = tracker.drain()
@@ -234,17 +235,41 @@ def test_what_cannot_be_copied_as_content_is_refused(tmp_path: Path, start: Star
     outside = f"data_file={tmp_path / 'data'},data_file_raw=on"
     apart = make_image(tmp_path / "apart", "qcow2", SIZE, "-o", outside)
     plain = make_image(tmp_path / "plain", "raw")
-    twice = make_image(tmp_path / "twice", "raw")
+    twice = make_image(tmp_path / "twice", "qcow2")
     emulator = start(
         hd0=("qcow2", apart),
-        hd2=("raw,file.locking=off,readonly=on", twice),
-        hd3=("raw,file.locking=off,readonly=on", twice),
+        hd2=("qcow2,file.locking=off,readonly=on", twice),
+        hd3=("qcow2,file.locking=off,readonly=on", twice),
     )
     assert "keeps its data in another file" in refused(apart)
     assert "for no device" in refused(plain)
     assert "for 2 devices" in refused(twice)
     with pytest.raises(VolumeNotFound):
         GuestDisk.open(emulator.guest(), tmp_path / "nothing")
+    assert emulator.left() == []
+
+
+def test_a_raw_disk_of_several_devices_is_tracked_on_all_of_them(
+    tmp_path: Path, start: Start
+) -> None:
+    """As that of an HVM guest: one is emulated, the other of its drivers for Xen."""
+    image = make_image(tmp_path / "disk", "raw")
+    open_twice = ("raw,file.locking=off", image)
+    emulator = start(hd0=open_twice, hd1=open_twice)
+    tracker = BitmapTracker(emulator.guest(), image)
+    tracker.start()
+    with pytest.raises(UnsupportedVolume, match="several devices"):
+        GuestDisk.open(emulator.guest(), image)
+    emulator.write("hd0", 0, 512)
+    emulator.write("hd1", 1 << 20, 512)
+    report = tracker.drain()
+    assert [(one.offset, one.length) for one in report] == [(0, 65536), (1 << 20, 65536)]
+    emulator.write("hd0", 2 << 20, 512)
+    emulator.execute("human-monitor-command", command_line="drive_del hd0")  # as it is unplugged
+    assert tracker.drain() is EVERYTHING
+    emulator.write("hd1", 3 << 20, 512)
+    assert [(one.offset, one.length) for one in tracker.drain()] == [(3 << 20, 65536)]
+    tracker.stop()
     assert emulator.left() == []
 
 
