@@ -28,6 +28,7 @@ GRANULARITY: Final = 65536
 
 _NAME: Final = re.compile(r"xenmoved-(?P<process>\d+)-(?P<started>\d+)-(?P<rest>.+)")
 _MONITORS: Final = ("qmp-libxenstat-", "qmp-libxl-")
+_ANY_MONITOR: Final = "qmp-*"
 _PAUSE: Final = 0.01
 _SOCKETS: Final = Path("/proc/net/unix")
 _ACCEPTING: Final = 1 << 16  # __SO_ACCEPTCON
@@ -130,8 +131,9 @@ class GuestQemu:
             yield qemu
 
     def _start_server(self, qemu: Session) -> None:
-        if self.socket.exists():
+        if is_listening(self.socket):
             return
+        self.socket.unlink(missing_ok=True)
         address = {"type": "unix", "data": {"path": str(self.socket)}}
         try:
             # As many clients as like: there is no limit to be used up.
@@ -141,7 +143,7 @@ class GuestQemu:
             qemu.execute("nbd-server-start", {"addr": address, "max-connections": 0})
 
     def _stop_server(self, qemu: Session) -> None:
-        if self.socket.exists() and not _exports(qemu):
+        if is_listening(self.socket) and not _exports(qemu):
             _stop_server_at(qemu, self.socket)
 
     def _clean_up_servers(self, qemu: Session) -> list[str]:
@@ -165,9 +167,15 @@ def monitor_of(monitors: Path, domid: int) -> Path | None:
 def clean_up_stale(monitors: Path, folder: Path) -> list[str]:
     """Remove from every QEMU of this host what is nobody's any more; return its names.
 
-    One that does not answer is left to the next time. Blocks for `PATIENCE` for each of these.
+    One that does not answer is left to the next time. Blocks for `PATIENCE` for each of these. A
+    QEMU that was killed leaves its socket in the folder: that goes, too.
     """
     removed = []
+    there = _listening()
+    for path in folder.glob(f"xenmoved-*-{_ANY_MONITOR}"):
+        match = _NAME.fullmatch(path.name)
+        if match is not None and str(monitors / match["rest"]) not in there:
+            path.unlink(missing_ok=True)
     domids = {
         path.name.rpartition("-")[2] for name in _MONITORS for path in monitors.glob(f"{name}*")
     }
@@ -184,9 +192,13 @@ def own_name() -> str:
 
 
 def stale_sockets(folder: Path, suffix: str) -> list[Path]:
-    """Return the sockets in a folder that processes have made that are gone."""
-    named = sorted(folder.glob(f"xenmoved-*{suffix}"))
-    return [path for path in named if _is_stale(path.name, owner_only=True)]
+    """Return the sockets in a folder that were made for processes that are gone.
+
+    Those of a QEMU with another root are not seen there, and known all the same.
+    """
+    known = {Path(path) for path in _listening()} | set(folder.glob(f"xenmoved-*{suffix}"))
+    ours = [path for path in known if path.parent == folder and path.name.endswith(suffix)]
+    return sorted(path for path in ours if _is_stale(path.name, owner_only=True))
 
 
 def _owner() -> str:
@@ -283,8 +295,11 @@ def _stop_server_at(qemu: Session, path: Path) -> None:
 
 def is_listening(path: Path) -> bool:
     """Whether a process listens at a socket, without connecting to it."""
-    for line in _SOCKETS.read_text(errors="replace").splitlines()[1:]:
-        words = line.split(maxsplit=7)
-        if len(words) > 7 and words[7] == str(path) and int(words[3], 16) & _ACCEPTING:
-            return True
-    return False
+    return str(path) in _listening()
+
+
+def _listening() -> set[str]:
+    """Return the names of all sockets at which processes listen, as they call them."""
+    lines = _SOCKETS.read_text(errors="replace").splitlines()[1:]
+    found = (line.split(maxsplit=7) for line in lines)
+    return {words[7] for words in found if len(words) > 7 and int(words[3], 16) & _ACCEPTING}

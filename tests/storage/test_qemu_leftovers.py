@@ -255,7 +255,9 @@ def test_a_qemu_that_has_ended_is_no_trouble(emulator: Emulator) -> None:
     assert "cannot be reached: Connection refused" in tracker.trouble
     in_time(disk.close)
     in_time(tracker.stop)
+    assert list(emulator.nbd.iterdir()) != []
     assert clean_up_stale(emulator.folder, emulator.nbd) == []
+    assert list(emulator.nbd.iterdir()) == []
 
 
 def test_a_client_that_is_killed_as_it_connects_does_not_hang_qemu(
