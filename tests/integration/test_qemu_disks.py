@@ -41,15 +41,16 @@ def served(hosts: Hosts, cleanup: ExitStack) -> Iterator[tuple[Guest, Path, Emul
     yield guest, disk, emulator
 
 
+@pytest.mark.parametrize("mode", [Mode.LIVE, pytest.param(Mode.SAVE, marks=pytest.mark.thorough)])
 def test_later_rounds_read_what_qemu_has_written(
-    hosts: Hosts, served: tuple[Guest, Path, Emulator]
+    hosts: Hosts, served: tuple[Guest, Path, Emulator], mode: Mode
 ) -> None:
     a, b = hosts
     guest, disk, emulator = served
-    (planned,) = a.plan(guest.name, mode=Mode.LIVE).volumes
+    (planned,) = a.plan(guest.name, mode=mode).volumes
     assert (planned.served_by, planned.tracking) == ("QEMU", "bitmap")
     assert planned.tracking_cost == "later rounds read only what was written"
-    job = a.begin(guest.name, mode=Mode.LIVE, hold=True)
+    job = a.begin(guest.name, mode=mode, hold=True)
     a.until(job.job, lambda report: report.phase is Phase.HOLD)
     emulator.write("hd0", 3 * MIB, 4096, fill=1)
     emulator.write("hd0", 9 * MIB + 5, 100_000, fill=2)
