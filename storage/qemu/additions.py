@@ -28,7 +28,7 @@ GRANULARITY: Final = 65536
 
 _NAME: Final = re.compile(r"xenmoved-(?P<process>\d+)-(?P<started>\d+)-(?P<rest>.+)")
 _MONITORS: Final = ("qmp-libxenstat-", "qmp-libxl-")
-_ANY_MONITOR: Final = "qmp-*"
+_SUFFIX: Final = ".nbd"
 _PAUSE: Final = 0.01
 _SOCKETS: Final = Path("/proc/net/unix")
 _ACCEPTING: Final = 1 << 16  # __SO_ACCEPTCON
@@ -51,12 +51,16 @@ class GuestQemu:
         self.monitor = os.fspath(monitor)
         self._folder = folder
         self._patience = patience
+        self._domid = _domid_of(self.monitor)
         self._turn = _turns.setdefault(self.monitor, threading.RLock())
 
     @property
     def socket(self) -> Path:
-        """Where its NBD server listens while something is exported."""
-        return self._folder / f"{_owner()}{Path(self.monitor).name}"
+        """Where its NBD server listens while something is exported.
+
+        The system takes no names of sockets that are longer than 107 bytes.
+        """
+        return self._folder / f"{_owner()}{self._domid}{_SUFFIX}"
 
     def find(self, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
         """Return the nodes of a disk. Raises `UnsupportedVolume` or `QemuError`."""
@@ -148,7 +152,7 @@ class GuestQemu:
 
     def _clean_up_servers(self, qemu: Session) -> list[str]:
         """Stop the server if a process that is gone has started it."""
-        stale = stale_sockets(self._folder, f"-{Path(self.monitor).name}")
+        stale = stale_sockets(self._folder, f"-{self._domid}{_SUFFIX}")
         for path in stale:
             _stop_server_at(qemu, path)
         return [path.name for path in stale]
@@ -170,20 +174,26 @@ def clean_up_stale(monitors: Path, folder: Path) -> list[str]:
     One that does not answer is left to the next time. Blocks for `PATIENCE` for each of these. A
     QEMU that was killed leaves its socket in the folder: that goes, too.
     """
+    _remove_dead_sockets(monitors, folder)
     removed = []
-    there = _listening()
-    for path in folder.glob(f"xenmoved-*-{_ANY_MONITOR}"):
-        match = _NAME.fullmatch(path.name)
-        if match is not None and str(monitors / match["rest"]) not in there:
-            path.unlink(missing_ok=True)
-    domids = {
-        path.name.rpartition("-")[2] for name in _MONITORS for path in monitors.glob(f"{name}*")
-    }
+    domids = {_domid_of(path.name) for name in _MONITORS for path in monitors.glob(f"{name}*")}
     for domid in sorted(int(one) for one in domids if one.isdecimal()):
         if (monitor := monitor_of(monitors, domid)) is not None:
             with suppress(QemuError):
                 removed += GuestQemu(monitor, folder).clean_up()
     return removed
+
+
+def _remove_dead_sockets(monitors: Path, folder: Path) -> None:
+    there = _listening()
+    for path in folder.glob(f"xenmoved-*{_SUFFIX}"):
+        own = [str(monitors / f"{name}{_domid_of(path.stem)}") for name in _MONITORS]
+        if there.isdisjoint(own):
+            path.unlink(missing_ok=True)
+
+
+def _domid_of(name: str) -> str:
+    return name.rpartition("-")[2]
 
 
 def own_name() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache, partial
@@ -15,7 +16,7 @@ from storage.devices.volume import BlockDevice
 from storage.files.volume import RawFile
 from storage.qemu.image import FORMATS, ImageVolume, create_image
 from tests.support.lvm import Group, volume_group
-from tests.support.qemu import content, only_with_qemu
+from tests.support.qemu import content, only_with_qemu, short_folder
 from tests.support.volumes import BACKENDS, BLOCK, Backend, only_where_possible, run
 from tests.support.zfs import Tank, zfs_tank
 
@@ -89,15 +90,15 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "zfs":
         return request.getfixturevalue("tank").backend()
     if request.param in FORMATS:
-        return _image_backend(request.param, tmp_path)
+        sockets = short_folder()
+        request.addfinalizer(partial(shutil.rmtree, sockets, ignore_errors=True))
+        return _image_backend(request.param, tmp_path, sockets)
     return request.getfixturevalue("lvm_group_of")(request.param).backend()
 
 
-def _image_backend(kind: str, folder: Path) -> Backend:
+def _image_backend(kind: str, folder: Path, sockets: Path) -> Backend:
     size, image = 4 * BLOCK, folder / f"backing.{kind}"
     create_image(image, kind, size)
-    sockets = folder / "sockets"
-    sockets.mkdir(mode=0o700)
     opener = partial(ImageVolume.open, image, kind, folder=sockets)
     return Backend(image, size, 1, opener, reader=partial(content, image, FORMATS[kind]))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from storage.errors import UnfitImage, VolumeError, VolumeExists, VolumeFull, Vo
 from storage.qemu import image as image_module
 from storage.qemu.image import FORMATS, ImageVolume, create_image, end_stale
 from storage.qemu.nbd import Connection
-from tests.support.qemu import content, make_image, only_with_qemu, start_emulator
+from tests.support.qemu import content, make_image, only_with_qemu, short_folder, start_emulator
 from tests.support.volumes import aligned, read, run
 
 pytestmark = [pytest.mark.long, only_with_qemu]
@@ -31,10 +32,10 @@ Mount = Callable[..., Path]
 
 
 @pytest.fixture
-def sockets(tmp_path: Path) -> Path:
-    folder = tmp_path / "sockets"
-    folder.mkdir(mode=0o700)
-    return folder
+def sockets() -> Iterator[Path]:
+    folder = short_folder()
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -247,7 +247,8 @@ def test_a_qemu_that_has_ended_is_no_trouble(emulator: Emulator) -> None:
     tracker = BitmapTracker(qemu, image(emulator))
     tracker.start()
     disk = GuestDisk.open(qemu, image(emulator))
-    emulator.end()
+    emulator.process.kill()
+    emulator.process.wait()
     with pytest.raises(VolumeError, match="cannot read"):
         read(disk, 0, 512)
     assert tracker.drain() is EVERYTHING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,10 +55,7 @@ class Emulator:
     process: subprocess.Popen[bytes]
     disks: dict[str, Path]
     monitor: Path
-
-    @property
-    def nbd(self) -> Path:
-        return self.folder / "nbd"
+    nbd: Path
 
     def guest(self, **options: Any) -> GuestQemu:
         return GuestQemu(self.monitor, self.nbd, **options)
@@ -99,6 +97,7 @@ class Emulator:
         self.thaw()
         self.process.kill()
         self.process.wait()
+        shutil.rmtree(self.nbd, ignore_errors=True)
 
 
 def start_emulator(
@@ -106,8 +105,6 @@ def start_emulator(
 ) -> Emulator:
     """Start a QEMU with disks, each a device of its name with a (format, path), and options."""
     monitor = folder / f"qmp-libxenstat-{domid}"
-    nbd = folder / "nbd"
-    nbd.mkdir(mode=0o700, exist_ok=True)
     words = ["-machine", "none", "-nodefaults", "-display", "none", *options]
     for socket in (monitor.name, "own"):
         words += ["-qmp", f"unix:{folder / socket},server=on,wait=off"]
@@ -115,10 +112,15 @@ def start_emulator(
         words += ["-drive", f"if=none,id={name},format={kind},cache=writeback,file={path}"]
     process = subprocess.Popen(["qemu-system-x86_64", *words], cwd=folder)
     paths = {name: path for name, (_, path) in disks.items()}
-    emulator = Emulator(folder, process, paths, monitor)
+    emulator = Emulator(folder, process, paths, monitor, short_folder())
     wait_until(lambda: is_listening(folder / "own") or process.poll() is not None)
     emulator.execute("query-status")
     return emulator
+
+
+def short_folder() -> Path:
+    """Make a folder for sockets, whose names may not be long. The caller's to remove."""
+    return Path(tempfile.mkdtemp(prefix="xenmoved-"))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
