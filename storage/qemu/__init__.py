@@ -2,6 +2,7 @@
 
 monitor     a few commands over QMP
 nodes       which of a QEMU's nodes a disk is, and what is not copied so
+ownership   whose something is that lasts longer than who asked for it
 additions   what is added to a QEMU, and removed again: bitmaps, exports, its NBD server
 nbd         connections to NBD servers, by libnbd
 volume      volumes that are an export

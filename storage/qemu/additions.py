@@ -7,9 +7,7 @@ removed: of processes that are gone, and of this one when QEMU did not answer at
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,22 +16,25 @@ from pathlib import Path
 from typing import Final
 
 from storage.errors import QemuError, QemuRefusal
-from storage.processes import start_time
 from storage.qemu import nbd
 from storage.qemu.monitor import PATIENCE, Session, session
 from storage.qemu.nodes import DiskNode, find_nodes
+from storage.qemu.ownership import (
+    is_listening,
+    is_orphan,
+    listening,
+    own_name,
+    own_prefix,
+    stale_sockets,
+)
 
 GRANULARITY: Final = 65536
 """Bytes that a bit of a bitmap stands for."""
 
-_NAME: Final = re.compile(r"xenmoved-(?P<process>\d+)-(?P<started>\d+)-(?P<rest>.+)")
 _MONITORS: Final = ("qmp-libxenstat-", "qmp-libxl-")
 _SUFFIX: Final = ".nbd"
 _PAUSE: Final = 0.01
-_SOCKETS: Final = Path("/proc/net/unix")
-_ACCEPTING: Final = 1 << 16  # __SO_ACCEPTCON
 
-_numbers = itertools.count(1)
 _turns: dict[str, threading.RLock] = {}
 _wanted: set[str] = set()
 """Names of what this process has, or may have, in some QEMU and still needs."""
@@ -60,7 +61,7 @@ class GuestQemu:
 
         The system takes no names of sockets that are longer than 107 bytes.
         """
-        return self._folder / f"{_owner()}{self._domid}{_SUFFIX}"
+        return self._folder / f"{own_prefix()}{self._domid}{_SUFFIX}"
 
     def find(self, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
         """Return the nodes of a disk. Raises `UnsupportedVolume` or `QemuError`."""
@@ -185,7 +186,7 @@ def clean_up_stale(monitors: Path, folder: Path) -> list[str]:
 
 
 def _remove_dead_sockets(monitors: Path, folder: Path) -> None:
-    there = _listening()
+    there = listening()
     for path in folder.glob(f"xenmoved-*{_SUFFIX}"):
         own = [str(monitors / f"{name}{_domid_of(path.stem)}") for name in _MONITORS]
         if there.isdisjoint(own):
@@ -194,26 +195,6 @@ def _remove_dead_sockets(monitors: Path, folder: Path) -> None:
 
 def _domid_of(name: str) -> str:
     return name.rpartition("-")[2]
-
-
-def own_name() -> str:
-    """Return a name that says whose it is, and that nothing else has."""
-    return f"{_owner()}{next(_numbers)}"
-
-
-def stale_sockets(folder: Path, suffix: str) -> list[Path]:
-    """Return the sockets in a folder that were made for processes that are gone.
-
-    Those of a QEMU with another root are not seen there, and known all the same.
-    """
-    known = {Path(path) for path in _listening()} | set(folder.glob(f"xenmoved-*{suffix}"))
-    ours = [path for path in known if path.parent == folder and path.name.endswith(suffix)]
-    return sorted(path for path in ours if _is_stale(path.name, owner_only=True))
-
-
-def _owner() -> str:
-    process = os.getpid()
-    return f"xenmoved-{process}-{start_time(process)}-"
 
 
 @contextmanager
@@ -228,14 +209,9 @@ def _new_name() -> Iterator[str]:
         raise
 
 
-def _is_stale(name: str, *, owner_only: bool = False) -> bool:
+def _is_stale(name: str) -> bool:
     """Whether something of that name is ours, and of nobody who still needs it."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        return False
-    if start_time(int(match["process"])) != int(match["started"]):
-        return True
-    return not owner_only and int(match["process"]) == os.getpid() and name not in _wanted
+    return is_orphan(name) or (name.startswith(own_prefix()) and name not in _wanted)
 
 
 def _nodes(qemu: Session, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
@@ -301,15 +277,3 @@ def _stop_server_at(qemu: Session, path: Path) -> None:
         with suppress(QemuRefusal):
             qemu.execute("nbd-server-stop")
     path.unlink(missing_ok=True)
-
-
-def is_listening(path: Path) -> bool:
-    """Whether a process listens at a socket, without connecting to it."""
-    return str(path) in _listening()
-
-
-def _listening() -> set[str]:
-    """Return the names of all sockets at which processes listen, as they call them."""
-    lines = _SOCKETS.read_text(errors="replace").splitlines()[1:]
-    found = (line.split(maxsplit=7) for line in lines)
-    return {words[7] for words in found if len(words) > 7 and int(words[3], 16) & _ACCEPTING}

@@ -21,9 +21,9 @@ from storage.contracts import Backing
 from storage.errors import VolumeError, VolumeExists, reason
 from storage.files.images import require_standalone
 from storage.files.volume import RawFile
-from storage.qemu.additions import is_listening, own_name, stale_sockets
 from storage.qemu.guest_disk import content_backing
 from storage.qemu.nbd import PATIENCE, Connection
+from storage.qemu.ownership import is_listening, own_name, stale_sockets
 from storage.qemu.volume import ExportedVolume
 
 if TYPE_CHECKING:

@@ -180,15 +180,15 @@ def test_tracking_begins_anew_when_qemu_answers_again(emulator: Emulator) -> Non
     check_guest(emulator)
 
 
-def test_while_libxl_is_connected_one_waits(emulator: Emulator) -> None:
+def test_while_somebody_is_connected_one_waits(emulator: Emulator) -> None:
     tracker = BitmapTracker(emulator.guest(patience=SHORT), image(emulator))
     with session(str(emulator.monitor)):
         tracker.start()
         assert tracker.trouble is not None
         assert "somebody else is connected" in tracker.trouble
     patient = BitmapTracker(emulator.guest(), image(emulator))
-    with ExitStack() as libxl:
-        libxl.enter_context(session(str(emulator.monitor)))
+    with ExitStack() as others:
+        others.enter_context(session(str(emulator.monitor)))
         starting = threading.Thread(target=patient.start)
         starting.start()
         time.sleep(SHORT)

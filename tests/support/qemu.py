@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from storage.errors import VolumeError
-from storage.qemu.additions import GuestQemu, is_listening
+from storage.qemu.additions import GuestQemu
 from storage.qemu.monitor import session
 from storage.qemu.nbd import require_libnbd
+from storage.qemu.ownership import is_listening
 from tests.support.volumes import run
 
 SIZE = 8 << 20
