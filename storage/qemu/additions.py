@@ -73,13 +73,17 @@ class GuestQemu:
         with _new_name() as name, self._session() as qemu:
             _remove_stale(qemu)
             nodes = _nodes(qemu, path)
-            qemu.execute("transaction", {"actions": _adding(nodes, name)})
+            for node in nodes:
+                _add_bitmap(qemu, node, name)
         return nodes, name
 
     def swap_bitmap(
         self, path: str | os.PathLike[str], nodes: tuple[DiskNode, ...], last: str
     ) -> tuple[str, bool]:
-        """Note writes in new bitmaps from one moment on, and in the last ones no more.
+        """Note writes in new bitmaps from now on, and then in the last ones no more.
+
+        What is written in between is in both. In a transaction nothing would be, but QEMU would
+        have the guest wait until all that is under way has ended.
 
         Returns their name, and whether QEMU runs. Raises `QemuError`, also when the disk has
         other nodes or another size by now.
@@ -88,7 +92,9 @@ class GuestQemu:
             if _nodes(qemu, path) != nodes:
                 raise QemuError(f"{os.fspath(path)} has become another disk of its QEMU")
             running = qemu.execute("query-status")["running"] is True
-            qemu.execute("transaction", {"actions": _adding(nodes, name) + _ending(nodes, last)})
+            for node in nodes:
+                _add_bitmap(qemu, node, name)
+                qemu.execute("block-dirty-bitmap-disable", {"node": node.name, "name": last})
         return name, running
 
     def export(self, node: DiskNode, bitmaps: Sequence[str] = ()) -> str:
@@ -218,17 +224,9 @@ def _nodes(qemu: Session, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
     return find_nodes(qemu.execute("query-block"), path)
 
 
-def _adding(nodes: Sequence[DiskNode], name: str) -> list[dict[str, object]]:
-    """Return what adds a bitmap to each node, in a transaction."""
+def _add_bitmap(qemu: Session, node: DiskNode, name: str) -> None:
     how = {"name": name, "granularity": GRANULARITY, "persistent": False}
-    add = "block-dirty-bitmap-add"
-    return [{"type": add, "data": {"node": node.name, **how}} for node in nodes]
-
-
-def _ending(nodes: Sequence[DiskNode], name: str) -> list[dict[str, object]]:
-    """Return what has the bitmaps of nodes stay as they are, in a transaction."""
-    disable = "block-dirty-bitmap-disable"
-    return [{"type": disable, "data": {"node": node.name, "name": name}} for node in nodes]
+    qemu.execute("block-dirty-bitmap-add", {"node": node.name, **how})
 
 
 def _exports(qemu: Session) -> list[str]:
