@@ -114,8 +114,12 @@ def start_emulator(
     process = subprocess.Popen(["qemu-system-x86_64", *words], cwd=folder)
     paths = {name: path for name, (_, path) in disks.items()}
     emulator = Emulator(folder, process, paths, monitor, short_folder())
-    wait_until(lambda: is_listening(folder / "own") or process.poll() is not None)
-    emulator.execute("query-status")
+    try:
+        wait_until(lambda: is_listening(folder / "own") or process.poll() is not None)
+        emulator.execute("query-status")
+    except BaseException:
+        emulator.end()
+        raise
     return emulator
 
 
