@@ -9,11 +9,12 @@ FUZZ_SECONDS ?= 120
 # Where this is set, each of many thousand processes would compile all that it runs.
 unexport PYTHONDONTWRITEBYTECODE
 
+TOOLS := qemu-system-x86 qemu-utils libnbd0
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help venv install lock deb bundle test-deb demo play quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-load lab-shell bench lint format clean
+.PHONY: help tools venv install lock deb bundle test-deb demo play quick moments test suite test-thorough test-slow soak fuzz lab lab-slow lab-load lab-shell bench lint format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -69,12 +70,19 @@ quick: $(STAMP) ## Check style and types, run the tests that take no time: secon
 moments: $(STAMP)
 	@$(BIN)/python -m pytest -m 'not (slow or thorough or long or root)' $(PYTEST_ARGS) tests/unit tests/property
 
-suite: $(STAMP)
+# As root on Debian, what some tests need and would else be skipped without.
+tools:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! { \
+		command -v qemu-system-x86_64 qemu-img qemu-nbd && /sbin/ldconfig -p | grep libnbd.so.0; } >/dev/null; then \
+		echo "installing $(TOOLS)"; \
+		apt-get install -qq -y --no-install-recommends $(TOOLS) >/dev/null || echo "tests of QEMU are skipped"; fi
+
+suite: $(STAMP) tools
 	@# Once for all workers, which would each take as long: it keeps the tests as pytest runs them.
 	@$(BIN)/python -m pytest --collect-only -qq $(PYTEST_ARGS) >/dev/null || true
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-test-thorough: $(STAMP) ## Run what takes seconds each, and more cases of what make test tries: minutes
+test-thorough: $(STAMP) tools ## Run what takes seconds each, and more cases of what make test tries: minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m thorough $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## Run the tests that are left out: more of the crash matrix, more repetitions: minutes

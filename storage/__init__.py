@@ -9,6 +9,7 @@ files            image files in a folder
 devices          block devices that the operator listed
 lvm              logical volumes, plain and thin
 zfs              zvols, their snapshots, and the streams between them
+qemu             disks that a guest's QEMU serves, in any format
 tracking         which parts of a volume are written: `choose_tracker`
 opening          `open_source`: a guest's disk by its path
 extents          arithmetic on ranges
@@ -23,6 +24,7 @@ backing          what a path or an open volume is at this moment, and whether th
 last_write       when something was written to last
 identify         what tells a volume from others that had its name, or will
 shared_identity  the same for what two hosts see
+processes        which processes there are
 commands         runs the tools of storage
 pipes            runs those that stream; nothing else runs commands
 descriptor       what volumes that are one file descriptor have in common

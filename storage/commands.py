@@ -30,6 +30,7 @@ _PACKAGES: Final = {  # of Debian, by the beginnings of the tools' names
     "thin_": "thin-provisioning-tools",
     "zfs": "zfsutils-linux",
     "zpool": "zfsutils-linux",
+    "qemu-": "qemu-utils",
 }
 _SAID_LIMIT: Final = 4000  # characters of a complaint that are shown, the last ones
 _LINE_LIMIT: Final = 1 << 16

@@ -2,7 +2,9 @@
 
 StorageError
 ├── VolumeError          input or output on a volume failed
-│   └── VolumeFull       the file system or pool under it has no space left
+│   ├── VolumeFull       the file system or pool under it has no space left
+│   └── QemuError        a QEMU process cannot be reached, or does not answer
+│       └── QemuRefusal  it answers that it does not do what it was asked
 ├── VolumeReplaced       its path leads to something else than what is open
 ├── VolumeResized        it has another size than when it was opened
 ├── VolumeWritten        somebody else may have written to it while it was filled
@@ -32,6 +34,14 @@ class VolumeError(StorageError):
 
 class VolumeFull(VolumeError):
     """No space left beneath the volume."""
+
+
+class QemuError(VolumeError):
+    """A QEMU process cannot be reached, or does not answer in time."""
+
+
+class QemuRefusal(QemuError):
+    """A QEMU process does not do what it was asked."""
 
 
 class VolumeReplaced(StorageError):

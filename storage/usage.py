@@ -64,12 +64,13 @@ def locked(path: str | os.PathLike[str]) -> str | None:
     File systems that number their devices differently for stat and for locks (btrfs) hide them:
     take None as "none seen".
     """
+    unknown = False
     for holder, command in _lockers(path):
         if holder <= 0:  # open file description locks, and holders in other pid namespaces
-            return "locked by another process"
-        if not _is_udev(command):
+            unknown = True
+        elif not _is_udev(command):
             return f"locked by process {holder}" + (f" ({command})" if command else "")
-    return None
+    return "locked by another process" if unknown else None
 
 
 def probed(path: str | os.PathLike[str]) -> bool:

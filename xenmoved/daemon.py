@@ -37,6 +37,7 @@ from xenmoved.migration.across_boots import put_copies_to_rest, take_up_copies
 from xenmoved.migration.expiry import expire_copies
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.pool_folders import expect_folders
+from xenmoved.migration.qemu_leftovers import remove_leftovers
 from xenmoved.migration.renamed_volumes import follow_volumes
 from xenmoved.migration.restart import recover
 from xenmoved.migration.source.start import Starter
@@ -152,6 +153,7 @@ class Daemon:
                         self._keep_journal,
                         host.jobs.observe,
                         functools.partial(expire_copies, host),
+                        functools.partial(remove_leftovers, host),
                     )
                 ]
                 await self._stopping.wait()

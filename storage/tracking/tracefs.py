@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from storage.errors import reason
+from storage.processes import start_time
 from storage.syscalls import mount, unmount
 from storage.tracking.ringpages import BIO_ENDED, EVENTS, Batch, PageDecoder, UnknownLayout
 
@@ -117,7 +118,7 @@ def clean_up_stale() -> list[str]:
         return removed
     for folder in folders:
         match = _NAME.fullmatch(folder.name)
-        if match is None or _start_time(int(match["process"])) == int(match["started"]):
+        if match is None or start_time(int(match["process"])) == int(match["started"]):
             continue
         with contextlib.suppress(OSError):  # somebody is looking at it, or was faster
             folder.rmdir()
@@ -163,7 +164,7 @@ class Instance:
         """
         place = find_tracefs()
         process = os.getpid()
-        started = _start_time(process)
+        started = start_time(process)
         while True:
             folder = place / "instances" / f"xenmoved-{process}-{started}-{next(_numbers)}"
             try:
@@ -309,12 +310,3 @@ def _mounted() -> Path | None:
                 continue
         return place
     return None
-
-
-def _start_time(process: int) -> int | None:
-    """Return when a process was started, in the kernel's ticks, or None when it is gone."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[19])

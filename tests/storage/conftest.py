@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache, partial
@@ -13,8 +14,10 @@ import pytest
 from storage.contracts import Volume
 from storage.devices.volume import BlockDevice
 from storage.files.volume import RawFile
+from storage.qemu.image import FORMATS, ImageVolume, create_image
 from tests.support.lvm import Group, volume_group
-from tests.support.volumes import BACKENDS, Backend, only_where_possible, run
+from tests.support.qemu import content, only_with_qemu, short_folder
+from tests.support.volumes import BACKENDS, BLOCK, Backend, only_where_possible, run
 from tests.support.zfs import Tank, zfs_tank
 
 
@@ -77,6 +80,7 @@ def local_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
         *LOCAL_BACKENDS,
         *(pytest.param(kind, marks=only_where_possible("lvm")) for kind in ("lvm", "lvm-thin")),
         pytest.param("zfs", marks=only_where_possible("zfs")),
+        *(pytest.param(kind, marks=only_with_qemu) for kind in FORMATS),
     ]
 )
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
@@ -85,7 +89,18 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
         return _local_backend(request, tmp_path)
     if request.param == "zfs":
         return request.getfixturevalue("tank").backend()
+    if request.param in FORMATS:
+        sockets = short_folder()
+        request.addfinalizer(partial(shutil.rmtree, sockets, ignore_errors=True))
+        return _image_backend(request.param, tmp_path, sockets)
     return request.getfixturevalue("lvm_group_of")(request.param).backend()
+
+
+def _image_backend(kind: str, folder: Path, sockets: Path) -> Backend:
+    size, image = 4 * BLOCK, folder / f"backing.{kind}"
+    create_image(image, kind, size)
+    opener = partial(ImageVolume.open, image, kind, folder=sockets)
+    return Backend(image, size, 1, opener, reader=partial(content, image, FORMATS[kind]))
 
 
 def _local_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:

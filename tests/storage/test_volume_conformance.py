@@ -28,6 +28,11 @@ def whole(volume: Volume) -> bytes:
     return read(volume, 0, volume.size)
 
 
+def _require_calls(backend: Backend) -> None:
+    if backend.is_image:
+        pytest.skip("its tool writes, and is slowed down in test_qemu_images.py")
+
+
 def test_size_and_alignment_are_exact(backend: Backend, opened: Opened) -> None:
     volume = opened(backend.open(writable=False))
     assert volume.size == backend.size
@@ -42,7 +47,7 @@ def test_what_was_written_is_there_after_reopening(backend: Backend) -> None:
     volume.write(0, aligned(content))
     volume.flush()
     volume.close()
-    assert backend.backing.read_bytes() == content
+    assert backend.content() == content
     volume = backend.open(writable=False)
     assert whole(volume) == content
     volume.close()
@@ -80,7 +85,7 @@ def test_zero_reads_as_zeros_and_touches_nothing_else(backend: Backend, opened: 
     content[start:end] = bytes(end - start)
     assert whole(volume) == content
     volume.flush()
-    assert backend.backing.read_bytes() == content
+    assert backend.content() == content
 
 
 def test_zero_gives_space_back(backend: Backend, opened: Opened) -> None:
@@ -114,7 +119,8 @@ def test_ranges_outside_are_refused(backend: Backend, opened: Opened, where: str
         with pytest.raises(VolumeError, match=rf"test:.* 8192 bytes at {offset}: .*{backend.size}"):
             call(offset, buffer)
     assert whole(volume) == bytes(backend.size)
-    assert len(backend.backing.read_bytes()) == backend.size
+    volume.flush()
+    assert len(backend.content()) == backend.size
 
 
 def test_divided_sectors_are_refused(backend: Backend, opened: Opened) -> None:
@@ -154,6 +160,8 @@ def test_writable_is_refused_beside_a_reader(backend: Backend, opened: Opened) -
 
 
 def test_reading_is_possible_beside_a_writer(backend: Backend, opened: Opened) -> None:
+    if backend.is_image:
+        pytest.skip("what its tool has not written yet, another one does not see")
     writer = opened(backend.open(writable=True))
     reader = opened(backend.open(writable=False))
     content = pattern(backend.size)
@@ -178,6 +186,7 @@ def test_closed_volumes_say_so(backend: Backend) -> None:
 def test_close_waits_for_a_write_under_way(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _require_calls(backend)
     volume = backend.open(writable=True)
     content = pattern(backend.alignment)
     writing, go_on = threading.Event(), threading.Event()
@@ -209,6 +218,7 @@ def test_close_waits_for_a_write_under_way(
 def test_short_transfers_are_continued(
     backend: Backend, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _require_calls(backend)
     volume = opened(backend.open(writable=True))
     content = pattern(backend.size)
     pwrite, preadv = os.pwrite, os.preadv

@@ -29,7 +29,8 @@ def run(*command: str | Path) -> str:
 class Backend:
     """One way to have a volume. `backing` is the file or device whose bytes are the volume's.
 
-    `space` tells how many bytes it takes, if that can be told.
+    `space` tells how many bytes it takes, if that can be told. An image has a `reader` of its
+    content, which may be asked when the volume was flushed, and a tool does its input and output.
     """
 
     backing: Path
@@ -37,6 +38,14 @@ class Backend:
     alignment: int
     opener: Callable[..., Volume]
     space: Callable[[], int] | None = None
+    reader: Callable[[], bytes] | None = None
+
+    @property
+    def is_image(self) -> bool:
+        return self.reader is not None
+
+    def content(self) -> bytes:
+        return self.reader() if self.reader is not None else self.backing.read_bytes()
 
     def open(self, *, writable: bool) -> Volume:
         return self.opener(name=f"test:{self.backing.name}", writable=writable)

@@ -18,6 +18,7 @@ _ABOVE = ("", "xenmoved", "xenmoved/migration")
 PACKAGES = ("xenmoved", "protocol", "storage")
 LONGEST = 500
 RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox", "storage.commands", "storage.pipes")
+HAVE_WORDS = ("xenmoved.tasks", "storage.qemu.monitor")
 PROCESS_MODULES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
 PROCESS_CALLS = {
     "create_subprocess_exec",
@@ -159,10 +160,13 @@ def test_only_toolstack_sandbox_and_storage_commands_run_commands():
 
 
 def test_whatever_is_waited_for_with_a_limit_has_words_for_its_end():
-    """`asyncio.timeout` ends in an exception without a text: `xenmoved.tasks` gives it one."""
+    """`asyncio.timeout` ends in an exception without a text: `xenmoved.tasks` gives it one.
+
+    So does the monitor, which is below it.
+    """
     wrong = []
     for module in _modules():
-        if module == "xenmoved.tasks" or _within(module, "xenmoved.sandbox"):
+        if module in HAVE_WORDS or _within(module, "xenmoved.sandbox"):
             continue
         for node in _run_nodes(_tree(module)):
             if not isinstance(node, ast.Call):

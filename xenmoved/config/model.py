@@ -96,6 +96,7 @@ class ToolstackConfig:
     sysfs_net: AbsolutePath = Path("/sys/class/net")
     sysfs_backends: AbsolutePath = Path("/sys/bus/xen-backend/devices")
     processes: AbsolutePath = Path("/proc")
+    monitors: AbsolutePath = Path("/var/run/xen")
     boot_folders: tuple[AbsolutePath, ...] = ()
     root: AbsolutePath = Path("/")
 

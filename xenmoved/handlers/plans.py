@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from protocol.messages import Mode, Placement, VolumeOffer
 from storage.errors import StorageError
-from storage.tracking.choice import TrackingKind, tracking_method
+from storage.tracking.choice import TrackingKind, TrackingMethod
 from xenmoved.control.api import Plan, PlannedBridge, PlannedDrive, PlannedVolume
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.jobs.steering import Steering
@@ -63,8 +63,8 @@ async def _estimate(host: Host, found: Preflight, options: TransferOptions) -> E
         log.info("no estimate of a migration to %s: %s", move.peer, error)
         return None
     disks = [
-        Content(size, placement.zeroed, tracking_method(path).kind is TrackingKind.TRACEFS)
-        for size, placement, path in zip(data, found.placements, sending.paths, strict=False)
+        Content(size, placement.zeroed, method.kind is not TrackingKind.REHASH)
+        for size, placement, method in zip(data, found.placements, sending.methods, strict=False)
     ]
     rates = Rates(min(sent, limit or sent), read)
     return estimate(disks, sending.memory, rates, move.mode)
@@ -73,15 +73,15 @@ async def _estimate(host: Host, found: Preflight, options: TransferOptions) -> E
 def _volumes(found: Preflight) -> tuple[PlannedVolume, ...]:
     if found.sending is None:
         return ()
-    offered = found.sending.offer.volumes
-    return tuple(
-        _volume(found, *each)
-        for each in zip(offered, found.sending.paths, found.placements, strict=False)
+    sending = found.sending
+    each = zip(
+        sending.offer.volumes, sending.paths, found.placements, sending.methods, strict=False
     )
+    return tuple(_volume(found, *one) for one in each)
 
 
 def _volume(
-    found: Preflight, volume: VolumeOffer, path: str, placement: Placement
+    found: Preflight, volume: VolumeOffer, path: str, placement: Placement, method: TrackingMethod
 ) -> PlannedVolume:
     planned = PlannedVolume(
         vdev=volume.vdev or "",
@@ -94,7 +94,6 @@ def _volume(
     )
     if found.move.mode is Mode.COLD:
         return planned
-    method = tracking_method(path)
     return replace(
         planned,
         served_by=_server_of(found, planned.vdev),

@@ -14,6 +14,7 @@ import asyncssh
 from protocol.messages import Problem
 from storage.contracts import Pool, PoolVolume
 from storage.opening import open_source
+from storage.qemu.additions import GuestQemu, monitor_of
 from xenmoved.config.model import Config, Peer
 from xenmoved.jobs.board import JobBoard
 from xenmoved.journal.database import Journal
@@ -111,6 +112,16 @@ class Host:
     def spool(self) -> Path:
         """Folder for saved images and tables of fingerprints."""
         return self.config.state_dir / "spool"
+
+    @property
+    def qemu_sockets(self) -> Path:
+        """Folder for sockets at which QEMU serves this daemon."""
+        return self.config.state_dir / "qemu"
+
+    def qemu_of(self, domid: int) -> GuestQemu | None:
+        """Return the QEMU of a running domain, None where nobody can ask it."""
+        monitor = monitor_of(self.config.toolstack.monitors, domid)
+        return GuestQemu(monitor, self.qemu_sockets) if monitor is not None else None
 
     def spool_of(self, migration: str) -> Path:
         """Folder for the image of one migration; the toolstack makes it when it needs it."""

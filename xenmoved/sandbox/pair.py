@@ -103,6 +103,7 @@ class SandboxHost:
                 "sysfs_net": str(self.xen.root / "sys" / "class" / "net"),
                 "sysfs_backends": str(self.xen.root / "sys" / "bus" / "xen-backend" / "devices"),
                 "processes": str(self.xen.root / "proc"),
+                "monitors": str(self.xen.root / "run"),
                 "root": str(self.xen.root),
             },
             "pools": {

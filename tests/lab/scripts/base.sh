@@ -10,7 +10,7 @@ packages=(
     systemd-sysv udev kmod procps iproute2 iputils-ping openssh-server less vim-tiny
     linux-image-amd64 initramfs-tools busybox-static e2fsprogs
     "xen-hypervisor-$XEN-amd64" "xen-utils-$XEN" xen-utils-common xenstore-utils
-    qemu-system-xen qemu-utils seabios
+    qemu-system-xen qemu-utils libnbd0 seabios
     lvm2 thin-provisioning-tools zfsutils-linux
     python3 python3-venv make
 )

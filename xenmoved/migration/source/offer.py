@@ -28,6 +28,8 @@ from protocol.schema import build, plain
 from storage.contracts import Backing
 from storage.errors import StorageError
 from storage.places import place_at, places_at
+from storage.qemu.additions import GuestQemu
+from storage.tracking.choice import TrackingMethod, tracking_method
 from xenmoved.guestnames import misnamed_here, misnamed_there
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.bridges import names_of
@@ -60,6 +62,8 @@ _UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
 class Sending:
     """An offer, the local paths of its volumes and what was found there, in the same order.
 
+    `served` is by which QEMU a volume is written alone, None for others, and `methods` how its
+    writes can be tracked; both are empty without a guest.
     `facts` is what the guest had when it was offered, None without one, and `opened` what its
     backends had open, None where nothing tells. `ejected` are the CD-ROMs
     that it does not find on the other host. `warnings` are for the operator.
@@ -72,6 +76,8 @@ class Sending:
     opened: OpenByBackends | None = None
     ejected: tuple[Disk, ...] = ()
     warnings: tuple[Remark, ...] = ()
+    served: tuple[GuestQemu | None, ...] = ()
+    methods: tuple[TrackingMethod, ...] = ()
 
     @property
     def memory(self) -> int:
@@ -122,6 +128,7 @@ async def make_offer(
     volumes: list[VolumeOffer] = []
     paths: list[str] = []
     backings: list[Backing] = []
+    served: list[GuestQemu | None] = []
     for disk in disks.copied:
         try:
             cold = mode is Mode.COLD
@@ -134,6 +141,7 @@ async def make_offer(
             volumes.append(offered)
             paths.append(disk.path)
             backings.append(there)
+            served.append(_served_by(host, domain, disk, look.opened))
         except (StorageError, Obstructed) as error:
             problems += problems_of(error)
     if not options.several:
@@ -146,6 +154,7 @@ async def make_offer(
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
     config, warnings = await _config_of(host, domain, peer, mode)
+    methods = await asyncio.to_thread(_methods, paths, served)
     left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
     try:
         offer = Offer(
@@ -165,11 +174,28 @@ async def make_offer(
                 look.opened,
                 tuple(disks.ejected),
                 (*look.warnings, *warnings, *left),
+                tuple(served),
+                methods,
             ),
             problems,
         )
     except SchemaError as error:
         return None, [*problems, problem("guest", f"{guest} cannot be described: {error}")]
+
+
+def _served_by(
+    host: Host, guest: Domain, disk: Disk, opened: OpenByBackends | None
+) -> GuestQemu | None:
+    """Return the QEMU that alone writes to a disk, None for any other."""
+    if opened is None or opened.server_of(disk.vdev) != "QEMU":
+        return None
+    return host.qemu_of(guest.domid)
+
+
+def _methods(
+    paths: Sequence[str], served: Sequence[GuestQemu | None]
+) -> tuple[TrackingMethod, ...]:
+    return tuple(tracking_method(*one) for one in zip(paths, served, strict=True))
 
 
 async def _twins(host: Host, guest: Domain) -> list[Problem]:

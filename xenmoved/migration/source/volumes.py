@@ -258,7 +258,8 @@ class Attaching:
         place = f"{placement.pool}:{placement.name}"
         shown = VolumeProgress(path, whole.size, place, placement.fresh)
         progress.append(shown)
-        tracker = choose_tracker(path)
+        qemu = sending.served[number] if sending.served else None
+        tracker = await asyncio.to_thread(choose_tracker, path, qemu)
         stack.push_async_callback(threads.run, tracker.stop)
         streams = await self._streams(history, framed, threads, shown)
         volume: Volume = whole

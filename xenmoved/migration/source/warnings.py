@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.messages import Mode, Remark
-from storage.tracking.choice import TrackingKind, tracking_method
+from storage.tracking.choice import TrackingKind
 from xenmoved.migration.geometry import enlargement
 from xenmoved.migration.source.preflight import Preflight
 from xenmoved.remarks import good_to_know, together
@@ -22,14 +22,15 @@ def lasting(found: Preflight) -> tuple[Remark, ...]:
 
 def warnings(found: Preflight) -> tuple[Remark, ...]:
     """Return everything that both hosts have to remark before a guest moves."""
-    return together(lasting(found), found.findings.remarks, _untracked(found, found.move.mode))
+    return together(lasting(found), found.findings.remarks, _untracked(found))
 
 
-def _untracked(found: Preflight, mode: Mode) -> list[Remark]:
-    paths = found.sending.paths if found.sending is not None and mode is not Mode.COLD else ()
-    methods = [(path, tracking_method(path)) for path in paths]
+def _untracked(found: Preflight) -> list[Remark]:
+    sending = found.sending
+    if sending is None or found.move.mode is Mode.COLD:
+        return []
     return [
         good_to_know("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
-        for path, method in methods
+        for path, method in zip(sending.paths, sending.methods, strict=False)
         if method.kind is TrackingKind.REHASH
     ]
