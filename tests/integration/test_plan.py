@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Action
+from protocol.messages import Action, Mode
 from tests.support.dom0 import MIB, QUIET, RESIDENT, Dom0, image, unique
 from xenmoved.sandbox.xl import PROCESSOR
 
@@ -119,6 +119,18 @@ def test_it_says_which_disks_are_not_tracked(hosts: Hosts, attach: Callable[...,
     assert warning.code == "untracked"
     assert str(file) in warning.text
     assert "the last one while the guest is suspended" in warning.hint
+
+
+def test_a_pv_guest_moves_by_saving_where_xen_cannot_follow_its_memory(hosts: Hosts) -> None:
+    a, _ = hosts
+    says_of_itself(a, virt_caps="pv hvm hap gnttab-v1 gnttab-v2", xen_version="4.20.5-pre")
+    says_of_itself(hosts[1], xen_version="4.20.5-pre")
+    assert a.plan(RESIDENT, mode=None).mode is Mode.SAVE
+    (found,) = a.plan(RESIDENT, mode=Mode.LIVE).problems
+    assert found.code == "mode"
+    assert "shadow paging" in found.text
+    assert "--mode save" in found.hint
+    assert not a.plan(RESIDENT, mode=Mode.SAVE).problems
 
 
 def test_a_host_that_cannot_run_its_kind_of_guest(hosts: Hosts) -> None:

@@ -37,7 +37,11 @@ def test_a_guest_moves_to_the_same_or_a_newer_xen(
     pair.tidy()
     guest = guests.of_kind(pair.a, kind, "blkback")
     guest.create(pair.a)
-    moves(pair.a, pair.b, guest, f"live {_POOLS}", guest.await_writes(pair.a, 0))
+    # Debian 13 has a Xen without what copies the memory of a PV guest while it runs.
+    mode = "save" if kind == "pv" and older is DEBIAN_13 else "live"
+    planned = pair.a.run(f"xenmovectl --json plan {guest.name} host-b {_POOLS}").stdout
+    assert json.loads(planned)["mode"] == mode
+    moves(pair.a, pair.b, guest, f"{mode} {_POOLS}", guest.await_writes(pair.a, 0))
     if older is newer:
         moves(pair.b, pair.a, guest, f"save {_POOLS}", guest.seq(pair.b))
         guest.destroy(pair.a)

@@ -73,11 +73,10 @@ def streams(request: type[Request]) -> Callable[[Stream[Request, Answer]], Strea
 
 async def answer(services: Services, request: object, by_root: bool) -> AsyncIterator[object]:
     """Yield the answers to one request. Raises what `xenmoved.problems` knows."""
-    services = replace(services, by_root=by_root)
     if (stream := _STREAMS.get(type(request))) is not None:
-        async for found in stream(services, request):
+        async for found in stream(replace(services, by_root=by_root), request):
             yield found
     elif (handler := _HANDLERS.get(type(request))) is not None:
-        yield await handler(services, request)
+        yield await handler(replace(services, by_root=by_root), request)
     else:
         raise Obstructed([problem("usage", f"{type(request).__name__} is not a request")])

@@ -393,7 +393,7 @@ def info_lines(host: Host) -> list[tuple[str, str]]:
         ("threads_per_core", "1"),
         ("cpu_mhz", "2000.000"),
         ("hw_caps", str(host.settings().get("hw_caps", PROCESSOR))),
-        ("virt_caps", "pv hvm hap"),
+        ("virt_caps", str(host.settings().get("virt_caps", "pv hvm hap shadow"))),
         ("total_memory", str(host.total_memory())),
         ("free_memory", str(host.free_memory(host.domains()))),
         ("sharing_freed_memory", "0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ def host_info(toolstack: str, text: str) -> HostInfo:
             total_memory=int(values["total_memory"]) * _MIB,
             kinds=_kinds(values.get("xen_caps", "").split()),
             features=_features(values.get("hw_caps", "")),
+            shadow=_has_shadow(version, values.get("virt_caps", "").split()),
         )
     except (KeyError, ValueError) as error:
         raise ToolstackError(
@@ -47,6 +49,17 @@ def _kinds(capabilities: Sequence[str]) -> frozenset[str]:
     pv = {"pv"} if any(one.startswith("xen-") for one in capabilities) else set()
     hvm = {"hvm", "pvh"} if any(one.startswith("hvm-") for one in capabilities) else set()
     return frozenset(pv | hvm)
+
+
+def _has_shadow(version: str, capabilities: Sequence[str]) -> bool:
+    """Whether Xen was built with shadow paging, True where it does not tell.
+
+    Since 4.14 it names `shadow` among what it has; since then it may be without, as Debian 13
+    has it. Without it no write of a PV guest to its memory is followed (xen/arch/x86/mm/paging.c).
+    """
+    release = re.match(r"(\d+)\.(\d+)", version)
+    tells = release is not None and (int(release[1]), int(release[2])) >= (4, 14)
+    return not (tells and capabilities) or "shadow" in capabilities
 
 
 def _features(words: str) -> tuple[int, ...]:

@@ -159,7 +159,7 @@ class HostInfo:
 
     `kinds` are those of guests that its Xen can run on its processors, empty where it does not
     tell. `features` are the words of what its processors can do, in an order that Xen's version
-    may change.
+    may change. With `shadow` its Xen can follow what a PV guest writes to memory.
     """
 
     toolstack: str
@@ -168,6 +168,7 @@ class HostInfo:
     total_memory: int
     kinds: frozenset[str] = frozenset()
     features: tuple[int, ...] = ()
+    shadow: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def test_every_request_has_a_handler():
 
 async def test_what_is_no_request_is_refused():
     with pytest.raises(Obstructed, match="Done is not a request"):
-        [one async for one in dispatch.answer(None, Done("it is done"))]
+        [one async for one in dispatch.answer(None, Done("it is done"), True)]
 
 
 def test_a_handler_is_what_its_module_has():

@@ -49,6 +49,7 @@ from xenmoved.toolstack.interface import (
     Disk,
     Domain,
     DomainState,
+    DomainStatus,
     ToolstackError,
     guests_among,
     named,
@@ -97,9 +98,19 @@ async def guest_state(host: Host, name: str) -> DomainState | None:
 async def choose_mode(host: Host, guest: str) -> Mode:
     """Return the best mode that a guest can be moved in."""
     domains = await host.toolstack.domains()
-    if named(guest, domains) is None:
+    if (status := named(guest, domains)) is None:
         return Mode.COLD
-    return Mode.LIVE if host.toolstack.live_obstacle(guest, domains) is None else Mode.SAVE
+    domain = await host.toolstack.describe(status)
+    return Mode.LIVE if await _live_obstacle(host, domain, domains) is None else Mode.SAVE
+
+
+async def _live_obstacle(host: Host, domain: Domain, domains: Sequence[DomainStatus]) -> str | None:
+    """Say why the memory of a guest cannot be copied while it runs, None if it can."""
+    if (obstacle := host.toolstack.live_obstacle(domain.name, domains)) is not None:
+        return obstacle
+    if domain.kind == "pv" and not (await host.toolstack.host()).shadow:
+        return "it is PV, and the Xen of this host cannot follow its memory (no shadow paging)"
+    return None
 
 
 async def make_offer(
@@ -232,7 +243,7 @@ async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None
         return None, [problem("guest-unknown", text, hint)]
     domain = await host.toolstack.describe(status)
     problems = guest_obstacles(domain, status.state)
-    obstacle = host.toolstack.live_obstacle(guest, domains) if mode is Mode.LIVE else None
+    obstacle = await _live_obstacle(host, domain, domains) if mode is Mode.LIVE else None
     if obstacle is not None:
         hint = "move it with --mode save, which suspends it for the time its memory takes"
         problems.append(problem("mode", f"{guest} cannot be moved live: {obstacle}", hint))
