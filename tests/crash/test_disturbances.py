@@ -66,6 +66,7 @@ def test_failing_toolstack(worlds, at_source, faults, code):
         assert settle(world) is source
 
 
+@pytest.mark.thorough
 def test_doubt_lasts_until_the_target_is_back(worlds):
     with worlds.use() as world:
         source = world.source

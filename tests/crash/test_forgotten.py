@@ -104,7 +104,7 @@ def test_target_that_was_set_back_knows_what_runs_there(world: World, state: str
     assert "this was set back" in target.log()
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("state", ["copying", "handing-over"])
 def test_source_that_was_set_back_asks_before_it_resumes(world: World, state: str) -> None:
     source, target = doubtful(world, STARTED, at_source=False)

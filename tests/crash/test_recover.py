@@ -67,7 +67,7 @@ def restart(source: CrashHost, target: CrashHost) -> None:
     source.start()
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", [Mode.SAVE, Mode.LIVE])
 def test_guest_is_kept_and_the_target_confirms_it(world, mode):
     source, target = doubtful(world, "ask:Commit:before", at_source=True, mode=mode)

@@ -47,7 +47,7 @@ def ends_well_despite(worlds: Worlds, at_source: bool, fault: str) -> None:
         ends_well(world)
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("at_source", "point"),
     [

@@ -93,7 +93,7 @@ def test_a_guest_that_has_no_room_any_more_runs_on(hosts: Hosts, mode: Mode) -> 
     assert b.domain(guest.name) is None
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @MODES
 def test_an_interface_that_was_attached_meanwhile_ends_it(hosts: Hosts, mode: Mode) -> None:
     a, b = hosts

@@ -112,6 +112,7 @@ def mounted(hosts: Hosts, tmp_path: Path) -> Iterator[Callable[..., None]]:
         run("umount", "--lazy", folder)
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_a_file_with_the_inode_of_the_copy(
     hosts: Hosts, mounted: Callable[..., None], tmp_path: Path
@@ -232,7 +233,7 @@ def shut_down(host: Dom0, guest: Guest) -> None:
     overwrite(host.images / guest.disks[0].name, [3])
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"overwrite": True}])
 def test_a_stale_copy_is_not_moved_over_what_a_stopped_guest_has(hosts: Hosts, options) -> None:
     """The guest is at home on host-b; somebody starts what it left behind on host-a."""

@@ -112,7 +112,7 @@ def test_a_host_is_evacuated(beside: Hosts) -> None:
     a.assert_runs(RESIDENT)
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 def test_old_copies_are_dropped_unless_they_are_in_use(beside: Hosts) -> None:
     a, _ = beside
     guest = booted(a)

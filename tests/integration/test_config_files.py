@@ -100,6 +100,7 @@ def test_a_cold_guest_with_a_file_elsewhere(hosts: Hosts, elsewhere: tuple[Guest
     b.assert_runs(guest.name)
 
 
+@pytest.mark.thorough
 def test_a_file_of_another_name_keeps_it(hosts: Hosts) -> None:
     a, b = hosts
     name = unique("web")

@@ -151,6 +151,7 @@ def third(hosts: Hosts, tmp_path: Path) -> Iterator[Dom0]:
         host.close()
 
 
+@pytest.mark.thorough
 def test_guests_go_where_they_fit(hosts: Hosts, third: Dom0) -> None:
     a, b = hosts
     free = {a: 9, third: 12}

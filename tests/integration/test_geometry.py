@@ -33,7 +33,7 @@ def disk_of(host: Dom0, name: str, size: int) -> Path:
     return path
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.root
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.SAVE])
 def test_a_guest_finds_zeros_behind_what_its_disk_was(hosts: Hosts, attach: Attach, mode: Mode):

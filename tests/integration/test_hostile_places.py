@@ -128,6 +128,7 @@ async def test_a_copy_that_an_operator_has_a_file_for_again_stays(target, guest,
     assert volume.read_bytes().startswith(b"the copy")
 
 
+@pytest.mark.thorough
 async def test_a_shared_disk_that_becomes_a_link_is_not_opened(target, guest, folder, tmp_path):
     """The peer has the file system mounted, too, and may change what is on it at any time."""
     data = make_image(tmp_path / "data.img", 1)

@@ -39,7 +39,7 @@ def configured(host: Dom0, image_format: str, *, needs_others: bool = False) -> 
     return name, path
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("image_format", ["qcow2", "vhd"])
 def test_it_moves_as_it_is_there_and_back(hosts: Hosts, image_format: str) -> None:
     a, b = hosts

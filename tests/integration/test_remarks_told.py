@@ -57,6 +57,7 @@ def test_a_file_that_is_not_used_is_said_before_and_after(hosts: Hosts) -> None:
     assert json.loads(shown.stdout)["remarks"][0]["code"] == "config-received"
 
 
+@pytest.mark.thorough
 def test_what_is_left_out_is_good_to_know(hosts: Hosts) -> None:
     a, _ = hosts
     name = guest_with(a, "xen_gadget = 'x'\nseclabel = 'system_u:vm'", autostart=False)

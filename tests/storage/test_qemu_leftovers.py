@@ -138,6 +138,7 @@ def in_time(act: Callable[[], object], seconds: float = 6 * SHORT + 2) -> None:
     assert time.monotonic() - began < seconds
 
 
+@pytest.mark.thorough
 def test_a_frozen_qemu_is_given_up_in_time(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

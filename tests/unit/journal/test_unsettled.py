@@ -66,6 +66,7 @@ async def test_what_a_journal_settles(tmp_path, entry, settled, line):
     assert unsettled(tmp_path) == ([line] if line else [])
 
 
+@pytest.mark.thorough
 @pytest.mark.long
 async def test_the_command_says_so_by_its_exit_code(tmp_path):
     def told():

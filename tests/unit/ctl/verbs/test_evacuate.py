@@ -129,6 +129,7 @@ def test_the_daemon_goes_away(daemon):
     assert "xenmovectl jobs" in shown.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("peers", "stops"), [(["host-b"], True), ([], False)])
 def test_ctrl_c_stops_only_what_was_begun_here(daemon, peers, stops):
     daemon.answers[WatchEvacuation] = [evacuation(BLOCKED, MOVING), 10]

@@ -128,6 +128,7 @@ async def test_guests_that_are_off_without_a_disk_are_counted_by_their_files(
         assert await codes(journal, offer, files(most)) == []
 
 
+@pytest.mark.thorough
 async def test_guests_with_disks_are_bounded_too(journal: Journal) -> None:
     most = MOST_GUESTS
     for number in range(most):
