@@ -83,6 +83,10 @@ class VolumeTables:
         )
         return [(pool, name, VolumeIdentity(identity or "")) for pool, name, identity in rows]
 
+    async def identities_noted(self, pool: str, name: str) -> list[VolumeIdentity]:
+        """Return which volumes were noted under a name, of those that are known."""
+        return [one[2] for one in await self.places_noted() if one[:2] == (pool, name) and one[2]]
+
     async def call_otherwise(
         self, before: tuple[str, str], now: tuple[str, str], identity: VolumeIdentity
     ) -> None:

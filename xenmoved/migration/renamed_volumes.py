@@ -39,6 +39,23 @@ async def follow_volumes(host: Host) -> None:
         log.error("volumes that were renamed are not looked for: %s", error)
 
 
+async def follow_volume(host: Host, pool: str, name: str) -> None:
+    """Do the same for what was noted of a volume whose name another one is to have, or has.
+
+    To be called before something is noted of that one, which would replace it.
+    """
+    noted = await host.journal.identities_noted(pool, name)
+    if not noted or pool not in host.pools:
+        return
+    there = await asyncio.to_thread(host.pools[pool].find, name)
+    strays = [one for one in noted if there is None or one != there.identity]
+    now = await asyncio.to_thread(_by_identity, host) if strays else {}
+    for identity in strays:
+        if (found := now.get(identity)) is not None:
+            log.warning("what was %s:%s is %s:%s now", pool, name, *found)
+            await host.journal.call_otherwise((pool, name), found, identity)
+
+
 def _away(host: Host, noted: list[Noted]) -> list[Noted]:
     return [one for one in noted if one[2] and not _is_there(host, one[0], one[1])]
 

@@ -13,6 +13,7 @@ from storage.errors import VolumeInUse
 from storage.last_write import last_write, seconds_to_later, tells
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
+from xenmoved.migration.renamed_volumes import follow_volume
 
 T = TypeVar("T")
 
@@ -153,6 +154,7 @@ async def note_copy(host: Host, copy: Holding, peer: str, offered: str | None) -
 
 
 async def _record(host: Host, holding: Holding) -> None:
+    await follow_volume(host, holding.pool, holding.name)
     info = await asyncio.to_thread(host.pools[holding.pool].find, holding.name)
     identity = info.identity if info is not None else UNKNOWN
     await host.journal.record_holding(replace(holding, identity=identity))

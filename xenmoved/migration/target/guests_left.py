@@ -6,7 +6,8 @@ at every look at this host. Those that run may end at any time, all at once, and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePath
 from typing import Final
 
 from protocol.messages import Offer, Problem
@@ -24,11 +25,11 @@ MOST_GUESTS: Final = 1024
 
 
 async def too_many(
-    host: Host, peer: Peer, offer: Offer, texts: Iterable[str], running: Collection[str]
+    host: Host, peer: Peer, offer: Offer, texts: Mapping[str, str], running: Collection[str]
 ) -> list[Problem]:
     """See that a guest is not one too many of this peer, and not one without a disk of its own.
 
-    `texts` are the configurations here, and `running` the names of the domains. Raises
+    `texts` are the configurations here by path, and `running` the names of the domains. Raises
     JournalFailed, ToolstackError.
     """
     if (guest := offer.guest) is None:
@@ -36,9 +37,11 @@ async def too_many(
     arrived = await host.journal.arrivals_from(peer.name)
     if len(arrived) < MOST_BARE_GUESTS:
         return []
-    said = {(uuid_in(text), named(text)) for text in texts}
+    said = {(uuid_in(text), named(text)) for text in texts.values()}
     uuids = {uuid for uuid, _ in said}
     names = {name for uuid, name in said if not uuid} | await host.toolstack.configs.received()
+    # What is in a guest's place is its file, whatever it says.
+    names |= {PurePath(file).name.removesuffix(".cfg") for file in texts}
     coming = {one.migration for one in await host.journal.unsettled_inbound()}
     left = [
         one

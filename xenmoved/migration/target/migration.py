@@ -68,22 +68,30 @@ class InboundMigration:
                 await self._write_down()
 
     async def receive(self) -> None:
-        """Get ready for the memory. Raises ToolstackError, StorageError."""
+        """Get ready for the memory. Raises ToolstackError, StorageError, JobError."""
+        self._require_wanted()
         self.guest.job.enter(Phase.SUSPEND)
         await self.guest.receive()
+        self._require_wanted()
 
     async def seal(self, seal: Seal) -> None:
         """Check that everything is there and durable, and build the domain, paused.
 
         Raises ProtocolError, StorageError, ToolstackError, or JobError when it was aborted.
         """
+        self._require_wanted()
         await self.guest.require_whole(seal)
+        self._require_wanted()
         self.guest.job.enter(Phase.READY)
         await self.guest.build()
         await self.handover.happen(TargetEvent.BUILT, only_in=(TargetState.RECEIVING,))
         if self.handover.state is TargetState.ABORTED:
-            reason = self.handover.reason or "aborted by the source"
-            raise JobError([problem("aborted", reason)])
+            self._require_wanted()
+
+    def _require_wanted(self) -> None:
+        """See that it was not given up, as on another channel. Raises JobError."""
+        if self.handover.state is not TargetState.RECEIVING:
+            raise JobError([problem("aborted", self.handover.reason or "aborted by the source")])
 
     async def _write_down(self) -> None:
         await self.guest.write_down(self.handover.state, self.handover.reason)

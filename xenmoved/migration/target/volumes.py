@@ -19,6 +19,7 @@ from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Holding, MadeVolume
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
+from xenmoved.migration.renamed_volumes import follow_volume
 from xenmoved.migration.target.filling import FilledVolume
 from xenmoved.migration.target.reuse import Claim, owner_of, reuse
 from xenmoved.migration.volume_needs import needs
@@ -288,6 +289,7 @@ class Landing:
         async with self._host.making:
             if await asyncio.to_thread(pool.find, made.name) is not None:
                 raise VolumeExists(f"volume {made.pool}:{made.name} was made by somebody else")
+            await follow_volume(self._host, made.pool, made.name)
             await journal.record_made(made)
             try:
                 info = await asyncio.to_thread(pool.create, made.name, made.size)

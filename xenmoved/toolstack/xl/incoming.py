@@ -78,6 +78,7 @@ class XlIncoming:
         self._ledger = Ledger(spool / f"{migration}.commit")
         self._filter = ImageFilter(arrival, boot_folders)
         self._process: Process | None = None
+        self._aborted = False
         self._stdin: WriteEnd | None = None
         self._stdout: ReadEnd | None = None
         self._built = False
@@ -100,6 +101,7 @@ class XlIncoming:
         self._before = frozenset(domain.domid for domain in domains)
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         await remove_files(self._log, self._ledger.path)
+        self._require_wanted()  # nothing is awaited from here until it is known to `abort`
         theirs_in, ours_out = enlarged_pipe()
         ours_in, theirs_out = os.pipe()
         stdin, stdout = WriteEnd(ours_out), ReadEnd(ours_in)
@@ -332,8 +334,16 @@ class XlIncoming:
         if word == COMMITTING:
             await self._ledger.write(REFUSED if domid is None else f"{REFUSED}:{domid}")
 
+    def _require_wanted(self) -> None:
+        if self._aborted:
+            raise ToolstackError(f"domain {self._arrival.name} was given up already.")
+
     async def abort(self) -> None:
-        """Destroy what was built and remove spool files, unless the domain was committed."""
+        """Destroy what was built and remove spool files, unless the domain was committed.
+
+        Nothing is started after that.
+        """
+        self._aborted = True
         word, _, _ = self._ledger.read_with_domain()
         if word == COMMITTING and await self.settle() is not Settled.ABSENT:
             return

@@ -74,6 +74,7 @@ class XmIncoming:
         self._descriptor = -1
         self._written = 0
         self._process: Process | None = None
+        self._aborted = False
         self._built = False
 
     @property
@@ -89,6 +90,8 @@ class XmIncoming:
             raise ToolstackError(f"there is a domain {self._arrival.name} on this host already.")
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         await remove_files(self._log, self._ledger.path)
+        if self._aborted:
+            raise ToolstackError(f"domain {self._arrival.name} was given up already.")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
             self._descriptor = os.open(self._file, flags, 0o600)
@@ -308,7 +311,11 @@ class XmIncoming:
             await self._ledger.write(by_name if domid is None else f"{BUILT}:{domid}")
 
     async def abort(self) -> None:
-        """Destroy what was built and remove spool files, unless the domain was committed."""
+        """Destroy what was built and remove spool files, unless the domain was committed.
+
+        Nothing is started after that.
+        """
+        self._aborted = True
         word, _, _ = self._word()
         if word in {COMMITTING, STARTED} and await self.settle() is not Settled.ABSENT:
             return

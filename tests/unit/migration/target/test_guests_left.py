@@ -99,7 +99,13 @@ async def codes(
         config=SimpleNamespace(node="host-a"),
         toolstack=SimpleNamespace(configs=SimpleNamespace(received=waiting)),
     )
-    found = await too_many(host, Peer("b", "b", ""), offer, texts, running)
+    found = await too_many(
+        host,
+        Peer("b", "b", ""),
+        offer,
+        {f"/etc/xen/file-{n}": text for n, text in enumerate(texts)},
+        running,
+    )
     return [one.code for one in found]
 
 
