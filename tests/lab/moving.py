@@ -22,7 +22,7 @@ def migrate(source: Host, target: Host, guest: Guest, *options: str) -> dict[str
     )
     report = job(source, guest)
     assert report["state"] == "done", (report, said.stdout, said.stderr)
-    blackout = report["blackout"]
+    blackout = report["blackout"] or 0.0
     what = f"{guest.name} moved to {target.name}, {report['mode']}"
     say(f"{what}: {report['wire_bytes'] >> 20} MiB sent, blackout {blackout:.1f} s")
     return report

@@ -87,7 +87,8 @@ class ToolstackConfig:
 
     `command` is the program with its first arguments; when empty, the tool is found in PATH.
     `boot_folders` are folders, besides the usual ones, whose files an arriving guest may name as
-    its kernel or ramdisk, and `root` is below what they, and boot loaders, are looked for.
+    its kernel or ramdisk, and `root` is below what they, and boot loaders, are looked for. Without
+    `monitors` nothing is asked of QEMU.
     """
 
     kind: ToolstackKind = ToolstackKind.AUTO
@@ -96,7 +97,7 @@ class ToolstackConfig:
     sysfs_net: AbsolutePath = Path("/sys/class/net")
     sysfs_backends: AbsolutePath = Path("/sys/bus/xen-backend/devices")
     processes: AbsolutePath = Path("/proc")
-    monitors: AbsolutePath = Path("/var/run/xen")
+    monitors: AbsolutePath | None = None
     boot_folders: tuple[AbsolutePath, ...] = ()
     root: AbsolutePath = Path("/")
 

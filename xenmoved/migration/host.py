@@ -120,7 +120,9 @@ class Host:
 
     def qemu_of(self, domid: int) -> GuestQemu | None:
         """Return the QEMU of a running domain, None where nobody can ask it."""
-        monitor = monitor_of(self.config.toolstack.monitors, domid)
+        if (folder := self.config.toolstack.monitors) is None:
+            return None
+        monitor = monitor_of(folder, domid)
         return GuestQemu(monitor, self.qemu_sockets) if monitor is not None else None
 
     def spool_of(self, migration: str) -> Path:

@@ -28,5 +28,7 @@ def _remove(host: Host) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in end_stale(folder):
         log.info("ended %s, which served an image to a daemon that was killed", name)
-    for name in clean_up_stale(host.config.toolstack.monitors, folder):
+    if (monitors := host.config.toolstack.monitors) is None:
+        return
+    for name in clean_up_stale(monitors, folder):
         log.info("removed %s, left in the QEMU of a guest", name)
