@@ -27,6 +27,7 @@ shared_identity  the same for what two hosts see
 processes        which processes there are
 commands         runs the tools of storage
 pipes            runs those that stream; nothing else runs commands
+ranges           what all volumes say of a range
 descriptor       what volumes that are one file descriptor have in common
 claiming         opens paths, and keeps others off what is written
 sysfs            what sysfs and udev say of a block device

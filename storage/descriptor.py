@@ -1,6 +1,6 @@
 """What volumes that are one file descriptor have in common.
 
-Range checks, errors in words, transfers of whole buffers, and a close that waits: a thread cannot
+Errors in words, transfers of whole buffers, and a close that waits: a thread cannot
 be cancelled, so one may still be writing when its migration is given up. Were the descriptor closed
 under it, its number could be given to the next volume opened, and the write would land there.
 """
@@ -19,13 +19,14 @@ from storage.backing import backing_of_descriptor
 from storage.buffers import AlignedBuffer
 from storage.contracts import Backing
 from storage.errors import VolumeError, VolumeFull, reason
+from storage.ranges import Ranged
 from storage.syscalls import UNSUPPORTED, discard_device, zero_device
 from storage.watching import Watch
 
 _ZEROS: Final = AlignedBuffer(1 << 20).view.toreadonly()
 
 
-class DescriptorVolume:
+class DescriptorVolume(Ranged):
     """Base of volumes on one file descriptor, which it owns from construction on."""
 
     def __init__(self, fd: int, *, name: str, size: int, alignment: int, writable: bool) -> None:
@@ -91,7 +92,7 @@ class DescriptorVolume:
         Raises `VolumeError` for a range that is not in the volume or not aligned, on a closed
         volume, and for any `OSError` within (`VolumeFull` when no space is left).
         """
-        self._check(verb, offset, length)
+        self.require_range(verb, offset, length)
         with self._state:
             if self._closed:
                 raise self.error(verb, offset, length, "it is closed")
@@ -105,30 +106,6 @@ class DescriptorVolume:
             with self._state:
                 self._uses -= 1
                 self._state.notify_all()
-
-    def changing(self, verb: str, offset: int, length: int) -> None:
-        """Raise `VolumeError` unless the volume was opened for writing."""
-        if not self.writable:
-            raise self.error(verb, offset, length, "it was opened for reading only")
-
-    def error(
-        self,
-        verb: str,
-        offset: int,
-        length: int,
-        why: str,
-        kind: type[VolumeError] = VolumeError,
-    ) -> VolumeError:
-        """Make the error that says why a range cannot be read, written and so on."""
-        return kind(f"volume {self.name}: cannot {verb} {length} bytes at {offset}: {why}")
-
-    def _check(self, verb: str, offset: int, length: int) -> None:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise self.error(verb, offset, length, f"the volume has {self.size} bytes")
-        if offset % self.alignment or length % self.alignment:
-            raise self.error(
-                verb, offset, length, f"its sectors of {self.alignment} bytes cannot be divided"
-            )
 
 
 def make_durable(path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,15 @@ from storage.commands import run
 from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.errors import StorageError
 from storage.syscalls import birth_time, file_handle, file_system, loop_backing
-from storage.sysfs import SYSFS, UDEV, device_folder, disk_number, property_of, read_attribute
+from storage.sysfs import (
+    SYSFS,
+    UDEV,
+    backing_file,
+    device_folder,
+    disk_number,
+    property_of,
+    read_attribute,
+)
 from storage.zfs.volume import dataset_of
 
 _SECOND: Final = 10**9
@@ -107,14 +115,14 @@ def _of_mapping(device: Path, udev: Path) -> VolumeIdentity:
 
 
 def _of_loop(device: Path, path: str | os.PathLike[str]) -> VolumeIdentity:
-    backing = (device / "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
+    backing = backing_file(device)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         filesystem, inode, offset = loop_backing(descriptor)
     finally:
         os.close(descriptor)
     file = file_identity(backing)
-    status = Path(backing).stat()  # after it: the path may lead to another file by now
+    status = backing.stat()  # after it: the path may lead to another file by now
     if not file or (status.st_dev, status.st_ino) != (filesystem, inode):
         return UNKNOWN
     return VolumeIdentity(f"loop on {file} from {offset}")

@@ -17,7 +17,7 @@ from typing import Final
 from storage.backing import number_and_sequence
 from storage.contracts import LastWrite
 from storage.errors import VolumeError, reason
-from storage.sysfs import SYSFS, read_attribute
+from storage.sysfs import SYSFS, backing_file, read_attribute
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _WRITTEN: Final = 6
@@ -94,7 +94,6 @@ def seconds_to_later(found: LastWrite) -> float:
 def _of_file_behind(folder: Path) -> LastWrite | None:
     """Tell when the file of a loop device was written to, as may be done past the device, too."""
     try:
-        file = (folder / "loop/backing_file").read_text(errors="surrogateescape").rstrip("\n")
-        return LastWrite("", str(Path(file).stat().st_mtime_ns))
+        return LastWrite("", str(backing_file(folder).stat().st_mtime_ns))
     except OSError:
         return None

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from storage.sysfs import SYSFS
+from storage.sysfs import SYSFS, backing_file, device_folder
 
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -48,9 +48,8 @@ def _free_place(real: str) -> Place:
 
 
 def _file_behind(device: int, sysfs: Path) -> Place | None:
-    mark = sysfs / f"{os.major(device)}:{os.minor(device)}" / "loop/backing_file"
     try:
-        status = Path(mark.read_text(errors="surrogateescape").rstrip("\n")).stat()
+        status = backing_file(device_folder(device, sysfs)).stat()
     except OSError:
         return None
     return ("file", status.st_dev, status.st_ino)

@@ -24,6 +24,12 @@ def read_attribute(path: Path) -> str:
         return ""
 
 
+def backing_file(device: Path) -> Path:
+    """Return the file behind a loop device, by its folder in sysfs. Raises `OSError` for others."""
+    text = (device / "loop/backing_file").read_text(errors="surrogateescape")
+    return Path(text.rstrip("\n"))
+
+
 def disk_number(device: Path) -> str:
     """Return the world-wide name of a disk, or else the serial number that it has, or ""."""
     if name := read_attribute(device / "wwid") or read_attribute(device / "device/wwid"):

@@ -12,6 +12,7 @@ from typing import Final
 from storage.contracts import Extent
 from storage.errors import VolumeError, VolumeFull, reason
 from storage.qemu.nbd import MOST_AT_ONCE, Connection
+from storage.ranges import Ranged
 
 Connect = Callable[[Sequence[str]], Connection]
 
@@ -20,7 +21,7 @@ _ZERO: Final = 2
 _MOST_ZEROED: Final = 1 << 30
 
 
-class ExportedVolume:
+class ExportedVolume(Ranged):
     """Base of volumes that are an export of an NBD server.
 
     A thread has a connection of its own for each call. There are as many as there ever were calls
@@ -101,11 +102,12 @@ class ExportedVolume:
         self, verb: str, offset: int, length: int, *, changing: bool = False
     ) -> Iterator[Connection]:
         """Lend a connection for one call on a range, and put its errors in words."""
-        if why := self._obstacle(offset, length, changing=changing):
-            raise self._error(verb, offset, length, why)
+        self.require_range(verb, offset, length)
+        if changing:
+            self.changing(verb, offset, length)
         with self._state:
             if self._closed:
-                raise self._error(verb, offset, length, "it is closed")
+                raise self.error(verb, offset, length, "it is closed")
             self._uses += 1
             connection = self._idle.pop() if self._idle else None
         try:
@@ -118,27 +120,10 @@ class ExportedVolume:
             if not isinstance(error, OSError):
                 raise
             kind = VolumeFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else VolumeError
-            raise self._error(verb, offset, length, reason(error), kind) from error
+            raise self.error(verb, offset, length, reason(error), kind) from error
         finally:
             with self._state:
                 self._uses -= 1
                 if connection is not None:
                     self._idle.append(connection)
                 self._state.notify_all()
-
-    def _obstacle(self, offset: int, length: int, *, changing: bool) -> str:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            return f"the volume has {self.size} bytes"
-        if offset % self.alignment or length % self.alignment:
-            return f"its sectors of {self.alignment} bytes cannot be divided"
-        return "it was opened for reading only" if changing and not self.writable else ""
-
-    def _error(
-        self,
-        verb: str,
-        offset: int,
-        length: int,
-        why: str,
-        kind: type[VolumeError] = VolumeError,
-    ) -> VolumeError:
-        return kind(f"volume {self.name}: cannot {verb} {length} bytes at {offset}: {why}")

@@ -160,11 +160,11 @@ def old(pair: Pair, guest: Guest) -> None:
     pair.b.run("xl restore /var/tmp/image && rm /var/tmp/image")
 
 
-def compare(pair: Pair) -> None:
-    """Make the disk of host-b equal to that of host-a, which is read anew."""
+def compare(pair: Pair, disk: str = _DISK) -> None:
+    """Make a disk of host-b equal to that of host-a, which is read anew."""
     pair.each(lambda host: host.run("sync; echo 3 > /proc/sys/vm/drop_caches"))
-    there = f"{SSH} {pair.b.address} python3 /root/compare.py {_DISK}"
-    pair.a.run(f"python3 /root/compare.py {_DISK} {there}", timeout=3600)
+    there = f"{SSH} {pair.b.address} python3 /root/compare.py {disk}"
+    pair.a.run(f"python3 /root/compare.py {disk} {there}", timeout=3600)
 
 
 WAYS: Final[dict[str, Callable[[Pair, Guest], None]]] = {"live": live, "plain": plain, "old": old}

@@ -117,7 +117,7 @@ class Guest:
             time.sleep(1)
 
 
-def _from_host(kind: str, initrd: str, extra: str) -> str:
+def from_host(kind: str, initrd: str, extra: str) -> str:
     """Return the settings of a guest that boots what its host has in /boot."""
     return (
         f'type = "{kind}"\n'
@@ -132,7 +132,7 @@ def writing(
     name: str, disks: tuple[str, ...], mac: str, *, options: str = "", kind: str = "pv"
 ) -> Guest:
     """A guest that needs ext4 on its first disk; `options` are those of `guest/init`."""
-    boot = _from_host(kind, "small", f"quiet {options}".rstrip())
+    boot = from_host(kind, "small", f"quiet {options}".rstrip())
     return Guest(name, 128, boot, disks, mac)
 
 
@@ -167,13 +167,18 @@ def debian(host: Host) -> Guest:
     """A Debian with systemd, its root file system on a logical volume of a host."""
     path = f"/dev/{storage.GROUP}/debian-root"
     host.run(f"dd if={storage.DEBIAN_IMAGE} of={path} bs=1M conv=sparse,fsync", timeout=300)
-    boot = _from_host("pv", "root", "root=/dev/xvda ro net.ifnames=0")
+    boot = from_host("pv", "root", "root=/dev/xvda ro net.ifnames=0")
     return Guest("debian", 320, boot, (f"phy:{path},xvda,w",), "00:16:3e:77:00:02")
 
 
 KINDS: Final = ("pv", "pygrub", "pvh", "hvm", "desktop", "emulated")
 """How a guest is virtualised and booted; `emulated` is an HVM guest that has no drivers for Xen's
 disks, `desktop` one with two processors and a screen that VNC shows."""
+
+
+def same_pools(pools: tuple[str, ...]) -> str:
+    """Return the options that have disks in these pools go to those of the same names."""
+    return " ".join(f"--pool {pool}={pool}" for pool in pools)
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ class Backend:
     @property
     def options(self) -> str:
         """What has disks go to the same pools of another host."""
-        return " ".join(f"--pool {pool}={pool}" for pool in self.pools)
+        return same_pools(self.pools)
 
 
 BACKENDS: Final = {

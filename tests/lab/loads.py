@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from tests.lab import blackout, image, moving, storage
 from tests.lab.errors import LabError
-from tests.lab.guests import Guest
+from tests.lab.guests import Guest, from_host, same_pools
 from tests.lab.host import Host
 from tests.lab.pair import Pair, booted, say
 
@@ -54,10 +54,7 @@ def make_guest(pair: Pair) -> Guest:
         for number, (pool, size) in enumerate(zip(_POOLS, sizes, strict=True))
     ]
     pair.a.run(f"dd if={storage.EXTRA} of={paths[0]} bs=1M conv=sparse,fsync", timeout=1200)
-    boot = (
-        'type = "pv"\nkernel = "/boot/guest-vmlinux"\nramdisk = "/boot/guest-root.initrd"\n'
-        'extra = "console=hvc0 quiet mitigations=off root=/dev/xvda ro net.ifnames=0"\nvcpus = 1\n'
-    )
+    boot = from_host("pv", "root", "quiet root=/dev/xvda ro net.ifnames=0")
     disks = tuple(f"{path},raw,xvd{letter},w" for path, letter in zip(paths, "abc", strict=True))
     guest = Guest("loads", 320, boot, disks, "00:16:3e:77:00:09")
     guest.create(pair.a)
@@ -125,9 +122,8 @@ class Client:
 def move(pair: Pair, guest: Guest, client: Client, number: int) -> None:
     """Move the guest live, there or back, and see that everything goes on."""
     source, target = (pair.a, pair.b) if number % 2 else (pair.b, pair.a)
-    options = " ".join(f"--pool {pool}={pool}" for pool in _POOLS)
     client.seen()
-    report = moving.migrate(source, target, guest, f"--mode live {options}")
+    report = moving.migrate(source, target, guest, f"--mode live {same_pools(_POOLS)}")
     found = client.await_more(client.seen())
     assert (running := status(pair.b)) == dict.fromkeys(_UNITS, "active"), running
     say(
@@ -140,8 +136,7 @@ def move(pair: Pair, guest: Guest, client: Client, number: int) -> None:
 def plain(pair: Pair, guest: Guest, client: Client) -> None:
     """Move the guest by `xl migrate` to disks that were equal, for the pause alone."""
     for path in guest.paths:
-        moving_disk = f"{blackout.SSH} {pair.b.address} python3 /root/compare.py {path}"
-        pair.a.run(f"python3 /root/compare.py {path} {moving_disk}", timeout=3600)
+        blackout.compare(pair, path)
     client.seen()
     pair.a.run(f"xl migrate -s '{blackout.SSH}' {guest.name} {pair.b.address}", timeout=1200)
     time.sleep(60)

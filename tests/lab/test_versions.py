@@ -15,7 +15,7 @@ from tests.lab.test_moves import moves
 
 pytestmark = pytest.mark.slow
 
-_POOLS = "--pool plain=plain --pool images=images"
+_POOLS = guests.BACKENDS["blkback"].options
 
 
 @pytest.fixture(scope="module", params=[(DEBIAN_12, DEBIAN_13), (DEBIAN_13, DEBIAN_13)], ids=str)

@@ -14,6 +14,7 @@ HOLDING_COLUMNS: Final = (
     "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
 )
 HOLDING: Final = f"SELECT {HOLDING_COLUMNS} FROM owners"
+NOTED: Final = "SELECT pool, name, identity FROM owners UNION SELECT pool, name, identity FROM made"
 HOLDING_OF: Final = (
     f"{HOLDING} WHERE (pool=?1 AND name=?2) OR (identity=?3 AND identity!='') "
     "ORDER BY (identity=?3 AND identity!='') DESC, (pool=?1 AND name=?2) DESC, since IS NULL DESC"

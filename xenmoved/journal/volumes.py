@@ -11,7 +11,7 @@ from typing import Any
 
 from storage.contracts import UNKNOWN, PoolFolder, VolumeIdentity
 from xenmoved.journal.records import Holding, MadeVolume, read_holding, read_made, row_of
-from xenmoved.journal.statements import HOLDING, HOLDING_COLUMNS, HOLDING_OF, MADE_COLUMNS
+from xenmoved.journal.statements import HOLDING, HOLDING_COLUMNS, HOLDING_OF, MADE_COLUMNS, NOTED
 
 
 class VolumeTables:
@@ -78,14 +78,15 @@ class VolumeTables:
 
     async def places_noted(self) -> list[tuple[str, str, VolumeIdentity]]:
         """Return pool, name and identity of all volumes of which something was noted."""
-        rows = await self._select(
-            "SELECT pool, name, identity FROM owners UNION SELECT pool, name, identity FROM made"
-        )
+        rows = await self._select(NOTED)
         return [(pool, name, VolumeIdentity(identity or "")) for pool, name, identity in rows]
 
     async def identities_noted(self, pool: str, name: str) -> list[VolumeIdentity]:
         """Return which volumes were noted under a name, of those that are known."""
-        return [one[2] for one in await self.places_noted() if one[:2] == (pool, name) and one[2]]
+        rows = await self._select(
+            f"SELECT identity FROM ({NOTED}) WHERE pool=? AND name=?", pool, name
+        )
+        return [VolumeIdentity(identity) for (identity,) in rows if identity]
 
     async def call_otherwise(
         self, before: tuple[str, str], now: tuple[str, str], identity: VolumeIdentity

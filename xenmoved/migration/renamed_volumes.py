@@ -28,13 +28,7 @@ async def follow_volumes(host: Host) -> None:
     try:
         noted = await host.journal.places_noted()
         away = await asyncio.to_thread(_away, host, noted)
-        if not away:
-            return
-        now = await asyncio.to_thread(_by_identity, host)
-        for pool, name, identity in away:
-            if (found := now.get(identity)) is not None:
-                log.warning("what was %s:%s is %s:%s now", pool, name, *found)
-                await host.journal.call_otherwise((pool, name), found, identity)
+        await _call_as_now(host, away)
     except JournalFailed as error:
         log.error("volumes that were renamed are not looked for: %s", error)
 
@@ -49,8 +43,15 @@ async def follow_volume(host: Host, pool: str, name: str) -> None:
         return
     there = await asyncio.to_thread(host.pools[pool].find, name)
     strays = [one for one in noted if there is None or one != there.identity]
-    now = await asyncio.to_thread(_by_identity, host) if strays else {}
-    for identity in strays:
+    await _call_as_now(host, [(pool, name, one) for one in strays])
+
+
+async def _call_as_now(host: Host, away: list[Noted]) -> None:
+    """Note what volumes that are not where they were are called now, if they are here."""
+    if not away:
+        return
+    now = await asyncio.to_thread(_by_identity, host)
+    for pool, name, identity in away:
         if (found := now.get(identity)) is not None:
             log.warning("what was %s:%s is %s:%s now", pool, name, *found)
             await host.journal.call_otherwise((pool, name), found, identity)

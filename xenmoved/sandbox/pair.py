@@ -52,15 +52,20 @@ Launcher = Callable[[Sequence[str], BinaryIO, Mapping[str, str]], DaemonProcess]
 
 
 def launch_daemon(
-    arguments: Sequence[str], log: BinaryIO, environment: Mapping[str, str]
+    arguments: Sequence[str],
+    log: BinaryIO,
+    environment: Mapping[str, str],
+    *,
+    apart: bool = False,
 ) -> DaemonProcess:
-    """Start the daemon that is installed."""
+    """Start the daemon that is installed; Ctrl-C at the terminal does not reach one `apart`."""
     return subprocess.Popen(
         [sys.executable, "-m", "xenmoved.main", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         env=environment,
+        start_new_session=apart,
     )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import BinaryIO, Final, Self
 from xenmoved.sandbox.cable import Cable
 from xenmoved.sandbox.harness import make_image
 from xenmoved.sandbox.host import Domain
-from xenmoved.sandbox.pair import DaemonProcess, SandboxHost
+from xenmoved.sandbox.pair import DaemonProcess, SandboxHost, launch_daemon
 from xenmoved.sandbox.smalldisk import SmallDisk
 from xenmoved.sandbox.witness import Witness
 from xenmoved.units import format_size
@@ -239,15 +237,9 @@ def _launch(
     arguments: Sequence[str], log: BinaryIO, environment: Mapping[str, str]
 ) -> DaemonProcess:
     """Start a daemon that Ctrl-C at the terminal does not reach."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "xenmoved.main", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        # What a killed daemon has in a folder of its own goes with the playground.
-        env={**environment, "TMPDIR": str(Path(log.name).parent)},
-        start_new_session=True,
-    )
+    # What a killed daemon has in a folder of its own goes with the playground.
+    own = {**environment, "TMPDIR": str(Path(log.name).parent)}
+    return launch_daemon(arguments, log, own, apart=True)
 
 
 def _runs(host: SandboxHost) -> bool:

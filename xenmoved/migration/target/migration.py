@@ -86,12 +86,15 @@ class InboundMigration:
         await self.guest.build()
         await self.handover.happen(TargetEvent.BUILT, only_in=(TargetState.RECEIVING,))
         if self.handover.state is TargetState.ABORTED:
-            self._require_wanted()
+            raise self._given_up()
 
     def _require_wanted(self) -> None:
         """See that it was not given up, as on another channel. Raises JobError."""
         if self.handover.state is not TargetState.RECEIVING:
-            raise JobError([problem("aborted", self.handover.reason or "aborted by the source")])
+            raise self._given_up()
+
+    def _given_up(self) -> JobError:
+        return JobError([problem("aborted", self.handover.reason or "aborted by the source")])
 
     async def _write_down(self) -> None:
         await self.guest.write_down(self.handover.state, self.handover.reason)

@@ -101,7 +101,8 @@ class XlIncoming:
         self._before = frozenset(domain.domid for domain in domains)
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         await remove_files(self._log, self._ledger.path)
-        self._require_wanted()  # nothing is awaited from here until it is known to `abort`
+        if self._aborted:  # nothing is awaited from here until the process is known to `abort`
+            raise ToolstackError(f"domain {self._arrival.name} was given up already.")
         theirs_in, ours_out = enlarged_pipe()
         ours_in, theirs_out = os.pipe()
         stdin, stdout = WriteEnd(ours_out), ReadEnd(ours_in)
@@ -333,10 +334,6 @@ class XlIncoming:
         word, domid, _ = self._ledger.read_with_domain()
         if word == COMMITTING:
             await self._ledger.write(REFUSED if domid is None else f"{REFUSED}:{domid}")
-
-    def _require_wanted(self) -> None:
-        if self._aborted:
-            raise ToolstackError(f"domain {self._arrival.name} was given up already.")
 
     async def abort(self) -> None:
         """Destroy what was built and remove spool files, unless the domain was committed.
