@@ -41,6 +41,7 @@ from xenmoved.migration.qemu_leftovers import remove_leftovers
 from xenmoved.migration.renamed_volumes import follow_volumes
 from xenmoved.migration.restart import recover
 from xenmoved.migration.source.start import Starter
+from xenmoved.migration.spool_leftovers import clear_settled
 from xenmoved.migration.target.arrivals import Arrivals
 from xenmoved.migration.target.channels import Reception
 from xenmoved.sync.devices import Buffers
@@ -131,6 +132,7 @@ class Daemon:
             async with Guarded() as tasks:
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
+                await clear_settled(host)
                 await expect_folders(host)
                 await follow_volumes(host)
                 await take_up_copies(host)

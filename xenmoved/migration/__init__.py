@@ -23,6 +23,7 @@ expiry           drops them when they are old enough
 retrying         what must be done in the end, however often it fails
 doubts           what is in doubt, and what an operator decides about it
 doubt_texts      what an operator is told of that
+spool_leftovers  what is left in the spool of migrations that are settled
 qemu_leftovers   what this daemon, or an earlier one, left in the QEMUs of guests
 restart          what an earlier daemon left
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -22,8 +23,26 @@ The witness folder (default: DIR/../witness) is shared by all hosts of one sandb
 """
 
 
+class _Said:
+    """Standard error as C has it: what cannot be written is lost, and the work goes on.
+
+    It is a log on the file system of a daemon's state, which may be full or read-only.
+    """
+
+    def write(self, text: str) -> int:
+        """Write now, or never."""
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode())
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: nothing waits to be written."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+    """Entry point, of a process of its own without arguments; returns the exit status."""
+    if argv is None:
+        sys.stderr = _Said()
     args = list(sys.argv[1:] if argv is None else argv)
     folders: dict[str, str] = {}
     while len(args) >= 2 and args[0] in ("--root", "--witness"):

@@ -16,6 +16,8 @@ from typing import Final
 
 from protocol.frames import HASH_SIZE
 
+INDEX_PREFIX: Final = "index-"
+"""How names begin that a table has for a moment, where its file system knows no nameless files."""
 _BATCH: Final = 64 * 1024
 
 
@@ -24,7 +26,7 @@ class TargetIndex:
 
     def __init__(self, blocks: int, folder: Path) -> None:
         self._blocks = blocks
-        self._file = tempfile.TemporaryFile(dir=folder, prefix="index-")  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(dir=folder, prefix=INDEX_PREFIX)  # noqa: SIM115
         os.ftruncate(self._file.fileno(), blocks * HASH_SIZE)
 
     def get(self, first_block: int, blocks: int) -> bytes:
