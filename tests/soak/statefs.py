@@ -59,8 +59,14 @@ class StateFilesystem:
         _run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self._folder))
 
     def _unmounted(self) -> bool:
-        done = subprocess.run(["umount", str(self._folder)], capture_output=True, check=False)
-        return done.returncode == 0
+        """Whether it is no longer mounted: elsewhere it may be, where mounts were copied."""
+        if os.path.ismount(self._folder):
+            subprocess.run(["umount", str(self._folder)], capture_output=True, check=False)
+        attached = ["losetup", "--associated", str(self._image)]
+        return not (
+            os.path.ismount(self._folder)
+            or subprocess.run(attached, capture_output=True, check=True).stdout
+        )
 
 
 def _free(folder: Path) -> int:
