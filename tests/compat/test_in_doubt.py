@@ -93,7 +93,9 @@ def is_far_behind(release):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("old", "point", "trigger", "stays"), list(cases(STATES, seldom=is_far_behind)))
+@pytest.mark.parametrize(
+    ("old", "point", "trigger", "stays"), list(cases(STATES, seldom=is_far_behind))
+)
 def test_a_side_is_upgraded_in_mid_migration(world_of, old, point, trigger, stays):
     new = _NEWER[old]
     world = world_of(old, old)
