@@ -156,7 +156,7 @@ def test_piuparts_passes(release, root, package):
     options = ("--existing-chroot", root.folder, "--keep-sources-list", "--no-upgrade-test")
     options += ("--fake-essential-packages=python3", "--no-eatmydata", "-d", release.name)
     # What debconf of Debian 13 makes for itself whenever apt installs anything.
-    options += ("--ignore", "/var/cache/debconf/tmp.ci")
+    options += ("--ignore", "/var/cache/debconf/tmp.ci/")
     isolated = ("unshare", "--net", "--mount", "--propagation", "private")
     command = [*isolated, "piuparts", *options, package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
