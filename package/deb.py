@@ -30,7 +30,8 @@ _BULLET: Final[dict[str, Any]] = {
     **{"initial_indent": "  * ", "subsequent_indent": "    "},
     **{"break_long_words": False, "break_on_hyphens": False},
 }
-MAINTAINER: Final = "The xenmoved authors <xenmoved@users.noreply.github.com>"
+# Debian's form wants an address. This one is of a domain that never is (RFC 2606): nobody's.
+MAINTAINER: Final = "The xenmoved authors <authors@xenmoved.invalid>"
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import pytest
 
 from protocol.messages import OLDEST
 from tests.crash.test_save_mode import TRIGGERS
-from tests.support.crash import PATIENCE
+from tests.support.crash import GUEST, PATIENCE
 from tests.support.releases import FAR, NEXT, PRESENT, earlier_releases
 from xenmoved.sandbox.harness import wait_until
 
 _NEWER = {**{one.name: PRESENT for one in earlier_releases()}, PRESENT: NEXT}
 _TOGETHER = {NEXT, PRESENT, *(one.name for one in earlier_releases() if one.version >= OLDEST)}
 _CRITICAL = ("outbound:commit-sent:after", "inbound:committed:after")
+_LINK = "cut@outgoing:start:after"
 STATES = (
     ("outbound:copying:after", "", True),
     ("outbound:handing-over:after", "", True),
@@ -28,14 +29,34 @@ STATES = (
     ("inbound:aborted:after", "start fails", True),
 )
 """A state when it was written down, what the target does wrong, and whether the guest stays."""
+COLD_STATES = (
+    ("outbound:copying:after", (), True),
+    ("outbound:handing-over:after", (), True),
+    ("outbound:commit-sent:after", (), None),
+    ("outbound:done:after", (), False),
+    ("outbound:aborted:after", (_LINK,), True),
+    ("inbound:receiving:after", (), True),
+    ("inbound:ready:after", (), True),
+    ("inbound:committed:after", (), None),
+    ("inbound:started:after", (), False),
+    ("inbound:aborted:after", (_LINK,), True),
+)
+"""Of a guest that does not run: no toolstack can fail, so that it is the link that does."""
 
 
-def killed_at(world, point, trigger, mode="save"):
-    """Have the guest move until the daemon that comes to a point is killed there; return it."""
+def killed_at(world, point, trigger, mode="save", first=()):
+    """Have the guest move until the daemon that comes to a point is killed there; return it.
+
+    `first` are faults of the source that come before.
+    """
     source, target = world.pair
     target.xen.faults(**TRIGGERS[trigger])
     here = source if point.startswith(("outbound", "outgoing")) else target
-    here.arm(f"kill@{point}")
+    if here is source:
+        here.arm(*first, f"kill@{point}")
+    else:
+        source.arm(*first)
+        here.arm(f"kill@{point}")
     source.ctl("migrate", "web", target.name, "--mode", mode, "--detach")
     wait_until(lambda: here.dead, f"the end of {here.name} at {point}", PATIENCE * 2)
     assert here.fired
@@ -57,17 +78,24 @@ def settled(world, stays):
         assert owner is world.pair[0 if stays else 1]
 
 
-def cases():
-    """Every state with every release; of those that are far behind, most only when asked for."""
+def cases(states, *, seldom):
+    """Every state with every release; of those that are seldom, most only when asked for."""
     for old in _NEWER:
-        for point, trigger, stays in STATES:
-            seldom = old not in _TOGETHER and point not in _CRITICAL
-            marks = [pytest.mark.slow if seldom else pytest.mark.thorough]
+        for point, trigger, stays in states:
+            later = seldom(old) and point not in _CRITICAL
+            marks = [pytest.mark.slow if later else pytest.mark.thorough]
             yield pytest.param(old, point, trigger, stays, id=f"{old}-{point}", marks=marks)
 
 
+def is_far_behind(release):
+    """Whether the present release and this one do not work together."""
+    return release not in _TOGETHER
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("old", "point", "trigger", "stays"), list(cases()))
+@pytest.mark.parametrize(
+    ("old", "point", "trigger", "stays"), list(cases(STATES, seldom=is_far_behind))
+)
 def test_a_side_is_upgraded_in_mid_migration(world_of, old, point, trigger, stays):
     new = _NEWER[old]
     world = world_of(old, old)
@@ -76,6 +104,24 @@ def test_a_side_is_upgraded_in_mid_migration(world_of, old, point, trigger, stay
     settled(world, stays)
     world.other(here).restart(new)
     world.move("save")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("old", "point", "first", "stays"), list(cases(COLD_STATES, seldom=lambda _: True))
+)
+def test_a_side_is_upgraded_while_a_guest_moves_that_is_off(world_of, old, point, first, stays):
+    new = _NEWER[old]
+    world = world_of(old, old)
+    world.pair[0].xen.xl("destroy", GUEST)
+    here = killed_at(world, point, "", mode="cold", first=first)
+    started_with(here, new)
+    world.wait_quiet(PATIENCE * 4)
+    owner = world.start_stopped()
+    assert stays is None or owner is world.pair[0 if stays else 1]
+    assert world.owner() is owner
+    world.other(here).restart(new)
+    world.move_cold()
 
 
 @pytest.mark.thorough

@@ -135,3 +135,50 @@ def test_it_can_be_ended_while_it_starts(tmp_path: Path, number: signal.Signals)
         assert "Traceback" not in shown
         assert player.process.wait(30) == 128 + number
     assert left(tmp_path) == []
+
+
+_BUSY_DISK = """
+import os, sys, threading
+from pathlib import Path
+from xenmoved.sandbox.smalldisk import SmallDisk, step_aside
+
+step_aside(sys.argv)
+folder = Path(sys.argv[1])
+disk = SmallDisk(folder, 256 << 20)
+filled = threading.Event()
+
+def write():
+    with (folder / "guest").open("wb", buffering=0) as file:
+        while not filled.wait(0.0005):
+            try:
+                file.write(bytes(64 << 10))
+            except OSError:  # full
+                pass
+
+writer = threading.Thread(target=write)
+writer.start()
+try:
+    print(disk.fill())
+finally:
+    filled.set()
+    writer.join()
+print(os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize)
+disk.close()
+"""
+
+
+def test_a_disk_is_filled_while_others_write_to_it(tmp_path: Path) -> None:
+    script = tmp_path / "busy.py"
+    script.write_text(_BUSY_DISK)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = [sys.executable, script, disk]
+    done = subprocess.run(
+        command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    taken, free = done.stdout.split()
+    if taken == "None":
+        pytest.skip("the kernel gives users no file system of their own")
+    assert int(taken) > 100 << 20
+    assert int(free) <= 1 << 20

@@ -29,10 +29,12 @@ asyncio.run(main())
 """
 
 
-def write_journal(root: Root, state: str, *, settled: bool) -> None:
+def write_journal(
+    root: Root, state: str, *, settled: bool, prefix: str = "/usr/lib/xenmoved"
+) -> None:
     """Put one migration into the journal, with the program that is installed."""
     script = _WRITE.format(state=state, settled=settled)
-    root.run(f"/usr/lib/xenmoved/bin/python -c '{script}'")
+    root.run(f"{prefix}/bin/python -c '{script}'")
 
 
 def test_it_is_built_twice_with_the_same_bytes(release, package, tmp_path):
@@ -85,6 +87,24 @@ def test_an_older_package_may_come_again(root, package, older):
     assert root.run("dpkg --verify xenmoved") == ""
 
 
+def test_it_goes_on_from_what_the_archive_has_left(root, package, archive):
+    subprocess.run(["tar", "-xzf", archive, "-C", root.path("/root")], check=True)
+    root.run("/root/xenmoved-*/install")
+    settings = root.path("/etc/xenmoved/xenmoved.yaml")
+    settings.write_text(f"node: mine\n{settings.read_text()}")
+    write_journal(root, "COMMIT_SENT", settled=False, prefix="/opt/xenmoved")
+    said = root.run("/opt/xenmoved/uninstall")
+    assert "removed; /var/lib/xenmoved and /etc/xenmoved stay" in said
+    root.run(f"dpkg -i --force-confold {root.put(package)}")
+    assert settings.read_text().startswith("node: mine\n")
+    told = root.run("xenmoved --unsettled /var/lib/xenmoved", status=3)
+    assert told == "guest 'web' to host-b: commit-sent\n"
+    # An archive does not go over it.
+    said = root.run("/root/xenmoved-*/install", status=1)
+    assert "the package xenmoved is installed here" in said
+    assert root.run("dpkg --verify xenmoved").split() == ["??5??????", "c", str(settings)[-27:]]
+
+
 def test_nothing_is_left_of_one_that_was_purged(root, package):
     before = root.files()
     root.run(f"dpkg -i {root.put(package)}")
@@ -135,6 +155,8 @@ def test_piuparts_passes(release, root, package):
     root.path("/etc/apt/sources.list").write_text("")
     options = ("--existing-chroot", root.folder, "--keep-sources-list", "--no-upgrade-test")
     options += ("--fake-essential-packages=python3", "--no-eatmydata", "-d", release.name)
+    # What debconf of Debian 13 makes for itself whenever apt installs anything.
+    options += ("--ignore", "/var/cache/debconf/tmp.ci/")
     isolated = ("unshare", "--net", "--mount", "--propagation", "private")
     command = [*isolated, "piuparts", *options, package]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ _INSIDE: Final = "XENMOVED_PLAYGROUND_APART"
 _DETACH: Final = 2  # MNT_DETACH of umount2(2)
 _FILLER: Final = ".full"
 _LEFT: Final = 1 << 20
+_PIECE: Final = 16 << 20
+_SMALLEST: Final = 4096
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,12 +48,24 @@ class SmallDisk:
         """Leave next to nothing free; returns how many bytes that took, None if it has no end."""
         if not self._mounted:
             return None
-        status = os.statvfs(self._folder)
-        taken = max(0, status.f_bavail * status.f_frsize - _LEFT)
+        taken, piece = 0, _PIECE
         with (self._folder / _FILLER).open("ab") as file:
-            if taken:
-                os.posix_fallocate(file.fileno(), file.tell(), taken)
+            begin = file.tell()
+            while piece >= _SMALLEST and (excess := self._free() - _LEFT) > 0:
+                more = min(piece, excess)
+                try:
+                    os.posix_fallocate(file.fileno(), begin + taken, more)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    piece //= 2  # somebody else writes, too, and was faster
+                else:
+                    taken += more
         return taken
+
+    def _free(self) -> int:
+        status = os.statvfs(self._folder)
+        return status.f_bavail * status.f_frsize
 
     def empty(self) -> None:
         """Give back what `fill` took."""
