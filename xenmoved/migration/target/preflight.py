@@ -37,7 +37,14 @@ from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
 from xenmoved.migration.target.scripts import denied_scripts, missing_scripts, wiring_for
 from xenmoved.migration.uncopied_disks import denied, look_at_shared, shared_pool
-from xenmoved.migration.volume_needs import Imagery, Needs, claims, imagery, needs
+from xenmoved.migration.volume_needs import (
+    Imagery,
+    Needs,
+    claims,
+    imagery,
+    needs,
+    with_disks_beneath,
+)
 from xenmoved.migration.volume_notes import may_be_made
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
@@ -120,9 +127,9 @@ async def assess(
         for number, (name, paths) in enumerate(arriving.items(), 1)
     }
     in_use |= {
-        peer.shown(domain.name, f"another guest (domain {status.domid})"): [
-            disk.path for disk in domain.disks
-        ]
+        peer.shown(domain.name, f"another guest (domain {status.domid})"): await asyncio.to_thread(
+            with_disks_beneath, domain.disks
+        )
         for status, domain in here
         if isinstance(domain, Domain)
     }
