@@ -24,30 +24,31 @@ _MOST_OPENED: Final = 256
 _MOST_NAMED: Final = 2048
 
 
-def beneath(path: str) -> tuple[str, ...]:
+def beneath(path: str, *, images: bool = False) -> tuple[str, ...]:
     """Return where the files beneath an image may be, none for what is no image. Blocks.
 
-    A relative name is one from the folder of the image, and after a protocol from where its reader
-    happens to be. What cannot be looked at names nothing. Raises nothing.
+    With `images` only those that whoever opens it may take for images in their turn. A relative
+    name is one from the folder of the image, and after a protocol from where its reader happens to
+    be. What cannot be looked at names nothing. Raises nothing.
     """
-    found: dict[str, None] = {}
+    found: dict[str, bool] = {}
     seen: set[tuple[int, int]] = set()
     waiting = deque([path])
     while waiting and len(seen) < _MOST_OPENED and len(found) < _MOST_NAMED:
         image = waiting.popleft()
         for name, may_be_image in _named(image, seen):
             for place in _places(image, name):
-                if place not in found:
-                    found[place] = None
-                    if may_be_image:
-                        waiting.append(place)
-    return tuple(found)
+                if may_be_image and not found.get(place):
+                    waiting.append(place)
+                found[place] = found.get(place, False) or may_be_image
+    return tuple(place for place, may_be_image in found.items() if may_be_image or not images)
 
 
-def with_beneath(paths: Iterable[str]) -> list[str]:
-    """Return paths of images, and behind them all that lies beneath. Blocks."""
+def with_beneath(paths: Iterable[str], *, images: bool = False) -> list[str]:
+    """Return paths of images, and behind them what lies beneath, as `beneath` does. Blocks."""
     whole = list(paths)
-    return list(dict.fromkeys([*whole, *(one for path in whole for one in beneath(path))]))
+    below = (one for path in whole for one in beneath(path, images=images))
+    return list(dict.fromkeys([*whole, *below]))
 
 
 def _places(image: str, name: str) -> Iterator[str]:

@@ -316,7 +316,7 @@ class Imagery:
     """Name of the guest that it is for, None where it does not tell."""
     formats: frozenset[str]
     places: frozenset[Place]
-    """All that it has opened, and what lies beneath."""
+    """All that it has opened, and what is opened with it as an image."""
     doubtful: tuple[str, ...]
     """Texts in which a path with blanks may be that is not among them."""
 
@@ -341,7 +341,7 @@ def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
             file,
             named(text),
             found.formats,
-            places_at([*found.paths, *with_beneath(found.images)]),
+            places_at([*found.paths, *with_beneath(found.images, images=True)]),
             found.doubtful,
         )
         for file, text in texts.items()
