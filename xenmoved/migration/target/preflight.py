@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
+from uuid import UUID
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
@@ -135,6 +136,10 @@ async def assess(
     }
     needed = await needs(host, here=here, coming=offer.guest, peer=peer)
     if (guest := offer.guest) is not None:
+        if not UUID(guest.uuid).int:
+            text = f"{guest.name} has the uuid of domain 0, which is no guest's"
+            hint = "give it another (`uuid`) in its configuration, and start it anew"
+            problems.append(problem("guest-uuid", text, hint))
         info = await host.toolstack.host()
         bridges = local_bridges(peer, guest)
         uuids = {
@@ -149,8 +154,9 @@ async def assess(
         problems += await missing_scripts(host, guest)
         problems += hypervisor_problems(host.config.node, info, peer.name, offer)
         compared = hypervisor_remarks(host.config.node, info, peer.name, offer)
-        if offer.mode is Mode.COLD and guest.config_text is not None:
-            problems += await boot_problems(host, guest.name, guest.config_text)
+        if (text := guest.config_text) is not None:
+            cold = offer.mode is Mode.COLD
+            problems += await boot_problems(host, guest.name, text, cold=cold)
         stands_against, shared = await look_at_shared(
             host, peer, guest.shared, in_use, needed.written
         )
