@@ -137,9 +137,9 @@ async def assess(
     needed = await needs(host, here=here, coming=offer.guest, peer=peer)
     if (guest := offer.guest) is not None:
         if not UUID(guest.uuid).int:
-            text = f"{guest.name} has the uuid of domain 0, which is no guest's"
+            why = f"{guest.name} has the uuid of domain 0, which is no guest's"
             hint = "give it another (`uuid`) in its configuration, and start it anew"
-            problems.append(problem("guest-uuid", text, hint))
+            problems.append(problem("guest-uuid", why, hint))
         info = await host.toolstack.host()
         bridges = local_bridges(peer, guest)
         uuids = {
