@@ -24,12 +24,12 @@ class Readable:
     """Folders with files for guests, as patterns that `under` takes.
 
     `root` is below what they are looked for; with None nothing is looked at, and any file in them
-    will do. `given` has what was found to be fit, to be judged `again`.
+    will do. `given` has what one guest was found fit for, to be judged `again`.
     """
 
     folders: tuple[str, ...]
     root: Path | None = Path("/")
-    given: set[tuple[str, tuple[str, ...]]] = field(default_factory=set, compare=False)
+    given: set[tuple[str, tuple[str, ...]]] | None = field(default=None, compare=False)
 
     @property
     def unseen(self) -> Readable:
@@ -52,7 +52,7 @@ class Readable:
         """Return what may not be given any more of what was found to be fit, and why. Blocks."""
         found = [
             (path, replace(self, folders=folders).why_not(path))
-            for path, folders in sorted(self.given)
+            for path, folders in sorted(self.given or ())
         ]
         return [f"{path}: {why}" for path, why in found if why is not None]
 
@@ -65,7 +65,7 @@ class Readable:
         if self.root is None:
             return None
         why = self._judge(path, self.root)
-        if why is None:
+        if why is None and self.given is not None:
             self.given.add((path, self.folders))
         return why
 

@@ -130,6 +130,7 @@ def test_it_is_judged_again(root: Path, files: Readable) -> None:
     with pytest.raises(ToolstackError, match=r"/boot/later: not everybody"):
         require_given(one, "web")
     require_given(other, "web")
+    assert files.given is None  # it is for all guests, and would grow for ever
 
 
 def test_the_stream_is_judged_and_judged_again(root: Path) -> None:
