@@ -48,7 +48,7 @@ from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.detect import detect
-from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.policy import boot_folders
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Daemon:
             stack.command,
             config_dir=stack.config_dir,
             sysfs_net=stack.sysfs_net,
-            boot_folders=(*BOOT_FOLDERS, *(str(folder) for folder in stack.boot_folders)),
+            boot_folders=boot_folders(stack.boot_folders, stack.root),
             backends=Backends(stack.sysfs_backends, stack.processes),
         )
         host = Host(

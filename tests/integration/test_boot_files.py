@@ -78,3 +78,21 @@ def test_nobody_learns_what_else_a_host_has(hosts: Hosts) -> None:
         for file in ("", "none")
     )
     assert there == missing and "boot-file" not in there
+
+
+@pytest.mark.parametrize("mode", [Mode.SAVE, Mode.COLD])
+@pytest.mark.parametrize("key", ["ramdisk", "kernel"])
+def test_a_guest_gets_no_file_that_only_some_may_read(hosts: Hosts, key: str, mode: Mode) -> None:
+    """Such as an initramfs with keys in it. Only the target's own file counts."""
+    a, b = hosts
+    file = unique("private")
+    for host in hosts:
+        (host.xen.root / "boot" / file).write_text("keys")
+        (host.xen.root / "boot" / file).chmod(0o600)
+    name = guest(a, f"{key} = '/boot/{file}'\n", mode)
+    (found,) = a.plan(name, mode=mode).problems
+    assert found.code == "boot-file" and f"/boot/{file} on host-b is not for" in found.text
+    assert "chmod o+r" in found.hint
+    (b.xen.root / "boot" / file).chmod(0o644)
+    assert not a.plan(name, mode=mode).problems
+    assert a.finish(a.begin(name, mode=mode).job).state is JobState.DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -76,10 +77,24 @@ class TestCdroms:
             a.migrate(name)
         assert disks_of(b, name)["hdc"]["format"] == "empty"
 
-    def test_one_that_is_there_too(self, hosts: Hosts, guest: tuple[str, Path]) -> None:
+    @pytest.fixture
+    def open_folder(self) -> Iterator[Path]:
+        """A folder that everybody may look into, as pytest's are not."""
+        with TemporaryDirectory(dir="/var/tmp") as folder:
+            Path(folder).chmod(0o755)
+            yield Path(folder)
+
+    def test_one_that_is_there_too(self, hosts: Hosts, open_folder: Path) -> None:
         a, b = hosts
-        name, iso = guest
+        name, iso = unique("web"), make_cdrom(open_folder / "install.iso", 1)
+        root = image(a.images / f"{name}-root", 1)
+        a.boot(name, [root, iso], specs=[f"file:{root},xvda,w", f"file:{iso},hdc:cdrom,r"])
         with b.peer_settings("host-a", shared=[f"{iso.parent}/*.iso"]):
+            iso.chmod(0o640)
+            found = the_problem(a.try_migrate(name, cdrom="require"), "permission")
+            assert f"{iso} on host-b is not for guests of host-a" in found.text
+            assert "chmod o+r" in found.hint
+            iso.chmod(0o644)
             plan = typed(a, "plan", name, "host-b", "--cdrom", "require")
             assert f"hdc {iso} {iso} CD-ROM that is there too" in plan
             a.migrate(name, cdrom="require")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,6 +136,26 @@ def _made_anew(host: Dom0, guest: Guest) -> Iterator[str]:
     shutil.copyfile(original, disk)
     yield "not-retained"
     original.replace(disk)
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="there is no qemu-img")
+def test_a_copy_beneath_an_image_is_not_dropped(hosts: Hosts) -> None:
+    """Of a guest that is off, whose disk is only what differs from the copy."""
+    a, _ = hosts
+    guest = quiet_guest(a)
+    a.migrate(guest.name)
+    over, name = a.images / f"{guest.name}-over.qcow2", unique("over")
+    wish = ["-f", "qcow2", "-b", guest.disks[0].name, "-F", "raw", str(over)]
+    subprocess.run(["qemu-img", "create", "-q", *wish], check=True)
+    file = a.folder / "xen" / f"{name}.cfg"
+    file.write_text(f"name = '{name}'\nmemory = 2\ndisk = ['{over},qcow2,xvda,w']\n")
+    volume = f"images:{guest.disks[0].name}"
+    assert "beneath an image that is named in" in refusals(a, volume)["guest-here"]
+    (users,) = {row.users for row in volumes(a).values() if row.name == guest.disks[0].name}
+    assert users == (f"beneath an image that is named in {file}",)
+    file.unlink()
+    assert isinstance(a.ask(DropVolumes(volume, None, confirmed=True)), Done)
+    over.unlink()
 
 
 @pytest.mark.thorough

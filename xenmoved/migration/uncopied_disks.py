@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from protocol.errors import SchemaError
@@ -29,6 +30,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.volume_notes import synced_from
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Disk
+from xenmoved.toolstack.readable import why_unreadable
 
 IMAGES: Final = frozenset(ImageFormat) - {ImageFormat.RAW}
 """Formats of disks that are files with a structure of their own, which move as they are."""
@@ -220,7 +222,11 @@ def _look(
         else:
             size = measure(path).size if os.path.lexists(path) else None
         a_disk = copied or place_at(path) in written
-        withheld = _withheld(node, peer, pool, path, a_disk=a_disk) if size is not None else None
+        withheld = (
+            _withheld(node, peer, pool, path, a_disk=a_disk, cdrom=disk.cdrom)
+            if size is not None
+            else None
+        )
     except StorageError as error:
         return path, list(problems_of(error))
     if size is None:
@@ -241,7 +247,7 @@ def _look(
 
 
 def _withheld(
-    node: str, peer: Peer, pool: str | None, path: str, *, a_disk: bool
+    node: str, peer: Peer, pool: str | None, path: str, *, a_disk: bool, cdrom: bool
 ) -> Problem | None:
     """Say why a peer may not have a disk that is here, though it may ask for it.
 
@@ -253,10 +259,21 @@ def _withheld(
     if pool is None and leads_astray(peer, path):
         text = f"{path} on {node} leads to {os.path.realpath(path)}, which is not shared"
         return problem("permission", text, hint)
+    if pool is None and cdrom and (why := unreadable_cdrom(path)) is not None:
+        return problem("permission", f"{path} on {node} is not for guests of {peer.name}", why)
     if pool is not None and pool not in peer.shared and (a_disk or not _holds_cdrom(path)):
         text = f"{path} on {node} is no image of a CD-ROM, and {peer.name} may have no other"
         return problem("permission", text, f"{hint}; or --cdrom eject")
     return None
+
+
+def unreadable_cdrom(path: str) -> str | None:
+    """Return why a guest may not read the image of a CD-ROM that is in no pool, None if it may.
+
+    A drive is for whoever it is shared with. Blocks.
+    """
+    real = os.path.realpath(path)
+    return None if Path(real).is_block_device() else why_unreadable(real)
 
 
 def _holds_cdrom(path: str) -> bool:

@@ -1,7 +1,8 @@
 """Who needs which volumes of this host, and so what nobody may write to or remove.
 
 `against` is asked before a peer writes to a volume and before a copy is dropped, whoever wants it
-and whatever is allowed: beforehand, and again when it is done. Whoever doubts keeps the volume.
+and whatever is allowed: beforehand, and again when it is done. Whoever doubts keeps the volume. Who
+needs an image needs all that lies beneath it, there or not.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from protocol.handover import SourceState
 from protocol.messages import GuestOffer, Problem
 from storage.contracts import VolumeInfo
+from storage.files.chains import beneath, with_beneath
 from storage.places import Place, place_at, places_at
 from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
@@ -26,7 +28,7 @@ from xenmoved.problems import problem
 from xenmoved.toolstack.configs.keeping import MOVED, is_newer
 from xenmoved.toolstack.configs.opened import opened, written
 from xenmoved.toolstack.configs.text import named, uuid_in
-from xenmoved.toolstack.interface import Domain, DomainStatus, ToolstackError, guests_among
+from xenmoved.toolstack.interface import Disk, Domain, DomainStatus, ToolstackError, guests_among
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,9 @@ _RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
 
 Earlier releases kept one that another came after as NAME.cfg.received.replaced."""
 
+_PLAIN: Final = ("raw", "empty")
+_Named: TypeAlias = list[tuple[str, str]]
+"""Who uses a path, in words, and the path."""
 _Users = Mapping[Place, list[str]]
 """Who uses what, in words, by pool and volume and by place, whether anything is there or not."""
 
@@ -49,6 +54,8 @@ class Needs:
     """Domains that have them."""
     files: _Users
     """Configurations that name them, by their paths."""
+    below: _Users
+    """Configurations that name an image above them."""
     guests: frozenset[str]
     """Names and uuids of the guests that are at home here, running or not."""
     undecided: frozenset[str]
@@ -66,7 +73,8 @@ class Needs:
 
     def users(self, info: VolumeInfo) -> list[str]:
         """Return in words who has a volume as a disk, and what names it."""
-        return [*_among(self.disks, info), *map(_naming, _among(self.files, info))]
+        files = map(_naming, _among(self.files, info))
+        return [*_among(self.disks, info), *files, *map(_above, _among(self.below, info))]
 
     def shown(self, guest: str) -> str:
         """Return what may be told of a guest."""
@@ -74,10 +82,11 @@ class Needs:
 
     def without(self, files: Collection[str]) -> Needs:
         """Return the same, but for what these configurations name."""
-        left = {
-            key: [file for file in those if file not in files] for key, those in self.files.items()
-        }
-        return replace(self, files=left)
+        return replace(self, files=_but(self.files, files), below=_but(self.below, files))
+
+
+def _but(users: _Users, files: Collection[str]) -> _Users:
+    return {key: [file for file in those if file not in files] for key, those in users.items()}
 
 
 _Described = Sequence[tuple[DomainStatus, Domain | ToolstackError]]
@@ -102,8 +111,7 @@ async def needs(
         here = await host.toolstack.describe_all()
     unknown: list[Problem] = []
     guests: set[str] = set()
-    disks: list[tuple[str, str]] = []
-    writing: set[str] = set()
+    disks: list[tuple[str, Disk]] = []
     for status, domain in guests_among(here):
         if isinstance(domain, ToolstackError):
             log.warning("what %s needs cannot be found out: %s", status.name, domain)
@@ -113,8 +121,7 @@ async def needs(
             continue
         guests |= {domain.name, domain.uuid}
         who = _shown(peer, domain.name)
-        disks += [(f"disk of {who}", disk.path) for disk in domain.disks if disk.path]
-        writing |= {disk.path for disk in domain.disks if disk.path and disk.writable}
+        disks += [(who, disk) for disk in domain.disks if disk.path]
     texts = _in_use(await host.toolstack.configs.read_all())
     if coming is not None:
         own = await host.toolstack.configs.files(coming.target_name, coming.uuid)
@@ -125,15 +132,16 @@ async def needs(
             file: text for file, text in texts.items() if file in counted or file not in copies
         }
     guests |= await asyncio.to_thread(_names_in, texts.values())
-    named_in = await asyncio.to_thread(_paths_in, texts, peer)
+    named_in, below = await asyncio.to_thread(_paths_in, texts, peer)
     return Needs(
         host.config.node,
-        await asyncio.to_thread(_by_place, host, disks),
+        await asyncio.to_thread(_by_place, host, await asyncio.to_thread(_disks_of, disks)),
         await asyncio.to_thread(_by_place, host, named_in),
+        await asyncio.to_thread(_by_place, host, below),
         frozenset(guests),
         await _undecided(host, besides),
         await _disputed(host),
-        await asyncio.to_thread(places_at, writing.union(*map(written, texts.values()))),
+        await asyncio.to_thread(_written, disks, texts),
         texts,
         peer,
         tuple(unknown),
@@ -149,13 +157,48 @@ def _names_in(texts: Iterable[str]) -> set[str]:
     return {name for text in texts if (name := named(text)) is not None}
 
 
-def _paths_in(texts: Mapping[str, str], peer: Peer | None) -> list[tuple[str, str]]:
-    """Return what texts have opened, each with what may be told of its file. Blocks, as above."""
-    return [
-        (peer.shown_file(file, named(text)) if peer is not None else file, path)
-        for file, text in texts.items()
-        for path in opened(text).paths
-    ]
+def _paths_in(texts: Mapping[str, str], peer: Peer | None) -> tuple[_Named, _Named]:
+    """Return what texts have opened, each with what may be told of its file; and what is beneath.
+
+    Blocks, as above, and as long as it takes to look at the headers of images.
+    """
+    named_in: _Named = []
+    below: _Named = []
+    for file, text in texts.items():
+        shown = peer.shown_file(file, named(text)) if peer is not None else file
+        found = opened(text)
+        named_in += [(shown, path) for path in found.paths]
+        below += [(shown, path) for image in found.images for path in beneath(image)]
+    return named_in, below
+
+
+def _beneath(disk: Disk) -> tuple[str, ...]:
+    """Return what lies beneath a disk that is an image; of a raw one its guest writes. Blocks."""
+    return beneath(disk.path) if disk.path and disk.format not in _PLAIN else ()
+
+
+def with_disks_beneath(disks: Iterable[Disk]) -> list[str]:
+    """Return the paths of disks, and of what lies beneath them. Blocks."""
+    return [path for disk in disks for path in (disk.path, *_beneath(disk))]
+
+
+def _disks_of(disks: Iterable[tuple[str, Disk]]) -> _Named:
+    found: _Named = []
+    for who, disk in disks:
+        found.append((f"disk of {who}", disk.path))
+        found += [(f"beneath a disk of {who}", path) for path in _beneath(disk)]
+    return found
+
+
+def _written(disks: Iterable[tuple[str, Disk]], texts: Mapping[str, str]) -> frozenset[Place]:
+    """Return the places of what guests write, or read for a part of what they write. Blocks."""
+    paths = set()
+    for _, disk in disks:
+        if disk.writable:
+            paths |= {disk.path, *_beneath(disk)}
+    for text in texts.values():
+        paths |= {*(own := written(text)), *with_beneath(own & opened(text).images)}
+    return places_at(paths)
 
 
 def _in_use(texts: Mapping[str, str]) -> dict[str, str]:
@@ -232,6 +275,7 @@ def claims(found: Needs, info: VolumeInfo, hint: str) -> list[Problem]:
     """Return who has a volume as a disk or will have it, as soon as something is in its place."""
     disks = [("volume-in-use", one) for one in _among(found.disks, info)]
     files = [("guest-here", _naming(one)) for one in _among(found.files, info)]
+    files += [("guest-here", _above(one)) for one in _among(found.below, info)]
     return [_needed(code, found, info, f"it is {one}", hint) for code, one in disks + files]
 
 
@@ -242,6 +286,10 @@ def _needed(code: str, found: Needs, info: VolumeInfo, why: str, hint: str) -> P
 
 def _naming(file: str) -> str:
     return f"named in {file}"
+
+
+def _above(file: str) -> str:
+    return f"beneath an image that is named in {file}"
 
 
 def _among(users: _Users, info: VolumeInfo) -> list[str]:
@@ -268,7 +316,7 @@ class Imagery:
     """Name of the guest that it is for, None where it does not tell."""
     formats: frozenset[str]
     places: frozenset[Place]
-    """All that it has opened."""
+    """All that it has opened, and what is opened with it as an image."""
     doubtful: tuple[str, ...]
     """Texts in which a path with blanks may be that is not among them."""
 
@@ -289,7 +337,13 @@ async def imagery(host: Host) -> list[Imagery]:
 
 def _imagery(texts: Mapping[str, str]) -> list[Imagery]:
     return [
-        Imagery(file, named(text), found.formats, places_at(found.paths), found.doubtful)
+        Imagery(
+            file,
+            named(text),
+            found.formats,
+            places_at([*found.paths, *with_beneath(found.images, images=True)]),
+            found.doubtful,
+        )
         for file, text in texts.items()
         if (found := opened(text)).formats
     ]

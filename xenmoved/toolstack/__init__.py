@@ -13,6 +13,7 @@ cold       a guest that does not run, on its way
 announced  whether the guest that comes is the one that was announced
 vetting    what a configuration from another host may make this host do
 policy     what each of its keys may say
+readable   which files of this host a guest may be given to read
 wiring     what its network interfaces may have of this host
 commands   runs Xen's commands
 pipes      our ends of the pipes to them

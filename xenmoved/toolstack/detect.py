@@ -11,6 +11,7 @@ from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.commands import printable
 from xenmoved.toolstack.interface import Toolstack, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.xl.driver import XlToolstack
 from xenmoved.toolstack.xm.driver import XmToolstack
 
@@ -25,7 +26,7 @@ async def detect(
     *,
     config_dir: Path = Path("/etc/xen"),
     sysfs_net: Path = Path("/sys/class/net"),
-    boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+    boot_folders: Readable = BOOT_FOLDERS,
     backends: Backends = Backends(),  # noqa: B008 - it cannot be changed
 ) -> Toolstack:
     """Make the driver for this host, and see that it answers.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Final
 
 from protocol.messages import GuestSize
@@ -288,19 +287,3 @@ def parse_domain(entry: Mapping[str, object]) -> Domain:
         ),
         passthrough=_passthrough(config),
     )
-
-
-def under(path: str, folders: tuple[str, ...]) -> bool:
-    """Whether a plain absolute path lies under a folder that matches one of the patterns.
-
-    One with `..` or with characters that nobody sees, such as a tab, is not plain, nor is one with
-    a comma, after which QEMU takes what follows for another file (-initrd).
-
-    A pattern is matched as a whole folder name by name: "/usr/lib/xen*" covers /usr/lib/xen-4.17.
-    """
-    pure = PurePosixPath(path)
-    if not pure.is_absolute() or ".." in pure.parts or path.startswith("//"):
-        return False
-    if "," in path or not path.isprintable():
-        return False
-    return any(parent.match(folder) for parent in pure.parents for folder in folders)

@@ -17,6 +17,7 @@ from xenmoved.toolstack.domains import check_name, parse_info
 from xenmoved.toolstack.interface import Arrival, Domain, DomainStatus, HostInfo, ToolstackError
 from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.readable import Readable
 
 _MIB = 1 << 20
 _MOST_WORDS = 64
@@ -112,7 +113,7 @@ class Driver(ABC):
         command: Sequence[str],
         config_dir: Path = Path("/etc/xen"),
         sysfs_net: Path = Path("/sys/class/net"),
-        boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+        boot_folders: Readable = BOOT_FOLDERS,
         backends: Backends = Backends(),  # noqa: B008 - it cannot be changed
     ) -> None:
         self._commands = Commands(command)

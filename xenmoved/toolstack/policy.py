@@ -12,35 +12,47 @@ and another host's word must not count (`LEFT_OUT`, names of interfaces, address
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
-from xenmoved.toolstack.domains import under
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.wiring import BRIDGE_SCRIPTS, Wiring, script_name
 
-BOOT_FOLDERS: Final = (
-    "/boot",
-    "/usr/lib/xen*",
-    "/usr/lib64/xen*",
-    "/usr/libexec/xen*",
-    "/usr/local/lib/xen*",
-    "/usr/local/libexec/xen*",
-    "/usr/lib/debug/usr/lib/xen*",
-    "/usr/lib/grub-xen",
-    "/usr/lib/grub2",
-    "/usr/share/grub2",
-    "/usr/share/OVMF",
-    "/usr/share/ovmf",
-    "/usr/share/edk2*",
-    "/usr/share/qemu",
-    "/usr/share/seabios",
+BOOT_FOLDERS: Final = Readable(
+    (
+        "/boot",
+        "/usr/lib/xen*",
+        "/usr/lib64/xen*",
+        "/usr/libexec/xen*",
+        "/usr/local/lib/xen*",
+        "/usr/local/libexec/xen*",
+        "/usr/lib/debug/usr/lib/xen*",
+        "/usr/lib/grub-xen",
+        "/usr/lib/grub2",
+        "/usr/share/grub2",
+        "/usr/share/OVMF",
+        "/usr/share/ovmf",
+        "/usr/share/edk2*",
+        "/usr/share/qemu",
+        "/usr/share/seabios",
+    )
 )
 """Where Xen and packages of Debian, SUSE, Fedora and Arch have kernels, boot loaders and firmware.
 
 `grub-xen-host` (/usr/lib/grub-xen), `grub2-x86_64-xen` (/usr/share/grub2, in older releases
 /usr/lib/grub2), `ovmf`, `edk2-ovmf`, `qemu-ovmf-x86_64` (/usr/share/qemu), `seabios`.
 """
+
+
+def boot_folders(more: Iterable[Path], root: Path) -> Readable:
+    """Return what guests may be booted from on a host: the usual folders, and more."""
+    return Readable((*BOOT_FOLDERS.folders, *map(str, more)), root)
+
+
+NOWHERE: Final = Readable(())
+_PROGRAMS: Final = ("/usr",)
 
 
 def words(text: str) -> frozenset[str]:
@@ -56,6 +68,7 @@ class Rule:
     """What a value may be: text that `pattern` matches, or a path in a folder to boot from.
 
     `number`: a number may stand there, which may be up to `most`: of what the host sets aside.
+    `program`: a path is that of a program of this host, which is run for the guest.
     `left_out`: what is not allowed is dropped, not refused. `secret`: the value is never shown.
     `by`: the key of a peer's `allow` that has what is allowed beyond the pattern, as `takes` tells.
     """
@@ -68,15 +81,26 @@ class Rule:
     most: int | None = None
     by: str = ""
     takes: Callable[[str], bool] | None = None
+    program: bool = False
 
-    def allows(self, value: str, boot_folders: tuple[str, ...] = ()) -> bool:
-        """Whether a text may come from another host."""
+    def allows(self, value: str, boot_folders: Readable = NOWHERE) -> bool:
+        """Whether a text may come from another host; of a path, wherever it leads (`withheld`)."""
         if self.takes is not None and self.takes(value):
             return True
         if self.pattern.fullmatch(value):
             number = number_in(value) if self.most is not None else None
             return number is None or self.allows_number(number)
-        return self.path and under(value, boot_folders)
+        return self.path and boot_folders.has(value)
+
+    def withheld(self, value: str, boot_folders: Readable) -> str | None:
+        """Return why a guest may not be given the file of this host that a text is the path of.
+
+        With what to do about it; None when it may, or the text is none. Blocks.
+        """
+        if not value.startswith("/") or not (self.path or self.program):
+            return None
+        folders = replace(boot_folders, folders=_PROGRAMS) if self.program else boot_folders
+        return folders.why_not(value)
 
     def allows_number(self, value: float) -> bool:
         """Whether a number may come from another host."""
@@ -205,7 +229,7 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
         _PATH,
     ),
     ("firmware", _FIRMWARE),
-    ("bootloader", Rule(PYGRUB)),
+    ("bootloader", Rule(PYGRUB, program=True)),
     (
         "bootloader_args bootargs",
         _rule(r"--(?:kernel|ramdisk|args|entry)=[^\x00-\x1f]*|--quiet|-q"),

@@ -15,9 +15,9 @@ key that is not there passes only with an empty value. In particular:
   have its backend open any file of this host by the header of a qcow2 or vhd image.
 - device_model, stubdomain_*, extra*, serial, usbdevice, soundhw, keymap, vnc, spice, sdl: become
   arguments of a device model that runs as root, and can open files, sockets and host devices.
-- kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders
-  that hold nothing secret (`BOOT_FOLDERS`). bootloader: only pygrub, from this host's own folder,
-  with arguments that choose an entry.
+- kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders to
+  boot from (`BOOT_FOLDERS`), and there only what everybody on this host may read (`readable`).
+- bootloader: only pygrub, from this host's own folder, with arguments that choose an entry.
 - interfaces: only scripts that this host allows, from its own folder (`wiring`); no name of one of
   the host's, and no address or gateway device that it does not allow.
 - pcidevs, usbdevs, dtdevs, rdms, ioports, irqs, iomem, vtpms, p9s, pvcallsifs, virtios, vdispls,
@@ -36,7 +36,8 @@ from xenmoved.toolstack import policy
 from xenmoved.toolstack.announced import require_announced
 from xenmoved.toolstack.domains import items, parse_disk, parse_domain
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.policy import BOOT_FOLDERS, Rule
+from xenmoved.toolstack.policy import BOOT_FOLDERS, NOWHERE, Rule
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.wiring import script_name
 
 _EMPTY: Final[tuple[object, ...]] = (None, False, 0, "", "<default>", [], {})
@@ -48,7 +49,7 @@ _NIC: Final = "network interface"
 class _Vetter:
     """Collects what is wrong, so that an operator sees all of it at once."""
 
-    boot_folders: tuple[str, ...]
+    boot_folders: Readable
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -90,7 +91,7 @@ class _Vetter:
         """Accept a list of arguments; what is no list might be taken apart at its blanks."""
         if isinstance(value, str) and value:
             self.refuse(where, "must be a list")
-        if why := objection(policy.DOMAIN["bootloader_args"], value, ()):
+        if why := objection(policy.DOMAIN["bootloader_args"], value, NOWHERE):
             self.refuse(where, why)
 
     def nested(
@@ -109,7 +110,7 @@ class _Vetter:
     def rdm(self, where: str, value: object) -> None:
         if isinstance(value, dict) and value.get("strategy", "ignore") != "ignore":
             self.refuse(where, "reserves memory of this host's devices")
-        if why := objection(policy.PLAIN, value, ()):
+        if why := objection(policy.PLAIN, value, NOWHERE):
             self.refuse(where, why)
 
     def backend(self, where: str, device: Mapping[str, object]) -> None:
@@ -142,7 +143,7 @@ def _section(config: dict[str, object], key: str) -> dict[str, object]:
     return value
 
 
-def objection(rule: Rule, value: object, boot_folders: tuple[str, ...]) -> str | None:
+def objection(rule: Rule, value: object, boot_folders: Readable) -> str | None:
     """Return why a value of libxl's JSON may not come from another host, None when it may."""
     if rule.path and not isinstance(value, str) and value not in _EMPTY:
         return "must be a path"
@@ -156,8 +157,10 @@ def objection(rule: Rule, value: object, boot_folders: tuple[str, ...]) -> str |
         else:
             allowed = item in _EMPTY
         if not allowed:
-            folders = f", in none of {', '.join(boot_folders)}" if rule.path else ""
+            folders = f", in none of {', '.join(boot_folders.folders)}" if rule.path else ""
             return f"may not come from another host as {rule.shown(item)}{folders}{rule.advice}"
+        if isinstance(item, str) and (why := rule.withheld(item, boot_folders)) is not None:
+            return f"may not come from another host as {rule.shown(item)}: {why}"
     return None
 
 
@@ -234,7 +237,7 @@ def _rewrite_nics(vetter: _Vetter, config: dict[str, object], arrival: Arrival) 
 def rewrite_config(
     config: dict[str, object],
     arrival: Arrival,
-    boot_folders: tuple[str, ...] = BOOT_FOLDERS,
+    boot_folders: Readable = BOOT_FOLDERS,
     left_out: list[str] | None = None,
 ) -> list[str]:
     """Adapt libxl's JSON configuration, in place, to how the domain is to look on this host.

@@ -77,7 +77,7 @@ def as_sexpr(of):
         f" (online_vcpus {of['vcpus']}) (image {image}) {vif * of['vifs']}"
         f" (device (vbd (dev xvda:disk) (uname phy:{of['path']}) (mode {of['mode']}))))"
     )
-    XmImageFilter(ARRIVAL, BOOT_FOLDERS, lambda _: True).feed(encode_xm_header(text))
+    XmImageFilter(ARRIVAL, BOOT_FOLDERS.unseen, lambda _: True).feed(encode_xm_header(text))
 
 
 def as_text(of):
@@ -92,7 +92,7 @@ def as_text(of):
 
 async def take(form, of):
     if form is as_text:
-        await ConfigFolder(Path("/nowhere"), BOOT_FOLDERS).check(as_text(of), ARRIVAL)
+        await ConfigFolder(Path("/nowhere"), BOOT_FOLDERS.unseen).check(as_text(of), ARRIVAL)
     else:
         form(of)
 
@@ -168,7 +168,7 @@ def test_sizes_in_json_that_are_none(change):
 )
 def test_sizes_in_a_file_that_may_be_read_in_two_ways(line):
     with pytest.raises(ToolstackError, match=r"no plain number|is not a plain"):
-        describe(f"name = 'web'\n{line}\n", "web", BOOT_FOLDERS)
+        describe(f"name = 'web'\n{line}\n", "web", BOOT_FOLDERS.unseen)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ from xenmoved.toolstack.domains import (
     parse_state,
     parse_table,
     size_of,
-    under,
 )
 from xenmoved.toolstack.interface import Disk, DomainState, Nic, ToolstackError, weight
+from xenmoved.toolstack.readable import under
 
 
 def test_pv():

@@ -56,7 +56,7 @@ def test_what_xl_says_of_domains():
     config = copy.deepcopy(entry["config"])
     assert isinstance(config, dict)
     here = Arrival(domain.name, domain.uuid, {d.vdev: d.path for d in domain.disks}, wiring=UNKNOWN)
-    assert rewrite_config(config, here, BOOT_FOLDERS, left) == []
+    assert rewrite_config(config, here, BOOT_FOLDERS.unseen, left) == []
     assert left == []
 
 

@@ -45,7 +45,7 @@ def in_text(line, _=None):
     left = []
     text = f"name = 'web'\ntype = 'hvm'\nmemory = 8\n{line}\n"
     try:
-        adapted = adapt(text, Arrival("web", "", {}), BOOT_FOLDERS, bool, left)
+        adapted = adapt(text, Arrival("web", "", {}), BOOT_FOLDERS.unseen, bool, left)
     except ToolstackError as error:
         return Judged(REFUSED, str(error), "")
     return judged([], left, adapted)
@@ -59,7 +59,7 @@ def in_sexpr(item, where="domain"):
         f"(device (vif (mac x) {parts['vif']})) (device (vfb (vnc 1) {parts['vfb']})))"
     )
     left = []
-    problems = rewrite_xm_config(domain, Arrival("web", UUID, {}), BOOT_FOLDERS, bool, left)
+    problems = rewrite_xm_config(domain, Arrival("web", UUID, {}), BOOT_FOLDERS.unseen, bool, left)
     return judged(problems, left, to_string(domain))
 
 

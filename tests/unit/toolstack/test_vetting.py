@@ -8,6 +8,7 @@ from tests.support.toolstack_samples import HVM, PASSTHROUGH, PV, PVH, SCRIPTED,
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.domains import parse_domain
 from xenmoved.toolstack.interface import NotAnnounced, SourceDisk, ToolstackError
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.vetting import rewrite_config
 
 
@@ -330,7 +331,7 @@ def test_other_folders_to_boot_from():
     config = entry(PVH)["config"]
     config["b_info"]["kernel"] = "/srv/kernels/6.1"
     assert len(rewrite_config(config, arrival(PVH))) == 1
-    assert rewrite_config(config, arrival(PVH), ("/srv/kernels", "/boot")) == []
+    assert rewrite_config(config, arrival(PVH), Readable(("/srv/kernels", "/boot"))) == []
 
 
 @pytest.mark.parametrize("key", ["vfbs", "vkbs", "channels", "usbctrls"])

@@ -17,10 +17,11 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.target.expected import Expected
 from xenmoved.problems import problem
 from xenmoved.remarks import to_look_at
-from xenmoved.toolstack.configs.text import boot_files
-from xenmoved.toolstack.domains import under
+from xenmoved.toolstack import policy
+from xenmoved.toolstack.configs.text import boot_files, files_named
 from xenmoved.toolstack.interface import ToolstackError
-from xenmoved.toolstack.policy import BOOT_FOLDERS, PYGRUB
+from xenmoved.toolstack.policy import PYGRUB, boot_folders
+from xenmoved.toolstack.readable import Readable
 
 _PROGRAMS: Final = (
     *("usr/lib*/xen*/bin", "usr/libexec/xen*/bin", "usr/local/lib*/xen*/bin", "usr/bin"),
@@ -52,32 +53,58 @@ async def foresee(host: Host, come: Expected) -> tuple[Remark, ...]:
     )
 
 
-async def boot_problems(host: Host, name: str, config: str) -> list[Problem]:
-    """Find what a guest cannot be started without that comes as its configuration alone."""
+async def boot_problems(host: Host, name: str, config: str, *, cold: bool) -> list[Problem]:
+    """Find what stands against starting a guest from the files of this host that its text names.
+
+    What not everybody here may read it is not given, running or not; what is not there it needs at
+    once only where it comes as its configuration alone.
+    """
     node = host.config.node
-    return [
-        problem("boot-file", f"{node} has no {path}, which {name} has as its {key}", _hint(node))
-        for key, path in await _missing(host, config)
+    withheld = await asyncio.to_thread(_withheld, config, _folders(host))
+    found = [
+        problem("boot-file", f"{path} on {node} is not for {name}, which has it as its {key}", why)
+        for key, path, why in withheld
     ]
+    for key, path in await _missing(host, config) if cold else ():
+        text = f"{node} has no {path}, which {name} has as its {key}"
+        found.append(problem("boot-file", text, _hint(node)))
+    return found
 
 
 def _hint(node: str) -> str:
     return f"install it on {node}, or have the guest's configuration name another one"
 
 
+def _folders(host: Host) -> Readable:
+    return boot_folders(host.config.toolstack.boot_folders, host.config.toolstack.root)
+
+
 async def _missing(host: Host, config: str) -> list[tuple[str, str]]:
-    toolstack = host.config.toolstack
-    folders = (*BOOT_FOLDERS, *map(str, toolstack.boot_folders))
-    return await asyncio.to_thread(lambda: list(_absent(config, folders, toolstack.root)))
+    root, folders = host.config.toolstack.root, _folders(host)
+    return await asyncio.to_thread(lambda: list(_absent(config, folders, root)))
 
 
-def _absent(config: str, folders: tuple[str, ...], root: Path) -> Iterator[tuple[str, str]]:
+def _withheld(config: str, folders: Readable) -> list[tuple[str, str, str]]:
+    """Return files that a guest may not be given, by the keys that name them, and why. Blocks."""
+    try:
+        named = files_named(config)
+    except ToolstackError:  # such a text starts nothing, and is told of elsewhere
+        return []
+    return [
+        (key, path, f"on the target: {why}")
+        for key, path in named
+        if policy.DOMAIN[key].allows(path, folders)
+        and (why := policy.DOMAIN[key].withheld(path, folders)) is not None
+    ]
+
+
+def _absent(config: str, folders: Readable, root: Path) -> Iterator[tuple[str, str]]:
     try:
         files = boot_files(config)
-    except ToolstackError:  # such a text starts nothing, and is told of elsewhere
+    except ToolstackError:  # as above
         return
     for key, path in files.items():
-        if not (PYGRUB.fullmatch(path) if key == "bootloader" else under(path, folders)):
+        if not (PYGRUB.fullmatch(path) if key == "bootloader" else folders.has(path)):
             continue
         if path.startswith("/"):
             there = (root / path.lstrip("/")).exists()

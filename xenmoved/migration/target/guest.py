@@ -22,7 +22,7 @@ from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.memory import IncomingMemory
 from xenmoved.migration.target.presence import require_alone
 from xenmoved.migration.target.volumes import Landing
-from xenmoved.migration.uncopied_disks import leads_astray
+from xenmoved.migration.uncopied_disks import leads_astray, unreadable_cdrom
 from xenmoved.remarks import from_problem, left_out, to_look_at, together
 from xenmoved.toolstack.interface import IncomingImage, ToolstackError, weight
 
@@ -121,12 +121,18 @@ class IncomingGuest:
     async def _require_in_place(self) -> None:
         """See that no shared disk has become a link that leads elsewhere, as a peer may do to it.
 
-        Raises ToolstackError.
+        Nor a CD-ROM one that not everybody may read. Raises ToolstackError.
         """
         peer = self.host.peer(self.peer)
-        for path in map(self.expected.disks.__getitem__, self.expected.shared):
+        for vdev in self.expected.shared:
+            path = self.expected.disks[vdev]
             if await asyncio.to_thread(leads_astray, peer, path):
                 raise ToolstackError(f"{path} has become a link, which leads elsewhere.")
+            by_path = self.host.pool_of(path) is None
+            if by_path and self.expected.sources.get(vdev, {}).get("cdrom"):
+                why = await asyncio.to_thread(unreadable_cdrom, path)
+                if why is not None:
+                    raise ToolstackError(f"{path} is not for guests of {self.peer}: {why}.")
 
     async def remove(self) -> None:
         """Remove what has come: the domain, and the volumes that were made for it. Idempotent."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
+from uuid import UUID
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
@@ -37,7 +38,14 @@ from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
 from xenmoved.migration.target.scripts import denied_scripts, missing_scripts, wiring_for
 from xenmoved.migration.uncopied_disks import denied, look_at_shared, shared_pool
-from xenmoved.migration.volume_needs import Imagery, Needs, claims, imagery, needs
+from xenmoved.migration.volume_needs import (
+    Imagery,
+    Needs,
+    claims,
+    imagery,
+    needs,
+    with_disks_beneath,
+)
 from xenmoved.migration.volume_notes import may_be_made
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
@@ -120,14 +128,18 @@ async def assess(
         for number, (name, paths) in enumerate(arriving.items(), 1)
     }
     in_use |= {
-        peer.shown(domain.name, f"another guest (domain {status.domid})"): [
-            disk.path for disk in domain.disks
-        ]
+        peer.shown(domain.name, f"another guest (domain {status.domid})"): await asyncio.to_thread(
+            with_disks_beneath, domain.disks
+        )
         for status, domain in here
         if isinstance(domain, Domain)
     }
     needed = await needs(host, here=here, coming=offer.guest, peer=peer)
     if (guest := offer.guest) is not None:
+        if not UUID(guest.uuid).int:
+            why = f"{guest.name} has the uuid of domain 0, which is no guest's"
+            hint = "give it another (`uuid`) in its configuration, and start it anew"
+            problems.append(problem("guest-uuid", why, hint))
         info = await host.toolstack.host()
         bridges = local_bridges(peer, guest)
         uuids = {
@@ -142,8 +154,9 @@ async def assess(
         problems += await missing_scripts(host, guest)
         problems += hypervisor_problems(host.config.node, info, peer.name, offer)
         compared = hypervisor_remarks(host.config.node, info, peer.name, offer)
-        if offer.mode is Mode.COLD and guest.config_text is not None:
-            problems += await boot_problems(host, guest.name, guest.config_text)
+        if (text := guest.config_text) is not None:
+            cold = offer.mode is Mode.COLD
+            problems += await boot_problems(host, guest.name, text, cold=cold)
         stands_against, shared = await look_at_shared(
             host, peer, guest.shared, in_use, needed.written
         )

@@ -39,6 +39,7 @@ from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
+from xenmoved.toolstack.readable import Readable
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def is_block_device(path: str) -> bool:
 class ConfigFolder:
     """CONFIG_DIR: files of guests, and links to them in `auto`."""
 
-    def __init__(self, folder: Path, boot_folders: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, boot_folders: Readable) -> None:
         self._folder = folder
         self._boot_folders = boot_folders
         self._boot = BootEntries(folder)

@@ -16,7 +16,7 @@ from xenmoved.toolstack import policy
 from xenmoved.toolstack.configs.device_text import describe_disk
 from xenmoved.toolstack.configs.per_text import per_text
 from xenmoved.toolstack.configs.text import own_disks, statements
-from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.toolstack.interface import Disk, ToolstackError
 
 _PATH: Final = re.compile(r"""(?=/)[^\s'",;\[\]()]+""")
 _DISK_PATH: Final = re.compile(r"""(?:(?<=phy:)|(?=/))[^\s'",;\[\]()]+""")
@@ -30,6 +30,8 @@ _OF_PARTS: Final = policy.words("bootloader_args bootargs vif vif2 vfb")
 class Opened:
     """What a configuration has a toolstack open: absolute paths, and the formats of images.
 
+    `images` are the paths of those that may be opened as images, with what their headers name. Of
+    a disk that is said to be raw nothing is: its guest writes what looks like a header.
     `doubtful` are texts in which paths were only searched for: one with blanks in it may be there,
     and is not among `paths`.
     """
@@ -37,6 +39,7 @@ class Opened:
     paths: frozenset[str]
     formats: frozenset[str]
     doubtful: tuple[str, ...]
+    images: frozenset[str] = frozenset()
 
 
 @per_text
@@ -52,20 +55,28 @@ def opened(text: str) -> Opened:
     except ToolstackError:
         said = [("disk", text)]
     paths: set[str] = set()
+    images: set[str] = set()
     doubtful: list[str] = []
     for key, value in said:
         if key != "disk":
-            paths.update(_PATH.findall(value))
-        elif (path := _plain_disk(value)) is not None:
-            paths.add(path)
+            named = set(_PATH.findall(value))
+            is_image = not _is_plain_file(key)
+        elif (disk := _plain_disk(value)) is not None:
+            named, is_image = {disk.path}, disk.format != "raw"
         else:
             doubtful.append(value)
-            paths |= {
-                path if path.startswith("/") else f"/dev/{path}"
-                for path in _DISK_PATH.findall(value)
-            }
+            found = _DISK_PATH.findall(value)
+            named = {path if path.startswith("/") else f"/dev/{path}" for path in found}
+            is_image = _IMAGES.search(value) is not None
+        paths |= named
+        images |= named if is_image else set()
     formats = {word.lower() for _, value in said for word in _IMAGES.findall(value)}
-    return Opened(frozenset(filter(None, paths)), frozenset(formats), tuple(doubtful))
+    return Opened(
+        frozenset(filter(None, paths)),
+        frozenset(formats),
+        tuple(doubtful),
+        frozenset(filter(None, images)),
+    )
 
 
 def written(text: str) -> frozenset[str]:
@@ -83,12 +94,18 @@ def _is_free(key: str) -> bool:
     return key in _OF_PARTS or (rule is not None and rule.pattern.fullmatch("/") is not None)
 
 
-def _plain_disk(spec: str) -> str | None:
-    """Return the path of a disk, "" for an empty drive, None where it is not certain."""
+def _is_plain_file(key: str) -> bool:
+    """Whether what is named there is read as it is: nobody looks for a disk in it."""
+    rule = policy.DOMAIN.get(key)
+    return key == "bootloader" or (rule is not None and rule.path)
+
+
+def _plain_disk(spec: str) -> Disk | None:
+    """Describe a disk, with the path "" for an empty drive, None where it is not certain."""
     if "\\" in spec:
         return None
     try:
-        path = describe_disk(spec).path
+        disk = describe_disk(spec)
     except ToolstackError:
         return None
-    return path if path.startswith("/") or not path else None
+    return disk if disk.path.startswith("/") or not disk.path else None

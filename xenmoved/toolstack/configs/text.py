@@ -30,6 +30,7 @@ from xenmoved.toolstack.configs.per_text import per_text
 from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, ToolstackError
 from xenmoved.toolstack.policy import Rule
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.wiring import UNKNOWN
 
 TEXT_LIMIT: Final = 1 << 20
@@ -167,7 +168,7 @@ class _Adapter:
 
     text: str
     arrival: Arrival
-    boot_folders: tuple[str, ...]
+    boot_folders: Readable
     is_block: Callable[[str], bool]
     left_out: list[str]
     later: list[str] = field(default_factory=list)
@@ -226,7 +227,7 @@ class _Adapter:
 def adapt(
     text: str,
     arrival: Arrival,
-    boot_folders: tuple[str, ...],
+    boot_folders: Readable,
     is_block: Callable[[str], bool],
     left_out: list[str] | None = None,
 ) -> str:
@@ -325,7 +326,7 @@ def _values(text: str) -> dict[str, list[str]]:
     return values
 
 
-def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
+def describe(text: str, name: str, boot_folders: Readable) -> Domain:
     """Describe the domain that a configuration file would start. It has no id.
 
     Raises ToolstackError when it is not made of plain assignments.
@@ -348,7 +349,7 @@ def describe(text: str, name: str, boot_folders: tuple[str, ...]) -> Domain:
         wiring=UNKNOWN,
     )
     try:
-        adapt(text, anywhere, boot_folders, lambda _: True)
+        adapt(text, anywhere, boot_folders.unseen, lambda _: True)
     except ToolstackError as error:
         obstacles.append(str(error))
     return Domain(
@@ -381,6 +382,19 @@ def boot_files(text: str) -> dict[str, str]:
     return {key: path for key, path in found.items() if path}
 
 
+def files_named(text: str) -> list[tuple[str, str]]:
+    """Return all files of a host that a text may have a guest started from, with their keys.
+
+    Those among them that the toolstacks pass by. Raises ToolstackError as above.
+    """
+    return [
+        (one.key, text[start:end])
+        for one in statements(text)
+        if one.key == "bootloader" or _is_path(one.key)
+        for start, end in one.strings
+    ]
+
+
 def _is_path(key: str) -> bool:
     return key in policy.DOMAIN and policy.DOMAIN[key].path
 
@@ -388,7 +402,7 @@ def _is_path(key: str) -> bool:
 def fits(text: str, arrival: Arrival) -> bool:
     """Whether a file here starts the guest with the disks and bridges that it has here."""
     try:
-        domain = describe(text, arrival.name, ())
+        domain = describe(text, arrival.name, policy.NOWHERE)
     except ToolstackError:
         return False
     bridges = {nic.bridge for nic in domain.nics if nic.bridge is not None}
@@ -473,10 +487,12 @@ def _dropped(statement: _Statement, rule: Rule | None, text: str) -> bool:
     return rule.left_out and not all(map(rule.allows, [*values, *statement.numbers]))
 
 
-def _check(statement: _Statement, value: str, boot_folders: tuple[str, ...]) -> None:
+def _check(statement: _Statement, value: str, boot_folders: Readable) -> None:
     key, rule = statement.key, _KEYS[statement.key]
     one_text = key in ("bootloader_args", "bootargs") and not statement.listed
     for part in value.split() if one_text else [value]:  # as the toolstacks take it apart
         if part and not rule.allows(part, boot_folders):
             shown = rule.shown(part)
             raise ToolstackError(f"{key} = {shown} may not come from another host unseen")
+        if (why := rule.withheld(part, boot_folders)) is not None:
+            raise ToolstackError(f"{key} = {rule.shown(part)} is not for a guest: {why}")

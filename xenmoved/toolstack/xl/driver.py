@@ -93,7 +93,7 @@ class XlToolstack(Driver):
         here = Arrival(domain.name, domain.uuid, disks, wiring=UNKNOWN)
         left: list[str] = []
         try:
-            return tuple(rewrite_config(config, here, self._boot_folders, left)), tuple(left)
+            return tuple(rewrite_config(config, here, self._boot_folders.unseen, left)), tuple(left)
         except (ToolstackError, RecursionError) as error:
             return (str(error),), ()
 

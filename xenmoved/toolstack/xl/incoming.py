@@ -35,6 +35,7 @@ from xenmoved.toolstack.interface import (
 )
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.pipes import PipeClosed, ReadEnd, WriteEnd, enlarged_pipe
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.xl.holder import BANNER, GO, READY, REPORT
 from xenmoved.toolstack.xl.savefile import ImageFilter
 
@@ -68,7 +69,7 @@ class XlIncoming:
         migration: str,
         arrival: Arrival,
         spool: Path,
-        boot_folders: tuple[str, ...],
+        boot_folders: Readable,
     ) -> None:
         self._lookup = lookup
         self._migration = check_migration(migration)
@@ -171,6 +172,7 @@ class XlIncoming:
         end = self._filter.finish()
         if self._built:
             return
+        await asyncio.to_thread(self._filter.judge_again)
         try:
             await stdin.write(end)
         except PipeClosed as error:

@@ -23,6 +23,7 @@ from typing import Final, NoReturn
 
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.readable import Readable, require_given
 from xenmoved.toolstack.vetting import rewrite_config
 
 MAGIC: Final = b"Xen saved domain, xl format\n \0 \r"
@@ -59,7 +60,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _rewritten(
-    config: bytes, arrival: Arrival, boot_folders: tuple[str, ...], left_out: list[str]
+    config: bytes, arrival: Arrival, boot_folders: Readable, left_out: list[str]
 ) -> bytes:
     try:
         value = json.loads(config, parse_constant=_no_constant)
@@ -220,12 +221,19 @@ class ImageFollower:
 class ImageFilter(ImageFollower):
     """Checks and adapts one image. Feed it pieces of any size, pass on what it returns."""
 
-    def __init__(self, arrival: Arrival, boot_folders: tuple[str, ...] = BOOT_FOLDERS) -> None:
+    def __init__(self, arrival: Arrival, boot_folders: Readable = BOOT_FOLDERS) -> None:
         super().__init__(arrival.name)
         self._arrival = arrival
-        self._boot_folders = boot_folders
+        self._boot_folders = boot_folders.for_one()
         self.left_out: list[str] = []
         """What the domain comes without, once `configured`."""
 
     def _adapt(self, config: bytes) -> bytes:
         return _rewritten(config, self._arrival, self._boot_folders, self.left_out)
+
+    def judge_again(self) -> None:
+        """See that the guest may be given still what it is booted from. Blocks.
+
+        Raises ToolstackError.
+        """
+        require_given(self._boot_folders, self._arrival.announced_name)

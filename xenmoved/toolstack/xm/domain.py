@@ -15,9 +15,10 @@ from typing import Final
 from protocol.messages import GuestSize
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.announced import require_announced
-from xenmoved.toolstack.domains import normal_uuid, under
+from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
 from xenmoved.toolstack.policy import PYGRUB, Rule, words
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.xm.sexpr import Sexpr, child_value, children, name_of
 
 _MIB: Final = 1 << 20
@@ -202,7 +203,7 @@ class _Vetter:
     """Checks and adapts one `(domain …)`, collecting what is wrong with it."""
 
     def __init__(
-        self, arrival: Arrival, boot_folders: tuple[str, ...], is_block: Callable[[str], bool]
+        self, arrival: Arrival, boot_folders: Readable, is_block: Callable[[str], bool]
     ) -> None:
         self.arrival = arrival
         self.boot_folders = boot_folders
@@ -231,9 +232,12 @@ class _Vetter:
                 self.image(part)
         elif key == "bootloader":
             for path in item[1:]:
-                trusted = isinstance(path, str) and under(path, ("/usr/bin", *self.boot_folders))
+                folders = self.boot_folders.beside("/usr/bin")
+                trusted = isinstance(path, str) and folders.has(path)
                 if path and not (trusted and PYGRUB.fullmatch(str(path))) and path != "pygrub":
                     self.problems.append(f"bootloader: {path!r} may not come from another host")
+                elif path != "pygrub":
+                    self.withheld(key, str(path), policy.DOMAIN[key])
         elif key == "bootloader_args":
             for argument in " ".join(str(part) for part in item[1:]).split():
                 self.judge(key, argument, policy.DOMAIN["bootloader_args"])
@@ -278,6 +282,8 @@ class _Vetter:
                 for path in item[1:]:
                     if path and not (isinstance(path, str) and self.boots(path)):
                         self.problems.append(f"{key}: {path!r} is in no folder to boot from")
+                    elif path:
+                        self.withheld(key, str(path), policy.DOMAIN[key])
             elif key == "args":
                 self.judge(key, item[1:], policy.TEXT)
             else:
@@ -286,8 +292,14 @@ class _Vetter:
 
     def boots(self, path: str) -> bool:
         """Whether a guest may be booted from a file."""
-        known = under(path, (*self.boot_folders, *_BOOT))
+        known = self.boot_folders.beside(*_BOOT).has(path)
         return known or _UNPACKED.fullmatch(path) is not None
+
+    def withheld(self, where: str, path: str, rule: Rule) -> None:
+        """Note it when a guest may not be given a file, such as a kernel unpacked for another."""
+        unpacked = ("/var/lib/xen",) if _UNPACKED.fullmatch(path) else _BOOT
+        if (why := rule.withheld(path, self.boot_folders.beside(*unpacked))) is not None:
+            self.problems.append(f"{where}: {path[:80]!r} is not for a guest: {why}")
 
     def disk(self, body: list[Sexpr], seen: set[str]) -> None:
         disk = _parse_disk(body)
@@ -379,7 +391,7 @@ class _Vetter:
 def rewrite_xm_config(
     domain: Sexpr,
     arrival: Arrival,
-    boot_folders: tuple[str, ...],
+    boot_folders: Readable,
     is_block: Callable[[str], bool],
     left_out: list[str] | None = None,
 ) -> list[str]:

@@ -85,7 +85,7 @@ class XmToolstack(Driver):
         here = Arrival(domain.name, domain.uuid, disks, wiring=UNKNOWN)
         left: list[str] = []
         try:
-            found = rewrite_xm_config(moved, here, self._boot_folders, is_block_device, left)
+            found = rewrite_xm_config(moved, here, self._boot_folders.unseen, is_block_device, left)
             return tuple(found), tuple(left)
         except ToolstackError as error:
             return (str(error),), ()

@@ -33,6 +33,7 @@ from xenmoved.toolstack.interface import (
     named,
 )
 from xenmoved.toolstack.lookup import Lookup
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.xm.savefile import XmImageFilter, image_limit
 from xenmoved.toolstack.xm.sexpr import child_value, parse_all
 from xenmoved.units import format_size
@@ -60,7 +61,7 @@ class XmIncoming:
         arrival: Arrival,
         spool: Path,
         *,
-        boot_folders: tuple[str, ...],
+        boot_folders: Readable,
         is_block: Callable[[str], bool],
     ) -> None:
         self._lookup = lookup
@@ -141,6 +142,7 @@ class XmIncoming:
             return
         if not self._filter.configured:
             raise ToolstackError(f"the image of domain {self._arrival.name} is incomplete.")
+        await in_thread(self._filter.judge_again)
         await self._on_file(self._sync)
         await self._restore()
         domain = await self._find_ours()

@@ -12,6 +12,7 @@ from typing import Final
 
 from protocol.messages import GuestSize
 from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.readable import Readable, require_given
 from xenmoved.toolstack.xm.domain import parse_xm_domain, rewrite_xm_config
 from xenmoved.toolstack.xm.sexpr import parse_all, to_string
 
@@ -34,11 +35,11 @@ class XmImageFilter:
     def __init__(
         self,
         arrival: Arrival,
-        boot_folders: tuple[str, ...],
+        boot_folders: Readable,
         is_block: Callable[[str], bool],
     ) -> None:
         self._arrival = arrival
-        self._boot_folders = boot_folders
+        self._boot_folders = boot_folders.for_one()
         self._is_block = is_block
         self.left_out: list[str] = []
         """What the domain comes without, once `configured`."""
@@ -103,6 +104,13 @@ class XmImageFilter:
             )
         self.size = parse_xm_domain(expressions[0]).size
         return encode_xm_header(to_string(expressions[0]))
+
+    def judge_again(self) -> None:
+        """See that the guest may be given still what it is booted from. Blocks.
+
+        Raises ToolstackError.
+        """
+        require_given(self._boot_folders, self._arrival.name)
 
 
 def image_limit(size: GuestSize) -> int:

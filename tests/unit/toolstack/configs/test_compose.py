@@ -24,7 +24,7 @@ def composed(sample, **changes):
 @SAMPLES
 def test_the_file_describes_the_domain(sample):
     text, runs = composed(sample), parse_domain(entry(sample))
-    domain = describe(text, runs.name, BOOT_FOLDERS)
+    domain = describe(text, runs.name, BOOT_FOLDERS.unseen)
     assert named(text) == runs.name
     assert domain.obstacles == ()
     assert (domain.uuid, domain.kind) == (runs.uuid, runs.kind)
@@ -36,7 +36,7 @@ def test_the_file_describes_the_domain(sample):
 
 @SAMPLES
 def test_another_host_takes_it(sample):
-    text = adapt(composed(sample), arrival(sample), BOOT_FOLDERS, lambda _: True)
+    text = adapt(composed(sample), arrival(sample), BOOT_FOLDERS.unseen, lambda _: True)
     assert "target=/dev/here/" in text
 
 

@@ -31,7 +31,7 @@ HERE = COMES.replace("/there/", "/srv/here/")
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "auto").mkdir()
-    return ConfigFolder(tmp_path, BOOT_FOLDERS)
+    return ConfigFolder(tmp_path, BOOT_FOLDERS.unseen)
 
 
 def process(proc, number, *words, cwd="/"):

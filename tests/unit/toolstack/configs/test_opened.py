@@ -8,6 +8,7 @@ from xenmoved.toolstack import policy
 from xenmoved.toolstack.configs.opened import opened
 from xenmoved.toolstack.configs.text import adapt
 from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.readable import Readable
 
 VOLUME = "/srv/images/db-root"
 ARRIVAL = Arrival("web", "", {"xvda": "/srv/web"}, {"xenbr0": "xenbr0"})
@@ -59,7 +60,9 @@ def test_no_text_that_may_come_from_a_peer_opens_what_was_not_agreed_upon() -> N
             value = way.format(VOLUME)
             for form in ('{0} = "{1}"', '{0} = ["{1}"]'):
                 try:
-                    text = adapt(form.format(key, value), ARRIVAL, ("/boot",), lambda _: True)
+                    text = adapt(
+                        form.format(key, value), ARRIVAL, Readable(("/boot",)), lambda _: True
+                    )
                 except ToolstackError:
                     continue
                 taken += value in text

@@ -38,7 +38,7 @@ def block(path):
 
 
 def adapted(text):
-    return adapt(text, ARRIVAL, BOOT_FOLDERS, block)
+    return adapt(text, ARRIVAL, BOOT_FOLDERS.unseen, block)
 
 
 def test_only_paths_and_bridges_change():
@@ -171,7 +171,7 @@ def test_an_empty_drive_that_xl_would_fill(spec):
 )
 def test_a_backslash_means_something_else_to_xl(line):
     with pytest.raises(ToolstackError, match="backslash"):
-        adapt(f"{line}\n", ARRIVAL, BOOT_FOLDERS, block)
+        adapt(f"{line}\n", ARRIVAL, BOOT_FOLDERS.unseen, block)
 
 
 def test_a_text_may_have_escaped_quotes():
@@ -210,9 +210,9 @@ def test_an_image_is_what_it_was_announced_as():
 def test_another_name():
     renamed = Arrival("shop", "", DISKS, source_name="web")
     text = "name = 'web'  # web\nextra = 'web'\n"
-    assert adapt(text, renamed, BOOT_FOLDERS, block) == text.replace("'web'  #", "'shop'  #")
+    assert adapt(text, renamed, BOOT_FOLDERS.unseen, block) == text.replace("'web'  #", "'shop'  #")
     with pytest.raises(ToolstackError, match="configuration of a domain 'shop'"):
-        adapt("name = 'shop'\n", renamed, BOOT_FOLDERS, block)
+        adapt("name = 'shop'\n", renamed, BOOT_FOLDERS.unseen, block)
 
 
 def test_a_path_that_cannot_be_written_in_a_specification():
@@ -390,7 +390,7 @@ def test_what_must_be_looked_at(line):
 )
 def test_a_disk_for_the_next_start_stays_where_it_is(line, expected):
     left = []
-    text = adapt(f"name = 'web'\n{line}\n", ARRIVAL, BOOT_FOLDERS, block, left)
+    text = adapt(f"name = 'web'\n{line}\n", ARRIVAL, BOOT_FOLDERS.unseen, block, left)
     assert text == f"name = 'web'\n{expected}\n"
     assert left == ["disk xvdz, which its file names and it does not have now"]
 
@@ -404,7 +404,7 @@ def test_a_file_with_none_of_the_disks_is_not_the_guests(line):
 def test_a_drive_that_was_emptied_is_empty():
     left = []
     line = "disk = ['phy:/a,xvda,w', 'file:/x.iso,hdc:cdrom,r']"
-    text = adapt(f"{line}\n", ARRIVAL, BOOT_FOLDERS, block, left)
+    text = adapt(f"{line}\n", ARRIVAL, BOOT_FOLDERS.unseen, block, left)
     assert text == "disk = ['phy:/dev/here/root,xvda,w', ',hdc:cdrom,r']\n"
     assert left == ["the CD-ROM in hdc, as that drive is empty now"]
 
@@ -451,7 +451,7 @@ def test_plain_settings_pass():
 
 @pytest.fixture
 def folder(tmp_path):
-    return ConfigFolder(tmp_path, BOOT_FOLDERS)
+    return ConfigFolder(tmp_path, BOOT_FOLDERS.unseen)
 
 
 async def read(folder, name, uuid=""):
@@ -602,11 +602,11 @@ async def test_names_do_not_leave_the_folder(folder):
 
 async def test_failures_are_toolstack_errors(tmp_path):
     with pytest.raises(ToolstackError, match="nowhere"):
-        await ConfigFolder(tmp_path / "nowhere", ()).install("web", "", ARRIVAL, False)
+        await ConfigFolder(tmp_path / "nowhere", BOOT_FOLDERS).install("web", "", ARRIVAL, False)
 
 
 def described(text):
-    return describe(text, "web", BOOT_FOLDERS)
+    return describe(text, "web", BOOT_FOLDERS.unseen)
 
 
 def test_what_a_file_says_of_its_domain():
@@ -635,7 +635,7 @@ def test_several_lists_are_one_reading(lines, disks):
     domain = described(text)
     assert [disk.path for disk in domain.disks] == disks
     agreed = Arrival("web", "", {disk.vdev: disk.path for disk in domain.disks})
-    anew = describe(adapt(text, agreed, BOOT_FOLDERS, block), "web", BOOT_FOLDERS)
+    anew = describe(adapt(text, agreed, BOOT_FOLDERS.unseen, block), "web", BOOT_FOLDERS.unseen)
     assert anew.disks == domain.disks
 
 
@@ -683,7 +683,7 @@ def test_a_program_is_not_described():
 
 @pytest.mark.parametrize("own_file", [False, True])
 async def test_what_was_set_aside_is_put_back(tmp_path, own_file):
-    folder = ConfigFolder(tmp_path, BOOT_FOLDERS)
+    folder = ConfigFolder(tmp_path, BOOT_FOLDERS.unseen)
     auto = tmp_path / "auto"
     auto.mkdir()
     (tmp_path / "web.cfg").write_text(TEXT)
@@ -708,7 +708,7 @@ async def test_what_was_set_aside_is_put_back(tmp_path, own_file):
 
 def test_an_interface_with_a_tab_in_it_is_not_understood():
     with pytest.raises(ToolstackError, match="characters in it that nobody sees"):
-        describe("name = 'web'\nmemory = 512\nvif = ['bridge=xenbr0\t']\n", "web", BOOT_FOLDERS)
+        described("name = 'web'\nmemory = 512\nvif = ['bridge=xenbr0\t']\n")
 
 
 @pytest.mark.parametrize(
@@ -730,4 +730,4 @@ def test_the_target_is_the_rest_but_for_one_comma(target, path):
 )
 def test_what_xl_takes_for_a_part_of_a_value_is_judged_as_one(line):
     with pytest.raises(ToolstackError):
-        adapt(f"name = 'web'\n{line}\n", ARRIVAL, BOOT_FOLDERS, block)
+        adapt(f"name = 'web'\n{line}\n", ARRIVAL, BOOT_FOLDERS.unseen, block)

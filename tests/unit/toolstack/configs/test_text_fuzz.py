@@ -14,11 +14,12 @@ from tests.support.xl_reading import XlRefusesError, cfg, guest
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.configs import text as cfgtext
 from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.readable import Readable
 
 pytestmark = [fuzzing.PATIENCE, pytest.mark.long]
 HERE = {"xvda": "/dev/here/xvda", "xvdb": "/dev/here/xvdb", "hdc": ""}
 ARRIVAL = Arrival("web", "", HERE, {"xenbr0": "br0"}, read_only=frozenset(("xvdb",)))
-FOLDERS = ("/boot", "/usr/lib/xen*", "/usr/lib/grub-xen")
+FOLDERS = Readable(("/boot", "/usr/lib/xen*", "/usr/lib/grub-xen"), None)
 VERSIONS = (17, 18, 19, 20, 21)
 
 OPENED = re.compile(
@@ -240,7 +241,7 @@ def _unknown_parts(monkeypatch):
 
 def _any_folder_below(monkeypatch):
     """A path is looked at by its beginning."""
-    monkeypatch.setattr(policy, "under", lambda path, folders: path.startswith("/boot/"))
+    monkeypatch.setattr(Readable, "has", lambda _, path: path.startswith("/boot/"))
 
 
 def _words_of_arguments(monkeypatch):

@@ -16,13 +16,14 @@ from tests.support.toolstack_samples import HVM, PV, PVH, arrival, entry
 from tests.support.xl_reading import words
 from xenmoved.toolstack import policy, vetting
 from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.xl.savefile import ImageFilter, encode_header
 
 pytestmark = [fuzzing.PATIENCE, pytest.mark.long]
 KEYS = json.loads((Path(__file__).parents[3] / "data" / "xen_keys.json").read_text())
 IDL = KEYS["stable-4.21"]["idl"]
 SAMPLES = (PV, PVH, HVM)
-FOLDERS = ("/boot", "/usr/lib/xen*")
+FOLDERS = Readable(("/boot", "/usr/lib/xen*"), None)
 BUILD = ("b_info", "type.hvm", "type.pv", "type.pvh")
 DEVICES = {"disks": "disk", "nics": "nic", "vkbs": "vkb", "vfbs": "vfb", "usbctrls": "usbctrl"}
 VALUES = (

@@ -31,7 +31,7 @@ def web():
 
 def rewrite(domain, arrival=ARRIVAL):
     try:
-        return " ".join(rewrite_xm_config(domain, arrival, BOOT_FOLDERS, block))
+        return " ".join(rewrite_xm_config(domain, arrival, BOOT_FOLDERS.unseen, block))
     except ToolstackError as error:
         return str(error)
 
@@ -210,14 +210,14 @@ def head(text):
 
 def test_image():
     data = head(to_string(web())) + b"memory" * 100
-    whole = XmImageFilter(ARRIVAL, BOOT_FOLDERS, block)
+    whole = XmImageFilter(ARRIVAL, BOOT_FOLDERS.unseen, block)
     expected = b"".join(whole.feed(data))
     assert whole.configured
     assert expected.endswith(b"memory" * 100)
     (length,) = struct.unpack_from(">i", expected, 16)
     domain = parse_all(expected[20 : 20 + length].decode("latin-1"))[0]
     assert child_value(devices(domain, "vbd")[0], "uname") == "phy:/dev/here/root"
-    bytewise = XmImageFilter(ARRIVAL, BOOT_FOLDERS, block)
+    bytewise = XmImageFilter(ARRIVAL, BOOT_FOLDERS.unseen, block)
     assert b"".join(b"".join(bytewise.feed(data[i : i + 1])) for i in range(len(data))) == expected
 
 
@@ -234,7 +234,7 @@ def test_image():
     ],
 )
 def test_bad_images(data, message):
-    image = XmImageFilter(ARRIVAL, BOOT_FOLDERS, block)
+    image = XmImageFilter(ARRIVAL, BOOT_FOLDERS.unseen, block)
     for _ in range(2):
         with pytest.raises(ToolstackError, match=message):
             image.feed(data)

@@ -13,6 +13,7 @@ from tests.support.toolstack_samples import XM_LIST
 from tests.support.xend_reading import PLATFORM, XendRefusesError
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.interface import Announced, Arrival, Nic, SourceDisk, ToolstackError
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.xm import domain as xm_config
 from xenmoved.toolstack.xm import sexpr
 from xenmoved.toolstack.xm.domain import parse_xm_domain, rewrite_xm_config
@@ -29,7 +30,7 @@ HVM = parse_all(
     "(device (vbd (dev hda:disk)(uname phy:/dev/vg/root)(mode w)))"
     "(device (vbd (dev hdc:cdrom)(uname '')(mode r)))(device (vfb (vnc 1)(vnclisten 0.0.0.0))))"
 )[0]
-FOLDERS = ("/boot", "/usr/lib/xen*")
+FOLDERS = Readable(("/boot", "/usr/lib/xen*"), None)
 HERE = {f"xvd{letter}": f"/dev/here/xvd{letter}" for letter in "abcd"} | {"hda": "/dev/here/hda"}
 LAST = ("@", "0", "", "x", "1", "5", " 7", "0x10", "-1", "99999999", "/etc/shadow", "/boot/vmlinuz")
 VALUES = (
