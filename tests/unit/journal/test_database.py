@@ -11,6 +11,7 @@ from storage.contracts import UNKNOWN, LastWrite, VolumeIdentity
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.journal.records import Holding, Inbound, MadeVolume, Outbound
 
+OTHER = VolumeIdentity("inode 8")
 HOLDING = Holding("images", "web", "uuid", "web", VolumeIdentity("inode 7"), "m2")
 
 
@@ -199,7 +200,7 @@ async def test_a_peer_that_begins_again_and_again_does_not_fill_the_file_system(
 async def test_a_volume_that_was_removed_is_forgotten_with_its_owner(journal):
     await journal.record_made(MadeVolume("m1", "images", "web", 4096, "host-a"))
     await journal.record_holding(HOLDING)
-    await journal.forget_volume("images", "web")
+    await journal.forget_volume("images", "web", HOLDING.identity)
     assert await journal.made() == []
     assert await journal.holding("images", "web") is None
 
@@ -293,7 +294,9 @@ async def test_only_a_guest_that_went_away_makes_a_migration_known_to_both_hosts
 
 async def test_only_what_is_retained_grows_older(journal, tmp_path):
     await journal.record_holding(HOLDING)
-    await journal.record_holding(replace(HOLDING, name="other", since=1.0, place="host-b"))
+    await journal.record_holding(
+        replace(HOLDING, identity=OTHER, name="other", since=1.0, place="host-b")
+    )
     for seconds in (5.0, 2.5):
         await journal.count_kept(seconds)
     again = await reopened(journal, tmp_path)
