@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from protocol.messages import Problem
-from storage.contracts import VolumeInfo
+from storage.contracts import VolumeIdentity, VolumeInfo
 from storage.errors import StorageError, VolumeReplaced
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
@@ -49,7 +50,19 @@ async def list_volumes(host: Host) -> Volumes:
 async def copies(host: Host, found: Needs) -> list[tuple[VolumeRow, Holding]]:
     """Return the copies that are retained and are here, each under the name that it has now."""
     there, _ = await listed(host, found)
-    return [(one.row, one.holding) for one in there if one.holding is not None]
+    return [(one.row, one.holding) for one in _once(there) if one.holding is not None]
+
+
+def _once(there: Iterable[Copy]) -> list[Copy]:
+    """Return each copy once that two pools or names lead to: as it was noted, if it can be."""
+    found: dict[VolumeIdentity, Copy] = {}
+    for one in there:
+        if one.holding is not None and (
+            one.holding.identity not in found
+            or (one.row.pool, one.row.name) == (one.holding.pool, one.holding.name)
+        ):
+            found[one.holding.identity] = one
+    return list(found.values())
 
 
 async def listed(host: Host, found: Needs) -> tuple[list[Copy], list[Problem]]:
@@ -116,7 +129,7 @@ async def _chosen(host: Host, volume: str | None, guest: str | None) -> list[Cop
     found = await needs(host)
     there, unseen = await listed(host, found)
     if guest is not None:
-        chosen = [one for one in there if _is_copy_of(one.row, guest)]
+        chosen = _once(one for one in there if _is_copy_of(one.row, guest))
         text = f"no copies of a guest {guest} are kept here"
     else:
         chosen = [one for one in there if f"{one.row.pool}:{one.row.name}" == volume]

@@ -455,20 +455,21 @@ async def quota_used(host: Host, peer: str) -> int:
     An image grows in use, to the size of the disk in it; see `of_quota`. What was made counts
     whatever it is called, and until it is certain that it is gone.
     """
-    sizes = host.promises.made_for(peer)
+    promised = host.promises.made_for(peer)
     made = await host.journal.made(peer=peer)
-    return sum((sizes | await asyncio.to_thread(_sizes, host, made)).values())
+    for one in made:
+        promised.pop((one.migration, one.pool, one.name), None)
+    return sum(promised.values()) + await asyncio.to_thread(_size, host, made)
 
 
-def _sizes(host: Host, made: Sequence[MadeVolume]) -> dict[tuple[str, str, str], int]:
-    """Return what volumes that were made may take, by migration, pool and name. Blocks."""
-    whereabouts, sizes = Whereabouts(host.pools), {}
+def _size(host: Host, made: Sequence[MadeVolume]) -> int:
+    """Return what volumes that were made may take together. Blocks."""
+    whereabouts, size = Whereabouts(host.pools), 0
     for one in made:
         seen = whereabouts.look_for(one.pool, one.name, one.identity)
         if not seen.gone:
-            size = seen.info.size if seen.info is not None else one.size
-            sizes[one.migration, one.pool, one.name] = of_quota(size, one.disk_size)
-    return sizes
+            size += of_quota(seen.info.size if seen.info is not None else one.size, one.disk_size)
+    return size
 
 
 async def free_space(host: Host, name: str, capacity: Capacity) -> int | None:
