@@ -267,7 +267,7 @@ async def _in_journal(
             pool, volume = seen.info.pool, seen.info.name
         shown = f"{pool}:{volume}" if peer.shown(name, "") else "a volume"
         text = f"{shown} on {host.config.node} is the disk of {peer.shown(name)}"
-        hint = f"if it left that host in another way, rename or remove {shown} there"
+        hint = f"if it left that host in another way, remove {shown}, or take it out of its pool"
         found.append(problem("guest-here", f"{text}, which is at home there", hint))
     return found
 
