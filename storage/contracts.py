@@ -417,6 +417,12 @@ class Pool(Protocol):
     def volumes(self) -> list[VolumeInfo]:
         """Describe every volume of the pool, sorted by name."""
 
+    def everything(self) -> list[tuple[VolumeIdentity, str]]:
+        """Tell the identity and the name of all that is there and has an identity.
+
+        Also of what is no volume now: is not active, or has a name that no volume can have.
+        """
+
     def locate(self, path: str) -> str | None:
         """Name of the volume that a disk path of a domain denotes (symlinks followed), or None."""
 

@@ -79,6 +79,11 @@ class BlockPool:
         found = (self.find(volume) for volume in sorted(self._devices))
         return [info for info in found if info is not None]
 
+    def everything(self) -> list[tuple[VolumeIdentity, str]]:
+        """Tell the identity and the name of every listed device that is there."""
+        found = ((device_identity(path), name) for name, path in sorted(self._devices.items()))
+        return [one for one in found if one[0]]
+
     def locate(self, path: str) -> str | None:
         """Name of the listed device that `path` is too, whatever the paths look like."""
         wanted = _device_number(path)

@@ -121,6 +121,16 @@ class DirectoryPool:
                 found.append(info)
         return found
 
+    def everything(self) -> list[tuple[VolumeIdentity, str]]:
+        """Tell the identity and the name of every file. Raises `VolumeError`."""
+        try:
+            with os.scandir(self._folder()) as entries:
+                files = sorted(entry.path for entry in entries if entry.is_file())
+        except OSError as error:
+            raise self._failure(None, "list", error) from error
+        found = ((file_identity(file), Path(file).name) for file in files)
+        return [one for one in found if one[0]]
+
     def locate(self, path: str) -> str | None:
         """Name of the volume that `path` denotes, or None unless it is a file in the folder."""
         file = Path(os.path.realpath(path))

@@ -118,6 +118,11 @@ class _GroupPool:
             self._info(found[name]) for name in sorted(found) if self._obstacle(name, found) is None
         ]
 
+    def everything(self) -> list[tuple[VolumeIdentity, str]]:
+        """Tell the uuid and the name of every logical volume. Raises `VolumeError`."""
+        found = logical_volumes(self._group)
+        return [(VolumeIdentity(found[name].uuid), name) for name in sorted(found)]
+
     def locate(self, path: str) -> str | None:
         """Name of the volume of this pool that `path` leads to, by whatever name of the device."""
         if (described := lvm_device(path)) is None:

@@ -104,6 +104,12 @@ class ZfsPool:
             found.append(self._info(line))
         return sorted(found, key=lambda info: info.name)
 
+    def everything(self) -> list[tuple[VolumeIdentity, str]]:
+        """Tell the guid and the name of every zvol. Raises `VolumeError`."""
+        text = self._list("-t", "volume", "-d", "1", self._options.dataset)
+        rows = (line.split("\t") for line in text.splitlines())
+        return [(_identity(guid), dataset.rpartition("/")[2]) for dataset, *_, guid in rows]
+
     def locate(self, path: str) -> str | None:
         """Name of the volume whose device `path` is, whatever the path looks like."""
         dataset = dataset_of(path)
@@ -242,7 +248,7 @@ class ZfsPool:
             size=int(size),
             allocated=int(referenced),
             in_use=usage.in_use(path),
-            identity=VolumeIdentity(f"guid {guid}"),  # which stays when a stream replaces all of it
+            identity=_identity(guid),
             sector=_SECTOR,
             alignment=_SECTOR,
             written=last_write(path),
@@ -268,3 +274,8 @@ class ZfsPool:
                     f"{_PATIENCE:g} s: does udev run, and is volmode of the dataset right?"
                 )
             time.sleep(0.02)
+
+
+def _identity(guid: str) -> VolumeIdentity:
+    """Return the identity of a zvol, which stays when a stream replaces all of it."""
+    return VolumeIdentity(f"guid {guid}")

@@ -250,12 +250,17 @@ def test_a_stale_copy_is_not_moved_over_what_a_stopped_guest_has(hosts: Hosts, o
 
 @contextlib.contextmanager
 def away(*paths: Path) -> Iterator[None]:
-    """Have an operator rename files, and back."""
-    for path in paths:
-        path.rename(path.with_name(f"{path.name}.replaced"))
+    """Have an operator rename files, and take volumes out of their pool, and back."""
+    aside = {
+        path: folder / f"{path.name}.replaced"
+        for path in paths
+        for folder in [path.parent.parent if path.parent.name == "images" else path.parent]
+    }
+    for path, other in aside.items():
+        path.rename(other)
     yield
-    for path in paths:
-        path.with_name(f"{path.name}.replaced").rename(path)
+    for path, other in aside.items():
+        other.rename(path)
 
 
 def test_an_attempt_that_was_given_up_makes_no_current_disk_a_copy(hosts: Hosts) -> None:

@@ -122,6 +122,24 @@ def test_every_volume_has_an_identity_of_its_own(case: Case) -> None:
     assert again.identity == known[0]
 
 
+def test_everything_is_told_of(case: Case) -> None:
+    known = {info.identity: info.name for info in case.pool.volumes()}
+    assert {one: name for one, name in case.pool.everything() if name in SIZES} == {
+        one: name for one, name in known.items() if name in SIZES
+    }
+    assert known.keys() <= {one for one, _ in case.pool.everything()}
+
+
+def test_files_are_told_of_also_where_no_volume_has_such_a_name(
+    directory: Pool, folder: Path
+) -> None:
+    made = directory.create("a", BLOCK)
+    (folder / "sub").mkdir()
+    for name in ("a copy", ".a", "a~"):
+        next(path for path in folder.iterdir() if path.is_file()).rename(folder / name)
+        assert directory.everything() == [(made.identity, name)]
+
+
 def test_a_volume_that_is_made_again_is_another(case: Case) -> None:
     if case.pool.capacity() is None:
         pytest.skip("volumes of this kind are made by hand")
@@ -511,6 +529,7 @@ def test_a_pool_that_is_another_folder_is_asked_for_nothing(case: Case, tmp_path
         lambda: case.pool.find("a"),
         lambda: case.pool.path("a"),
         case.pool.volumes,
+        case.pool.everything,
         lambda: case.pool.create("new", BLOCK),
         lambda: case.pool.remove("a"),
         case.pool.capacity,

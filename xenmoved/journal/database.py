@@ -15,7 +15,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -42,7 +42,7 @@ from xenmoved.journal.statements import (
     UPDATED,
     WITH_IDS,
 )
-from xenmoved.journal.volumes import VolumeTables
+from xenmoved.journal.volumes import Step, VolumeTables
 from xenmoved.tasks import all_done, retrieve
 
 log = logging.getLogger(__name__)
@@ -359,15 +359,19 @@ class Journal(VolumeTables):
             raise JournalFailed(f"the journal {self._path} has no space to spare for reports")
 
     async def _execute(self, statement: str, *values: object) -> None:
-        row = tuple(map(_storable, values))
+        await self._execute_all((statement, values))
+
+    async def _execute_all(self, *steps: Step) -> None:
+        """Carry out several statements: all of them, or none."""
+        todo = [(statement, tuple(map(_storable, values))) for statement, values in steps]
 
         def work() -> None:
             try:
-                self._connection().execute(statement, row).close()
+                _carry_out(self._connection(), todo)
             except sqlite3.Error as error:
                 if not (is_about_space(error) and self._reserve.give()):
                     raise
-                self._connection().execute(statement, row).close()
+                _carry_out(self._connection(), todo)
 
         if self.trouble is not None and not await self.mend():
             raise JournalFailed(f"the journal {self._path} cannot be written: {self.trouble}")
@@ -400,6 +404,21 @@ class Journal(VolumeTables):
             if done == "written":
                 self.trouble = str(error)
             raise JournalFailed(f"{what}: {error}") from error
+
+
+def _carry_out(database: sqlite3.Connection, steps: Sequence[Step]) -> None:
+    """Carry out statements in one transaction. Raises sqlite3.Error, with nothing done."""
+    if len(steps) > 1:
+        database.execute("BEGIN IMMEDIATE").close()
+    try:
+        for statement, row in steps:
+            database.execute(statement, row).close()
+        if database.in_transaction:
+            database.execute("COMMIT").close()
+    except sqlite3.Error:
+        if database.in_transaction:
+            database.execute("ROLLBACK").close()
+        raise
 
 
 def _storable(value: object) -> object:

@@ -7,12 +7,12 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """What is written in it, and how: a release that writes anything else has the next number. Journals
 of earlier numbers are taken up, what has a later one is refused."""
 _LOCK_PATIENCE: Final = 2.0
@@ -26,18 +26,54 @@ CREATE TABLE IF NOT EXISTS outbound (
 CREATE TABLE IF NOT EXISTS inbound (
     migration TEXT PRIMARY KEY, state TEXT NOT NULL, peer TEXT NOT NULL, reason TEXT NOT NULL,
     job TEXT NOT NULL, details TEXT NOT NULL, settled INTEGER NOT NULL, updated REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS made (
-    migration TEXT NOT NULL, pool TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
-    peer TEXT NOT NULL, PRIMARY KEY (pool, name));
-CREATE TABLE IF NOT EXISTS owners (
-    pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (pool, name));
 CREATE TABLE IF NOT EXISTS jobs (
     job TEXT PRIMARY KEY, started REAL NOT NULL, ended INTEGER NOT NULL, report TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS folders (
-    pool TEXT PRIMARY KEY, path TEXT NOT NULL, identity TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS syncs (migration TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS samples (job TEXT PRIMARY KEY, samples TEXT NOT NULL);
 """
+_KNOWN: Final = "ifnull(identity, '')!=''"
+_ONE_OF_EACH: Final = {
+    "volume": f"(identity) WHERE {_KNOWN}",
+    "place": f"(pool, name) WHERE NOT {_KNOWN}",
+}
+"""A volume that is known has one row, whatever it is called. Of others the name tells."""
+
+
+class _Table(NamedTuple):
+    """A table about what may be renamed. Layout 1 had a row in it for each name."""
+
+    columns: str
+    each: str
+    """What has one row. Where layout 1 has more, the `first` counts: of a guest at home, or what
+    was noted last."""
+    first: str
+    unique: Mapping[str, str]
+
+
+_BY_IDENTITY: Final = {
+    "made": _Table(
+        "migration TEXT NOT NULL, pool TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, "
+        "peer TEXT NOT NULL, identity TEXT DEFAULT '', disk_size INTEGER NOT NULL DEFAULT 0",
+        "ifnull(nullif(identity, ''), rowid)",
+        "rowid DESC",
+        _ONE_OF_EACH,
+    ),
+    "owners": _Table(
+        "pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, guest TEXT NOT NULL DEFAULT "
+        "'', identity TEXT, migration TEXT NOT NULL DEFAULT '', since REAL, place TEXT NOT NULL "
+        "DEFAULT '', written INTEGER, kept REAL NOT NULL DEFAULT 0, moved_by TEXT NOT NULL "
+        "DEFAULT ''",
+        "ifnull(nullif(identity, ''), rowid)",
+        "since IS NULL DESC, rowid DESC",
+        _ONE_OF_EACH,
+    ),
+    "folders": _Table(
+        "pool TEXT NOT NULL, path TEXT NOT NULL, identity TEXT NOT NULL",
+        "path",
+        "rowid DESC",
+        {"path": "(path)"},
+    ),
+}
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100
 _VERSION_AT: Final = 60
@@ -92,8 +128,14 @@ def layout_of(path: Path) -> int:
 
 def _lay_out(database: sqlite3.Connection) -> None:
     database.executescript(_SCHEMA)
-    for table, columns in _LATER_COLUMNS.items():
-        _add_columns(database, table, columns)
+    for table, wanted in _BY_IDENTITY.items():
+        database.execute(f"CREATE TABLE IF NOT EXISTS {table} ({wanted.columns})")
+    for table, later in _LATER_COLUMNS.items():
+        _add_columns(database, table, later)
+    for table in _BY_IDENTITY:
+        if any(row[5] for row in database.execute(f"PRAGMA table_info({table})").fetchall()):
+            _take_up(database, table)
+        _index(database, table)
 
 
 def copied(path: Path) -> sqlite3.Connection:
@@ -138,3 +180,30 @@ def _add_columns(database: sqlite3.Connection, table: str, columns: Iterable[str
     for column in columns:
         if column.split()[0] not in there:
             database.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+
+
+def _take_up(database: sqlite3.Connection, table: str) -> None:
+    """Take up a table of layout 1, whose key is a name: all of it, or nothing."""
+    wanted = _BY_IDENTITY[table]
+    names = ", ".join(row[1] for row in database.execute(f"PRAGMA table_info({table})"))
+    nth = f"row_number() OVER (PARTITION BY {wanted.each} ORDER BY {wanted.first})"
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.execute(f"CREATE TABLE anew ({wanted.columns})")
+        database.execute(
+            f"INSERT INTO anew ({names}) SELECT {names} FROM "
+            f"(SELECT *, {nth} AS nth FROM {table}) WHERE nth=1"
+        )
+        database.execute(f"DROP TABLE {table}")
+        database.execute(f"ALTER TABLE anew RENAME TO {table}")
+        _index(database, table)
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def _index(database: sqlite3.Connection, table: str) -> None:
+    for name, rows in _BY_IDENTITY[table].unique.items():
+        database.execute(f"CREATE UNIQUE INDEX IF NOT EXISTS {table}_{name} ON {table} {rows}")

@@ -14,13 +14,12 @@ HOLDING_COLUMNS: Final = (
     "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
 )
 HOLDING: Final = f"SELECT {HOLDING_COLUMNS} FROM owners"
-NOTED: Final = "SELECT pool, name, identity FROM owners UNION SELECT pool, name, identity FROM made"
 HOLDING_OF: Final = (
     f"{HOLDING} WHERE (pool=?1 AND name=?2) OR (identity=?3 AND identity!='') "
-    "ORDER BY (identity=?3 AND identity!='') DESC, (pool=?1 AND name=?2) DESC, since IS NULL DESC"
+    "ORDER BY (identity=?3 AND identity!='') DESC, since IS NULL DESC, rowid DESC"
 )
-"""What was noted of a volume: at best of this identity, under this name or another, at worst of
-another one that had this name."""
+"""What was noted of a volume: at best of this identity, whatever it is called, at worst of another
+one that had this name."""
 STANDING_OUT: Final = "state IN ('commit-sent', 'kept', 'given-up', 'ran-twice', 'lost')"
 STANDING_IN: Final = "state IN ('committed', 'ran-twice')"
 DROP_OLD_JOBS: Final = (

@@ -1,5 +1,10 @@
 """What the journal has of volumes: which were made for whom, and whose data they hold.
 
+It is kept by identity: of a volume that is known there is one note of either kind, wherever it is
+by now, and no other volume that gets its name takes that away. Pool and name are what it was called
+when it was noted: `migration.whereabouts` says where it is. Of one without an identity nothing but
+the name tells.
+
 The methods are those of `Journal`, and raise JournalFailed like its others.
 """
 
@@ -7,11 +12,19 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 from storage.contracts import UNKNOWN, PoolFolder, VolumeIdentity
 from xenmoved.journal.records import Holding, MadeVolume, read_holding, read_made, row_of
-from xenmoved.journal.statements import HOLDING, HOLDING_COLUMNS, HOLDING_OF, MADE_COLUMNS, NOTED
+from xenmoved.journal.statements import HOLDING, HOLDING_COLUMNS, HOLDING_OF, MADE_COLUMNS
+
+Step: TypeAlias = tuple[str, Sequence[object]]
+"""A statement and its values."""
+
+_OF: Final = "((identity!='' AND identity=?3) OR (pool=?1 AND name=?2 AND ifnull(identity, '')=''))"
+"""The rows of a volume by pool, name and identity: its own, and what was noted under its name when
+nothing told it from others."""
 
 
 class VolumeTables:
@@ -23,17 +36,30 @@ class VolumeTables:
     @abstractmethod
     async def _select(self, statement: str, *values: object) -> list[tuple[Any, ...]]: ...
 
+    @abstractmethod
+    async def _execute_all(self, *steps: Step) -> None: ...
+
     async def record_made(self, volume: MadeVolume) -> None:
         """Note a volume, before it is made, and again when it is there."""
-        await self._execute(
-            f"INSERT OR REPLACE INTO made ({MADE_COLUMNS}) VALUES (?,?,?,?,?,?,?)",
-            *row_of(volume),
+        place = volume.pool, volume.name, str(volume.identity)
+        await self._execute_all(
+            (f"DELETE FROM made WHERE {_OF}", place),
+            (f"INSERT INTO made ({MADE_COLUMNS}) VALUES (?,?,?,?,?,?,?)", row_of(volume)),
         )
 
-    async def forget_volume(self, pool: str, name: str) -> None:
-        """Forget a volume that was removed."""
-        await self._execute("DELETE FROM made WHERE pool=? AND name=?", pool, name)
-        await self._execute("DELETE FROM owners WHERE pool=? AND name=?", pool, name)
+    async def forget_volume(self, pool: str, name: str, identity: VolumeIdentity) -> None:
+        """Forget a volume that was removed: nothing is under its name now."""
+        place = pool, name, str(identity)
+        await self._execute_all(
+            *((f"DELETE FROM {table} WHERE {_OF}", place) for table in ("made", "owners"))
+        )
+
+    async def forget_made(self, volume: MadeVolume) -> None:
+        """Forget that a volume was to be made, or was: what is under its name is another's."""
+        place = volume.pool, volume.name, str(volume.identity)
+        await self._execute(
+            f"DELETE FROM made WHERE {_OF} AND migration=?4", *place, volume.migration
+        )
 
     async def made(
         self, *, migration: str | None = None, peer: str | None = None
@@ -52,17 +78,23 @@ class VolumeTables:
         statement = "INSERT OR REPLACE INTO folders (pool, path, identity) VALUES (?,?,?)"
         await self._execute(statement, pool, folder.path, str(folder.identity))
 
-    async def folder_at(self, pool: str, path: str) -> VolumeIdentity | None:
-        """Return which folder was noted for a pool, None when none was noted at that path."""
-        statement = "SELECT identity FROM folders WHERE pool=? AND path=?"
-        rows = await self._select(statement, pool, path)
+    async def folder_at(self, path: str) -> VolumeIdentity | None:
+        """Return which folder was noted for a pool at a path, whatever the pool was called.
+
+        None when none was.
+        """
+        rows = await self._select("SELECT identity FROM folders WHERE path=?", path)
         return VolumeIdentity(str(rows[0][0])) if rows else None
 
     async def record_holding(self, holding: Holding) -> None:
         """Note whose data a volume holds."""
-        await self._execute(
-            f"INSERT OR REPLACE INTO owners ({HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-            *row_of(holding),
+        place = holding.pool, holding.name, str(holding.identity)
+        await self._execute_all(
+            (f"DELETE FROM owners WHERE {_OF}", place),
+            (
+                f"INSERT INTO owners ({HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                row_of(holding),
+            ),
         )
 
     async def holding(
@@ -76,28 +108,16 @@ class VolumeTables:
         rows = await self._select(HOLDING_OF, pool, name, str(identity))
         return read_holding(rows[0]) if rows else None
 
-    async def places_noted(self) -> list[tuple[str, str, VolumeIdentity]]:
-        """Return pool, name and identity of all volumes of which something was noted."""
-        rows = await self._select(NOTED)
-        return [(pool, name, VolumeIdentity(identity or "")) for pool, name, identity in rows]
+    async def holdings(self) -> list[Holding]:
+        """Return what was noted of every volume."""
+        return [read_holding(row) for row in await self._select(HOLDING)]
 
-    async def identities_noted(self, pool: str, name: str) -> list[VolumeIdentity]:
-        """Return which volumes were noted under a name, of those that are known."""
-        rows = await self._select(
-            f"SELECT identity FROM ({NOTED}) WHERE pool=? AND name=?", pool, name
+    async def call_otherwise(self, identity: VolumeIdentity, pool: str, name: str) -> None:
+        """Note what a volume of which something was noted is called by now."""
+        await self._execute(
+            "UPDATE owners SET pool=?, name=? WHERE identity=? AND identity!=''",
+            *(pool, name, str(identity)),
         )
-        return [VolumeIdentity(identity) for (identity,) in rows if identity]
-
-    async def call_otherwise(
-        self, before: tuple[str, str], now: tuple[str, str], identity: VolumeIdentity
-    ) -> None:
-        """Note that a volume of which something was noted has another name, or pool, by now."""
-        for table in ("owners", "made"):
-            await self._execute(
-                f"UPDATE OR REPLACE {table} SET pool=?, name=? "
-                "WHERE pool=? AND name=? AND identity=?",
-                *(*now, *before, str(identity)),
-            )
 
     async def in_use(self, uuid: str, name: str) -> list[Holding]:
         """Return what was noted of every volume of guests of a uuid or name at home here."""

@@ -14,8 +14,9 @@ geometry         whether a disk of a certain geometry can be a volume of another
 bridges          what the bridges of a guest are called here, and whether they are here
 promises         what this host has promised to peers and they have not taken yet
 pool_folders     which folders its pools are
+whereabouts      where the volumes are of which something was noted
 volume_notes     what the journal knows of volumes, and whether they still are those
-renamed_volumes  volumes that are called otherwise than when something was noted of them
+renamed_volumes  volumes that are called otherwise than when it was noted whose data they hold
 volume_needs     who needs which volumes of this host
 across_boots     how a copy on a device stays known when its host is booted
 retained         copies of volumes that stay when their guest has gone

@@ -22,6 +22,7 @@ from storage.last_write import NOTHING, last_write
 from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
+from xenmoved.migration.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,9 @@ _AT_REST: Final = "at rest: "
 async def put_copies_to_rest(host: Host) -> None:
     """Note which copies nothing was written to, at the end of a daemon. Never raises."""
     try:
+        whereabouts = Whereabouts(host.pools)
         async for copy, noted in _copies(host):
-            found = await _found(host, copy, flush=True)
+            found = await _found(whereabouts, copy, flush=True)
             if noted.is_before(found) is False:
                 resting = LastWrite(_AT_REST + noted.course, noted.moment)
                 await host.journal.record_holding(replace(copy, written=resting))
@@ -44,10 +46,11 @@ async def put_copies_to_rest(host: Host) -> None:
 async def take_up_copies(host: Host) -> None:
     """Go on with the counts of copies at rest, before anybody may ask for them. Never raises."""
     try:
+        whereabouts = Whereabouts(host.pools)
         async for copy, noted in _copies(host):
             if noted.course.startswith(_AT_REST):
                 left = LastWrite(noted.course.removeprefix(_AT_REST), noted.moment)
-                taken = _taken_up(left, await _found(host, copy))
+                taken = _taken_up(left, await _found(whereabouts, copy))
                 await host.journal.record_holding(replace(copy, written=taken))
     except JournalFailed as error:
         log.warning("copies on devices are not known: %s", error)
@@ -64,13 +67,16 @@ async def _copies(host: Host) -> AsyncIterator[tuple[Holding, LastWrite]]:
     """Give what was noted of the copies on devices of guests that left this host."""
     for one in await host.journal.retained():
         went = bool(one.guest) and one.moved_by == one.migration
-        if went and one.written is not None and one.written.course and one.pool in host.pools:
+        if went and one.written is not None and one.written.course:
             yield one, one.written
 
 
-async def _found(host: Host, copy: Holding, *, flush: bool = False) -> LastWrite | None:
+async def _found(
+    whereabouts: Whereabouts, copy: Holding, *, flush: bool = False
+) -> LastWrite | None:
     def look() -> LastWrite | None:
-        path = host.pools[copy.pool].path(copy.name)
+        if (path := whereabouts.path(copy.identity)) is None:
+            return None
         if flush:
             make_durable(path)
         return last_write(path)

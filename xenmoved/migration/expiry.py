@@ -16,7 +16,7 @@ from typing import Final
 from storage.errors import StorageError
 from xenmoved.journal.database import JournalFailed
 from xenmoved.migration.host import Host
-from xenmoved.migration.retained import drop, listed, obstacles
+from xenmoved.migration.retained import copies, drop, obstacles
 from xenmoved.migration.volume_needs import needs
 from xenmoved.problems import Obstructed, problems_of
 from xenmoved.toolstack.interface import ToolstackError
@@ -79,12 +79,12 @@ def _pause(age: float | None) -> float:
 
 
 async def _expire(host: Host, age: float, told: set[str]) -> None:
-    due = set()
+    due = False
     for copy in await host.journal.retained():
         shown = f"{copy.pool}:{copy.name}, the copy of {copy.guest},"
         by_clock = time.time() - (copy.since or 0)
         if copy.kept >= age:
-            due.add((copy.pool, copy.name))
+            due = True
         elif by_clock >= age + _STEP and shown not in told:
             told.add(shown)
             log.warning(
@@ -95,14 +95,14 @@ async def _expire(host: Host, age: float, told: set[str]) -> None:
     if not due:
         return
     found = await needs(host)
-    for row in (await listed(host, found)).volumes:
-        if (row.pool, row.name) not in due or row.retained is None:
+    for row, copy in await copies(host, found):
+        if copy.kept < age:
             continue
         texts: set[str] = set()
         try:
             texts = {one.text for one in await obstacles(host, row, found)}
             if not texts:
-                await drop(host, row)
+                await drop(host, row, copy)
         except (Obstructed, StorageError) as error:
             texts = {one.text for one in problems_of(error)}
         for text in texts - told:

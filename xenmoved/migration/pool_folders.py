@@ -37,7 +37,7 @@ async def _expect(host: Host, pool: Pool) -> None:
     if not folder.bare:
         await host.journal.record_folder(pool.name, folder)
         pool.expect(folder.identity)
-    elif (noted := await host.journal.folder_at(pool.name, folder.path)) is not None:
+    elif (noted := await host.journal.folder_at(folder.path)) is not None:
         if noted != folder.identity:
             log.error("%s, pool %s, is another folder than it was", folder.path, pool.name)
         pool.expect(noted)

@@ -62,11 +62,11 @@ class Promises:
         """Forget a promise: it was kept, or will not be. Idempotent."""
         self._given.pop(migration, None)
 
-    def made_for(self, peer: str) -> dict[tuple[str, str], int]:
-        """Return what the volumes that are made for a peer may take, by pool and name."""
+    def made_for(self, peer: str) -> dict[tuple[str, str, str], int]:
+        """Return what the volumes made for a peer may take, by migration, pool and name."""
         return {
-            (place.pool, place.name): of_quota(place.size, disk_size)
-            for promise in self._given.values()
+            (migration, place.pool, place.name): of_quota(place.size, disk_size)
+            for migration, promise in self._given.items()
             if promise.peer == peer
             for place, disk_size in zip(promise.placements, promise.disk_sizes, strict=True)
             if place.fresh

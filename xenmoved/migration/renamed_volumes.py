@@ -1,7 +1,7 @@
-"""Volumes that are called otherwise than when something was noted of them.
+"""Volumes that are called otherwise than when it was noted whose data they hold.
 
-An operator may rename a file, a logical volume, or the pool in the configuration. What the journal
-has of a volume is about that one and no other, so it is noted anew under the name that it has now.
+What the journal has of a volume is about that one, whatever it is called (`whereabouts`). So that
+an operator reads the name that it has now, it is noted when the daemon begins.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from storage.contracts import VolumeIdentity
-from storage.errors import StorageError
 from xenmoved.journal.database import JournalFailed
+from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
-
-Noted = tuple[str, str, VolumeIdentity]
+from xenmoved.migration.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -26,58 +24,22 @@ async def follow_volumes(host: Host) -> None:
     log, and noted as it was.
     """
     try:
-        noted = await host.journal.places_noted()
-        away = await asyncio.to_thread(_away, host, noted)
-        await _call_as_now(host, away)
+        for one, (pool, name) in await asyncio.to_thread(
+            _renamed, host, await host.journal.holdings()
+        ):
+            log.warning("what was %s:%s is %s:%s now", one.pool, one.name, pool, name)
+            await host.journal.call_otherwise(one.identity, pool, name)
     except JournalFailed as error:
         log.error("volumes that were renamed are not looked for: %s", error)
 
 
-async def follow_volume(host: Host, pool: str, name: str) -> None:
-    """Do the same for what was noted of a volume whose name another one is to have, or has.
-
-    To be called before something is noted of that one, which would replace it.
-    """
-    noted = await host.journal.identities_noted(pool, name)
-    if not noted or pool not in host.pools:
-        return
-    there = await asyncio.to_thread(host.pools[pool].find, name)
-    strays = [one for one in noted if there is None or one != there.identity]
-    await _call_as_now(host, [(pool, name, one) for one in strays])
-
-
-async def _call_as_now(host: Host, away: list[Noted]) -> None:
-    """Note what volumes that are not where they were are called now, if they are here."""
-    if not away:
-        return
-    now = await asyncio.to_thread(_by_identity, host)
-    for pool, name, identity in away:
-        if (found := now.get(identity)) is not None:
-            log.warning("what was %s:%s is %s:%s now", pool, name, *found)
-            await host.journal.call_otherwise((pool, name), found, identity)
-
-
-def _away(host: Host, noted: list[Noted]) -> list[Noted]:
-    return [one for one in noted if one[2] and not _is_there(host, one[0], one[1])]
-
-
-def _is_there(host: Host, pool: str, name: str) -> bool:
-    """Whether a pool has a volume of this name; one that cannot be looked into may have."""
-    if pool not in host.pools:
-        return False
-    try:
-        return host.pools[pool].find(name) is not None
-    except StorageError:
-        return True
-
-
-def _by_identity(host: Host) -> dict[VolumeIdentity, tuple[str, str]]:
-    found: dict[VolumeIdentity, tuple[str, str]] = {}
-    for pool in host.pools.values():
-        try:
-            infos = pool.volumes()
-        except StorageError as error:
-            log.warning("pool %s cannot be looked into for renamed volumes: %s", pool.name, error)
+def _renamed(host: Host, noted: list[Holding]) -> list[tuple[Holding, tuple[str, str]]]:
+    """Return volumes that are here, and not as they were called, with what they are called."""
+    whereabouts, found = Whereabouts(host.pools), []
+    for one in noted:
+        if not one.identity or whereabouts.is_at(one.pool, one.name, one.identity):
             continue
-        found |= {info.identity: (info.pool, info.name) for info in infos if info.identity}
+        info = whereabouts.look_for(one.pool, one.name, one.identity).info
+        if info is not None and info.identity == one.identity:
+            found.append((one, (info.pool, info.name)))
     return found

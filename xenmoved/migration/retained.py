@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from protocol.messages import Problem
-from storage.contracts import VolumeInfo
-from storage.errors import StorageError
+from storage.contracts import VolumeIdentity, VolumeInfo
+from storage.errors import StorageError, VolumeReplaced
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.report import Retained, VolumeRow, Volumes
@@ -32,16 +33,42 @@ _MOST: Final = 4096
 _UNUSED: Final = "only what nobody needs is dropped"
 
 
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A volume that is here, with what was noted of it if it is certain to be that one."""
+
+    row: VolumeRow
+    holding: Holding | None
+
+
 async def list_volumes(host: Host) -> Volumes:
     """Describe the volumes of every pool. Raises ToolstackError."""
-    found = await listed(host, await needs(host))
-    return replace(found, volumes=found.volumes[:_MOST])
+    there, problems = await listed(host, await needs(host))
+    return Volumes(tuple(one.row for one in there[:_MOST]), tuple(problems))
 
 
-async def listed(host: Host, found: Needs) -> Volumes:
+async def copies(host: Host, found: Needs) -> list[tuple[VolumeRow, Holding]]:
+    """Return the copies that are retained and are here, each under the name that it has now."""
+    there, _ = await listed(host, found)
+    return [(one.row, one.holding) for one in _once(there) if one.holding is not None]
+
+
+def _once(there: Iterable[Copy]) -> list[Copy]:
+    """Return each copy once that two pools or names lead to: as it was noted, if it can be."""
+    found: dict[VolumeIdentity, Copy] = {}
+    for one in there:
+        if one.holding is not None and (
+            one.holding.identity not in found
+            or (one.row.pool, one.row.name) == (one.holding.pool, one.holding.name)
+        ):
+            found[one.holding.identity] = one
+    return list(found.values())
+
+
+async def listed(host: Host, found: Needs) -> tuple[list[Copy], list[Problem]]:
     """Describe the volumes of every pool, of whose users `found` tells."""
-    holdings = {(one.pool, one.name): one for one in await host.journal.retained()}
-    rows: list[VolumeRow] = []
+    holdings = {one.identity: one for one in await host.journal.retained() if one.identity}
+    there: list[Copy] = []
     problems = list(found.unknown)
     for pool in host.pools.values():
         try:
@@ -49,21 +76,21 @@ async def listed(host: Host, found: Needs) -> Volumes:
         except StorageError as error:
             problems += problems_of(error)
             continue
-        rows += [_row(info, holdings.get((info.pool, info.name)), found) for info in infos]
-    rows.sort(key=lambda row: (row.pool, row.name))
-    return Volumes(tuple(rows), tuple(problems))
+        there += [_described(info, holdings.get(info.identity), found) for info in infos]
+    there.sort(key=lambda one: (one.row.pool, one.row.name))
+    return there, problems
 
 
-def _row(info: VolumeInfo, holding: Holding | None, found: Needs) -> VolumeRow:
+def _described(info: VolumeInfo, holding: Holding | None, found: Needs) -> Copy:
     users = found.users(info)
     if info.in_use is not None:
         users.append(info.in_use)
-    retained = None
-    if holding is not None and holding.since is not None and is_held(holding, info):
+    if holding is None or holding.since is None or not is_held(holding, info):
+        retained = holding = None
+    else:
         retained = Retained(holding.guest, holding.owner, holding.since, holding.place)
-    return VolumeRow(
-        *(info.pool, info.name, info.path, info.size, info.allocated), tuple(users[:256]), retained
-    )
+    about = info.pool, info.name, info.path, info.size, info.allocated
+    return Copy(VolumeRow(*about, tuple(users[:256]), retained), holding)
 
 
 async def obstacles(host: Host, row: VolumeRow, found: Needs) -> list[Problem]:
@@ -90,28 +117,28 @@ async def drop_chosen(
 
     Raises Obstructed, with everything that speaks against it, ToolstackError or StorageError.
     """
-    rows = await _chosen(host, volume, guest)
-    if not confirmed:
-        return Volumes(rows)
-    for row in rows:
-        await drop(host, row)
-    return Volumes(rows)
+    chosen = await _chosen(host, volume, guest)
+    if confirmed:
+        for one in chosen:
+            assert one.holding is not None  # what is not known as a copy was refused
+            await drop(host, one.row, one.holding)
+    return Volumes(tuple(one.row for one in chosen))
 
 
-async def _chosen(host: Host, volume: str | None, guest: str | None) -> tuple[VolumeRow, ...]:
+async def _chosen(host: Host, volume: str | None, guest: str | None) -> list[Copy]:
     found = await needs(host)
-    there = await listed(host, found)
+    there, unseen = await listed(host, found)
     if guest is not None:
-        rows = [row for row in there.volumes if _is_copy_of(row, guest)]
+        chosen = _once(one for one in there if _is_copy_of(one.row, guest))
         text = f"no copies of a guest {guest} are kept here"
     else:
-        rows = [row for row in there.volumes if f"{row.pool}:{row.name}" == volume]
+        chosen = [one for one in there if f"{one.row.pool}:{one.row.name}" == volume]
         text = f"there is no volume {volume} here"
-    if not rows:
+    if not chosen:
         hint = "xenmovectl volumes lists what is kept"
-        raise Obstructed([problem("volume-missing", text, hint), *there.problems])
+        raise Obstructed([problem("volume-missing", text, hint), *unseen])
     problems: list[Problem] = []
-    for row in rows:
+    for row in (one.row for one in chosen):
         problems += await obstacles(host, row, found)
         pool = host.pools[row.pool]
         info = await asyncio.to_thread(pool.find, row.name)
@@ -123,49 +150,49 @@ async def _chosen(host: Host, volume: str | None, guest: str | None) -> tuple[Vo
             problems.append(problem("volume-kind", text, f"it is {row.path}"))
     if problems:
         raise Obstructed(problems)
-    return tuple(rows)
+    return chosen
 
 
 def _is_copy_of(row: VolumeRow, guest: str) -> bool:
     return row.retained is not None and guest in (row.retained.guest, row.retained.uuid)
 
 
-async def drop(host: Host, row: VolumeRow, *, besides: str = "") -> None:
-    """Remove a volume, if nobody needs it now; the job `besides` does not count.
+async def drop(host: Host, row: VolumeRow, copy: Holding, *, besides: str = "") -> None:
+    """Remove a volume if it still is that copy, and nobody needs it now; nor the job `besides`.
 
     Raises Obstructed, ToolstackError or StorageError.
     """
-    assert row.retained is not None
+    pool = host.pools[row.pool]
     async with host.making:
         if problems := await obstacles(host, row, await needs(host, besides=besides)):
             raise Obstructed(problems)
-        await asyncio.to_thread(host.pools[row.pool].remove, row.name)
-        await host.journal.forget_volume(row.pool, row.name)
-    kept = format_duration(max(0.0, time.time() - row.retained.since))
+        info = await asyncio.to_thread(pool.find, row.name)
+        if info is None or info.identity != copy.identity:
+            raise VolumeReplaced(f"{row.pool}:{row.name} was removed or renamed")
+        await asyncio.to_thread(pool.remove, row.name)
+        await host.journal.forget_volume(row.pool, row.name, copy.identity)
+    kept = format_duration(max(0.0, time.time() - (copy.since or 0.0)))
     log.info(
         "dropped %s:%s, the copy of %s (uuid %s) that went to %s, kept for %s",
-        *(row.pool, row.name, row.retained.guest, row.retained.uuid, row.retained.place, kept),
+        *(row.pool, row.name, copy.guest, copy.owner, copy.place, kept),
     )
 
 
 async def drop_source(host: Host, migration: str, job: str) -> list[Problem]:
     """Drop the copies of a guest that its job has moved; return why some of them stay."""
-    places = {
-        (one.pool, one.name) for one in await host.journal.retained() if one.migration == migration
-    }
     try:
-        return await when_let_go(lambda: _drop_all(host, places, job))
+        return await when_let_go(lambda: _drop_all(host, migration, job))
     except (ToolstackError, StorageError, OSError) as error:
         return list(problems_of(error))
 
 
-async def _drop_all(host: Host, places: set[tuple[str, str]], job: str) -> list[Problem]:
+async def _drop_all(host: Host, migration: str, job: str) -> list[Problem]:
     """Drop what nobody needs; return what speaks against the rest. Raises VolumeInUse."""
     left: list[Problem] = []
-    for row in (await listed(host, await needs(host, besides=job))).volumes:
-        if (row.pool, row.name) in places and row.retained is not None:
+    for row, copy in await copies(host, await needs(host, besides=job)):
+        if copy.migration == migration:
             try:
-                await drop(host, row, besides=job)
+                await drop(host, row, copy, besides=job)
             except Obstructed as error:
                 left += error.problems
     return left

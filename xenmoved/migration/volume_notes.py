@@ -13,7 +13,6 @@ from storage.errors import VolumeInUse
 from storage.last_write import last_write, seconds_to_later, tells
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
-from xenmoved.migration.renamed_volumes import follow_volume
 
 T = TypeVar("T")
 
@@ -25,12 +24,6 @@ still detach them then."""
 def is_made(made: MadeVolume, info: VolumeInfo) -> bool:
     """Whether a volume that is there is the one that was made; False when that is not certain."""
     return made.identity == info.identity
-
-
-def may_be_made(made: MadeVolume, info: VolumeInfo) -> bool:
-    """Whether it may be: True also when that is not certain."""
-    known = made.identity and info.identity
-    return not known or made.identity == info.identity
 
 
 def why_not_held(holding: Holding, info: VolumeInfo) -> str | None:
@@ -154,7 +147,6 @@ async def note_copy(host: Host, copy: Holding, peer: str, offered: str | None) -
 
 
 async def _record(host: Host, holding: Holding) -> None:
-    await follow_volume(host, holding.pool, holding.name)
     info = await asyncio.to_thread(host.pools[holding.pool].find, holding.name)
     identity = info.identity if info is not None else UNKNOWN
     await host.journal.record_holding(replace(holding, identity=identity))
@@ -164,7 +156,7 @@ async def note_written(host: Host, path: str, migration: str) -> None:
     """Note when a volume that a migration has claimed was written to last. Raises StorageError."""
     if (located := await asyncio.to_thread(host.pool_of, path)) is None:
         return
-    holding = await host.journal.holding(located[0].name, located[1])
+    holding = await _noted_of(host, located[0].name, located[1])
     if holding is not None and holding.migration == migration:
         await _note_last_write(host, holding, path)
 
@@ -176,10 +168,21 @@ async def note_filled(host: Host, pool: str, name: str, peer: str, migration: st
     Returns the seconds until a write of somebody else can be told from the last one. Raises
     StorageError.
     """
-    holding = await host.journal.holding(pool, name)
+    holding = await _noted_of(host, pool, name)
     if holding is not None and (holding.migration == migration or is_blank(holding, peer)):
         return await _note_last_write(host, holding, host.pools[pool].path(name))
     return 0.0
+
+
+async def _noted_of(host: Host, pool: str, name: str) -> Holding | None:
+    """Return what was noted of the very volume that has a name. Raises StorageError."""
+    info = await asyncio.to_thread(host.pools[pool].find, name)
+    if info is None:
+        return None
+    holding = await host.journal.holding(pool, name, info.identity)
+    if holding is None or str(holding.identity) != str(info.identity):
+        return None
+    return replace(holding, pool=pool, name=name)
 
 
 async def _note_last_write(host: Host, holding: Holding, path: str) -> float:

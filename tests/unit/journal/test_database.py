@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from protocol.handover import SourceState, TargetState
-from storage.contracts import UNKNOWN, LastWrite, VolumeIdentity
+from storage.contracts import UNKNOWN, LastWrite, PoolFolder, VolumeIdentity
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.journal.records import Holding, Inbound, MadeVolume, Outbound
 
+OTHER = VolumeIdentity("inode 8")
 HOLDING = Holding("images", "web", "uuid", "web", VolumeIdentity("inode 7"), "m2")
 
 
@@ -199,7 +200,7 @@ async def test_a_peer_that_begins_again_and_again_does_not_fill_the_file_system(
 async def test_a_volume_that_was_removed_is_forgotten_with_its_owner(journal):
     await journal.record_made(MadeVolume("m1", "images", "web", 4096, "host-a"))
     await journal.record_holding(HOLDING)
-    await journal.forget_volume("images", "web")
+    await journal.forget_volume("images", "web", HOLDING.identity)
     assert await journal.made() == []
     assert await journal.holding("images", "web") is None
 
@@ -293,7 +294,9 @@ async def test_only_a_guest_that_went_away_makes_a_migration_known_to_both_hosts
 
 async def test_only_what_is_retained_grows_older(journal, tmp_path):
     await journal.record_holding(HOLDING)
-    await journal.record_holding(replace(HOLDING, name="other", since=1.0, place="host-b"))
+    await journal.record_holding(
+        replace(HOLDING, identity=OTHER, name="other", since=1.0, place="host-b")
+    )
     for seconds in (5.0, 2.5):
         await journal.count_kept(seconds)
     again = await reopened(journal, tmp_path)
@@ -342,3 +345,53 @@ async def test_a_journal_of_an_earlier_release_is_read(tmp_path):
         assert made == MadeVolume("m1", "images", "web", 4096, "host-a", UNKNOWN)
         assert await journal.holding("images", "web") == Holding("images", "web", "uuid")
         await journal.close()
+
+
+def made_of(name, identity, migration="m1"):
+    return MadeVolume(migration, "images", name, 4096, "host-a", identity)
+
+
+async def test_a_note_is_of_one_volume_whoever_gets_its_name(journal):
+    """A row is never replaced by one of another identity."""
+    one, other = HOLDING, replace(HOLDING, identity=OTHER, owner="other", guest="other")
+    for holding in (one, other):
+        await journal.record_holding(holding)
+        await journal.record_made(made_of("web", holding.identity))
+    assert await journal.holding("images", "web", one.identity) == one
+    assert await journal.holding("images", "web", OTHER) == other
+    await journal.call_otherwise(one.identity, "images", "db")
+    await journal.call_otherwise(OTHER, "images", "db")
+    assert {holding.guest for holding in await journal.holdings()} == {"web", "other"}
+    assert len(await journal.made()) == 2
+    await journal.forget_volume("images", "db", OTHER)
+    assert await journal.holdings() == [replace(one, name="db")]
+    assert await journal.made() == [made_of("web", one.identity)]
+
+
+async def test_a_volume_has_one_note_in_whatever_pool_it_is_found(journal):
+    await journal.record_holding(HOLDING)
+    await journal.record_holding(replace(HOLDING, pool="second", name="db", guest="db"))
+    assert await journal.holdings() == [replace(HOLDING, pool="second", name="db", guest="db")]
+
+
+async def test_what_is_noted_before_a_volume_is_there_is_replaced_when_it_is(journal):
+    await journal.record_made(made_of("web", HOLDING.identity, "m0"))
+    await journal.record_made(made_of("web", UNKNOWN))
+    await journal.record_made(made_of("web", OTHER))
+    assert await journal.made(migration="m1") == [made_of("web", OTHER)]
+    assert await journal.made(migration="m0") == [made_of("web", HOLDING.identity, "m0")]
+    await journal.record_made(made_of("db", UNKNOWN))
+    await journal.forget_made(made_of("db", UNKNOWN, "another"))
+    assert len(await journal.made()) == 3
+    await journal.forget_made(made_of("db", UNKNOWN))
+    assert len(await journal.made()) == 2
+
+
+async def test_a_folder_is_known_by_its_path_whatever_its_pool_is_called(journal):
+    folders = [PoolFolder(f"/{one}", VolumeIdentity(f"inode {one}"), False) for one in "xy"]
+    for pool, folder in zip("ab", folders, strict=True):
+        await journal.record_folder(pool, folder)
+    await journal.record_folder("b", folders[0])  # they were swapped in the configuration
+    assert [await journal.folder_at(one.path) for one in folders] == [
+        one.identity for one in folders
+    ]

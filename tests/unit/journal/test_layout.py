@@ -11,6 +11,7 @@ from protocol.handover import SourceState, TargetState
 from tests.support.journal_layout import FOLDER, layout_text, recorded
 from xenmoved.jobs.board import JobBoard
 from xenmoved.jobs.report import JobKind, JobReport, JobState
+from xenmoved.journal import file
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.journal.file import LAYOUT
 from xenmoved.journal.records import Inbound, Outbound
@@ -131,4 +132,84 @@ async def test_a_report_that_cannot_be_read_keeps_no_other_from_it(tmp_path, cap
     assert (report.job, report.kind, report.state) == ("00000002", JobKind.MIGRATE, JobState.DONE)
     assert "a JobReport in the journal cannot be read: gone: unknown key" in caplog.text
     assert (await board.with_samples(report)).samples == ()
+    await journal.close()
+
+
+LAYOUT_1 = """
+CREATE TABLE made (
+    migration TEXT NOT NULL, pool TEXT NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
+    peer TEXT NOT NULL, PRIMARY KEY (pool, name));
+CREATE TABLE owners (
+    pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (pool, name));
+CREATE TABLE folders (pool TEXT PRIMARY KEY, path TEXT NOT NULL, identity TEXT NOT NULL);
+ALTER TABLE made ADD COLUMN identity TEXT DEFAULT '';
+ALTER TABLE made ADD COLUMN disk_size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE owners ADD COLUMN guest TEXT NOT NULL DEFAULT '';
+ALTER TABLE owners ADD COLUMN identity TEXT;
+ALTER TABLE owners ADD COLUMN migration TEXT NOT NULL DEFAULT '';
+ALTER TABLE owners ADD COLUMN since REAL;
+ALTER TABLE owners ADD COLUMN place TEXT NOT NULL DEFAULT '';
+ALTER TABLE owners ADD COLUMN written INTEGER;
+ALTER TABLE owners ADD COLUMN kept REAL NOT NULL DEFAULT 0;
+ALTER TABLE owners ADD COLUMN moved_by TEXT NOT NULL DEFAULT '';
+INSERT INTO made VALUES
+    ('m1', 'p', 'a', 1, 'b', 'one', 5), ('m2', 'p', 'b', 2, 'b', '', 0), ('m3', 'p', 'c', 3, 'b',
+    NULL, 0), ('m4', 'q', 'a', 4, 'b', 'one', 6);
+INSERT INTO owners (pool, name, owner, guest, identity, since, place, written, kept) VALUES
+    ('p', 'a', 'u1', 'web', 'one', 1.5, 'b', 7, 2.5), ('p', 'b', 'u2', '', NULL, NULL, '', NULL, 0),
+    ('p', 'c', 'u3', 'db', 'two', NULL, '', NULL, 0), ('q', 'c', 'u4', '', 'two', 1, 'b', NULL, 0);
+INSERT INTO folders VALUES ('p', '/x', 'inode 1'), ('q', '/x', 'inode 2');
+PRAGMA user_version=1;
+"""
+
+
+def of_layout_1(path):
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(LAYOUT_1)
+
+
+async def test_notes_by_name_are_taken_up_with_one_for_each_volume(tmp_path):
+    of_layout_1(tmp_path / "journal.db")
+    for _ in range(2):
+        journal = Journal(tmp_path / "journal.db")
+        await journal.open()
+        assert journal.trouble is None
+        assert {(one.migration, one.name, one.disk_size) for one in await journal.made()} == {
+            ("m2", "b", 0),
+            ("m3", "c", 0),
+            ("m4", "a", 6),
+        }
+        holdings = {one.owner: one for one in await journal.holdings()}
+        assert set(holdings) == {"u1", "u2", "u3"}, "of a guest at home comes first"
+        (copy,) = await journal.retained()
+        assert (copy.guest, copy.since, copy.kept, str(copy.written)) == ("web", 1.5, 2.5, "7")
+        assert str(await journal.folder_at("/x")) == "inode 2"
+        await journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (LAYOUT,)
+
+
+async def test_a_journal_that_cannot_be_taken_up_stays_as_it_was(tmp_path, monkeypatch):
+    """As where the disk is full: it is read, from a copy if need be, and taken up later."""
+    of_layout_1(tmp_path / "journal.db")
+    index, tables = file._index, []
+
+    def fail(database, table):
+        tables.append(table)
+        if table == "owners":
+            raise sqlite3.OperationalError("the disk is broken")
+        index(database, table)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(file, "_index", fail)
+        with pytest.raises(sqlite3.OperationalError):
+            file.prepared(tmp_path / "journal.db")
+    assert "owners" in tables
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+        assert database.execute("SELECT count(*) FROM owners").fetchone() == (4,)
+        names = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
+        assert "anew" not in names
+    journal = Journal(tmp_path / "journal.db")
+    await journal.open()
+    assert len(await journal.holdings()) == 3
     await journal.close()

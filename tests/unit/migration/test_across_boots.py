@@ -31,7 +31,14 @@ class World:
     def __init__(self, journal: Journal) -> None:
         self.found: LastWrite | None = NOTED
         self.host: Any = SimpleNamespace(
-            journal=journal, pools={"vg": SimpleNamespace(path=lambda name: f"/dev/vg/{name}")}
+            journal=journal,
+            pools={
+                "vg": SimpleNamespace(
+                    name="vg",
+                    path=lambda name: f"/dev/vg/{name}",
+                    everything=lambda: [(ONE, "web")],
+                )
+            },
         )
 
     async def end(self) -> None:

@@ -52,11 +52,11 @@ async def test_only_what_was_counted_is_due(tmp_path, monkeypatch, caplog, since
     async def needs(host):
         looked.append(host)
 
-    async def listed(host, found):
-        return SimpleNamespace(volumes=())
+    async def copies(host, found):
+        return []
 
     monkeypatch.setattr(expiry, "needs", needs)
-    monkeypatch.setattr(expiry, "listed", listed)
+    monkeypatch.setattr(expiry, "copies", copies)
     host = SimpleNamespace(journal=journal)
     try:
         told = set()

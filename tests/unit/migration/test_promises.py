@@ -62,8 +62,8 @@ def test_volumes_count_by_their_peer_whether_they_are_there_or_not() -> None:
         "m1", Promise("host-a", "", 0, (placed("new", GIB), there, emptied), (3 * GIB, GIB, GIB))
     )
     promises.give("m2", Promise("host-c", "", 0, (placed("theirs", 2 * GIB),), (GIB,)))
-    assert promises.made_for("host-a") == {("p", "new"): 3 * GIB}, "an image grows"
-    assert promises.made_for("host-c") == {("p", "theirs"): 2 * GIB}
+    assert promises.made_for("host-a") == {("m1", "p", "new"): 3 * GIB}, "an image grows"
+    assert promises.made_for("host-c") == {("m2", "p", "theirs"): 2 * GIB}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from xenmoved.migration.volume_notes import (
     is_held,
     is_made,
     is_of,
-    may_be_made,
     synced_from,
     why_not_as_left,
     why_not_held,
@@ -49,12 +48,6 @@ def test_what_is_not_known_is_not_the_same(noted, found, same):
     assert is_held(replace(HOLDING, identity=noted), volume(found)) is same
     assert is_made(replace(MADE, identity=noted), volume(found)) is same
     assert (noted == found) is same
-
-
-def test_for_a_quota_counts_what_may_have_been_made():
-    assert may_be_made(MADE, volume(UNKNOWN))
-    assert may_be_made(replace(MADE, identity=UNKNOWN), volume(ONE))
-    assert not may_be_made(MADE, volume(OTHER))
 
 
 def test_a_copy_that_was_written_to_since_is_not_known():

@@ -25,7 +25,8 @@ from xenmoved.jobs.report import JobKind
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs
-from xenmoved.migration.volume_notes import known_holding
+from xenmoved.migration.volume_notes import is_held
+from xenmoved.migration.whereabouts import Seen, Whereabouts
 from xenmoved.problems import problem
 from xenmoved.toolstack.configs.text import named, own_disks, uuid_in
 from xenmoved.toolstack.interface import HostInfo
@@ -257,26 +258,38 @@ async def _in_journal(
     host: Host, peer: Peer, guest: GuestOffer, placements: Sequence[Placement | None]
 ) -> list[Problem]:
     """Look for volumes that came for one of its uuid or name, and are that one's own here still."""
-    mine = {(place.pool, place.name) for place in placements if place is not None}
+    noted = await host.journal.in_use(guest.uuid, guest.target_name)
     found = []
-    for holding in await host.journal.in_use(guest.uuid, guest.target_name):
-        place = holding.pool, holding.name
-        if place in mine or not await _may_be_here(host, holding):
-            continue
+    for holding, seen in await asyncio.to_thread(_at_home, host, noted, placements):
         name = holding.guest or guest.target_name
-        shown = f"{holding.pool}:{holding.name}" if peer.shown(name, "") else "a volume"
-        whose = peer.shown(name)
-        text = f"{shown} on {host.config.node} is the disk of {whose}"
-        hint = f"if it left that host in another way, rename or remove {shown} there"
+        pool, volume = holding.pool, holding.name
+        if seen.info is not None:
+            pool, volume = seen.info.pool, seen.info.name
+        shown = f"{pool}:{volume}" if peer.shown(name, "") else "a volume"
+        text = f"{shown} on {host.config.node} is the disk of {peer.shown(name)}"
+        hint = f"if it left that host in another way, remove {shown}, or take it out of its pool"
         found.append(problem("guest-here", f"{text}, which is at home there", hint))
     return found
 
 
-async def _may_be_here(host: Host, holding: Holding) -> bool:
-    """Whether a volume that was noted as a guest's may be that one still, even if it is away."""
-    if (pool := host.pools.get(holding.pool)) is None:
-        return False
-    path = pool.path(holding.name)
-    if await asyncio.to_thread(os.path.lexists, path):
-        return await known_holding(host, holding.pool, holding.name) is not None
-    return not await asyncio.to_thread(_is_gone, host, path)
+def _at_home(
+    host: Host, noted: Sequence[Holding], placements: Sequence[Placement | None]
+) -> list[tuple[Holding, Seen]]:
+    """Return which volumes of guests may be here, or away, and are none of the placements. Blocks.
+
+    Each counts as what it is, whatever it is called by now.
+    """
+    whereabouts = Whereabouts(host.pools)
+    mine = places_at(
+        host.pools[place.pool].path(place.name) for place in placements if place is not None
+    )
+    found = []
+    for holding in noted:
+        seen = whereabouts.look_for(holding.pool, holding.name, holding.identity)
+        if seen.info is None:
+            at_home = not seen.gone
+        else:
+            at_home = is_held(holding, seen.info) and place_at(seen.info.path) not in mine
+        if at_home:
+            found.append((holding, seen))
+    return found

@@ -25,6 +25,7 @@ from storage.errors import StorageError
 from storage.places import place_at, places_at
 from xenmoved.codes import NOT_KEPT
 from xenmoved.config.model import Peer
+from xenmoved.journal.records import MadeVolume
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
@@ -46,7 +47,7 @@ from xenmoved.migration.volume_needs import (
     needs,
     with_disks_beneath,
 )
-from xenmoved.migration.volume_notes import may_be_made
+from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.remarks import together
@@ -462,17 +463,26 @@ def _place_of(pool: Pool, name: str) -> object:
 
 
 async def quota_used(host: Host, peer: str) -> int:
-    """Bytes that volumes made for a peer may take: those that are there, and those promised.
+    """Bytes that volumes made for a peer may take: those that may be here, and those promised.
 
-    An image grows in use, to the size of the disk in it; see `of_quota`.
+    An image grows in use, to the size of the disk in it; see `of_quota`. What was made counts
+    whatever it is called, and until it is certain that it is gone.
     """
-    sizes = host.promises.made_for(peer)
-    for made in await host.journal.made(peer=peer):
-        pool = host.pools.get(made.pool)
-        info = await asyncio.to_thread(pool.find, made.name) if pool is not None else None
-        if info is not None and may_be_made(made, info):
-            sizes[made.pool, made.name] = of_quota(info.size, made.disk_size)
-    return sum(sizes.values())
+    promised = host.promises.made_for(peer)
+    made = await host.journal.made(peer=peer)
+    for one in made:
+        promised.pop((one.migration, one.pool, one.name), None)
+    return sum(promised.values()) + await asyncio.to_thread(_size, host, made)
+
+
+def _size(host: Host, made: Sequence[MadeVolume]) -> int:
+    """Return what volumes that were made may take together. Blocks."""
+    whereabouts, size = Whereabouts(host.pools), 0
+    for one in made:
+        seen = whereabouts.look_for(one.pool, one.name, one.identity)
+        if not seen.gone:
+            size += of_quota(seen.info.size if seen.info is not None else one.size, one.disk_size)
+    return size
 
 
 async def free_space(host: Host, name: str, capacity: Capacity) -> int | None:

@@ -19,11 +19,11 @@ from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Holding, MadeVolume
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
-from xenmoved.migration.renamed_volumes import follow_volume
 from xenmoved.migration.target.filling import FilledVolume
 from xenmoved.migration.target.reuse import Claim, owner_of, reuse
 from xenmoved.migration.volume_needs import needs
 from xenmoved.migration.volume_notes import is_made, note_blank, note_copy, note_filled, when_let_go
+from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.problems import Obstructed, problem
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.progress import VolumeProgress
@@ -289,13 +289,12 @@ class Landing:
         async with self._host.making:
             if await asyncio.to_thread(pool.find, made.name) is not None:
                 raise VolumeExists(f"volume {made.pool}:{made.name} was made by somebody else")
-            await follow_volume(self._host, made.pool, made.name)
             await journal.record_made(made)
             try:
                 info = await asyncio.to_thread(pool.create, made.name, made.size)
             except StorageError:
                 # Nothing was made, and what is there under this name now is somebody else's.
-                await journal.forget_volume(made.pool, made.name)
+                await journal.forget_made(made)
                 raise
             await journal.record_made(replace(made, identity=info.identity))
 
@@ -327,21 +326,40 @@ async def remove_made(host: Host, migration: str) -> None:
     """Remove the volumes that were made for a migration. Raises StorageError.
 
     One that may be somebody else's stays: there was a crash while it was to be made, or it is
-    another one by now.
+    another one by now. So does what somebody gave another name, to keep it, or what is away: it
+    stays noted as made, and so counts for the quota of its peer.
     """
     for made in await host.journal.made(migration=migration):
-        pool = host.pools.get(made.pool)
-        if pool is None:
-            log.error("volume %s:%s is left: its pool is gone", made.pool, made.name)
-            continue
-        info = await asyncio.to_thread(pool.find, made.name)
-        if info is not None and not is_made(made, info):
+        if made.pool in host.pools:
+            # Where that fails, all of it is tried again later.
+            await asyncio.to_thread(host.pools[made.pool].find, made.name)
+        look_for = Whereabouts(host.pools).look_for
+        seen = await asyncio.to_thread(look_for, made.pool, made.name, made.identity)
+        if seen.info is None:
+            await _note_missing(host, made, gone=seen.gone)
+        elif not is_made(made, seen.info):
             log.error(
                 "volume %s:%s stays, as it is not certain to be the one that was made for a "
                 "migration that failed: look at it, and remove it if nobody needs it",
                 *(made.pool, made.name),
             )
+            await host.journal.forget_made(made)
+        elif seen.info.name != made.name:
+            log.error(
+                "volume %s:%s stays, as somebody called it %s:%s since: it was made for a "
+                "migration that failed, remove it if nobody needs it",
+                *(made.pool, made.name, seen.info.pool, seen.info.name),
+            )
         else:
-            await when_let_go(partial(asyncio.to_thread, pool.remove, made.name))
-            log.info("removed volume %s:%s", made.pool, made.name)
-        await host.journal.forget_volume(made.pool, made.name)
+            info = seen.info
+            await when_let_go(partial(asyncio.to_thread, host.pools[info.pool].remove, info.name))
+            log.info("removed volume %s:%s", info.pool, info.name)
+            await host.journal.forget_volume(made.pool, made.name, made.identity)
+
+
+async def _note_missing(host: Host, made: MadeVolume, *, gone: bool) -> None:
+    """Forget a volume that is not found, if it is certain to be gone."""
+    if gone:
+        await host.journal.forget_made(made)
+    else:
+        log.error("volume %s:%s is left: it is not here now", made.pool, made.name)

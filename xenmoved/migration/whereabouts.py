@@ -1,0 +1,108 @@
+"""Where the volumes are of which something was noted.
+
+Whoever asks for a noted volume asks here: by its identity, in all pools. An operator may rename a
+file, a logical volume, or the pool in the configuration, and give the name to another volume; what
+is on a file system that is not mounted is away, and not gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from storage.contracts import Pool, VolumeIdentity, VolumeInfo
+from storage.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found of a volume.
+
+    `info` is the volume as it is now, under whatever name, or what has its name where nothing tells
+    whether it is that one; None when it was not found. One that is `gone` is in no pool, and in
+    none that cannot be looked into now.
+    """
+
+    info: VolumeInfo | None
+    gone: bool = False
+
+
+class Whereabouts:
+    """Looks for volumes in the pools of a host as they are now. Everything blocks.
+
+    To be used for one question, and not kept: each pool is asked once what there is in it.
+    """
+
+    def __init__(self, pools: Mapping[str, Pool]) -> None:
+        self._pools = pools
+        self._unseen = False
+        """Whether a pool could not be looked into."""
+
+    def look_for(self, pool: str, name: str, identity: VolumeIdentity) -> Seen:
+        """Look for a volume that was noted under a name. Raises nothing."""
+        there, could_look = self._find(pool, name)
+        if there is not None and there.identity == identity:
+            return Seen(there)
+        for place in self._places.get(identity, ()):
+            info, _ = self._find(*place)
+            if info is not None and info.identity == identity:
+                return Seen(info)
+        if there is not None and not (identity and there.identity):
+            return Seen(there)
+        if not identity:
+            return Seen(None, gone=could_look)
+        here = identity in self._places or self._unseen
+        return Seen(None, gone=not here and (there is not None or self._would_be_here(pool, name)))
+
+    def is_at(self, pool: str, name: str, identity: VolumeIdentity) -> bool:
+        """Whether a volume is under this very name. Raises nothing."""
+        return (pool, name) in self._places.get(identity, ())
+
+    def path(self, identity: VolumeIdentity) -> str | None:
+        """Return the path of a volume, None when it is not found. Raises nothing."""
+        for pool, name in self._places.get(identity, ()):
+            try:
+                return self._pools[pool].path(name)
+            except StorageError:
+                continue
+        return None
+
+    @cached_property
+    def _places(self) -> Mapping[VolumeIdentity, list[tuple[str, str]]]:
+        found: dict[VolumeIdentity, list[tuple[str, str]]] = {}
+        for pool in self._pools.values():
+            try:
+                there = pool.everything()
+            except StorageError as error:
+                log.warning("pool %s cannot be looked into for volumes: %s", pool.name, error)
+                self._unseen = True
+                continue
+            for identity, name in there:
+                found.setdefault(identity, []).append((pool.name, name))
+        return found
+
+    def _find(self, pool: str, name: str) -> tuple[VolumeInfo | None, bool]:
+        """Return what has a name, and whether that could be looked at."""
+        if pool not in self._pools:
+            return None, True
+        try:
+            return self._pools[pool].find(name), True
+        except StorageError:
+            return None, False
+
+    def _would_be_here(self, pool: str, name: str) -> bool:
+        """Whether a volume that is not in a pool is in no place that is merely not there now.
+
+        A pool that makes no volumes has a list of devices, which may come back.
+        """
+        if pool not in self._pools:
+            return True
+        try:
+            self._pools[pool].path(name)  # raises when it is not listed any more
+            return self._pools[pool].prospect(name, 1) is not None
+        except StorageError:
+            return True
