@@ -136,8 +136,7 @@ async def assess(
         present = running_here(host, info, guest, uuids, arriving, peer=peer)
         present += await on_the_way(host, guest)
         problems += present
-        running = {status.name for status, _ in here}
-        problems += await too_many(host, peer, offer, needed.texts, running)
+        problems += await too_many(host, peer, offer, needed.texts, uuids)
         problems += await bridge_problems(host, peer, guest)
         problems += await missing_scripts(host, guest)
         problems += hypervisor_problems(host.config.node, info, peer.name, offer)
