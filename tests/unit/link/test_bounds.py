@@ -170,8 +170,8 @@ async def test_who_does_not_read_answers_is_dropped(monkeypatch, caplog, ask):
         link, good = await served.link(), await served.link(GOOD)
         (visitor,) = (one for one in served.server.visitors if one.peer == "evil")
         connection, theirs = link._connection, visitor.connection
-        for one, size in (connection, socket.SO_RCVBUF), (theirs, socket.SO_SNDBUF):
-            one.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, size, 4096)
+        # What the kernel keeps is not the daemon's.
+        theirs.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         connection._transport.pause_reading()
         waits = most = 0
         with caplog.at_level(logging.WARNING):
