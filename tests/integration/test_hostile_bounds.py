@@ -1,11 +1,13 @@
 """How much of this host one peer may take: domains that run, and what is started at boot."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol.handover import Word
-from protocol.messages import Refused
+from protocol.messages import GuestSize, Mode, Refused
 from tests.integration.test_hostile_guest import sent, with_file
-from tests.integration.test_hostile_peer import QUICKLY, SIZE, Target, saved
+from tests.integration.test_hostile_peer import MIB, QUICKLY, SIZE, Target, make_image, saved
 from tests.support import preloaded
 from tests.support.hostile import Stranger
 from xenmoved.sandbox.pair import SandboxHost
@@ -39,5 +41,38 @@ async def test_domains_of_one_peer_are_bounded(tmp_path, saved, with_files):
         host.host.xen.xl("destroy", "many0")
         said = await sent(host, offer, one.image)
         assert isinstance(said, Refused) is with_files, said
+    finally:
+        host.host.close()
+
+
+async def test_what_a_peer_has_started_at_boot_leaves_room_for_the_operators(tmp_path, saved):
+    """Guests that are off, each of a size that is allowed, to be started before all others."""
+    host = Target.__new__(Target)
+    launcher = preloaded.launcher("tests.support.faulty_daemon")
+    host.host = SandboxHost(tmp_path, "target", launcher=launcher)
+    folder = host.host.folder / "xen"
+    (folder / "auto").mkdir(parents=True, exist_ok=True)
+    disk = make_image(host.host.folder / "operators-disk", 1)
+    text = f"name = 'operators'\nmemory = 4096\ndisk = ['{disk},raw,xvda,w']\n"
+    (folder / "operators.cfg").write_text(text)
+    (folder / "auto" / "00-operators.cfg").symlink_to("../operators.cfg")
+    host.host.start(XENMOVED_LIMITS=QUICKLY)
+    size = GuestSize(4096 * MIB, 4096 * MIB, 0, 1, 1)
+    try:
+        host.evil = Stranger(host.host, "evil")
+        host.evil.introduce()
+        for number in range(4):
+            one = saved.named(f"boot{number}")
+            offer = with_file(one, "memory = 4096\n", size=size, nics=(), autostart=True)
+            offer = replace(offer, guest=replace(offer.guest, boot_order="0-"), mode=Mode.COLD)
+            fate = await sent(host, offer, b"")
+            assert fate.word is Word.STARTED, fate
+        entries = sorted(path.name for path in (folder / "auto").iterdir())
+        assert entries[0] == "00-operators.cfg"
+        assert entries[1:] == [f"zz-came-0-boot{number}.cfg" for number in range(len(entries) - 1)]
+        assert 2 < len(entries) < 5, "16 GiB are not enough for all"
+        assert "boot3 is not started at boot on target" in host.host.log()
+        for entry in entries:
+            host.host.xen.xl("create", str(folder / "auto" / entry))
     finally:
         host.host.close()
