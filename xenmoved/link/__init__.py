@@ -4,6 +4,7 @@ identity  this host's key and fingerprints
 channel   one byte stream on a connection, with back-pressure in both directions
 framed    one reader of the frames of a channel
 flow      back-pressure of a whole connection
+bounds    what asyncssh may keep for the other side
 lean      SSH packets with less work for each
 options   settings that both ends share
 client    the connection to a peer that this host sends guests to

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 import asyncssh
 from asyncssh.channel import SSHChannel
 
+from xenmoved.link.bounds import Pieces, join_pieces, refuse_requests
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.flow import Flow
 
@@ -52,7 +52,7 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         self._channel: SSHChannel[bytes] | None = None
         self._flow = Flow()
         self._full = False
-        self._unread: deque[bytes] = deque()
+        self._unread = Pieces()
         self._unread_size = 0
         self._paused = False
         self._resuming = False
@@ -83,7 +83,7 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
                 raise self._lost
             self._readable.clear()
             await self._readable.wait()
-        data = self._unread.popleft()
+        data: bytes = self._unread.pop(0)[0]
         self._unread_size -= len(data)
         if self._paused and self._unread_size < self.window // 2:
             self._resume_reading()
@@ -111,6 +111,8 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
     def connection_made(self, chan: SSHChannel[bytes]) -> None:
         """Keep the transport of this channel."""
         self._channel = chan
+        join_pieces(chan)
+        refuse_requests(chan)
         chan.set_write_buffer_limits(high=self.window)
         self._flow = Flow.of(chan.get_connection())
         self._flow.join(self._look)
@@ -124,7 +126,7 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
 
     def data_received(self, data: bytes, datatype: Any) -> None:
         """Queue what came; stop reading when too much is waiting."""
-        self._unread.append(data)
+        self._unread.append((data, None))
         self._unread_size += len(data)
         if not self._resuming:
             self._pause_if_full()

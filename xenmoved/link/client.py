@@ -7,6 +7,7 @@ from typing import Any, Final, cast
 
 import asyncssh
 
+from xenmoved.link.bounds import refuse_requests
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized, PeerUnreachable, WrongHostKey
 from xenmoved.link.flow import Flow
@@ -127,7 +128,8 @@ async def connect(
         connection.abort()
         raise
     drop_ignored(connection)
-    Flow.watch(connection)
+    Flow.watch(connection, lambda: peer)
+    refuse_requests(connection)
     return PeerLink(peer, connection)
 
 

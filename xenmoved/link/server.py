@@ -15,6 +15,7 @@ from asyncssh.channel import SSHServerChannel
 
 from protocol.codec import MessageSet
 from protocol.messages import PEER
+from xenmoved.link.bounds import refuse_requests
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.flow import Flow
 from xenmoved.link.lean import drop_ignored
@@ -87,6 +88,7 @@ class LinkServer:
             server_host_keys=[self._identity],
             login_timeout=LOGIN_TIMEOUT,
             allow_pty=False,
+            line_editor=False,
             agent_forwarding=False,
             x11_forwarding=False,
             password_auth=False,
@@ -186,7 +188,8 @@ class _Gatekeeper(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
         drop_ignored(conn)
-        Flow.watch(conn)
+        Flow.watch(conn, lambda: self._visitor.peer if self._visitor else _address(conn))
+        refuse_requests(conn)
         self._server.greet(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -46,6 +46,8 @@ class Promise:
     memory: int
     placements: tuple[Placement, ...]
     disk_sizes: tuple[int, ...]
+    at_boot: int = 0
+    """What it takes when this host starts it at boot, 0 if it does not."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,10 @@ class Promises:
             for migration, one in self._given.items()
             if migration != besides
         )
+
+    def at_boot(self, besides: str) -> int:
+        """Return how much memory guests on their way, but `besides`, take when they are booted."""
+        return sum(one.at_boot for one in self._given.values() if one.guest != besides)
 
     async def space(self, pools: Mapping[str, Pool], name: str) -> int:
         """Return how much of the free space of a pool what is on its way still takes."""

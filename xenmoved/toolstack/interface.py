@@ -399,6 +399,12 @@ class GuestConfigs(Protocol):
     async def autostart(self, name: str, uuid: str = "") -> str | None:
         """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
 
+    async def at_boot(self) -> dict[str, int]:
+        """Return how many bytes each domain takes that this host starts at boot, by name.
+
+        What cannot be described starts nothing of which that is known, and is not among them.
+        """
+
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Have the host not start the domain at boot until `release_autostart`. Idempotent.
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from protocol.messages import Problem, Remark
 from xenmoved.migration.host import Host
+from xenmoved.migration.target.at_boot import not_at_boot
 from xenmoved.migration.target.expected import Expected
 from xenmoved.problems import problem
 from xenmoved.remarks import to_look_at
@@ -48,6 +49,8 @@ async def foresee(host: Host, come: Expected) -> tuple[Remark, ...]:
         )
         for key, path in missing
     )
+    if come.not_at_boot:
+        remarks = (not_at_boot(node, come.not_at_boot), *remarks)
     return remarks + await host.toolstack.configs.foresee(
         name, come.config, come.arrival, come.autostart
     )

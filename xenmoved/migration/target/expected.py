@@ -54,6 +54,8 @@ class Expected:
     """Disks that were made for it."""
     shared: list[str] = field(default_factory=list)
     """Disks that were not copied."""
+    not_at_boot: str = ""
+    """Why it is not started at boot here, although it is at the source."""
 
     @classmethod
     def of(cls, entry: Inbound) -> Expected:

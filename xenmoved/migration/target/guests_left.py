@@ -1,12 +1,13 @@
 """How many guests a peer may leave on this host, with disks here and without.
 
-Each leaves a configuration file, used or waiting for its operator (`.received`), which takes time
-at every look at this host. Those that run may end at any time, all at once, and leave that.
+Each takes time at every look at this host: as a domain that runs, whatever is written about it, and
+by the configuration file that it leaves, used or waiting for its operator (`.received`). Those that
+run may end at any time, all at once, and leave that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
@@ -25,12 +26,12 @@ MOST_GUESTS: Final = 1024
 
 
 async def too_many(
-    host: Host, peer: Peer, offer: Offer, texts: Mapping[str, str], running: Collection[str]
+    host: Host, peer: Peer, offer: Offer, texts: Mapping[str, str], running: Mapping[str, str]
 ) -> list[Problem]:
     """See that a guest is not one too many of this peer, and not one without a disk of its own.
 
-    `texts` are the configurations here by path, and `running` the names of the domains. Raises
-    JournalFailed, ToolstackError.
+    `texts` are the configurations here by path, and `running` the uuids of the domains by name, ""
+    where one cannot be described. Raises JournalFailed, ToolstackError.
     """
     if (guest := offer.guest) is None:
         return []
@@ -42,16 +43,27 @@ async def too_many(
     names = {name for uuid, name in said if not uuid} | await host.toolstack.configs.received()
     # What is in a guest's place is its file, whatever it says.
     names |= {PurePath(file).name.removesuffix(".cfg") for file in texts}
+    # One that was renamed has its uuid still; one started from a file without a uuid has its name.
+    domains = {uuid for uuid in running.values() if uuid}
     coming = {one.migration for one in await host.journal.unsettled_inbound()}
     left = [
         one
         for one in arrived
         if one.guest != guest.target_name
-        and (one.migration in coming or one.uuid in uuids or one.guest in names)
+        and (
+            one.migration in coming
+            or one.uuid in uuids | domains
+            or one.guest in names
+            or one.guest in running
+        )
     ]
-    found = _problem(host, peer, left, MOST_GUESTS, "have a configuration file there")
+    found = _problem(host, peer, left, MOST_GUESTS, "run or have a configuration file there")
     if found is None and not offer.volumes and not any(disk.writable for disk in guest.shared):
-        off = (one for one in left if one.migration in coming or one.guest not in running)
+        off = (
+            one
+            for one in left
+            if one.migration in coming or not (one.uuid in domains or one.guest in running)
+        )
         bare = [one for one in off if _is_bare(one)]
         found = _problem(host, peer, bare, MOST_BARE_GUESTS, "are off and have no disks there")
     return [found] if found is not None else []
@@ -68,8 +80,8 @@ def _problem(
         "more"
     )
     hint = (
-        f"on {node}, remove the configuration files (*.received too) of those that are not needed, "
-        "or start them"
+        f"on {node}, shut down those that are not needed and remove their configuration files "
+        "(*.received too)"
     )
     return problem("guests-off", text, hint)
 

@@ -8,6 +8,7 @@ operator's is lost (`keeping`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection
@@ -254,6 +255,21 @@ class ConfigFolder:
     def _starter(self, name: str, uuid: str) -> str | None:
         entries = [*self._starters(name, uuid), *self._boot.held(name)]
         return entries[0].name if entries else None
+
+    async def at_boot(self) -> dict[str, int]:
+        """Return how many bytes each domain takes that is started at boot, by name."""
+        return await self._call(self._at_boot)
+
+    def _at_boot(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for entry in self._boot.all():
+            if (file := look_at(entry)) is None:
+                continue
+            name = file.name or entry.name.removesuffix(".cfg")
+            with contextlib.suppress(ToolstackError):
+                memory = describe(file.text, name, self._boot_folders).memory
+                found[name] = max(memory, found.get(name, 0))
+        return found
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Take the domain's entries out of `auto`, to be put back, and note its file. Idempotent.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from tests.support.hostile import volume_offer
 from xenmoved.config.model import Peer
 from xenmoved.journal.database import Journal
 from xenmoved.journal.records import Inbound
+from xenmoved.migration.target import guests_left
 from xenmoved.migration.target.guests_left import MOST_BARE_GUESTS, MOST_GUESTS, too_many
 
 GUEST = GuestOffer(
@@ -86,7 +87,7 @@ async def codes(
     journal: Journal,
     offer: Offer,
     texts: list[str],
-    running: frozenset[str] = frozenset(),
+    running: Mapping[str, str] | None = None,
     received: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Return what stands against an offer of the peer `b`."""
@@ -104,7 +105,7 @@ async def codes(
         Peer("b", "b", ""),
         offer,
         {f"/etc/xen/file-{n}": text for n, text in enumerate(texts)},
-        running,
+        running or {},
     )
     return [one.code for one in found]
 
@@ -120,7 +121,7 @@ async def test_guests_that_are_off_without_a_disk_are_counted_by_their_files(
         assert await codes(journal, offer, files(most)) == ["guests-off"]
     # Nor is it more than it was where one is there no more, or runs.
     assert await codes(journal, OFFER, files(most - 1)) == []
-    assert await codes(journal, OFFER, files(most), frozenset({"off3"})) == []
+    assert await codes(journal, OFFER, files(most), {"off3": uuid(3)}) == []
     # A text that waits for its operator is one that was left, too.
     assert await codes(journal, OFFER, files(most - 1), received=frozenset({"off63"})) == [
         "guests-off"
@@ -144,8 +145,30 @@ async def test_guests_with_disks_are_bounded_too(journal: Journal) -> None:
         assert await codes(journal, offer, files(most)) == ["guests-off"]
         assert await codes(journal, offer, files(most - 1)) == []
         # Those that run may all end.
-        running = frozenset(f"off{number}" for number in range(most))
+        running = {f"off{number}": uuid(number) for number in range(most)}
         assert await codes(journal, offer, files(most), running) == ["guests-off"]
+
+
+async def test_domains_count_whatever_is_written_about_them(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guests_left, "MOST_BARE_GUESTS", 3)
+    monkeypatch.setattr(guests_left, "MOST_GUESTS", 3)
+    for number in range(3):
+        await journal.record_inbound(entry(number, disks={"xvda": "/images/a"}), settled=True)
+    with_disk = replace(OFFER, volumes=(volume_offer("web-root", 1, "xvda"),))
+    most = {f"off{number}": uuid(number) for number in range(3)}
+    assert await codes(journal, with_disk, [], most) == ["guests-off"]
+    assert await codes(journal, with_disk, files(1), most) == ["guests-off"]  # one is one
+    assert await codes(journal, with_disk, [], {**most, "off1": ""}) == ["guests-off"]
+    # One that was renamed here is the same one; one that its file gave another uuid, too.
+    assert await codes(journal, with_disk, [], {f"{n}x": u for n, u in most.items()}) == [
+        "guests-off"
+    ]
+    assert await codes(journal, with_disk, [], {**most, "off2": uuid(77)}) == ["guests-off"]
+    del most["off2"]
+    assert await codes(journal, with_disk, [], {**most, "ours": uuid(77)}) == []
+    assert await codes(journal, with_disk, files(3), most) == ["guests-off"]
 
 
 async def test_only_guests_of_the_peer_without_a_disk_that_came_or_come_count(
