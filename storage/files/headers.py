@@ -69,7 +69,9 @@ _LONGEST_TEXT: Final = 20480
 _DEEPEST: Final = 16
 
 _RAW: Final = frozenset(("raw", "file", "host_device", "host_cdrom"))
-_PREFIX: Final = re.compile(r"(?:file|host_device|host_cdrom):")
+_STRING: Final = re.compile(r"""(?s)"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'""")
+_ESCAPED: Final = re.compile(r"(?s)\\(?:u(?P<code>[0-9A-Fa-f]{4})|(?P<one>.))")
+_CONTROLS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,32 +232,52 @@ def _text(name: bytes) -> str:
 
 
 def _as_qemu_reads(name: str, *, image: bool, depth: int = 0) -> Iterator[Named]:
-    """Take a name as QEMU does: plain, behind a protocol, or a set of options in JSON."""
+    """Take a name as QEMU does: plain, behind protocols, or a set of options in JSON.
+
+    Where that is not certain it is taken for more than QEMU would: what is named is only kept.
+    """
     if not name or depth > _DEEPEST:
         return
     if name.startswith("json:"):
+        text = name.removeprefix("json:")
         try:
-            options = json.loads(name.removeprefix("json:"))
-        except (ValueError, RecursionError):
-            return
+            options = json.loads(text)
+        except (ValueError, RecursionError):  # QEMU takes more than that for JSON
+            options = list(_strings_in(text))
         yield from _in_options(options, image=image, depth=depth + 1)
         return
     yield Named(name, image)
-    if (prefix := _PREFIX.match(name)) is not None:
-        yield from _as_qemu_reads(name[prefix.end() :], image=image, depth=depth + 1)
+    _, colon, rest = name.partition(":")
+    if colon:
+        yield from _as_qemu_reads(rest, image=image, depth=depth + 1)
+
+
+def _strings_in(text: str) -> Iterator[str]:
+    """Return all strings of what QEMU takes for JSON, in quotes of either kind."""
+    for match in _STRING.finditer(text):
+        quoted = match["double"] if match["double"] is not None else match["single"]
+        yield _ESCAPED.sub(_unescaped, quoted)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code = match["code"]
+    return chr(int(code, 16)) if code is not None else _CONTROLS.get(match["one"], match["one"])
 
 
 def _in_options(options: object, *, image: bool, depth: int) -> Iterator[Named]:
     if depth > _DEEPEST:
         return
-    if isinstance(options, list):
+    if isinstance(options, str):
+        yield from _as_qemu_reads(options, image=image, depth=depth + 1)
+    elif isinstance(options, list):
         for one in options:
             yield from _in_options(one, image=image, depth=depth + 1)
-    if not isinstance(options, dict):
-        return
-    image = image and options.get("driver") not in _RAW - {"file"}
-    for key, value in options.items():
-        if not isinstance(value, str):
-            yield from _in_options(value, image=image, depth=depth + 1)
-        elif key.rpartition(".")[2] == "filename":
-            yield from _as_qemu_reads(value, image=image, depth=depth + 1)
+    elif isinstance(options, dict):
+        driver = options.get("driver")
+        if driver in _RAW - {"file"}:
+            image = False
+        elif isinstance(driver, str) and driver not in _RAW:
+            image = True
+        for key, value in options.items():
+            if key.rpartition(".")[2] != "driver":
+                yield from _in_options(value, image=image, depth=depth + 1)

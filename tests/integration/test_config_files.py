@@ -79,7 +79,7 @@ def test_a_file_elsewhere_that_is_started_at_boot(
     config = b.guest_configs / f"{guest.name}-b.cfg"
     assert "Written by xenmoved" not in config.read_text()
     assert f"name = '{guest.name}-b'" in config.read_text()
-    assert entries(b) == [f"zz-came-10-{config.name}"]
+    assert entries(b) == [f"10-{config.name}"]
     assert entries(a) == []
     assert file.exists()
     b.migrate(f"{guest.name}-b", "host-a", rename=guest.name)
@@ -95,7 +95,7 @@ def test_a_cold_guest_with_a_file_elsewhere(hosts: Hosts, elsewhere: tuple[Guest
     a.xen.xl("destroy", guest.name)
     a.migrate(guest.name, mode=Mode.COLD)
     assert entries(a) == []
-    assert entries(b) == [f"zz-came-{guest.name}.cfg"]
+    assert entries(b) == [f"{guest.name}.cfg"]
     b.xen.xl("create", str(b.guest_configs / f"{guest.name}.cfg"))
     b.assert_runs(guest.name)
 
@@ -113,7 +113,7 @@ def test_a_file_of_another_name_keeps_it(hosts: Hosts) -> None:
     assert entries(a) == []
     assert not file.exists()
     assert (a.guest_configs / "production.cfg.moved").read_text() == written
-    assert entries(b) == [f"zz-came-{name}.cfg"]
+    assert entries(b) == [f"{name}.cfg"]
     b.migrate(name, "host-a")
     assert file.read_text() == written
     assert file.stat().st_mode & 0o777 == 0o640
@@ -194,7 +194,7 @@ def test_a_copy_of_a_file_among_those_to_start(hosts: Hosts) -> None:
     a.migrate(name)
     assert entries(a) == []
     assert (a.guest_configs / f"{name}.auto.moved" / "web").exists()
-    assert entries(b) == [f"zz-came-{name}.cfg"]
+    assert entries(b) == [f"{name}.cfg"]
     assert "Written by xenmoved" not in (b.guest_configs / f"{name}.cfg").read_text()
 
 
@@ -266,7 +266,7 @@ def test_a_disk_for_the_next_start_and_a_drive_that_was_emptied(hosts: Hosts) ->
     more = f"disk += [ 'file:{new},xvdz,w', 'file:{iso},hdc:cdrom,r' ]\n"
     guest.config.write_text(text + more)
     a.migrate(name)
-    assert entries(b) == [f"zz-came-{name}.cfg"]
+    assert entries(b) == [f"{name}.cfg"]
     there = (b.guest_configs / f"{name}.cfg").read_text()
     assert there.endswith("disk += [ ',hdc:cdrom,r' ]\n")
     assert f"{name} comes without disk xvdz" in b.log()

@@ -126,7 +126,7 @@ async def test_no_file_starts_a_guest_that_is_larger_than_allowed(target, guest,
         offer = with_file(guest, lines, autostart=True, boot_order="0-")
         async with come(target, guest, offer) as (said, files):
             assert isinstance(said, Refused) or f"{guest.name}.cfg.received" in files
-            assert f"{guest.name}.cfg" not in files and f"zz-came-0-{guest.name}.cfg" not in files
+            assert f"{guest.name}.cfg" not in files and f"0-{guest.name}.cfg" not in files
     finally:
         target.evil.introduce()
 

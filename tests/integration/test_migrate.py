@@ -71,7 +71,7 @@ def test_there_and_back(request: pytest.FixtureRequest, tool: str) -> None:
     there_config = b.guest_configs / guest.config.name
     assert str(b.images / disks[0].name) in there_config.read_text()
     assert str(a.images) not in there_config.read_text()
-    assert (b.guest_configs / "auto" / f"zz-came-{guest.config.name}").resolve() == there_config
+    assert (b.guest_configs / "auto" / guest.config.name).resolve() == there_config
 
     back = b.migrate(name, "host-a")
 

@@ -160,7 +160,7 @@ def test_cold_there_and_back(request: pytest.FixtureRequest, tool: str) -> None:
     assert not (a.guest_configs / "auto" / config.name).is_symlink()
     arrived = b.guest_configs / config.name
     assert str(b.images / disks[0].name) in arrived.read_text()
-    assert (b.guest_configs / "auto" / f"zz-came-{config.name}").resolve() == arrived
+    assert (b.guest_configs / "auto" / config.name).resolve() == arrived
 
     b.xen.run(tool, "create", str(arrived))
     b.assert_runs(name)

@@ -64,7 +64,7 @@ class TestRename:
         assert config == written.replace(f"name = '{name}'", f"name = '{other}'").replace(
             str(a.images), str(b.images)
         )
-        assert (b.guest_configs / "auto" / f"zz-came-{other}.cfg").read_text() == config
+        assert (b.guest_configs / "auto" / f"{other}.cfg").read_text() == config
         assert not (b.guest_configs / f"{name}.cfg").exists()
         assert not list((a.guest_configs / "auto").iterdir())
         assert (a.guest_configs / f"{name}.cfg.moved").exists()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.xl.savefile import CONFIG_LIMIT, MAGIC, ImageFilter
 from xenmoved.toolstack.xm.savefile import XmImageFilter
 from xenmoved.toolstack.xm.sexpr import parse_all, to_string
@@ -83,7 +84,7 @@ def test_random_bytes(data):
             image_filter.feed(start + data)
             image_filter.finish()
     with contextlib.suppress(ToolstackError):
-        xm_filter = XmImageFilter(ARRIVAL, (), lambda path: False)
+        xm_filter = XmImageFilter(ARRIVAL, Readable(()), lambda path: False)
         xm_filter.feed(b"LinuxGuestRecord" + struct.pack(">i", max(1, len(data) - 7)) + data)
 
 

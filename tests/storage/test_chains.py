@@ -80,6 +80,11 @@ def test_what_is_said_to_be_raw_names_nothing(tmp_path: Path) -> None:
         "json:" + json.dumps({"driver": "raw", "file": {"driver": "file", "filename": "{path}"}}),
         "json:" + json.dumps({"driver": "qcow2", "file.driver": "file", "file.filename": "{path}"}),
         "json:" + json.dumps({"file": {"filename": "file:{path}"}}),
+        "json:{'driver':'raw','file':{'driver':'file','filename':'{path}'}}",
+        "json:{'driver':'raw','file':{'driver':'file','\\u0066ilename':'{path}'}}",
+        "json:" + json.dumps({"file": {"driver": "blkdebug", "image": "{path}"}}),
+        "blkdebug::{path}",
+        "blkverify:{path}:/elsewhere",
         "json:" + json.dumps({"driver": "quorum", "children": [{"file": {"filename": "{path}"}}]}),
     ],
 )

@@ -25,7 +25,7 @@ from xenmoved.migration.promises import Promises
 from xenmoved.migration.renamed_volumes import follow_volumes
 from xenmoved.migration.retained import copies, drop, drop_chosen, drop_source
 from xenmoved.migration.target.at_home import _in_journal
-from xenmoved.migration.target.preflight import quota_used
+from xenmoved.migration.target.space import quota_used
 from xenmoved.migration.target.volumes import remove_made
 from xenmoved.migration.volume_needs import needs
 from xenmoved.migration.volume_notes import known_holding, note_copy, note_filled

@@ -6,6 +6,7 @@ preflight      what stands in the way of taking an offer
 memory_limits  whether a guest is small enough to come
 hypervisor     whether its Xen and processors can run it
 scripts        whether the scripts for its interfaces may be run, and are here
+space          how much of pools and of its quota is left to a peer
 at_boot        whether it can be started at boot beside all others
 guests_left    whether it is one too many that the peer leaves here
 boot_files     what it is started from that is no disk of its own

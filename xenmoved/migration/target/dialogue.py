@@ -46,7 +46,7 @@ from xenmoved.migration.hello import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.target.arrivals import Arrivals
 from xenmoved.migration.target.migration import InboundMigration
-from xenmoved.migration.target.preflight import free_space, quota_used
+from xenmoved.migration.target.space import free_space, quota_used
 from xenmoved.problems import Obstructed, is_expected, problems_of
 from xenmoved.remarks import together
 from xenmoved.tasks import alongside, at_most, wait_through

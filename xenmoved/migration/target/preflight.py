@@ -20,12 +20,11 @@ from protocol.messages import (
     Remark,
     VolumeOffer,
 )
-from storage.contracts import Capacity, Pool, VolumeInfo
+from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from storage.places import place_at, places_at
 from xenmoved.codes import NOT_KEPT
 from xenmoved.config.model import Peer
-from xenmoved.journal.records import MadeVolume
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
@@ -39,6 +38,7 @@ from xenmoved.migration.target.hypervisor import hypervisor_problems, hypervisor
 from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
 from xenmoved.migration.target.scripts import denied_scripts, missing_scripts, wiring_for
+from xenmoved.migration.target.space import free_space, quota_used
 from xenmoved.migration.uncopied_disks import denied, look_at_shared, shared_pool
 from xenmoved.migration.volume_needs import (
     Imagery,
@@ -48,7 +48,6 @@ from xenmoved.migration.volume_needs import (
     needs,
     with_disks_beneath,
 )
-from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.namemap import new_name
 from xenmoved.problems import problem, problems_of
 from xenmoved.remarks import together
@@ -468,36 +467,3 @@ def _place_of(pool: Pool, name: str) -> object:
         return place_at(pool.path(name))
     except StorageError:  # it is told of later
         return (pool.name, name)
-
-
-async def quota_used(host: Host, peer: str) -> int:
-    """Bytes that volumes made for a peer may take: those that may be here, and those promised.
-
-    An image grows in use, to the size of the disk in it; see `of_quota`. What was made counts
-    whatever it is called, and until it is certain that it is gone.
-    """
-    promised = host.promises.made_for(peer)
-    made = await host.journal.made(peer=peer)
-    for one in made:
-        promised.pop((one.migration, one.pool, one.name), None)
-    return sum(promised.values()) + await asyncio.to_thread(_size, host, made)
-
-
-def _size(host: Host, made: Sequence[MadeVolume]) -> int:
-    """Return what volumes that were made may take together. Blocks."""
-    whereabouts, size = Whereabouts(host.pools), 0
-    for one in made:
-        seen = whereabouts.look_for(one.pool, one.name, one.identity)
-        if not seen.gone:
-            size += of_quota(seen.info.size if seen.info is not None else one.size, one.disk_size)
-    return size
-
-
-async def free_space(host: Host, name: str, capacity: Capacity) -> int | None:
-    """Bytes that new volumes may take of a pool of this capacity, beside what is promised already.
-
-    None where there is no limit, as volumes may be larger than what is free.
-    """
-    if capacity.overcommit:
-        return None
-    return max(0, capacity.free - await host.promises.space(host.pools, name))

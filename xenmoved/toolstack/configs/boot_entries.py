@@ -1,10 +1,8 @@
 """What the host starts at boot: CONFIG_DIR/auto, and the entries that were taken out of it.
 
-xendomains starts whatever lies in `auto`, in the order of the names. A new entry of a guest that
-came is called so that it is started after all that this host's operator has there, as
-`zz-came-01-web`: what a peer says of the order is about what came from elsewhere only. An entry
-leaves `auto` as it is, for a folder beside it where relative links lead to the same place:
-NAME.auto.held while it is not decided where the guest is, NAME.auto.moved when it has moved away.
+xendomains starts whatever lies in `auto`, in the order of the names. So an entry leaves it as it
+is, for a folder beside it where relative links lead to the same place: NAME.auto.held while it is
+not decided where the guest is, NAME.auto.moved when it has moved away.
 """
 
 from __future__ import annotations
@@ -22,33 +20,21 @@ from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import sync_folder
 
 _NOTE: Final = ".file"
-_ORDER: Final = re.compile(r"(?P<late>zz+-came-)?(?P<order>\d{1,8}[-_.+]?)?", re.ASCII)
-_FIRST: Final = re.compile(r"z*", re.IGNORECASE | re.ASCII)
+_ORDER: Final = re.compile(r"\d{1,8}[-_.+]?", re.ASCII)
 
 
 def order_of(entry: str, name: str) -> str:
-    """Return what the name of a domain's entry has to have it started in order, as `01-`.
+    """Return what the name of a domain's entry begins with to have it started in order, as `01-`.
 
     It is "" where it says no order.
     """
-    return _before_name(entry, name)["order"] or ""
+    match = _ORDER.match(entry) if not entry.startswith(name) else None
+    return match[0] if match else ""
 
 
 def is_called(entry: str, name: str) -> bool:
     """Whether the name of an entry is a domain's, with an order or without."""
-    return entry.removesuffix(".cfg").removeprefix(_before_name(entry, name)[0]) == name
-
-
-def _before_name(entry: str, name: str) -> re.Match[str]:
-    match = _ORDER.match("" if entry.startswith(name) else entry)
-    assert match is not None, "it may be empty"
-    return match
-
-
-def _is_late(entry: str) -> bool:
-    """Whether an entry has a name as `new_name` gives."""
-    match = _ORDER.match(entry)
-    return match is not None and match["late"] is not None
+    return entry.removesuffix(".cfg").removeprefix(order_of(entry, name)) == name
 
 
 class BootEntries:
@@ -172,14 +158,9 @@ class BootEntries:
             keep(entry, self.moved_folder(name))
 
     def new_name(self, name: str, order: str) -> str:
-        """Return how to call a new entry of a domain: with its order where that name is free.
-
-        It comes behind the operator's, whatever locale they are sorted by.
-        """
-        own = [entry.name for entry in self.all() if not _is_late(entry.name)]
-        late = "z" * max([2, *(len(_first_of(entry)) + 1 for entry in own)]) + "-came-"
-        ordered = f"{late}{order}{name}.cfg"
-        return f"{late}{name}.cfg" if os.path.lexists(self.auto / ordered) else ordered
+        """Return how to call a new entry of a domain: with its order where that name is free."""
+        ordered = f"{order}{name}.cfg"
+        return f"{name}.cfg" if os.path.lexists(self.auto / ordered) else ordered
 
     def link(self, entry: str, path: Path) -> None:
         """Have the host start what is at `path`, under the first free name. Durable."""
@@ -190,12 +171,6 @@ class BootEntries:
                 (self.auto / name).symlink_to(Path("..") / path.name if inside else path)
                 break
         sync_folder(self.auto)
-
-
-def _first_of(entry: str) -> str:
-    """Return the letters at the beginning of a name that sort behind all others."""
-    match = _FIRST.match(entry)
-    return match[0] if match is not None else ""
 
 
 def _names(entry: str) -> Iterator[str]:

@@ -236,9 +236,7 @@ def _at_boot(here: Here, course: Course, arrival: Arrival, autostart: bool) -> C
     link = None
     if autostart and not leading and not right:
         new = BootEntries(here.folder).new_name(name, arrival.boot_order)
-        # Only what started this very guest here before says when it is started.
-        known = [one for one in wrong if arrival.returns or one in here.moved]
-        link = known[0].name if known else new
+        link = wrong[0].name if wrong else new
     return replace(
         course,
         right=tuple(sorted(right - {course.back})),

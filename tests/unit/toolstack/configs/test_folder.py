@@ -12,7 +12,7 @@ import pytest
 from xenmoved.codes import NOT_KEPT
 from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.configs import keeping
-from xenmoved.toolstack.configs.boot_entries import BootEntries, is_called, order_of
+from xenmoved.toolstack.configs.boot_entries import BootEntries, order_of
 from xenmoved.toolstack.configs.compose import _HEAD
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.guest_file import Evidence, created_from
@@ -249,8 +249,7 @@ async def test_a_composed_file_takes_no_operators_place(folder, tmp_path, aside)
     assert await folder.autostart("web")
     outdated = own.replace("/srv/here/", "/srv/before/")
     (tmp_path / "web.cfg").write_text(outdated)
-    (tmp_path / "auto/web.cfg").unlink(missing_ok=True)
-    (tmp_path / "auto/zz-came-web.cfg").unlink(missing_ok=True)
+    (tmp_path / "auto/web.cfg").unlink()
     (remark,) = await folder.install("web", _HEAD + COMES, ARRIVAL, True)
     assert "other disks" in remark.text
     assert (tmp_path / "web.cfg").read_text() == outdated
@@ -271,7 +270,7 @@ async def test_a_diskless_guest_comes_twice(folder, tmp_path):
     arrival = replace(ARRIVAL, disks={})
     for _ in range(2):
         assert not await folder.install("web", "name = 'web'\n", arrival, True)
-    assert (tmp_path / "auto/zz-came-web.cfg").resolve() == tmp_path / "web.cfg"
+    assert (tmp_path / "auto/web.cfg").resolve() == tmp_path / "web.cfg"
 
 
 async def test_a_composed_file_makes_room_for_another(folder, tmp_path):
@@ -406,7 +405,7 @@ async def test_an_entry_with_other_disks_stays_and_another_name_is_found(folder,
     (tmp_path / "auto/web.cfg").symlink_to("../own.cfg")
     await folder.install("web", COMES, ARRIVAL, True)
     assert (tmp_path / "auto/web.cfg").readlink() == Path("../own.cfg")
-    assert (tmp_path / "auto/zz-came-web.cfg").read_text() == HERE
+    assert (tmp_path / "auto/web.2.cfg").read_text() == HERE
     assert (tmp_path / "own.cfg").read_text() == ANOTHERS
 
 
@@ -570,36 +569,23 @@ async def test_a_new_entry_is_started_in_the_order_of_the_source(folder, tmp_pat
     coming = replace(ARRIVAL, boot_order="01-")
     for _ in range(2):
         assert await folder.install("web", COMES, coming, True) == ()
-    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["zz-came-01-web.cfg"]
-    assert (tmp_path / "auto/zz-came-01-web.cfg").read_text() == HERE
-    # It says the same order when it goes on.
-    entry = await folder.autostart("web", UUID)
-    assert (order_of(entry, "web"), is_called(entry, "web")) == ("01-", True)
+    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["01-web.cfg"]
+    assert (tmp_path / "auto/01-web.cfg").read_text() == HERE
 
 
-@pytest.mark.parametrize("own", ["00-db", "db.cfg", "zz", "zz-top.cfg", "ZZZ.cfg", "zzzz-x"])
-async def test_a_new_entry_is_started_after_the_operators(folder, tmp_path, own):
+async def test_a_new_entry_takes_no_others_place(folder, tmp_path):
     (tmp_path / "db.cfg").write_text("name = 'db'\n")
-    (tmp_path / "auto" / own).symlink_to("../db.cfg")
-    await folder.install("web", COMES, replace(ARRIVAL, boot_order="0-"), True)
-    entries = [entry.name for entry in (tmp_path / "auto").iterdir()]
-    assert sorted(entries, key=str.casefold)[0] == sorted(entries)[0] == own
-    assert len(entries) == 2
+    (tmp_path / "auto/01-web.cfg").symlink_to("../db.cfg")
+    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
+    assert (tmp_path / "auto/01-web.cfg").readlink() == Path("../db.cfg")
+    assert (tmp_path / "auto/web.cfg").read_text() == HERE
 
 
-async def test_an_operators_order_is_for_the_guest_that_was_here(folder, tmp_path):
-    """Another one of the name has no part in it; one that comes home has its name again."""
+async def test_an_order_that_is_here_stays(folder, tmp_path):
     (tmp_path / "web.cfg").write_text(HERE)
-    (tmp_path / "auto/05-web").symlink_to("../web.cfg")
-    await folder.retire("web", UUID)
-    await folder.install("web", COMES, replace(ARRIVAL, boot_order="90-"), True)
-    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["05-web"]
-    (tmp_path / "auto/05-web").unlink()
-    (tmp_path / "web.cfg").unlink()
-    (tmp_path / "auto/00-web").symlink_to("../gone/web.cfg")
-    coming = replace(ARRIVAL, returns=False, boot_order="90-")
-    await folder.install("web", COMES, coming, True)
-    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["zz-came-90-web.cfg"]
+    (tmp_path / "auto/20-web").symlink_to("../web.cfg")
+    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
+    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["20-web"]
 
 
 async def test_what_is_started_at_boot_is_told_with_its_memory(folder, tmp_path):
@@ -611,18 +597,3 @@ async def test_what_is_started_at_boot_is_told_with_its_memory(folder, tmp_path)
     (tmp_path / "auto/db").write_text("name = 'db'\nmemory = 64\n")
     (tmp_path / "off.cfg").write_text("name = 'off'\nmemory = 64\n")
     assert await folder.at_boot() == {"web": 512 << 20, "db": 64 << 20}
-
-
-async def test_a_new_entry_takes_no_others_place(folder, tmp_path):
-    (tmp_path / "db.cfg").write_text("name = 'db'\n")
-    (tmp_path / "auto/zz-came-01-web.cfg").symlink_to("../db.cfg")
-    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
-    assert (tmp_path / "auto/zz-came-01-web.cfg").readlink() == Path("../db.cfg")
-    assert (tmp_path / "auto/zz-came-web.cfg").read_text() == HERE
-
-
-async def test_an_order_that_is_here_stays(folder, tmp_path):
-    (tmp_path / "web.cfg").write_text(HERE)
-    (tmp_path / "auto/20-web").symlink_to("../web.cfg")
-    await folder.install("web", COMES, replace(ARRIVAL, boot_order="01-"), True)
-    assert [entry.name for entry in (tmp_path / "auto").iterdir()] == ["20-web"]

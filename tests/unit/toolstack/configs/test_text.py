@@ -467,7 +467,7 @@ async def test_install_and_autostart(folder, tmp_path):
         await folder.install("web", text, ARRIVAL, True)
     assert await read(folder, "web") == text.replace("/there/x.img", "/srv/here/data.img")
     assert await folder.autostart("web")
-    assert (tmp_path / "auto/zz-came-web.cfg").resolve() == tmp_path / "web.cfg"
+    assert (tmp_path / "auto/web.cfg").resolve() == tmp_path / "web.cfg"
 
 
 async def test_an_outdated_file_makes_room_and_is_kept(folder, tmp_path):
