@@ -11,7 +11,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from storage.devices.volume import BlockDevice
 from storage.errors import StorageError
@@ -23,6 +23,9 @@ _MOST_OPENED: Final = 256
 """Images of one chain. QEMU has no more than 200 of its own accord."""
 _MOST_NAMED: Final = 2048
 
+_Seen: TypeAlias = tuple[int, int, str]
+"""A file, and the folder in which it was found, from which what it names is looked for."""
+
 
 def beneath(path: str, *, images: bool = False) -> tuple[str, ...]:
     """Return where the files beneath an image may be, none for what is no image. Blocks.
@@ -32,7 +35,7 @@ def beneath(path: str, *, images: bool = False) -> tuple[str, ...]:
     be. What cannot be looked at names nothing. Raises nothing.
     """
     found: dict[str, bool] = {}
-    seen: set[tuple[int, int]] = set()
+    seen: set[_Seen] = set()
     waiting = deque([path])
     while waiting and len(seen) < _MOST_OPENED and len(found) < _MOST_NAMED:
         image = waiting.popleft()
@@ -59,7 +62,7 @@ def _places(image: str, name: str) -> Iterator[str]:
         yield f"/{name}"
 
 
-def _named(path: str, seen: set[tuple[int, int]]) -> list[tuple[str, bool]]:
+def _named(path: str, seen: set[_Seen]) -> list[tuple[str, bool]]:
     """Return what a file names that was not seen before, and whether that may be an image."""
     try:
         volume = _look_at(path, seen)
@@ -75,7 +78,7 @@ def _named(path: str, seen: set[tuple[int, int]]) -> list[tuple[str, bool]]:
         volume.close()
 
 
-def _look_at(path: str, seen: set[tuple[int, int]]) -> RawFile | BlockDevice | None:
+def _look_at(path: str, seen: set[_Seen]) -> RawFile | BlockDevice | None:
     """Open a file or device without a lock. Raises OSError, ValueError, StorageError."""
     # Before it is opened: that can have effects on other devices than disks.
     mode = os.stat(path).st_mode  # noqa: PTH116
@@ -85,7 +88,8 @@ def _look_at(path: str, seen: set[tuple[int, int]]) -> RawFile | BlockDevice | N
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | direct)
     try:
         status = os.fstat(fd)
-        if (key := (status.st_dev, status.st_ino)) in seen:
+        folder = os.path.realpath(os.path.dirname(path))  # noqa: PTH120
+        if (key := (status.st_dev, status.st_ino, folder)) in seen:
             os.close(fd)
             return None
         seen.add(key)

@@ -247,8 +247,9 @@ def _as_qemu_reads(name: str, *, image: bool, depth: int = 0) -> Iterator[Named]
         yield from _in_options(options, image=image, depth=depth + 1)
         return
     yield Named(name, image)
-    _, colon, rest = name.partition(":")
-    if colon:
+    first, colon, rest = name.partition(":")
+    if colon:  # `blkverify:` has two names
+        yield Named(first, image)
         yield from _as_qemu_reads(rest, image=image, depth=depth + 1)
 
 

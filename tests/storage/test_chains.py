@@ -94,6 +94,19 @@ def test_names_as_qemu_reads_them(tmp_path: Path, name: str) -> None:
     assert path in beneath(overlay(tmp_path / "top", told, backing_format="raw"))
 
 
+def test_a_relative_name_is_one_from_each_folder_that_has_the_image(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    middle = overlay(tmp_path / "middle", "base", backing_format="raw")
+    os.link(middle, tmp_path / "other/middle")
+    tops = [
+        overlay(tmp_path / f"top{number}", str(path), backing_format="qcow2")
+        for number, path in enumerate((middle, tmp_path / "other/middle"))
+    ]
+    both = overlay(tmp_path / "both", f"blkverify:{tops[0]}:{tops[1]}", backing_format="qcow2")
+    found = beneath(both)
+    assert {str(tmp_path / "base"), str(tmp_path / "other/base")} <= {*found}
+
+
 def test_qemu_itself_opens_what_is_found(tmp_path: Path) -> None:
     """By a link to the image: a relative name is one from the folder of the link."""
     folder = tmp_path / "links"
