@@ -91,25 +91,38 @@ class Backing:
         return self.what == other.what or (self.file != "" and self.file == other.what)
 
 
+AND_HANDLE: Final = " and handle "
+_HANDLE: Final = re.compile(rf"{AND_HANDLE}\S+")
+
+
 class VolumeIdentity:
     """The identity of a volume. One that is not known is false, and equal to none, not to itself.
 
-    So nothing that compares identities can take two volumes for one because it knows neither.
+    So nothing that compares identities can take two volumes for one because it knows neither. Files
+    were noted without their handles by earlier releases: such an identity is that of each file that
+    has the rest.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "without_handle")
 
     def __init__(self, text: str = "") -> None:
         self._text = text
+        self.without_handle = _HANDLE.sub("", text)
+        """The same as earlier releases noted it."""
 
     def __bool__(self) -> bool:
         return self._text != ""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, VolumeIdentity) and bool(self) and self._text == other._text
+        if not isinstance(other, VolumeIdentity) or not self or not other:
+            return False
+        either = self.without_handle, other.without_handle
+        return self._text == other._text or (
+            either[0] == either[1] and (self._text in either or other._text in either)
+        )
 
     def __hash__(self) -> int:
-        return hash(self._text)
+        return hash(self.without_handle)
 
     def __str__(self) -> str:
         return self._text

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from storage.commands import run
-from storage.contracts import UNKNOWN, VolumeIdentity
+from storage.contracts import AND_HANDLE, UNKNOWN, VolumeIdentity
 from storage.errors import StorageError
 from storage.syscalls import birth_time, file_handle, file_system, loop_backing
 from storage.sysfs import (
@@ -47,7 +47,8 @@ def file_identity(path: str | os.PathLike[str]) -> VolumeIdentity:
     """Return the identity of a file, symbolic links followed: its inode, and which of that number.
 
     File systems give the inode of a removed file to the next one, but at another moment, or with
-    another generation. A copy is another file, even with all attributes of the first.
+    another generation, which its handle has. Files of the same inode and moment on two file systems
+    are told apart by that. A copy is another file, even with all attributes of the first.
     """
     try:
         kind = file_system(path)
@@ -55,12 +56,21 @@ def file_identity(path: str | os.PathLike[str]) -> VolumeIdentity:
         born = birth_time(path)
         # Whole seconds may be all that the file system keeps: too coarse to tell two files apart.
         if kind not in _PASSING_INODES and born is not None and born % _SECOND:
-            return VolumeIdentity(f"inode {inode} of {born}")
+            return VolumeIdentity(f"inode {inode} of {born}{_and_handle(path, kind)}")
         if kind in _LASTING_HANDLES:
             return VolumeIdentity(f"inode {inode} with handle {file_handle(path)}")
     except OSError:
         pass
     return UNKNOWN
+
+
+def _and_handle(path: str | os.PathLike[str], kind: int) -> str:
+    if kind not in _LASTING_HANDLES:
+        return ""
+    try:
+        return AND_HANDLE + file_handle(path)
+    except OSError:  # of an export that has none
+        return ""
 
 
 def device_identity(

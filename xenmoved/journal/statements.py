@@ -14,9 +14,11 @@ HOLDING_COLUMNS: Final = (
     "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by"
 )
 HOLDING: Final = f"SELECT {HOLDING_COLUMNS} FROM owners"
+SAME: Final = "(identity!='' AND identity IN (?3, ?4))"
+"""Whether a row is that of a volume with this identity, ?4 as earlier releases noted it."""
 HOLDING_OF: Final = (
-    f"{HOLDING} WHERE (pool=?1 AND name=?2) OR (identity=?3 AND identity!='') "
-    "ORDER BY (identity=?3 AND identity!='') DESC, since IS NULL DESC, rowid DESC"
+    f"{HOLDING} WHERE (pool=?1 AND name=?2) OR {SAME} "
+    f"ORDER BY (identity!='' AND identity=?3) DESC, {SAME} DESC, since IS NULL DESC, rowid DESC"
 )
 """What was noted of a volume: at best of this identity, whatever it is called, at worst of another
 one that had this name."""

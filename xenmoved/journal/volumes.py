@@ -17,14 +17,25 @@ from typing import Any, Final, TypeAlias
 
 from storage.contracts import UNKNOWN, PoolFolder, VolumeIdentity
 from xenmoved.journal.records import Holding, MadeVolume, read_holding, read_made, row_of
-from xenmoved.journal.statements import HOLDING, HOLDING_COLUMNS, HOLDING_OF, MADE_COLUMNS
+from xenmoved.journal.statements import (
+    HOLDING,
+    HOLDING_COLUMNS,
+    HOLDING_OF,
+    MADE_COLUMNS,
+    SAME,
+)
 
 Step: TypeAlias = tuple[str, Sequence[object]]
 """A statement and its values."""
 
-_OF: Final = "((identity!='' AND identity=?3) OR (pool=?1 AND name=?2 AND ifnull(identity, '')=''))"
+_OF: Final = f"({SAME} OR (pool=?1 AND name=?2 AND ifnull(identity, '')=''))"
 """The rows of a volume by pool, name and identity: its own, and what was noted under its name when
 nothing told it from others."""
+
+
+def _values(pool: str, name: str, identity: VolumeIdentity) -> tuple[str, str, str, str]:
+    """Return ?1 to ?4 of the statements about one volume."""
+    return pool, name, str(identity), identity.without_handle
 
 
 class VolumeTables:
@@ -41,7 +52,7 @@ class VolumeTables:
 
     async def record_made(self, volume: MadeVolume) -> None:
         """Note a volume, before it is made, and again when it is there."""
-        place = volume.pool, volume.name, str(volume.identity)
+        place = _values(volume.pool, volume.name, volume.identity)
         await self._execute_all(
             (f"DELETE FROM made WHERE {_OF}", place),
             (f"INSERT INTO made ({MADE_COLUMNS}) VALUES (?,?,?,?,?,?,?)", row_of(volume)),
@@ -49,16 +60,16 @@ class VolumeTables:
 
     async def forget_volume(self, pool: str, name: str, identity: VolumeIdentity) -> None:
         """Forget a volume that was removed: nothing is under its name now."""
-        place = pool, name, str(identity)
+        place = _values(pool, name, identity)
         await self._execute_all(
             *((f"DELETE FROM {table} WHERE {_OF}", place) for table in ("made", "owners"))
         )
 
     async def forget_made(self, volume: MadeVolume) -> None:
         """Forget that a volume was to be made, or was: what is under its name is another's."""
-        place = volume.pool, volume.name, str(volume.identity)
+        place = _values(volume.pool, volume.name, volume.identity)
         await self._execute(
-            f"DELETE FROM made WHERE {_OF} AND migration=?4", *place, volume.migration
+            f"DELETE FROM made WHERE {_OF} AND migration=?5", *place, volume.migration
         )
 
     async def made(
@@ -88,7 +99,7 @@ class VolumeTables:
 
     async def record_holding(self, holding: Holding) -> None:
         """Note whose data a volume holds."""
-        place = holding.pool, holding.name, str(holding.identity)
+        place = _values(holding.pool, holding.name, holding.identity)
         await self._execute_all(
             (f"DELETE FROM owners WHERE {_OF}", place),
             (
@@ -105,7 +116,7 @@ class VolumeTables:
         What was noted of a volume of its `identity` is about it, whatever it was called and in
         which pool it was then; it comes before what was noted of another one that had its name.
         """
-        rows = await self._select(HOLDING_OF, pool, name, str(identity))
+        rows = await self._select(HOLDING_OF, *_values(pool, name, identity))
         return read_holding(rows[0]) if rows else None
 
     async def holdings(self) -> list[Holding]:

@@ -180,9 +180,12 @@ async def _noted_of(host: Host, pool: str, name: str) -> Holding | None:
     if info is None:
         return None
     holding = await host.journal.holding(pool, name, info.identity)
-    if holding is None or str(holding.identity) != str(info.identity):
+    if holding is None:
         return None
-    return replace(holding, pool=pool, name=name)
+    neither = not holding.identity and not info.identity
+    if not neither and holding.identity != info.identity:
+        return None
+    return replace(holding, pool=pool, name=name, identity=info.identity)
 
 
 async def _note_last_write(host: Host, holding: Holding, path: str) -> float:

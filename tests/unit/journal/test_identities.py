@@ -1,0 +1,61 @@
+"""Notes of volumes by identities with handles, and without, as earlier releases wrote them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storage.contracts import UNKNOWN, VolumeIdentity
+from storage.identify import file_identity
+from xenmoved.journal.database import Journal
+from xenmoved.journal.records import Holding, MadeVolume
+
+BEFORE = VolumeIdentity("inode 12 of 1764367771000001")
+ONE, OTHER = (VolumeIdentity(f"{BEFORE} and handle 1:0c0000000{n}") for n in (1, 2))
+HOLDING = Holding("images", "web", "uuid", "web", ONE, "m")
+MADE = MadeVolume("m", "images", "web", 512, "host-b", ONE)
+
+
+@pytest.fixture
+async def journal(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.db")
+    await journal.open()
+    yield journal
+    await journal.close()
+
+
+def test_what_was_noted_without_a_handle_is_each_that_has_the_rest() -> None:
+    assert BEFORE == ONE == BEFORE
+    assert BEFORE == OTHER
+    assert ONE != OTHER
+    assert VolumeIdentity("inode 12 of 1764367771000002 and handle 1:0c00000001") != ONE
+    assert UNKNOWN != ONE
+    assert {ONE: 1, OTHER: 2}[OTHER] == 2
+    assert BEFORE in {ONE}
+
+
+def test_files_of_one_inode_and_moment_have_handles(tmp_path: Path) -> None:
+    (tmp_path / "web").touch()
+    found = file_identity(tmp_path / "web")
+    assert found == VolumeIdentity(found.without_handle) != UNKNOWN
+
+
+async def test_the_note_of_another_file_system_is_kept(journal: Journal) -> None:
+    await journal.record_holding(HOLDING)
+    await journal.record_made(MADE)
+    await journal.record_holding(replace(HOLDING, pool="other", identity=OTHER))
+    await journal.record_made(replace(MADE, pool="other", identity=OTHER))
+    await journal.forget_volume("other", "web", OTHER)
+    assert await journal.holdings() == [HOLDING]
+    assert await journal.made(migration="m") == [MADE]
+
+
+async def test_a_note_of_an_earlier_release_is_found_and_replaced(journal: Journal) -> None:
+    await journal.record_holding(replace(HOLDING, identity=BEFORE, name="before"))
+    found = await journal.holding("images", "web", ONE)
+    assert found is not None
+    assert found.name == "before"
+    await journal.record_holding(HOLDING)
+    assert [str(one.identity) for one in await journal.holdings()] == [str(ONE)]
