@@ -455,8 +455,12 @@ class Pool(Protocol):
         `VolumeExists`, `PoolFull`, or `VolumeError`; nothing is left behind then.
         """
 
-    def remove(self, volume: str) -> None:
-        """Remove a volume. One that does not exist is not an error."""
+    def remove(self, volume: str, identity: VolumeIdentity) -> None:
+        """Remove a volume if it has that identity, `UNKNOWN` for one that has none.
+
+        It is compared right before each step that takes something away. Raises `VolumeReplaced`
+        for another volume. One that does not exist is not an error.
+        """
 
     def capacity(self) -> Capacity | None:
         """Space, or None where volumes cannot be created."""

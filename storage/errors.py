@@ -5,7 +5,7 @@ StorageError
 │   ├── VolumeFull       the file system or pool under it has no space left
 │   └── QemuError        a QEMU process cannot be reached, or does not answer
 │       └── QemuRefusal  it answers that it does not do what it was asked
-├── VolumeReplaced       its path leads to something else than what is open
+├── VolumeReplaced       its path or name leads to something else than what is open or meant
 ├── VolumeResized        it has another size than when it was opened
 ├── VolumeWritten        somebody else may have written to it while it was filled
 ├── VolumeNotFound       no such volume
@@ -45,7 +45,7 @@ class QemuRefusal(QemuError):
 
 
 class VolumeReplaced(StorageError):
-    """The path of an open volume leads to something else by now."""
+    """The path of an open volume, or the name of a known one, leads to something else by now."""
 
 
 class VolumeResized(StorageError):

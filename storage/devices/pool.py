@@ -17,6 +17,7 @@ from storage.errors import PoolFull, UnsupportedVolume, VolumeNotFound
 from storage.identify import device_identity
 from storage.last_write import last_write
 from storage.names import check_name
+from storage.same_volume import require_same
 from storage.syscalls import device_size, sector_size
 
 
@@ -113,9 +114,13 @@ class BlockPool:
             f"{size} bytes by hand and have it in the configuration"
         )
 
-    def remove(self, volume: str) -> None:
-        """Raise `UnsupportedVolume`, unless there is no such volume: that is not an error."""
-        if self.find(volume) is not None:
+    def remove(self, volume: str, identity: VolumeIdentity) -> None:
+        """Raise `UnsupportedVolume`, unless there is no such volume: that is not an error.
+
+        Raises `VolumeReplaced` for another device than the one of that identity.
+        """
+        if (info := self.find(volume)) is not None:
+            require_same(f"{self.name}:{volume}", info.identity, identity)
             raise UnsupportedVolume(
                 f"pool {self.name} holds listed devices only: remove {self._devices[volume]} by "
                 "hand"

@@ -32,6 +32,7 @@ from storage.files.volume import RawFile
 from storage.identify import file_identity
 from storage.names import check_name
 from storage.places import place_at
+from storage.same_volume import require_same
 
 _ALLOCATION_UNIT: Final = 512  # of st_blocks, whatever the file system's block size is
 
@@ -187,18 +188,25 @@ class DirectoryPool:
             raise VolumeError(f"volume {self.name}:{volume}: {file} vanished when just created")
         return info
 
-    def remove(self, volume: str) -> None:
+    def remove(self, volume: str, identity: VolumeIdentity) -> None:
         """Remove the volume's file, durably. One that does not exist is not an error.
 
-        Raises `VolumeInUse` rather than take a disk from under its user, and `VolumeError`.
+        Of a file that has several names, or of a link, it is this name that goes. Raises
+        `VolumeReplaced` for another file than the one of that identity, `VolumeInUse` rather than
+        take a disk from under its user, and `VolumeError`.
         """
         info = self.find(volume)
         if info is None:
             return
+        shown = f"{self.name}:{volume}"
+        require_same(shown, info.identity, identity)
         if info.in_use is not None:
-            raise VolumeInUse(f"volume {self.name}:{volume} is in use: {info.in_use}")
+            raise VolumeInUse(f"volume {shown} is in use: {info.in_use}")
         try:
-            (self._folder() / volume).unlink(missing_ok=True)
+            file = self._folder() / volume
+            # Once more: to look who has it open takes a while.
+            require_same(shown, file_identity(self._resolve(volume)), identity)
+            file.unlink(missing_ok=True)
             self._sync_folder()
         except OSError as error:
             raise self._failure(volume, "remove", error) from error

@@ -32,6 +32,7 @@ from storage.lvm.devmapper import LvmDevice, join_name, lvm_device
 from storage.lvm.report import LogicalVolume, logical_volumes, physical_volumes, volume_group
 from storage.lvm.thin import ThinPlace, ThinVolume, why_not_written
 from storage.names import check_name
+from storage.same_volume import require_same
 from storage.sectors import sector_of
 
 log = logging.getLogger(__name__)
@@ -190,20 +191,27 @@ class _GroupPool:
             raise VolumeError(f"volume {self.name}:{volume} vanished when just created")
         return info
 
-    def remove(self, volume: str) -> None:
+    def remove(self, volume: str, identity: VolumeIdentity) -> None:
         """Remove the volume. One that does not exist is not an error.
 
-        Raises `VolumeInUse` rather than take a disk from under its user, or from its snapshots;
-        `UnsupportedVolume` for a logical volume that is none of this pool; and `VolumeError`.
+        Raises `VolumeReplaced` for another one than that of that identity; `VolumeInUse` rather
+        than take a disk from under its user, or from its snapshots; `UnsupportedVolume` for a
+        logical volume that is none of this pool; and `VolumeError`.
         """
         self._check_name(volume)
         found = self._volumes_of_group(about=volume)
         if (lv := found.get(volume)) is None:
             return
+        shown = f"{self.name}:{volume}"
+        require_same(shown, VolumeIdentity(lv.uuid), identity)
         if lv.active:
             self._usable(volume, found)
         if (who := self._in_use(lv)) is not None:
-            raise VolumeInUse(f"volume {self.name}:{volume} is in use: {who}")
+            raise VolumeInUse(f"volume {shown} is in use: {who}")
+        # Once more: to look who has it open takes a while.
+        if (now := logical_volumes(self._group).get(volume)) is None:
+            return
+        require_same(shown, VolumeIdentity(now.uuid), identity)
         run(["lvremove", "-q", "-y", f"{self._group}/{volume}"])
 
     def history(self, volume: str) -> None:

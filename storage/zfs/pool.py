@@ -22,6 +22,7 @@ from storage.errors import (
 )
 from storage.last_write import last_write
 from storage.names import check_name
+from storage.same_volume import require_same
 from storage.zfs.history import ZfsHistory
 from storage.zfs.volume import Zvol, dataset_of
 
@@ -169,12 +170,13 @@ class ZfsPool:
             raise VolumeError(f"volume {self.name}:{volume}: {dataset} vanished when just created")
         return info
 
-    def remove(self, volume: str) -> None:
+    def remove(self, volume: str, identity: VolumeIdentity) -> None:
         """Destroy the zvol, with snapshots of ours. One that does not exist is not an error.
 
-        Raises `VolumeInUse`, also for snapshots of others and clones, and `VolumeError`.
+        Raises `VolumeReplaced` for another one than that of that identity, `VolumeInUse`, also for
+        snapshots of others and clones, and `VolumeError`.
         """
-        info = self.find(volume)
+        info = self._find_same(volume, identity)
         if info is None:
             return
         shown = f"volume {self.name}:{volume}"
@@ -188,17 +190,32 @@ class ZfsPool:
                 f"{shown} has snapshots that others made ({', '.join(foreign[:5])}): "
                 f"destroy them, or rename {history.dataset} to keep it"
             )
+        # Once more: to look who has it open takes a while.
+        if self._find_same(volume, identity) is None:
+            return
         history.destroy(snapshots)
+        self._destroy(volume, identity)
+
+    def _find_same(self, volume: str, identity: VolumeIdentity) -> VolumeInfo | None:
+        """Describe the volume if it is there. Raises `VolumeReplaced` if it is another one."""
+        if (info := self.find(volume)) is not None:
+            require_same(f"{self.name}:{volume}", info.identity, identity)
+        return info
+
+    def _destroy(self, volume: str, identity: VolumeIdentity) -> None:
+        """Destroy a zvol of that identity that has no snapshots, once udev has let go of it."""
+        dataset = self._dataset(volume)
         deadline = time.monotonic() + _DESTROY_PATIENCE
-        while True:
+        while self._find_same(volume, identity) is not None:
             try:
-                run(["zfs", "destroy", history.dataset])
+                run(["zfs", "destroy", dataset])
             except VolumeError as error:
                 if _ABSENT in str(error):
                     return
                 if "busy" not in str(error):
                     raise
                 if time.monotonic() > deadline:
+                    shown = f"volume {self.name}:{volume}"
                     raise VolumeInUse(f"{shown} is in use: {error}") from error
                 time.sleep(0.1)  # udev looks into every new device for a moment
             else:

@@ -29,7 +29,7 @@ from storage.lvm.pool import LvmPool, LvmThinPool
 from storage.tracking.choice import choose_tracker
 from storage.tracking.tracefs_tracker import TracefsTracker
 from tests.support.lvm import CHUNK, EXTENT, THIN_POOL, Group
-from tests.support.volumes import BLOCK, aligned, only_where_possible, read, run
+from tests.support.volumes import BLOCK, aligned, only_where_possible, read, remove_volume, run
 
 pytestmark = only_where_possible("lvm")
 
@@ -82,7 +82,7 @@ def test_sizes_are_rounded_up_to_extents(group: Group) -> None:
     assert info == pool.find("new")
     with pytest.raises(VolumeExists, match="p:new is already there"):
         pool.create("new", EXTENT)
-    pool.remove("new")
+    remove_volume(pool, "new")
     assert pool.find("new") is None
     assert "new" not in group.names()
 
@@ -92,7 +92,7 @@ def test_nothing_of_the_past_is_beyond_the_size(group: Group) -> None:
     pool = group.pool()
     old = pool.create("old", 4 * EXTENT)
     fill(old.path, b"s" * old.size)
-    pool.remove("old")
+    remove_volume(pool, "old")
     new = pool.create("new", EXTENT + 700)  # LVM takes the first free extents
     content = Path(new.path).read_bytes()
     assert b"s" in content[:EXTENT]  # so that this test has looked at the same place
@@ -173,10 +173,10 @@ def test_what_is_open_is_not_removed(group: Group) -> None:
         assert found is not None
         assert found.in_use == "open, by a guest or a program"
         with pytest.raises(VolumeInUse, match="p:new is in use: open, by a guest"):
-            pool.remove("new")
+            remove_volume(pool, "new")
     finally:
         os.close(descriptor)
-    pool.remove("new")
+    remove_volume(pool, "new")
     assert pool.find("new") is None
 
 
@@ -211,16 +211,16 @@ def test_snapshots_and_their_origins(group: Group) -> None:
     with pytest.raises(UnsupportedVolume, match=r"p:snap: .* is a snapshot of origin"):
         pool.find("snap")
     with pytest.raises(UnsupportedVolume, match="is a snapshot of origin"):
-        pool.remove("snap")
+        remove_volume(pool, "snap")
     assert "snap" not in [info.name for info in pool.volumes()]
     found = pool.find("origin")
     assert found is not None
     assert found.in_use == "has snapshots or thin volumes that depend on it"
     with pytest.raises(VolumeInUse, match="has snapshots"):
-        pool.remove("origin")
+        remove_volume(pool, "origin")
     assert {"origin", "snap"} <= set(group.names())
     run("lvremove", "-q", "-y", f"{group.name}/snap")
-    pool.remove("origin")
+    remove_volume(pool, "origin")
 
 
 @only_thin
@@ -234,7 +234,7 @@ def test_pools_of_one_group_keep_to_their_own(group: Group) -> None:
     with pytest.raises(UnsupportedVolume, match="is no thin volume: only a pool of kind lvm has"):
         thin.open("plain", writable=False)
     with pytest.raises(UnsupportedVolume, match="is no thin volume"):
-        thin.remove("plain")
+        remove_volume(thin, "plain")
     with pytest.raises(UnsupportedVolume, match="is no thin volume"):
         thin.create("plain", EXTENT)
     for pool in (plain, thin):
@@ -263,7 +263,7 @@ def test_what_shows_another_volume_where_nothing_is_mapped(group: Group, opened:
     assert list(volume.data_extents()) == [Extent(0, EXTENT)]
     assert read(volume, 0, EXTENT) == b"b" * EXTENT
     with pytest.raises(VolumeInUse, match="thin volumes that depend on it"):
-        plain.remove("base")
+        remove_volume(plain, "base")
     volume.close()
     run("lvremove", "-q", "-y", f"{group.name}/over")
 
@@ -280,7 +280,7 @@ def test_what_is_not_active_or_not_writable(group: Group, opened: Opened) -> Non
     with pytest.raises(UnsupportedVolume, match=f"not active: lvchange -ay {group.name}/new"):
         pool.find("new")
     assert "new" not in [info.name for info in pool.volumes()]
-    pool.remove("new")
+    remove_volume(pool, "new")
     assert "new" not in group.names()
 
 
@@ -360,7 +360,7 @@ def test_a_full_thin_pool_is_told(group: Group, cleanup: ExitStack, opened: Open
         for offset in range(0, 2 * total, len(piece)):
             volume.write(offset, piece)
     volume.close()
-    pool.remove("new")
+    remove_volume(pool, "new")
     assert "new" not in group.names()
 
 

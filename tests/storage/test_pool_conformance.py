@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from storage import open_pool
-from storage.contracts import Capacity, Pool, Volume
+from storage import open_pool, usage
+from storage.contracts import UNKNOWN, Capacity, Pool, Volume, VolumeIdentity
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -23,10 +23,11 @@ from storage.errors import (
     VolumeExists,
     VolumeInUse,
     VolumeNotFound,
+    VolumeReplaced,
 )
 from storage.registry import POOL_KINDS
 from tests.support.lvm import SHARED, Group
-from tests.support.volumes import BLOCK, aligned, only_where_possible, read
+from tests.support.volumes import BLOCK, aligned, only_where_possible, read, remove_volume
 from tests.support.zfs import Tank
 
 Attach = Callable[..., Path]
@@ -145,10 +146,10 @@ def test_a_volume_that_is_made_again_is_another(case: Case) -> None:
         pytest.skip("volumes of this kind are made by hand")
     try:
         first = case.pool.create("again", BLOCK)
-        case.pool.remove("again")
+        remove_volume(case.pool, "again")
         second = case.pool.create("again", BLOCK)
     finally:
-        case.pool.remove("again")
+        remove_volume(case.pool, "again")
     assert first.identity
     assert second.identity
     assert first.identity != second.identity
@@ -172,7 +173,7 @@ BAD_NAMES = ["", ".", "..", ".a", "-a", "a/b", "../other", "/etc/passwd", "a b",
 def test_bad_names_are_refused_everywhere(case: Case, name: str) -> None:
     for call in (
         case.pool.find,
-        case.pool.remove,
+        lambda name: case.pool.remove(name, UNKNOWN),
         lambda name: case.pool.create(name, BLOCK),
         lambda name: case.pool.open(name, writable=False),
     ):
@@ -219,7 +220,46 @@ def test_use_is_shown_and_respected(case: Case, opened: Opened) -> None:
 
 
 def test_removing_what_is_not_there(case: Case) -> None:
-    case.pool.remove("missing")
+    case.pool.remove("missing", UNKNOWN)
+    case.pool.remove("missing", VolumeIdentity("of one that was there"))
+
+
+def test_only_what_is_meant_is_removed(case: Case) -> None:
+    other = case.pool.find("b-2")
+    assert other is not None
+    for meant in (other.identity, UNKNOWN):
+        with pytest.raises(VolumeReplaced, match="p:a is another one than was to be removed"):
+            case.pool.remove("a", meant)
+    assert case.paths["a"].read_bytes() == b"a" * SIZES["a"]
+
+
+def test_what_gets_the_name_while_it_is_looked_who_has_it_is_not_removed(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment between the first look at the volume and its removal."""
+    if case.pool.kind == "block":
+        pytest.skip("volumes of this kind are removed by hand")
+    meant = case.pool.create("c", BLOCK)
+    real = usage.in_use
+
+    def in_use(path: str | os.PathLike[str], *arguments: Any) -> str | None:
+        found = real(path, *arguments)
+        if (info := made.pop("now", None)) is not None:
+            remove_volume(case.pool, "c")
+            made["then"] = case.pool.create("c", info.size)
+        return found
+
+    made = {"now": meant}
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(usage, "in_use", in_use)
+            with pytest.raises(VolumeReplaced):
+                case.pool.remove("c", meant.identity)
+        left = case.pool.find("c")
+        assert left is not None
+        assert left.identity == made["then"].identity
+    finally:
+        remove_volume(case.pool, "c")
 
 
 # Directories
@@ -326,7 +366,7 @@ def test_nothing_is_left_after_a_failure(
 
 def test_remove(directory: Pool, folder: Path) -> None:
     directory.create("new", BLOCK)
-    directory.remove("new")
+    remove_volume(directory, "new")
     assert directory.find("new") is None
     assert list(folder.iterdir()) == []
 
@@ -335,10 +375,10 @@ def test_a_volume_in_use_is_not_removed(directory: Pool, folder: Path) -> None:
     directory.create("new", BLOCK)
     volume = directory.open("new", writable=False)
     with pytest.raises(VolumeInUse, match="p:new is in use: locked by process"):
-        directory.remove("new")
+        remove_volume(directory, "new")
     assert (folder / "new").exists()
     volume.close()
-    directory.remove("new")
+    remove_volume(directory, "new")
 
 
 def test_links_out_of_the_folder_are_refused(directory: Pool, folder: Path, tmp_path: Path) -> None:
@@ -349,7 +389,7 @@ def test_links_out_of_the_folder_are_refused(directory: Pool, folder: Path, tmp_
     for name in ("leak", "climb"):
         for call in (
             directory.find,
-            directory.remove,
+            lambda name: directory.remove(name, UNKNOWN),
             lambda name: directory.create(name, 512),
             lambda name: directory.open(name, writable=True),
         ):
@@ -367,7 +407,7 @@ def test_links_within_the_folder_are_followed(directory: Pool, folder: Path) -> 
     assert info is not None
     assert info.size == BLOCK
     assert directory.locate(str(folder / "alias")) == "new"
-    directory.remove("alias")
+    remove_volume(directory, "alias")
     assert [volume.name for volume in directory.volumes()] == ["new"]
 
 
@@ -446,7 +486,7 @@ def test_listed_devices_are_not_made_or_removed(device: Path) -> None:
     with pytest.raises(PoolFull, match="listed devices only"):
         pool.create("unknown", 512)
     with pytest.raises(StorageError, match=f"listed devices only: remove {device} by hand"):
-        pool.remove("disk")
+        remove_volume(pool, "disk")
     assert pool.capacity() is None
     assert pool.find("later") is None
     assert [volume.name for volume in pool.volumes()] == ["disk"]
@@ -506,7 +546,7 @@ def test_a_volume_of_the_same_name_is_another_one(case: Case, opened: Opened) ->
     assert found is not None
     assert found.identity == first.identity
     assert [info.identity for info in case.pool.volumes() if info.name == "c"] == [first.identity]
-    case.pool.remove("c")
+    remove_volume(case.pool, "c")
     assert case.pool.create("c", BLOCK).identity != first.identity
 
 
@@ -531,7 +571,7 @@ def test_a_pool_that_is_another_folder_is_asked_for_nothing(case: Case, tmp_path
         case.pool.volumes,
         case.pool.everything,
         lambda: case.pool.create("new", BLOCK),
-        lambda: case.pool.remove("a"),
+        lambda: case.pool.remove("a", UNKNOWN),
         case.pool.capacity,
         lambda: case.pool.open("a", writable=True),
     ):

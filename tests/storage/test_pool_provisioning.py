@@ -21,7 +21,7 @@ from storage import open_pool
 from storage.contracts import VolumeInfo
 from storage.errors import PoolFull
 from tests.support.lvm import EXTENT, THIN_POOL
-from tests.support.volumes import only_where_possible
+from tests.support.volumes import only_where_possible, remove_volume
 from xenmoved.journal.database import Journal
 from xenmoved.migration.target.volumes import Landing, remove_made
 
@@ -98,7 +98,7 @@ def test_a_third_disk_that_cannot_be_made(place: Place, tmp_path: Path) -> None:
             asyncio.run(provision(pool, tmp_path / "journal", sizes))
         assert sorted(place.names()) == sorted(before)
     finally:
-        pool.remove("kept")
+        remove_volume(pool, "kept")
 
 
 @pytest.mark.sampled
@@ -116,7 +116,7 @@ def test_killed_while_the_third_disk_is_made(place: Place, tmp_path: Path, momen
     asyncio.run(provision(place.pool(), journal, {}))
     assert set(place.names()) == {*before, *uncertain}
     for name in uncertain:
-        place.pool().remove(name)
+        remove_volume(place.pool(), name)
 
 
 class Deadly:

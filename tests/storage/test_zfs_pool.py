@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage import open_pool
-from storage.contracts import own_name
+from storage.contracts import UNKNOWN, own_name
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -18,7 +18,7 @@ from storage.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from tests.support.volumes import BLOCK, aligned, only_where_possible, read, run
+from tests.support.volumes import BLOCK, aligned, only_where_possible, read, remove_volume, run
 from tests.support.zfs import Tank
 
 MIGRATION = "00112233445566778899aabbccddeeff"
@@ -42,7 +42,12 @@ def test_blocks_have_to_have_a_size_that_can_be(size: int) -> None:
 @pytest.mark.parametrize("name", ["a@b", "a/b", "..", "-r", "a b", "a#b", "a%recv", "a+b", ""])
 def test_names_that_mean_something_else_to_zfs_are_refused(name: str) -> None:
     pool = open_pool("p", "zfs", {"dataset": "tank"})
-    for call in (pool.find, pool.path, pool.remove, lambda name: pool.create(name, MIB)):
+    for call in (
+        pool.find,
+        pool.path,
+        lambda name: pool.remove(name, UNKNOWN),
+        lambda name: pool.create(name, MIB),
+    ):
         with pytest.raises(InvalidVolumeName):
             call(name)
 
@@ -64,9 +69,9 @@ class TestZvols:
         volume = pool.open("new", writable=True)
         assert read(volume, 0, volume.size) == bytes(volume.size)
         volume.close()
-        pool.remove("new")
+        remove_volume(pool, "new")
         assert pool.find("new") is None
-        pool.remove("new")
+        remove_volume(pool, "new")
         with pytest.raises(VolumeNotFound):
             pool.open("new", writable=True)
 
@@ -81,7 +86,7 @@ class TestZvols:
         assert pool.capacity().overcommit
         pool.create("large", free + MIB)
         assert tank.get("refreservation", "large") in ("0", "none")
-        pool.remove("large")
+        remove_volume(pool, "large")
 
     def test_other_kinds_of_datasets(self, tank: Tank) -> None:
         pool = tank.pool()
@@ -104,7 +109,7 @@ class TestZvols:
         assert elsewhere.locate(info.path) is None
         assert pool.locate("/dev/null") is None
         assert pool.locate(f"{info.path}-not") is None
-        pool.remove("here")
+        remove_volume(pool, "here")
 
     def test_snapshots_of_others_are_in_the_way_of_a_removal(self, tank: Tank) -> None:
         pool = tank.pool()
@@ -113,15 +118,15 @@ class TestZvols:
         run("zfs", "snapshot", f"{dataset}@{own_name('b', MIGRATION, 1)}")
         run("zfs", "snapshot", f"{dataset}@daily")
         with pytest.raises(VolumeInUse, match=r"snapshots that others made.*daily"):
-            pool.remove("kept")
+            remove_volume(pool, "kept")
         assert len(pool.history("kept").snapshots()) == 2
         run("zfs", "destroy", f"{dataset}@daily")
         run("zfs", "clone", f"{dataset}@{own_name('b', MIGRATION, 1)}", f"{tank.dataset}/clone")
         with pytest.raises(StorageError, match="clone"):
-            pool.remove("kept")
+            remove_volume(pool, "kept")
         assert pool.find("kept") is not None
         run("zfs", "destroy", f"{tank.dataset}/clone")
-        pool.remove("kept")
+        remove_volume(pool, "kept")
         assert pool.find("kept") is None
 
     def test_what_is_open_is_not_removed(self, tank: Tank) -> None:
@@ -131,13 +136,13 @@ class TestZvols:
         found = pool.find("open")
         assert found is not None and found.in_use is not None
         with pytest.raises(VolumeInUse):
-            pool.remove("open")
+            remove_volume(pool, "open")
         volume.close()
         fd = os.open(info.path, os.O_RDONLY)  # as blkback has it: without a claim
         with pytest.raises(VolumeInUse, match="busy"):
-            pool.remove("open")
+            remove_volume(pool, "open")
         os.close(fd)
-        pool.remove("open")
+        remove_volume(pool, "open")
 
     @pytest.mark.parametrize(
         ("offset", "length"),
@@ -154,4 +159,4 @@ class TestZvols:
         content[offset : offset + length] = bytes(length)
         assert read(volume, 0, MIB) == content
         volume.close()
-        pool.remove("zeroed")
+        remove_volume(pool, "zeroed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage.buffers import AlignedBuffer
-from storage.contracts import Volume
+from storage.contracts import UNKNOWN, Pool, Volume
 
 BLOCK = 65536
 
@@ -23,6 +23,12 @@ def run(*command: str | Path) -> str:
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout.strip()
+
+
+def remove_volume(pool: Pool, name: str) -> None:
+    """Remove whatever has a name in a pool, as an operator would."""
+    there = {known: identity for identity, known in pool.everything()}
+    pool.remove(name, there.get(name, UNKNOWN))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from storage.contracts import VolumeIdentity, VolumeInfo
 from storage.errors import StorageError, VolumeReplaced
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
+from xenmoved.migration.removal import remove_noted
 from xenmoved.migration.report import Retained, VolumeRow, Volumes
 from xenmoved.migration.volume_needs import Needs, against, needs
 from xenmoved.migration.volume_notes import is_held, when_let_go
@@ -169,8 +170,7 @@ async def drop(host: Host, row: VolumeRow, copy: Holding, *, besides: str = "") 
         info = await asyncio.to_thread(pool.find, row.name)
         if info is None or info.identity != copy.identity:
             raise VolumeReplaced(f"{row.pool}:{row.name} was removed or renamed")
-        await asyncio.to_thread(pool.remove, row.name)
-        await host.journal.forget_volume(row.pool, row.name, copy.identity)
+        await remove_noted(host, row.pool, row.name, copy.identity)
     kept = format_duration(max(0.0, time.time() - (copy.since or 0.0)))
     log.info(
         "dropped %s:%s, the copy of %s (uuid %s) that went to %s, kept for %s",

@@ -8,12 +8,13 @@ is on a file system that is not mounted is away, and not gone.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from storage.contracts import Pool, VolumeIdentity, VolumeInfo
-from storage.errors import StorageError
+from storage.errors import StorageError, VolumeNotFound
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class Seen:
 
     `info` is the volume as it is now, under whatever name, or what has its name where nothing tells
     whether it is that one; None when it was not found. One that is `gone` is in no pool, and in
-    none that cannot be looked into now.
+    none that cannot be looked into now; what is under its name, if anything, was looked at.
     """
 
     info: VolumeInfo | None
@@ -53,8 +54,10 @@ class Whereabouts:
                 return Seen(info)
         if there is not None and not (identity and there.identity):
             return Seen(there)
+        if not could_look or (there is None and self._is_broken_link(pool, name)):
+            return Seen(None)
         if not identity:
-            return Seen(None, gone=could_look)
+            return Seen(None, gone=True)
         here = identity in self._places or self._unseen
         return Seen(None, gone=not here and (there is not None or self._would_be_here(pool, name)))
 
@@ -86,7 +89,10 @@ class Whereabouts:
         return found
 
     def _find(self, pool: str, name: str) -> tuple[VolumeInfo | None, bool]:
-        """Return what has a name, and whether that could be looked at."""
+        """Return what has a name, and whether that could be looked at.
+
+        What is in a pool that is not configured any more was taken out of it: nothing is there.
+        """
         if pool not in self._pools:
             return None, True
         try:
@@ -97,12 +103,28 @@ class Whereabouts:
     def _would_be_here(self, pool: str, name: str) -> bool:
         """Whether a volume that is not in a pool is in no place that is merely not there now.
 
-        A pool that makes no volumes has a list of devices, which may come back.
+        A pool that makes no volumes has a list of devices, which may come back. What is not listed
+        any more was taken out of it.
         """
         if pool not in self._pools:
             return True
         try:
-            self._pools[pool].path(name)  # raises when it is not listed any more
+            self._pools[pool].path(name)
             return self._pools[pool].prospect(name, 1) is not None
+        except VolumeNotFound:
+            return True
+        except StorageError:
+            return False
+
+    def _is_broken_link(self, pool: str, name: str) -> bool:
+        """Whether a name is a link to what is not there now: a disk was moved, and is away.
+
+        Links to devices are udev's, which may remove them a moment after the device is gone.
+        """
+        if pool not in self._pools or not self._pools[pool].holds_files:
+            return False
+        try:
+            would_be = self._pools[pool].prospect(name, 1)
         except StorageError:
             return True
+        return would_be is not None and os.path.lexists(would_be.path)

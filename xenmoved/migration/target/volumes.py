@@ -19,6 +19,7 @@ from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Holding, MadeVolume
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
+from xenmoved.migration.removal import remove_noted
 from xenmoved.migration.target.filling import FilledVolume
 from xenmoved.migration.target.reuse import Claim, owner_of, reuse
 from xenmoved.migration.volume_needs import needs
@@ -326,8 +327,8 @@ async def remove_made(host: Host, migration: str) -> None:
     """Remove the volumes that were made for a migration. Raises StorageError.
 
     One that may be somebody else's stays: there was a crash while it was to be made, or it is
-    another one by now. So does what somebody gave another name, to keep it, or what is away: it
-    stays noted as made, and so counts for the quota of its peer.
+    another one by now. So does what somebody gave another name or moved into another pool, to keep
+    it, or what is away: it stays noted as made, and so counts for the quota of its peer.
     """
     for made in await host.journal.made(migration=migration):
         if made.pool in host.pools:
@@ -343,18 +344,30 @@ async def remove_made(host: Host, migration: str) -> None:
                 "migration that failed: look at it, and remove it if nobody needs it",
                 *(made.pool, made.name),
             )
-            await host.journal.forget_made(made)
-        elif seen.info.name != made.name:
+            if not made.identity:
+                await host.journal.forget_made(made)
+        elif (seen.info.pool, seen.info.name) != (made.pool, made.name):
             log.error(
                 "volume %s:%s stays, as somebody called it %s:%s since: it was made for a "
                 "migration that failed, remove it if nobody needs it",
                 *(made.pool, made.name, seen.info.pool, seen.info.name),
             )
         else:
-            info = seen.info
-            await when_let_go(partial(asyncio.to_thread, host.pools[info.pool].remove, info.name))
-            log.info("removed volume %s:%s", info.pool, info.name)
-            await host.journal.forget_volume(made.pool, made.name, made.identity)
+            await _remove(host, made)
+
+
+async def _remove(host: Host, made: MadeVolume) -> None:
+    """Remove a volume where it was made, once it is let go, if it is that one still then."""
+    removing = partial(remove_noted, host, made.pool, made.name, made.identity)
+    try:
+        await when_let_go(removing)
+    except VolumeReplaced as error:
+        log.error(
+            "what was made for a migration that failed as %s:%s stays, wherever it is now: %s",
+            *(made.pool, made.name, error),
+        )
+    else:
+        log.info("removed volume %s:%s", made.pool, made.name)
 
 
 async def _note_missing(host: Host, made: MadeVolume, *, gone: bool) -> None:
