@@ -16,7 +16,7 @@ def require_same(volume: str, found: VolumeIdentity, meant: VolumeIdentity) -> N
     One without an identity is taken for what is meant only where nothing told that from others.
     To be called right before each step that takes something away. Raises `VolumeReplaced`.
     """
-    if str(found) != str(meant):
+    if found != meant and (found or meant):
         raise VolumeReplaced(
             f"volume {volume} is another one than was to be removed: it was renamed or made anew"
         )

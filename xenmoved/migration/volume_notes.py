@@ -182,8 +182,7 @@ async def _noted_of(host: Host, pool: str, name: str) -> Holding | None:
     holding = await host.journal.holding(pool, name, info.identity)
     if holding is None:
         return None
-    neither = not holding.identity and not info.identity
-    if not neither and holding.identity != info.identity:
+    if holding.identity != info.identity and (holding.identity or info.identity):
         return None
     return replace(holding, pool=pool, name=name, identity=info.identity)
 
