@@ -24,6 +24,7 @@ backing          what a path or an open volume is at this moment, and whether th
 last_write       when something was written to last
 identify         what tells a volume from others that had its name, or will
 shared_identity  the same for what two hosts see
+same_volume      whether what is about to be removed is what was meant
 processes        which processes there are
 commands         runs the tools of storage
 pipes            runs those that stream; nothing else runs commands

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from storage import open_pool, usage
-from storage.contracts import UNKNOWN, Capacity, Pool, Volume, VolumeIdentity
+from storage.contracts import UNKNOWN, Capacity, Pool, Volume, VolumeIdentity, VolumeInfo
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -369,6 +369,24 @@ def test_remove(directory: Pool, folder: Path) -> None:
     remove_volume(directory, "new")
     assert directory.find("new") is None
     assert list(folder.iterdir()) == []
+
+
+def test_a_name_that_is_handed_on_right_before_its_removal(
+    directory: Pool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meant = directory.create("new", BLOCK)
+    find = directory.find
+
+    def find_and_rename(name: str) -> VolumeInfo | None:
+        found = find(name)
+        (folder / name).rename(folder / "kept")
+        (folder / name).write_bytes(b"another's")
+        return found
+
+    monkeypatch.setattr(directory, "find", find_and_rename)
+    with pytest.raises(VolumeReplaced, match="p:new is another one"):
+        directory.remove("new", meant.identity)
+    assert sorted(path.name for path in folder.iterdir()) == ["kept", "new"]
 
 
 def test_a_volume_in_use_is_not_removed(directory: Pool, folder: Path) -> None:

@@ -16,6 +16,7 @@ promises         what this host has promised to peers and they have not taken ye
 pool_folders     which folders its pools are
 whereabouts      where the volumes are of which something was noted
 volume_notes     what the journal knows of volumes, and whether they still are those
+removal          removes volumes that were noted, and forgets them when they are gone
 renamed_volumes  volumes that are called otherwise than when it was noted whose data they hold
 volume_needs     who needs which volumes of this host
 across_boots     how a copy on a device stays known when its host is booted
