@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Accepted, Finish, Refused
+from protocol.messages import Accepted, Refused
+from tests.integration.test_hostile_aliases import _PRECIOUS, _try
 from tests.integration.test_hostile_peer import (
     SIZE,
     Target,
@@ -23,9 +24,6 @@ from tests.integration.test_hostile_peer import (
 from tests.support.hostile import (
     Guest,
     greeted,
-    sync_offer,
-    transferring,
-    volume_offer,
 )
 from tests.support.images import make_cdrom
 
@@ -33,8 +31,6 @@ __all__ = ["guest", "running", "saved", "target"]
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="there is no qemu-img")
 
-_PRECIOUS = b"precious"
-_OURS = b"THE PEER'S BYTES"
 _UUID = f"{'1' * 8}-1111-1111-1111-{'1' * 12}"
 
 _QUIET = "extra='sandbox.rate=0 sandbox.checks=0 sandbox.dirty=0'\n"
@@ -70,17 +66,6 @@ def _base(target: Target) -> Path:
     base = target.host.images / "base"
     base.write_bytes(_PRECIOUS + bytes(SIZE - len(_PRECIOUS)))
     return base
-
-
-async def _try(target: Target, name: str) -> object:
-    """Send a volume as far as the host lets it come."""
-    offer = replace(sync_offer(volume_offer(name, SIZE)), overwrite=True)
-    async with transferring(target.evil, offer) as transfer:
-        said = await transfer.begin()
-        if isinstance(said, Accepted):
-            await transfer.copy(0, head=_OURS)
-            await transfer.control.ask(Finish())
-        return said
 
 
 def _needed(said: object) -> str:

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from storage.contracts import UNKNOWN, VolumeInfo
 from storage.errors import VolumeInUse
 from storage.last_write import last_write, seconds_to_later, tells
+from storage.same_volume import is_same
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
 
@@ -180,9 +181,7 @@ async def _noted_of(host: Host, pool: str, name: str) -> Holding | None:
     if info is None:
         return None
     holding = await host.journal.holding(pool, name, info.identity)
-    if holding is None:
-        return None
-    if holding.identity != info.identity and (holding.identity or info.identity):
+    if holding is None or not is_same(info.identity, holding.identity):
         return None
     return replace(holding, pool=pool, name=name, identity=info.identity)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.identify import file_identity
 from xenmoved.journal.database import Journal
@@ -16,14 +14,6 @@ BEFORE = VolumeIdentity("inode 12 of 1764367771000001")
 ONE, OTHER = (VolumeIdentity(f"{BEFORE} and handle 1:0c0000000{n}") for n in (1, 2))
 HOLDING = Holding("images", "web", "uuid", "web", ONE, "m")
 MADE = MadeVolume("m", "images", "web", 512, "host-b", ONE)
-
-
-@pytest.fixture
-async def journal(tmp_path: Path):
-    journal = Journal(tmp_path / "journal.db")
-    await journal.open()
-    yield journal
-    await journal.close()
 
 
 def test_what_was_noted_without_a_handle_is_each_that_has_the_rest() -> None:

@@ -13,15 +13,13 @@ from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.errors import VolumeReplaced
 from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.opening import open_source
-from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home, journal
+from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home
 from xenmoved.journal.database import Journal
 from xenmoved.migration.retained import copies, drop
 from xenmoved.migration.target.preflight import quota_used
 from xenmoved.migration.target.volumes import remove_made
 from xenmoved.migration.volume_needs import needs
 from xenmoved.migration.whereabouts import Whereabouts
-
-__all__ = ["journal"]
 
 
 @pytest.fixture

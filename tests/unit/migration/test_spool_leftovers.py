@@ -18,16 +18,12 @@ pytestmark = pytest.mark.long
 SETTLED, UNSETTLED, UNKNOWN, SYNC = (letter * 32 for letter in "abcd")
 
 
-@pytest.fixture
-async def journal(tmp_path: Path):
-    journal = Journal(tmp_path / "journal.db")
-    await journal.open()
+@pytest.fixture(autouse=True)
+async def noted(journal: Journal) -> None:
     for migration in (SETTLED, UNSETTLED):
         entry = Outbound(migration, SourceState.ABORTED, "web", "host-b", "job", "uuid")
         await journal.record_outbound(entry, settled=migration == SETTLED)
     await journal.record_sync(SYNC)
-    yield journal
-    await journal.close()
 
 
 async def test_what_is_settled_goes_and_what_may_be_needed_stays(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,14 +100,6 @@ class World:
         """Return whose disk a volume is known as."""
         holding = await known_holding(self.host, next(iter(self.host.pools)), name)
         return holding.guest if holding is not None else None
-
-
-@pytest.fixture
-async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
-    opened = Journal(tmp_path / "journal.db")
-    await opened.open()
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture(params=[("images",), ("images", "second")], ids=["one pool", "two pools of it"])

@@ -45,7 +45,6 @@ from xenmoved.logs import log_context
 from xenmoved.migration.host import Host
 from xenmoved.migration.promises import Promise
 from xenmoved.migration.retrying import until_done
-from xenmoved.migration.target.at_boot import memory_at_boot
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.migration import InboundMigration
 from xenmoved.migration.target.preflight import Assessment, assess
@@ -136,7 +135,7 @@ class Arrivals:
             placements = accepted.placements
             memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
             sizes = tuple(volume.disk_size for volume in offer.volumes)
-            at_boot = 0 if accepted.not_at_boot else await memory_at_boot(self.host, guest)
+            at_boot = accepted.at_boot.memory
             promise = Promise(visitor.peer, guest.target_name, memory, placements, sizes, at_boot)
             job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
             job.other_name = guest.name if guest.wish is not None else ""

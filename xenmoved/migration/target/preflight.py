@@ -29,7 +29,7 @@ from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
 from xenmoved.migration.host import Host
 from xenmoved.migration.promises import of_quota, unfilled
-from xenmoved.migration.target.at_boot import too_much_at_boot
+from xenmoved.migration.target.at_boot import NO_START, AtBoot, weigh_at_boot
 from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
 from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import Expected, expect
@@ -67,7 +67,7 @@ class Assessment:
     `placements` is where each volume would go, `shared` the path here of each disk that is not
     copied, `bridges` the name here of each bridge of the guest, `wiring` what else its interfaces
     may have, and `remarks` what there will be to remark when it has come. One that `returns` went
-    from here to the peer that it comes from. `not_at_boot` says why it is not started at boot.
+    from here to the peer that it comes from. `at_boot` says whether it is started at boot.
     """
 
     problems: tuple[Problem, ...]
@@ -76,7 +76,7 @@ class Assessment:
     bridges: dict[str, str] = field(default_factory=dict)
     wiring: Wiring = CAUTIOUS
     returns: bool = False
-    not_at_boot: str = ""
+    at_boot: AtBoot = NO_START
     remarks: tuple[Remark, ...] = ()
 
     def disks(self, host: Host, offer: Offer) -> dict[str, str]:
@@ -106,9 +106,9 @@ class Assessment:
             returns=self.returns,
             keep_partial=keep_partial,
         )
-        if not self.not_at_boot:
+        if not self.at_boot.why_not:
             return found
-        return replace(found, autostart=False, not_at_boot=self.not_at_boot)
+        return replace(found, autostart=False, not_at_boot=self.at_boot.why_not)
 
 
 async def assess(
@@ -178,11 +178,10 @@ async def assess(
     placed = tuple(place for place in placements if place is not None)
     last = await host.journal.went_to(guest.target_name) if guest is not None else None
     returns = guest is not None and last == (peer.name, guest.uuid)
-    # What its operator had started at boot here before is as it was.
-    unfit = ""
-    if guest is not None and not returns:
-        unfit = await too_much_at_boot(host, guest, info, [one for one, _ in here])
-    found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns, unfit)
+    at_boot = NO_START
+    if guest is not None:
+        at_boot = await weigh_at_boot(host, guest, info, [one for one, _ in here], returns=returns)
+    found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns, at_boot)
     foreseen = await _foreseen(host, offer, found)
     if lost := [one for one in foreseen if one.code == NOT_KEPT]:
         return Assessment(tuple(problem(one.code, one.text, one.hint) for one in lost))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,14 +44,6 @@ GUEST = GuestOffer(
 )
 OFFER = Offer(Action.MIGRATE, Mode.COLD, False, GUEST, ())
 CDROM = SharedOffer("xvdc", "/iso", 1 << 20, False, True, None, None, None, None)
-
-
-@pytest.fixture
-async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
-    opened = Journal(tmp_path / "journal.db")
-    await opened.open()
-    yield opened
-    await opened.close()
 
 
 def uuid(number: int) -> str:
