@@ -81,7 +81,7 @@ async def test_the_guest_runs_and_writes_while_its_memory_is_copied(pair):
     pair.here.emulated.faults(migrate={"delay_per_mib": 0.3})
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     before = pair.image.read_bytes()
     passing = asyncio.ensure_future(pass_on(source, target))
     suspension = asyncio.ensure_future(source.suspended())
@@ -107,7 +107,7 @@ async def test_rollback_after_the_hand_over_needs_no_resume_of_xen(pair):
     source, target = await pair.received()
     await target.build()
     with pytest.raises(ToolstackError):
-        await source.start()
+        await source.start(pair.had)
     await roll_back(pair, source, target, times=2)
     await no_holder(pair)
 
@@ -122,7 +122,7 @@ def old_xl(pair, **faults):
 async def test_rollback_while_it_begins(pair, delay):
     old_xl(pair, migrate={"delay_per_mib": 0.2})
     source = pair.outgoing()
-    starting = asyncio.ensure_future(source.start())
+    starting = asyncio.ensure_future(source.start(pair.had))
     await asyncio.sleep(delay)
     starting.cancel()
     await asyncio.wait([starting])
@@ -134,7 +134,7 @@ async def test_cancelling_leaves_everything_to_rollback(pair):
     old_xl(pair)
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     moving = asyncio.ensure_future(pass_on(source, target))
     await source.suspended()
     moving.cancel()
@@ -146,7 +146,7 @@ async def test_a_guest_that_is_paused_meanwhile_is_not_taken_for_suspended(pair)
     old_xl(pair, migrate={"delay_per_mib": 0.2})
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     pair.here.emulated.xl("pause", "web")
     with pytest.raises(ToolstackError, match="didn't acknowledge suspend"):
         await pass_on(source, target)
@@ -159,7 +159,7 @@ async def test_a_guest_that_ends_meanwhile(pair):
     pair.here.emulated.faults(migrate={"delay_per_mib": 0.2})
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     passing = asyncio.ensure_future(pass_on(source, target))
     pair.here.emulated.xl("shutdown", "web")
     with pytest.raises(ToolstackError, match=r"ended by itself|failed to suspend"):
@@ -176,7 +176,7 @@ async def test_a_stream_that_cannot_be_written(pair):
     old_xl(pair, migrate={"fail_after_bytes": 500_000})
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     with pytest.raises(ToolstackError, match="No space left"):
         await pass_on(source, target)
     await roll_back(pair, source, target)
@@ -189,7 +189,7 @@ async def test_a_name_that_another_migration_left_behind(pair):
     obstacle = driver.live_obstacle("web", await driver.domains())
     assert "xl destroy web--migratedaway" in obstacle
     with pytest.raises(ToolstackError, match="xl destroy web--migratedaway"):
-        await pair.outgoing().start()
+        await pair.outgoing().start(pair.had)
     await pair.later_outgoing().rollback()
     states = await pair.here.states()
     assert states == {**RUNNING, "web--migratedaway": DomainState.RUNNING}
@@ -199,7 +199,7 @@ async def test_a_name_that_is_taken_in_the_last_moment(pair):
     old_xl(pair, migrate={"delay_per_mib": 0.2})
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     other = make_image(pair.image.with_name("other"), 4)
     pair.here.emulated.create("web--migratedaway", [other])
     with pytest.raises(ToolstackError, match="already exists"):
@@ -212,7 +212,7 @@ async def test_killing_the_holder_before_the_hand_over(pair):
     old_xl(pair, migrate={"delay_per_mib": 0.2})
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     passing = asyncio.ensure_future(pass_on(source, target))
     await asyncio.sleep(0.2)
     await kill(pair, xl_holder.__file__)
@@ -294,7 +294,7 @@ async def main():
     arrival = Arrival("web", {uuid!r}, {disks!r})
     target = XlToolstack({target!r}).incoming({migration!r}, arrival, Path({target_spool!r}))
     await target.start()
-    await source.start()
+    await source.start({{}})
     waiting = asyncio.ensure_future(source.suspended())
     async for piece in source.stream():
         await target.write(piece)

@@ -86,7 +86,7 @@ async def test_move(pair):
     source, target = await pair.received()
     await target.build()
     with pytest.raises(ToolstackError):
-        await source.start()
+        await source.start(pair.had)
     assert DomainState.RUNNING not in (await pair.there.states()).values()
     await target.commit()
     assert await pair.there.states() == RUNNING
@@ -120,7 +120,7 @@ async def test_giving_up_after_each_step(pair, step, later):
     number = STEPS.index(step)
     if number >= 1:
         await target.start()
-        await source.start()
+        await source.start(pair.had)
     if number >= 2:
         await source.suspended()
     if number >= 3:
@@ -145,7 +145,7 @@ async def test_giving_up_after_each_step(pair, step, later):
 @pytest.mark.parametrize("delay", [0.0, 0.15])
 async def test_rollback_while_it_is_being_suspended(pair, delay):
     source, target = pair.outgoing(), pair.incoming()
-    await source.start()
+    await source.start(pair.had)
     await asyncio.sleep(delay)
     await roll_back(pair, source, target)
 
@@ -157,7 +157,7 @@ async def test_cancelling_leaves_everything_to_rollback(pair, delay):
     await target.start()
 
     async def move():
-        await source.start()
+        await source.start(pair.had)
         await source.suspended()
         async for piece in source.stream():
             await target.write(piece)
@@ -175,7 +175,7 @@ async def test_cancelling_leaves_everything_to_rollback(pair, delay):
 @pytest.mark.parametrize("later", [False, True])
 async def test_xm_restores_no_guest_on_another_disk(xm, later):
     source = xm.outgoing()
-    await source.start()
+    await source.start(xm.had)
     await source.suspended()
     async for _ in source.stream():
         pass
@@ -196,6 +196,42 @@ async def test_xm_restores_no_guest_on_another_disk(xm, later):
     assert not [file.name for file in xm.here.spool.iterdir() if file.suffix == ".disks"]
 
 
+async def test_xm_saves_no_guest_whose_disk_was_replaced(xm):
+    source = xm.outgoing()
+    kept = xm.image.with_name("kept")
+    xm.image.rename(kept)
+    make_image(xm.image, 4)
+    with pytest.raises(ToolstackError, match=r"is not saved.*leads to"):
+        await source.start(xm.had)
+    assert await xm.here.states() == RUNNING
+    await source.rollback()
+    kept.replace(xm.image)
+    assert xm.here.emulated.check("web")["ok"]
+    assert not list(xm.here.spool.iterdir())
+
+
+async def test_a_guest_of_xm_that_got_another_disk_meanwhile_is_not_unpaused(xm):
+    source = xm.outgoing()
+    await source.start(xm.had)
+    await source.suspended()
+    async for _ in source.stream():
+        pass
+    kept = xm.image.with_name("kept")
+    xm.here.emulated.faults(restore={"delay": 1.0})
+    rolling = asyncio.ensure_future(source.rollback())
+    while not running_command(await find_tagged_processes(xm.migration), "restore"):  # noqa: ASYNC110 - in another process
+        await asyncio.sleep(0.01)
+    xm.image.rename(kept)
+    make_image(xm.image, 4)
+    with pytest.raises(ToolstackError, match=r"Put back what was there.*xm restore /"):
+        await rolling
+    assert await xm.here.states() == {}
+    kept.replace(xm.image)
+    await source.rollback()
+    assert await xm.here.states() == RUNNING
+    assert xm.here.emulated.check("web")["ok"]
+
+
 @pytest.mark.sampled
 @pytest.mark.parametrize("live", [False, True])
 async def test_a_device_model_writes_until_the_end_of_the_stream(tmp_path, live):
@@ -204,7 +240,7 @@ async def test_a_device_model_writes_until_the_end_of_the_stream(tmp_path, live)
     try:
         pair.here.emulated.faults(device_model={"held": True})
         source = pair.outgoing()
-        await source.start()
+        await source.start(pair.had)
         memory = asyncio.ensure_future(_whole(source))
         await source.suspended()
         at_suspension = pair.image.read_bytes()
@@ -228,7 +264,7 @@ async def _whole(source):
 async def test_save_that_fails(pair):
     pair.here.emulated.faults(save={"fail_after_bytes": 500_000})
     source = pair.outgoing()
-    await source.start()
+    await source.start(pair.had)
     with pytest.raises(ToolstackError, match="No space left"):
         async for _ in source.stream():
             pass
@@ -248,7 +284,7 @@ async def test_discard_never_destroys_a_running_guest(pair):
 async def test_only_a_running_guest_can_be_saved(pair):
     pair.here.emulated.run(pair.kind, "pause", "web")
     with pytest.raises(ToolstackError, match="paused"):
-        await pair.outgoing().start()
+        await pair.outgoing().start(pair.had)
 
 
 async def test_a_guest_that_ended_by_itself(pair):
@@ -282,7 +318,7 @@ async def test_what_the_configuration_may_not_say(pair):
     pair.arrival = Arrival("web", pair.uuid, {"xvdb": str(pair.image)})
     source, target = pair.outgoing(), pair.incoming()
     await target.start()
-    await source.start()
+    await source.start(pair.had)
     with pytest.raises(NotAnnounced, match="is not what was announced"):
         async for piece in source.stream():
             await target.write(piece)
@@ -335,7 +371,7 @@ async def test_killing_either_process(xl, killed):
     source, target = xl.outgoing(), xl.incoming()
     xl.here.emulated.faults(save={"delay_per_mib": 0.5})
     await target.start()
-    await source.start()
+    await source.start(xl.had)
     await source.suspended()
     stream = source.stream()
     with pytest.raises(ToolstackError, match=r"SIGKILL|incomplete"):
@@ -352,7 +388,7 @@ async def test_killing_either_process(xl, killed):
 async def test_a_killed_save_on_an_old_xl_is_explained(xl):
     source = xl.outgoing()
     xl.here.emulated.faults(resume={"fail": "command not implemented"}, save={"delay_per_mib": 1.0})
-    await source.start()
+    await source.start(xl.had)
     await source.suspended()
     for process in running_command(await find_tagged_processes(xl.migration), "save"):
         os.kill(process.pid, signal.SIGKILL)
@@ -365,7 +401,7 @@ async def test_a_killed_save_on_an_old_xl_is_explained(xl):
 
 async def test_a_daemon_that_dies_after_xm_save(xm):
     source = xm.outgoing()
-    await source.start()
+    await source.start(xm.had)
     await source._process.wait(20)
     assert [path.suffix for path in xm.here.spool.glob("web.*.xmsave.[pr]*")] == [".part"]
     await xm.outgoing().rollback()
@@ -412,7 +448,7 @@ async def main():
     arrival = Arrival("web", {uuid!r}, {disks!r})
     target = make({target!r}).incoming({migration!r}, arrival, Path({target_spool!r}))
     await target.start()
-    await source.start()
+    await source.start({{}})
     await source.suspended()
     async for piece in source.stream():
         await target.write(piece)
@@ -694,7 +730,7 @@ async def test_a_save_that_hangs_is_reported(xl, monkeypatch):
     monkeypatch.setattr(xl_outgoing, "_ROLLBACK_TIMEOUT", 0.3)
     source = xl.outgoing()
     xl.here.emulated.faults(save={"delay_per_mib": 1.0})
-    await source.start()
+    await source.start(xl.had)
     async for _ in source.stream():  # so it is executed by now
         break
     (save,) = running_command(await find_tagged_processes(xl.migration), "save")
@@ -733,7 +769,7 @@ async def test_an_image_for_xend_is_no_larger_than_its_domain_can_be(xm):
 async def test_a_spool_without_room(xm, monkeypatch):
     monkeypatch.setattr(xm_outgoing, "_MARGIN", 1 << 60)
     with pytest.raises(ToolstackError, match="Make room"):
-        await xm.outgoing().start()
+        await xm.outgoing().start(xm.had)
 
 
 async def test_destroying_by_id_what_was_seen_stopped(xl):

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 
+from storage.backing import backing_of
 from xenmoved.sandbox.harness import EmulatedHost, make_image
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 from xenmoved.toolstack.interface import Arrival, DomainState
@@ -38,6 +39,7 @@ class Pair:
         )
         self.migration = f"m-{os.getpid()}-{time.monotonic_ns()}"
         self.arrival = Arrival("web", self.uuid, {"xvda": str(self.image)})
+        self.had = {str(self.image): backing_of(self.image)}
 
     def outgoing(self):
         return self.here.driver.outgoing(self.migration, "web", self.here.spool, live=self.live)
@@ -53,7 +55,7 @@ class Pair:
         """Both images, with everything passed on but the end."""
         source, target = self.outgoing(), self.incoming()
         await target.start()
-        await source.start()
+        await source.start(self.had)
         await asyncio.gather(source.suspended(), pass_on(source, target))
         return source, target
 

@@ -7,16 +7,22 @@ Taking the guest back puts back just what was taken. A word in the spool tells t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from storage.contracts import Backing
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.durable import Ledger, check_migration, remove_files
 from xenmoved.toolstack.interface import STALL, Arrival, Settled, ToolstackError
 from xenmoved.toolstack.lookup import Lookup
 
 _SET_ASIDE: Final = "set-aside"
+_AT_BOOT: Final = "at-boot"
+"""What releases before version 5 of the protocol wrote of a domain that is started at boot.
+
+They had "by-hand" for others, and set the configuration aside for good at once.
+"""
 
 
 async def _require_absent(lookup: Lookup, name: str) -> None:
@@ -49,7 +55,7 @@ class ColdOutgoing:
         """Whether a migration was begun in this way, maybe by an earlier process."""
         return cls.ledger(migration, spool).exists()
 
-    async def start(self) -> None:
+    async def start(self, disks: Mapping[str, Backing]) -> None:
         """Disable the configuration of the domain, which must not run."""
         await _require_absent(self._lookup, self._name)
         self._ledger.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,8 +74,11 @@ class ColdOutgoing:
     async def rollback(self) -> None:
         """Enable the configuration again."""
         word, _ = self._ledger.read()
-        if word:
+        if word == _SET_ASIDE:
             await self._configs.release_autostart(self._name)
+        elif word:
+            at_boot = word == _AT_BOOT
+            await self._configs.bring_back(self._name, self._uuid, at_boot=at_boot)
         await remove_files(self._ledger.path)
 
     async def discard(self) -> None:

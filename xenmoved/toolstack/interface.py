@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from protocol.messages import GuestSize, Remark
+from storage.contracts import Backing
 from xenmoved.toolstack.backends import OpenByBackends
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
@@ -264,9 +265,11 @@ class OutgoingImage(Protocol):
     has to be done, or far enough, before `start`. Taking nothing from `stream` only delays it.
     """
 
-    async def start(self) -> None:
+    async def start(self, disks: Mapping[str, Backing]) -> None:
         """Begin to save the domain: to suspend it or, live, to copy its memory while it runs.
 
+        `disks` tells what the domain has, by the path of each disk. A toolstack that ends a domain
+        by saving it restores it with these very disks only: not where a path leads elsewhere then.
         From here until `rollback` it may be suspended at any moment.
         """
 

@@ -49,6 +49,11 @@ class GuestFacts:
         """Whether there is a domain of it."""
         return self.domid > 0
 
+    @property
+    def backings(self) -> dict[str, Backing]:
+        """What the disks are, by path."""
+        return {facts.disk.path: facts.backing for facts in self.disks.values() if facts.backing}
+
 
 @dataclass(frozen=True, slots=True)
 class Look:

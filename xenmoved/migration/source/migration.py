@@ -192,7 +192,7 @@ class OutboundMigration:
         """Copy the disks of a guest that nobody can start meanwhile."""
         await self._check_configuration()
         await self._handover.happen(SourceEvent.SUSPENDING)
-        await self._image.start()
+        await self._image.start(self._facts.backings)
         await disks.first_round()
         await self._verify(disks)
         await self._image.suspended()
@@ -215,7 +215,7 @@ class OutboundMigration:
         with closing(opened) as channel:
             job.enter(Phase.MEMORY if self._live else Phase.SUSPEND)
             await self._handover.happen(SourceEvent.SUSPENDING)
-            await self._image.start()
+            await self._image.start(self._facts.backings)
             async with asyncio.TaskGroup() as group:
                 memory = group.create_task(self._send_memory(channel))
                 quiet = asyncio.Event()

@@ -324,6 +324,16 @@ class ConfigFolder:
         self._boot.take_out(self._boot.held(name), self._boot.moved_folder(name))
         self._boot.forget(name)
 
+    async def bring_back(self, name: str, uuid: str, *, at_boot: bool) -> None:
+        """Undo `retire`, and have the host start the domain at boot if asked to. Idempotent."""
+        await self._call(self._bring_back, name, uuid, at_boot)
+
+    def _bring_back(self, name: str, uuid: str, at_boot: bool) -> None:
+        self._restore(name, uuid, None)
+        self._boot.put_back(self._boot.moved(name), name)
+        if at_boot and not self._starters(name, uuid) and (files := self._possible(name, uuid)):
+            self._boot.link(f"{name}.cfg", files[0].path)
+
     async def restore(self, name: str, uuid: str, arrival: Arrival | None = None) -> None:
         """Use the FILE.moved of a domain again; its entries of `auto` stay out. Idempotent.
 

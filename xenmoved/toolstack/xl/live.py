@@ -16,10 +16,11 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from storage.contracts import Backing
 from xenmoved.tasks import at_most, within
 from xenmoved.toolstack.durable import remove_files
 from xenmoved.toolstack.interface import STALL, DomainState, DomainStatus, ToolstackError, named
@@ -117,7 +118,7 @@ class XlLive(XlOutgoing):
         """Whether a migration was begun in this way, maybe by an earlier process."""
         return (spool / f"{migration}.{cls.verb}.log").exists()
 
-    async def start(self) -> None:
+    async def start(self, disks: Mapping[str, Backing]) -> None:
         """Begin to copy the memory of the domain, which runs on."""
         domains = await self._lookup.all()
         domain = self._require_running(domains)

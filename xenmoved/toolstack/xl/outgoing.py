@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from storage.contracts import Backing
 from xenmoved.tasks import at_most
 from xenmoved.toolstack.commands import Process, TaggedProcess, working_on
 from xenmoved.toolstack.durable import check_migration, remove_files
@@ -52,7 +53,7 @@ class XlOutgoing:
         self._stands = False
         self._pipe: ReadEnd | None = None
 
-    async def start(self) -> None:
+    async def start(self, disks: Mapping[str, Backing]) -> None:
         """Begin to suspend and save the domain."""
         self._require_running(await self._lookup.all())
         read, write = enlarged_pipe()

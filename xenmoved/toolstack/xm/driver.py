@@ -105,7 +105,7 @@ class XmToolstack(Driver):
             return self.outgoing_cold(migration, name, spool, "")
         if live:
             raise ToolstackError(f"domain {name} cannot be moved live: this host has `xm`.")
-        return XmOutgoing(self._lookup, migration, check_name(name), spool, self.describe)
+        return XmOutgoing(self._lookup, migration, check_name(name), spool)
 
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> XmIncoming:
         """Receiver for a domain; `spool` is a folder it may use."""

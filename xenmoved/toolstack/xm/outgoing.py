@@ -16,16 +16,16 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from storage.contracts import Backing
 from xenmoved.toolstack.commands import Process, TaggedProcess, working_on
 from xenmoved.toolstack.durable import check_migration, in_thread, remove_files, sync_file
 from xenmoved.toolstack.interface import (
     STALL,
     SUSPEND_PATIENCE,
-    Domain,
     DomainState,
     DomainStatus,
     ToolstackError,
@@ -53,10 +53,8 @@ class XmOutgoing:
         migration: str,
         name: str,
         spool: Path,
-        describe: Callable[[DomainStatus], Awaitable[Domain]],
     ) -> None:
         self._lookup = lookup
-        self._describe = describe
         self._migration = check_migration(migration)
         self._name = name
         # xend, another process with another working folder, opens these.
@@ -69,7 +67,7 @@ class XmOutgoing:
         self._process: Process | None = None
         self._stands = False
 
-    async def start(self) -> None:
+    async def start(self, disks: Mapping[str, Backing]) -> None:
         """Begin to suspend and save the domain."""
         if self._process is not None:
             raise ToolstackError(f"the save of domain {self._name} was started already.")
@@ -91,7 +89,12 @@ class XmOutgoing:
                 f"{self._spool} holds an image of domain {self._name} of this very migration. "
                 "Roll it back first."
             )
-        await self._disks.note((await self._describe(domain)).disks)
+        await self._disks.note(disks)
+        if (difference := await self._disks.difference()) is not None:
+            raise ToolstackError(
+                f"domain {self._name} is not saved, which would end it: {difference}, and it could "
+                "be restored with that only. Put back what was there, then migrate it again."
+            )
         self._process = self._lookup.commands.spawn(
             "save", self._name, str(self._part), migration=self._migration, log=self._log
         )
@@ -239,7 +242,7 @@ class XmOutgoing:
                 f"domain {self._name} was restored from {image} and is gone again. The file is "
                 "kept. Look at /var/log/xen/xend.log, then use `xm restore` by hand."
             )
-        await self._disks.require_same(self._name, image)
+        await self._require_same_disks(image)
         process = self._lookup.commands.spawn(
             "restore", "-p", str(image), migration=self._migration, log=self._log
         )
@@ -248,7 +251,24 @@ class XmOutgoing:
                 f"Domain {self._name} is saved in {image}, which is its only copy; it is kept. "
                 f"Use `xm restore {image}` when the cause is gone."
             )
+        try:
+            await self._require_same_disks(image)
+        except ToolstackError:
+            # It is paused, and has what came to be there meanwhile; the image is still good.
+            if (domain := await self._find()) is not None and domain.state is DomainState.PAUSED:
+                await self._lookup.commands.run("destroy", str(domain.domid))
+            raise
         return True
+
+    async def _require_same_disks(self, image: Path) -> None:
+        """See that the domain gets the disks that it had. Raises ToolstackError."""
+        if (difference := await self._disks.difference()) is not None:
+            raise ToolstackError(
+                f"domain {self._name} is saved in {image}, and not restored: {difference}. Put "
+                "back what was there: it is tried again. If it is the disk that the domain had, "
+                "and only came back as another device (a volume that was activated again), "
+                f"restore it by hand: xm restore {image}"
+            )
 
     async def discard(self) -> None:
         """Remove the image file: the domain now lives elsewhere."""

@@ -306,7 +306,7 @@ async def test_a_cold_departure_taken_back_puts_back_what_it_took_and_no_more(fo
         for entry in entries:
             (tmp_path / "auto" / entry).symlink_to("../web.cfg")
         leaving = ColdOutgoing(NoDomains(), folder, "web", UUID, ledger)
-        await leaving.start()
+        await leaving.start({})
         assert not (tmp_path / "web.cfg").exists()
         assert not list((tmp_path / "auto").iterdir())
         # By another process, and it was begun before what came in between.
@@ -321,11 +321,26 @@ async def test_a_cold_departure_taken_back_puts_back_what_it_took_and_no_more(fo
         assert not ledger.exists()
 
 
+@pytest.mark.parametrize(("word", "at_boot"), [("at-boot", True), ("by-hand", False)])
+async def test_a_cold_departure_that_an_earlier_release_began_is_taken_back(
+    folder, tmp_path, word, at_boot
+):
+    """It had set the configuration aside for good, and removed links of its own from `auto`."""
+    ledger = ColdOutgoing.ledger("m1", tmp_path / "spool")
+    ledger.parent.mkdir()
+    ledger.write_text(f"{word}\n")
+    (tmp_path / "web.cfg.moved").write_text(HERE)
+    for _ in range(2):
+        await ColdOutgoing(NoDomains(), folder, "web", UUID, ledger).rollback()
+    assert (tmp_path / "web.cfg").read_text() == HERE
+    assert await folder.autostart("web", UUID) == ("web.cfg" if at_boot else None)
+
+
 async def test_a_cold_departure_that_ends_leaves_everything_set_aside(folder, tmp_path):
     (tmp_path / "web.cfg").write_text(HERE)
     (tmp_path / "auto/20-web").symlink_to("../web.cfg")
     leaving = ColdOutgoing(NoDomains(), folder, "web", UUID, tmp_path / "spool/m1.cold")
-    await leaving.start()
+    await leaving.start({})
     await leaving.discard()
     for _ in range(2):
         await folder.retire("web", UUID)
