@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -47,6 +48,11 @@ class StateFilesystem:
     def repair(self) -> None:
         """Be writable again. Nobody may use it now."""
         wait_until(self._unmounted, f"whoever uses {self._folder} to end", _PATIENCE)
+        if device := self._device():
+            # Mounts were copied elsewhere meanwhile, and there it goes on as it is.
+            former, self._image = self._image, self._image.with_suffix(f"{self._image.suffix}+")
+            shutil.copyfile(device, self._image)
+            former.unlink()
         # It ends with 1 when it has corrected something.
         subprocess.run(["e2fsck", "-fy", str(self._image)], capture_output=True, check=False)
         self._mount()
@@ -59,14 +65,14 @@ class StateFilesystem:
         _run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self._folder))
 
     def _unmounted(self) -> bool:
-        """Whether it is no longer mounted: elsewhere it may be, where mounts were copied."""
         if os.path.ismount(self._folder):
             subprocess.run(["umount", str(self._folder)], capture_output=True, check=False)
-        attached = ["losetup", "--associated", str(self._image)]
-        return not (
-            os.path.ismount(self._folder)
-            or subprocess.run(attached, capture_output=True, check=True).stdout
-        )
+        return not os.path.ismount(self._folder)
+
+    def _device(self) -> str:
+        """Return the loop device that has the image, "" where none has."""
+        command = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(self._image)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _free(folder: Path) -> int:
