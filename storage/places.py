@@ -20,7 +20,7 @@ Place: TypeAlias = tuple[str | int, ...]
 def place_at(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> Place:
     """Return what is equal for all paths that lead to one place. Blocks.
 
-    Where nothing is, that is the folder and the name in it; of a loop device, the file behind it.
+    Where nothing is, that is the folder and the name in it; of a loop device, what is behind it.
     What cannot be looked at is known by its path, links followed. Raises nothing.
     """
     real = os.path.realpath(path)
@@ -30,7 +30,7 @@ def place_at(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> Place:
         return _free_place(real)
     if not stat.S_ISBLK(status.st_mode):
         return ("file", status.st_dev, status.st_ino)
-    return _file_behind(status.st_rdev, sysfs) or ("device", status.st_rdev)
+    return _behind_loop(status.st_rdev, sysfs) or ("device", status.st_rdev)
 
 
 def places_at(paths: Iterable[str]) -> frozenset[Place]:
@@ -47,9 +47,11 @@ def _free_place(real: str) -> Place:
     return ("in", status.st_dev, status.st_ino, name)
 
 
-def _file_behind(device: int, sysfs: Path) -> Place | None:
+def _behind_loop(device: int, sysfs: Path) -> Place | None:
+    """Return where the file or device behind a loop device is, None for what is none."""
     try:
-        status = backing_file(device_folder(device, sysfs)).stat()
+        backing = backing_file(device_folder(device, sysfs))
+        backing.stat()
     except OSError:
         return None
-    return ("file", status.st_dev, status.st_ino)
+    return place_at(backing, sysfs)

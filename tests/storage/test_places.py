@@ -50,3 +50,4 @@ def test_a_loop_device_is_where_its_file_is(tmp_path: Path, attach: Callable[...
     file.write_bytes(bytes(1 << 20))
     device = attach(file)
     assert place_at(device) == place_at(file)
+    assert place_at(attach(device)) == place_at(file)
