@@ -134,6 +134,14 @@ class VolumeIdentity:
 UNKNOWN: Final = VolumeIdentity()
 
 
+class Entry(NamedTuple):
+    """What is in a pool under a name, whether it is a volume now or not."""
+
+    identity: VolumeIdentity
+    name: str
+    path: str
+
+
 class PoolFolder(NamedTuple):
     """The folder that a pool is: another one when the file system that belongs there is away."""
 
@@ -430,8 +438,8 @@ class Pool(Protocol):
     def volumes(self) -> list[VolumeInfo]:
         """Describe every volume of the pool, sorted by name."""
 
-    def everything(self) -> list[tuple[VolumeIdentity, str]]:
-        """Tell the identity and the name of all that is there and has an identity.
+    def everything(self) -> list[Entry]:
+        """Tell of all that is there and has an identity.
 
         Also of what is no volume now: is not active, or has a name that no volume can have.
         """

@@ -28,6 +28,7 @@ from xenmoved.config.model import Peer
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_notes import synced_from
+from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Disk
 from xenmoved.toolstack.readable import why_unreadable
@@ -198,6 +199,8 @@ async def _is_a_copy(host: Host, peer: Peer, disk: SharedOffer) -> bool:
         return True  # it is told of where it is looked at
     if info is None:
         return False
+    if await asyncio.to_thread(Whereabouts(host.pools).is_twice, info.identity):
+        return True  # or the other one did
     for other in host.pools.values():
         name = await asyncio.to_thread(other.locate, info.path)
         if name is None:

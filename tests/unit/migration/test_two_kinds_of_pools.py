@@ -1,0 +1,219 @@
+"""One volume in pools of two kinds, and two volumes of one identity."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.contracts import VolumeIdentity, VolumeInfo
+from storage.devices.pool import BlockOptions, BlockPool
+from storage.errors import VolumeReplaced
+from storage.files.pool import DirectoryOptions, DirectoryPool
+from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home
+from xenmoved.journal.database import Journal
+from xenmoved.journal.records import Holding
+from xenmoved.migration.removal import remove_noted
+from xenmoved.migration.renamed_volumes import follow_volumes
+from xenmoved.migration.retained import copies, drop_chosen, list_volumes
+from xenmoved.migration.target.space import quota_used
+from xenmoved.migration.target.volumes import remove_made
+from xenmoved.migration.volume_needs import against, needs
+from xenmoved.migration.volume_notes import claim, known_holding
+from xenmoved.problems import Obstructed
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def attach(cleanup: ExitStack) -> Callable[[Path], Path]:
+    def attach_one(file: Path) -> Path:
+        device = Path(run("losetup", "--find", "--show", file))
+        cleanup.callback(run, "losetup", "--detach", device)
+        return device
+
+    return attach_one
+
+
+def info_of(world: World, pool: str, name: str) -> VolumeInfo:
+    info: VolumeInfo | None = world.host.pools[pool].find(name)
+    assert info is not None
+    return info
+
+
+async def speaks_against(world: World, pool: str, name: str) -> list[str]:
+    """Return what keeps a volume from being written to or dropped."""
+    info = info_of(world, pool, name)
+    holding = await world.journal.holding(pool, name, info.identity)
+    return [one.code for one in against(await needs(world.host), info, holding, "hint")]
+
+
+# One volume in two pools
+
+
+@pytest.fixture
+def devices(tmp_path: Path, journal: Journal, attach: Callable[[Path], Path]) -> World:
+    """A host with an image file, that has a loop device listed in a pool of another kind."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    world = World(folder, journal, ["images"])
+    (folder / "web").write_bytes(bytes(MIB))
+    listed = {"disk": attach(folder / "web")}
+    world.host.pools["devices"] = BlockPool("devices", BlockOptions(listed))
+    return world
+
+
+async def test_a_note_counts_by_whatever_the_volume_is_reached(devices: World) -> None:
+    places = [("images", "web"), ("devices", "disk")]
+    for noted in places:
+        identity = info_of(devices, *noted).identity
+        await devices.journal.record_holding(Holding(*noted, "uuid", "web", identity))
+        for place in places:
+            holding = await known_holding(devices.host, *place)
+            assert holding is not None
+            assert (holding.pool, holding.name, holding.guest) == (*noted, "web")
+            assert "guest-here" in await speaks_against(devices, *place)
+    assert len(await devices.journal.holdings()) == 1, "it is one volume"
+
+
+async def test_what_is_noted_of_a_loop_device_goes_with_its_file(devices: World) -> None:
+    identity = info_of(devices, "devices", "disk").identity
+    copy = Holding("devices", "disk", "uuid", "web", identity, since=1.0, place="b")
+    await devices.journal.record_holding(copy)
+    ((row, _),) = await copies(devices.host, await needs(devices.host))
+    assert (row.pool, row.name) == ("devices", "disk"), "as it was noted"
+    del devices.host.pools["devices"]
+    await follow_volumes(devices.host)
+    assert await devices.journal.holdings() == [replace(copy, pool="images", name="web")]
+
+
+# Two volumes of one identity
+
+
+@pytest.fixture
+def twice(tmp_path: Path, journal: Journal, cleanup: ExitStack) -> World:
+    """A host with a pool on a file system, of which a block copy is mounted, too."""
+
+    def mounted(image: Path, folder: Path) -> None:
+        folder.mkdir()
+        run("mount", "-o", "loop", image, folder)
+        cleanup.callback(run, "umount", folder)
+
+    image, folder = tmp_path / "image", tmp_path / "images"
+    image.touch()
+    os.truncate(image, 32 * MIB)
+    run("mkfs.ext4", "-q", "-F", "-I", "256", image)
+    mounted(image, folder)
+    (folder / "lost+found").rmdir()
+    (folder / "web").write_bytes(bytes(MIB))
+    run("umount", folder)
+    run("cp", "--sparse=always", image, tmp_path / "copy")
+    run("mount", "-o", "loop", image, folder)
+    mounted(tmp_path / "copy", tmp_path / "copies")
+    world = World(folder, journal, ["images"])
+    world.host.pool_of = lambda path: next(
+        (pool, name)
+        for pool in world.host.pools.values()
+        if (name := pool.locate(path)) is not None
+    )
+    return world
+
+
+def show_copy(world: World) -> None:
+    """Have the block copy in a pool of its own, too."""
+    folder = world.folder.with_name("copies")
+    world.host.pools["copies"] = DirectoryPool("copies", DirectoryOptions(folder))
+
+
+BOTH = (("images", "web"), ("copies", "web"))
+
+
+async def noted(world: World, **fields: Any) -> VolumeIdentity:
+    """Have it noted of the first volume whose it is, and then the second one there."""
+    identity = await world.make("web")
+    found = await world.journal.holding("images", "web", identity)
+    assert found is not None
+    await world.journal.record_holding(replace(found, migration=MIGRATION, **fields))
+    show_copy(world)
+    assert {str(info_of(world, *place).identity) for place in BOTH} == {str(identity)}
+    return identity
+
+
+async def test_neither_of_two_is_known(twice: World) -> None:
+    await noted(twice)
+    assert [await known_holding(twice.host, *place) for place in BOTH] == [None, None]
+    for place in BOTH:
+        assert "volume-twice" in await speaks_against(twice, *place)
+    assert await at_home(twice, "web") == ["guest-here"], "it may be either"
+    assert await at_home(twice, "web", "web") == ["guest-here"]
+    assert await quota_used(twice.host, "b") == MIB
+    del twice.host.pools["copies"]
+    assert await twice.whose("web") == "web"
+    assert await at_home(twice, "web", "web") == []
+
+
+async def test_nothing_is_noted_of_one_in_the_place_of_the_other(twice: World) -> None:
+    await noted(twice)
+    before = await twice.journal.holdings()
+    path = info_of(twice, "copies", "web").path
+    await claim(twice.host, path, "uuid of db", "db", "e" * 32)
+    assert await twice.journal.holdings() == [
+        *before,
+        Holding("copies", "web", "uuid of db", "db", migration="e" * 32),
+    ]
+    assert await known_holding(twice.host, "copies", "web") is None
+    await follow_volumes(twice.host)
+    assert (await twice.journal.holdings())[:1] == before
+
+
+async def test_neither_of_two_is_removed(twice: World) -> None:
+    identity = await noted(twice, since=1.0, place="b", kept=100.0)
+    assert await copies(twice.host, await needs(twice.host)) == []
+    assert {row.retained for row in (await list_volumes(twice.host)).volumes} == {None}
+    for pool, name in BOTH:
+        with pytest.raises(Obstructed) as refused:
+            await drop_chosen(twice.host, volume=f"{pool}:{name}", confirmed=True)
+        (text,) = [one.text for one in refused.value.problems if one.code == "volume-twice"]
+        assert "images:web, copies:web" in text
+        with pytest.raises(VolumeReplaced, match="cannot be told from another one"):
+            await remove_noted(twice.host, pool, name, identity)
+    await remove_made(twice.host, MIGRATION)
+    assert all(Path(info_of(twice, *place).path).exists() for place in BOTH)
+    assert [one.identity for one in await twice.journal.made()] == [identity]
+    assert [one.identity for one in await twice.journal.holdings()] == [identity]
+
+
+async def test_what_is_called_twice_is_one(twice: World) -> None:
+    """By a link, a pool of the same folder, and one of where that is mounted a second time."""
+    folder = twice.folder
+    os.link(folder / "web", folder / "a link of web")
+    bound = folder.with_name("bound")
+    bound.mkdir()
+    run("mount", "--bind", folder, bound)
+    try:
+        for name, path in (("second", folder), ("bound", bound)):
+            twice.host.pools[name] = DirectoryPool(name, DirectoryOptions(path))
+        await twice.make("web")
+        assert "volume-twice" not in await speaks_against(twice, "bound", "web")
+        assert await twice.whose("web") == "web"
+    finally:
+        run("umount", bound)
