@@ -9,6 +9,7 @@ and what they noted is brought into this form when the journal is opened.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
@@ -18,10 +19,21 @@ _DASHES: Final = (0, 6, 10, 14, 18, 22, 26, 32)
 """Where LVM puts dashes into a uuid, its begin and its end."""
 _LOOP: Final = re.compile(r"\bloop on (?P<beneath>.+) from 0(?! to )(?= |\Z)")
 
+_PART: Final = re.compile(
+    r"CRYPT-.+? on (.+)|(.+) partition \S+|loop on (.+) from \d+(?: to \d+)?", re.DOTALL
+)
+
 
 def canonical(text: str | None) -> str:
     """Return the one form of an identity. That of one that has it already is the same."""
     return _LOOP.sub(r"\g<beneath>", _LVM.sub(_as_lvm_prints, text or ""))
+
+
+def wholes(text: str) -> Iterator[str]:
+    """Yield the identities of what the volume of an identity is a part of, the nearest first."""
+    while (found := _PART.fullmatch(text)) is not None:
+        text = next(whole for whole in found.groups() if whole is not None)
+        yield text
 
 
 def _as_lvm_prints(found: re.Match[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storage.canonical import canonical
+from storage.canonical import canonical, wholes
 
 GROUP = "a" * 32
 FILE = "inode 12 of 1764367771000001 and handle 1:0c00000001"
@@ -50,3 +50,25 @@ def test_a_part_of_one_is_another(called: str) -> None:
 
 def test_what_has_none() -> None:
     assert canonical(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("naa.6001 partition ab-1", ["naa.6001"]),
+        (
+            "CRYPT-LUKS2-12-name on naa.6001 partition ab-1",
+            ["naa.6001 partition ab-1", "naa.6001"],
+        ),
+        (f"loop on {FILE} from 0 to 4096", [FILE]),
+        (
+            f"loop on {FILE} from 4096 partition ab-1",
+            [f"loop on {FILE} from 4096", FILE],
+        ),
+        ("loop on naa.6001 partition ab-1 from 4096", ["naa.6001 partition ab-1", "naa.6001"]),
+        (FILE, []),
+        (BY_LVM, []),
+    ],
+)
+def test_what_a_part_is_of(part: str, expected: list[str]) -> None:
+    assert list(wholes(part)) == expected

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
+from storage.canonical import wholes
 from storage.contracts import Entry, Pool, VolumeIdentity, VolumeInfo
 from storage.errors import StorageError, VolumeNotFound
-from storage.places import places_at
+from storage.places import around, place_at, places_at
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,21 @@ class Whereabouts:
     def names(self, identity: VolumeIdentity) -> list[str]:
         """Return what has an identity, as pool:name. Raises nothing."""
         return [f"{pool}:{entry.name}" for pool, entry in self._entries(identity)]
+
+    def overlapping(self, info: VolumeInfo) -> list[str]:
+        """Return what has some bytes of a volume, and not all of them, as pool:name.
+
+        Raises nothing. What has no identity is not looked for.
+        """
+        wider, devices = set(map(VolumeIdentity, wholes(str(info.identity)))), around(info.path)
+        return [
+            f"{pool}:{entry.name}"
+            for those in self._there.values()
+            for pool, entry in those
+            if entry.identity in wider
+            or info.identity in map(VolumeIdentity, wholes(str(entry.identity)))
+            or (devices and place_at(entry.path) in devices)
+        ]
 
     def _that_is(self, identity: VolumeIdentity, there: VolumeInfo | None) -> VolumeInfo | None:
         """Return a volume of an identity: `there`, which has its name, or another one."""

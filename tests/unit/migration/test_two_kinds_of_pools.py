@@ -8,17 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from storage.contracts import VolumeIdentity, VolumeInfo
+from storage.contracts import Entry, VolumeIdentity, VolumeInfo
 from storage.devices.pool import BlockOptions, BlockPool
 from storage.errors import VolumeReplaced
 from storage.files.pool import DirectoryOptions, DirectoryPool
+from storage.places import place_at
 from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home
 from xenmoved.journal.database import Journal
 from xenmoved.journal.records import Holding
+from xenmoved.migration import volume_needs, whereabouts
 from xenmoved.migration.removal import remove_noted
 from xenmoved.migration.renamed_volumes import follow_volumes
 from xenmoved.migration.retained import copies, drop_chosen, list_volumes
@@ -26,6 +29,7 @@ from xenmoved.migration.target.space import quota_used
 from xenmoved.migration.target.volumes import remove_made
 from xenmoved.migration.volume_needs import against, needs
 from xenmoved.migration.volume_notes import claim, known_holding
+from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.problems import Obstructed
 
 pytestmark = pytest.mark.root
@@ -45,9 +49,9 @@ def run(*command: str | Path) -> str:
 
 
 @pytest.fixture
-def attach(cleanup: ExitStack) -> Callable[[Path], Path]:
-    def attach_one(file: Path) -> Path:
-        device = Path(run("losetup", "--find", "--show", file))
+def attach(cleanup: ExitStack) -> Callable[..., Path]:
+    def attach_one(file: Path, *options: str) -> Path:
+        device = Path(run("losetup", "--find", "--show", *options, file))
         cleanup.callback(run, "losetup", "--detach", device)
         return device
 
@@ -71,7 +75,7 @@ async def speaks_against(world: World, pool: str, name: str) -> list[str]:
 
 
 @pytest.fixture
-def devices(tmp_path: Path, journal: Journal, attach: Callable[[Path], Path]) -> World:
+def devices(tmp_path: Path, journal: Journal, attach: Callable[..., Path]) -> World:
     """A host with an image file, that has a loop device listed in a pool of another kind."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -104,6 +108,69 @@ async def test_what_is_noted_of_a_loop_device_goes_with_its_file(devices: World)
     del devices.host.pools["devices"]
     await follow_volumes(devices.host)
     assert await devices.journal.holdings() == [replace(copy, pool="images", name="web")]
+
+
+# Volumes with bytes in common
+
+
+@pytest.fixture
+def parts(tmp_path: Path, journal: Journal, attach: Callable[..., Path]) -> World:
+    """A host with a file in a pool, and in another one two devices that are parts of it."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    world = World(folder, journal, ["images"])
+    (folder / "whole").write_bytes(bytes(2 * MIB))
+    (folder / "other").write_bytes(bytes(2 * MIB))
+    listed = {
+        "first": attach(folder / "whole", "--sizelimit", str(MIB)),
+        "second": attach(folder / "whole", "--offset", str(MIB)),
+    }
+    world.host.pools["devices"] = BlockPool("devices", BlockOptions(listed))
+    return world
+
+
+async def test_nothing_is_done_with_what_is_a_part_of_another_volume(parts: World) -> None:
+    for place in (("images", "whole"), ("devices", "first"), ("devices", "second")):
+        assert await speaks_against(parts, *place) == ["volume-overlaps"]
+    assert await speaks_against(parts, "images", "other") == []
+    del parts.host.pools["images"]
+    for name in ("first", "second"):
+        assert await speaks_against(parts, "devices", name) == []
+
+
+async def test_a_disk_of_which_a_partition_is_in_a_pool(
+    devices: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel has it; no device of this machine has partitions."""
+    info = info_of(devices, "devices", "disk")
+    entry = Entry(VolumeIdentity(f"{info.identity} partition ab-1"), "part", "/dev/nothing")
+    others: Any = SimpleNamespace(name="others", everything=lambda: [entry])
+    devices.host.pools["others"] = others
+    found = Whereabouts(devices.host.pools)
+    assert found.overlapping(info) == ["others:part"]
+    assert found.overlapping(replace(info, identity=entry.identity)) == [
+        "images:web",
+        "devices:disk",
+    ]
+    # Also where nothing tells the partition from those of other disks.
+    known = entry._replace(identity=VolumeIdentity("another"), path="/dev/null")
+    others.everything = lambda: [known]
+    assert found.overlapping(info) == ["others:part"], "what was seen before"
+    assert Whereabouts(devices.host.pools).overlapping(info) == []
+    monkeypatch.setattr(whereabouts, "around", lambda path: {place_at("/dev/null")})
+    assert Whereabouts(devices.host.pools).overlapping(info) == ["others:part"]
+
+
+async def test_a_disk_is_needed_by_whom_a_partition_of_it_is(
+    devices: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def texts(*, moved: bool = False) -> dict[str, str]:
+        return {"/etc/xen/db.cfg": "name='db'\nmemory=1\ndisk=['/dev/null,raw,xvda,w']\n"}
+
+    monkeypatch.setattr(devices.host.toolstack.configs, "read_all", texts)
+    assert await speaks_against(devices, "devices", "disk") == []
+    monkeypatch.setattr(volume_needs, "around", lambda path: {place_at("/dev/null")})
+    assert await speaks_against(devices, "devices", "disk") == ["guest-here"]
 
 
 # Two volumes of one identity
