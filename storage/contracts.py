@@ -211,7 +211,8 @@ class VolumeInfo:
     volume takes in bytes, None where the backend cannot tell. `in_use` says who has it open in
     words for an operator, None when it is free. `sector` is the logical sector size in bytes that a
     guest sees, and `alignment` what the size of whatever is copied to it must be a multiple of.
-    `written` is when it was last written to, None where nothing tells.
+    `written` is when it was last written to, None where nothing tells. `identity` is the same by
+    whatever kind of pool the volume is reached.
     """
 
     pool: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
@@ -15,6 +16,8 @@ from storage.same_volume import is_same
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
 from xenmoved.migration.whereabouts import Whereabouts
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -161,6 +164,11 @@ async def _record(host: Host, holding: Holding) -> None:
     info = await asyncio.to_thread(host.pools[holding.pool].find, holding.name)
     identity = info.identity if info is not None else UNKNOWN
     if await asyncio.to_thread(Whereabouts(host.pools).is_twice, identity):
+        log.warning(
+            "%s:%s is not known later, as another volume has the same identity: unmount or "
+            "deactivate what is a block copy or a snapshot, or take it out of the pools",
+            *(holding.pool, holding.name),
+        )
         identity = UNKNOWN
     await host.journal.record_holding(replace(holding, identity=identity))
 

@@ -284,3 +284,16 @@ async def test_what_is_called_twice_is_one(twice: World) -> None:
         assert await twice.whose("web") == "web"
     finally:
         run("umount", bound)
+
+
+@pytest.mark.parametrize(("group", "twice"), [("vg1", True), ("vg0", False)])
+def test_a_volume_group_and_its_copy(group: str, twice: bool) -> None:
+    """A copy that was given another name has other uuids, but for those of its volumes."""
+
+    def pool(name: str, group: str) -> Any:
+        entry = Entry(VolumeIdentity("uuid of web"), "web", f"/dev/{group}/web")
+        return SimpleNamespace(name=name, everything=lambda: [entry])
+
+    found = Whereabouts({"a": pool("a", "vg0"), "b": pool("b", group)})
+    assert found.is_twice(VolumeIdentity("uuid of web")) is twice
+    assert found.path(VolumeIdentity("uuid of web")) == (None if twice else "/dev/vg0/web")
