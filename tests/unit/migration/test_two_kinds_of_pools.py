@@ -13,20 +13,24 @@ from typing import Any
 
 import pytest
 
+from protocol.messages import SharedOffer
 from storage.contracts import Entry, VolumeIdentity, VolumeInfo
 from storage.devices.pool import BlockOptions, BlockPool
 from storage.errors import VolumeReplaced
 from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.places import place_at
+from tests.support.images import make_cdrom
 from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home
+from xenmoved.config.model import Peer
 from xenmoved.journal.database import Journal
 from xenmoved.journal.records import Holding
-from xenmoved.migration import volume_needs, whereabouts
+from xenmoved.migration import uncopied_disks, volume_needs, whereabouts
 from xenmoved.migration.removal import remove_noted
 from xenmoved.migration.renamed_volumes import follow_volumes
 from xenmoved.migration.retained import copies, drop_chosen, list_volumes
 from xenmoved.migration.target.space import quota_used
 from xenmoved.migration.target.volumes import remove_made
+from xenmoved.migration.uncopied_disks import look_at_shared
 from xenmoved.migration.volume_needs import against, needs
 from xenmoved.migration.volume_notes import claim, known_holding
 from xenmoved.migration.whereabouts import Whereabouts
@@ -173,6 +177,32 @@ async def test_a_disk_is_needed_by_whom_a_partition_of_it_is(
     assert await speaks_against(devices, "devices", "disk") == ["guest-here"]
 
 
+async def withheld(
+    world: World, pool: str, name: str, *, size: int, written: str = ""
+) -> list[str]:
+    """Return what keeps a peer from having a CD-ROM that is in a pool."""
+    disk = SharedOffer("xvdz", "/x", size, False, True, name, None, pool, None)
+    places = {place_at(written)} if written else set()
+    problems, _ = await look_at_shared(world.host, Peer("b", "b", ""), [disk], {}, places)
+    return [one.code for one in problems]
+
+
+async def test_what_is_a_part_of_another_volume_is_no_cdrom(
+    parts: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "other"):
+        make_cdrom(parts.folder / name, 2)
+    assert await withheld(parts, "images", "other", size=2 * MIB) == []
+    assert await withheld(parts, "images", "whole", size=2 * MIB) == ["permission"]
+    del parts.host.pools["images"]
+    assert await withheld(parts, "devices", "first", size=MIB) == []
+    # Nor is a disk of which a guest writes a part.
+    monkeypatch.setattr(uncopied_disks, "around", lambda path: {place_at("/dev/null")})
+    assert await withheld(parts, "devices", "first", size=MIB, written="/dev/null") == [
+        "permission"
+    ]
+
+
 # Two volumes of one identity
 
 
@@ -267,6 +297,14 @@ async def test_neither_of_two_is_removed(twice: World) -> None:
     assert all(Path(info_of(twice, *place).path).exists() for place in BOTH)
     assert [one.identity for one in await twice.journal.made()] == [identity]
     assert [one.identity for one in await twice.journal.holdings()] == [identity]
+
+
+async def test_neither_of_two_is_a_cdrom(twice: World) -> None:
+    make_cdrom(twice.folder / "web", 1)
+    run("sync", "-f", twice.folder)
+    assert await withheld(twice, "images", "web", size=MIB) == []
+    show_copy(twice)
+    assert await withheld(twice, "images", "web", size=MIB) == ["permission"]
 
 
 async def test_what_is_called_twice_is_one(twice: World) -> None:
