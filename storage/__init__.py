@@ -23,6 +23,7 @@ places           where paths lead, whatever they are called
 backing          what a path or an open volume is at this moment, and whether that has changed
 last_write       when something was written to last
 identify         what tells a volume from others that had its name, or will
+canonical        the one form of that, by whatever a volume is reached
 shared_identity  the same for what two hosts see
 same_volume      whether what is about to be removed is what was meant
 processes        which processes there are

@@ -134,6 +134,14 @@ class VolumeIdentity:
 UNKNOWN: Final = VolumeIdentity()
 
 
+class Entry(NamedTuple):
+    """What is in a pool under a name, whether it is a volume now or not."""
+
+    identity: VolumeIdentity
+    name: str
+    path: str
+
+
 class PoolFolder(NamedTuple):
     """The folder that a pool is: another one when the file system that belongs there is away."""
 
@@ -203,7 +211,8 @@ class VolumeInfo:
     volume takes in bytes, None where the backend cannot tell. `in_use` says who has it open in
     words for an operator, None when it is free. `sector` is the logical sector size in bytes that a
     guest sees, and `alignment` what the size of whatever is copied to it must be a multiple of.
-    `written` is when it was last written to, None where nothing tells.
+    `written` is when it was last written to, None where nothing tells. `identity` is the same by
+    whatever kind of pool the volume is reached.
     """
 
     pool: str
@@ -430,8 +439,8 @@ class Pool(Protocol):
     def volumes(self) -> list[VolumeInfo]:
         """Describe every volume of the pool, sorted by name."""
 
-    def everything(self) -> list[tuple[VolumeIdentity, str]]:
-        """Tell the identity and the name of all that is there and has an identity.
+    def everything(self) -> list[Entry]:
+        """Tell of all that is there and has an identity.
 
         Also of what is no volume now: is not active, or has a name that no volume can have.
         """

@@ -11,10 +11,11 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from storage.canonical import canonical
 from storage.commands import run
 from storage.contracts import AND_HANDLE, UNKNOWN, VolumeIdentity
 from storage.errors import StorageError
-from storage.syscalls import birth_time, file_handle, file_system, loop_backing
+from storage.syscalls import birth_time, file_handle, file_system, loop_backing, loop_limit
 from storage.sysfs import (
     SYSFS,
     UDEV,
@@ -80,6 +81,7 @@ def device_identity(
 
     That is the world-wide name or serial number of a disk, the uuid of a partition on it, of a
     logical volume or of an array, the guid of a zvol, the file behind a loop device and its part.
+    It is what any other kind of pool tells of the same volume: see `storage.canonical`.
     """
     try:
         found = Path(path).stat()
@@ -104,7 +106,7 @@ def _of_device(device: Path, path: str | os.PathLike[str], udev: Path) -> Volume
         digits = uuid.lower().replace(":", "").replace("-", "")
         return VolumeIdentity(f"md {digits}") if digits else UNKNOWN
     if (device / "loop").exists():
-        return _of_loop(device, path)
+        return _of_loop(device, path, udev)
     if (dataset := dataset_of(os.fspath(path))) is not None:
         return VolumeIdentity(
             f"guid {run(['zfs', 'get', '-Hpo', 'value', 'guid', dataset]).strip()}"
@@ -115,7 +117,7 @@ def _of_device(device: Path, path: str | os.PathLike[str], udev: Path) -> Volume
 def _of_mapping(device: Path, udev: Path) -> VolumeIdentity:
     uuid = read_attribute(device / "dm/uuid")
     if uuid.startswith(("LVM-", "mpath-")):
-        return VolumeIdentity(uuid)
+        return VolumeIdentity(canonical(uuid))
     beneath = sorted((device / "slaves").iterdir())
     if not uuid.startswith("CRYPT-LUKS") or len(beneath) != 1:
         return UNKNOWN
@@ -124,15 +126,25 @@ def _of_mapping(device: Path, udev: Path) -> VolumeIdentity:
     return VolumeIdentity(f"{uuid} on {disk}") if disk else UNKNOWN
 
 
-def _of_loop(device: Path, path: str | os.PathLike[str]) -> VolumeIdentity:
+def _of_loop(device: Path, path: str | os.PathLike[str], udev: Path) -> VolumeIdentity:
     backing = backing_file(device)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         filesystem, inode, offset = loop_backing(descriptor)
+        limit = loop_limit(descriptor)
     finally:
         os.close(descriptor)
-    file = file_identity(backing)
+    beneath = _of_backing(backing, udev)
     status = backing.stat()  # after it: the path may lead to another file by now
-    if not file or (status.st_dev, status.st_ino) != (filesystem, inode):
+    if not beneath or (status.st_dev, status.st_ino) != (filesystem, inode):
         return UNKNOWN
-    return VolumeIdentity(f"loop on {file} from {offset}")
+    end = f" to {offset + limit}" if limit else ""
+    return VolumeIdentity(canonical(f"loop on {beneath} from {offset}{end}"))
+
+
+def _of_backing(backing: Path, udev: Path) -> VolumeIdentity:
+    """Return the identity of what is behind a loop device: a file, or another device."""
+    status = backing.stat()
+    if stat.S_ISBLK(status.st_mode):
+        return _of_device(device_folder(status.st_rdev), backing, udev)
+    return file_identity(backing)

@@ -2,17 +2,18 @@
 
 Two paths are one place by symbolic and hard links, by file systems that are mounted twice, and by
 the loop device on a file. So nobody who asks whether two paths are the same compares their text.
+Places may have bytes in common nevertheless, as a disk and its partitions have: see `around`.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from storage.sysfs import SYSFS, backing_file, device_folder
+from storage.sysfs import SYSFS, backing_file, device_folder, read_attribute
 
 Place: TypeAlias = tuple[str | int, ...]
 
@@ -20,7 +21,7 @@ Place: TypeAlias = tuple[str | int, ...]
 def place_at(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> Place:
     """Return what is equal for all paths that lead to one place. Blocks.
 
-    Where nothing is, that is the folder and the name in it; of a loop device, the file behind it.
+    Where nothing is, that is the folder and the name in it; of a loop device, what is behind it.
     What cannot be looked at is known by its path, links followed. Raises nothing.
     """
     real = os.path.realpath(path)
@@ -30,12 +31,56 @@ def place_at(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> Place:
         return _free_place(real)
     if not stat.S_ISBLK(status.st_mode):
         return ("file", status.st_dev, status.st_ino)
-    return _file_behind(status.st_rdev, sysfs) or ("device", status.st_rdev)
+    return _place_of(status.st_rdev, sysfs)
 
 
 def places_at(paths: Iterable[str]) -> frozenset[Place]:
     """Return the places of several paths."""
     return frozenset(map(place_at, paths))
+
+
+def around(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> frozenset[Place]:
+    """Return the places of all devices that are made of what a path leads to, or that it is of.
+
+    Those are a disk and its partitions, and what the device mapper and others made of them, as far
+    as the kernel has it now. None for files: who uses one for a device has it in use. Raises
+    nothing.
+    """
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISBLK(status.st_mode):
+            return frozenset()
+        device = device_folder(status.st_rdev, sysfs)
+    except OSError:
+        return frozenset()
+    those = {*_reached(device, _beneath), *_reached(device, _above)}
+    places = (_place_of(number, sysfs) for one in those if (number := _number(one)) is not None)
+    return frozenset(places) - {_place_of(status.st_rdev, sysfs)}
+
+
+def _reached(device: Path, step: Callable[[Path], Iterable[Path]]) -> set[Path]:
+    """Return what is reached from a device by any number of steps, by its folder in sysfs."""
+    found: set[Path] = set()
+    waiting = [device]
+    while waiting:
+        further = {one.resolve() for one in step(waiting.pop())} - found
+        found |= further
+        waiting += further
+    return found
+
+
+def _beneath(device: Path) -> Iterable[Path]:
+    disk = [device.parent] if (device / "partition").exists() else []
+    return [*disk, *(device / "slaves").glob("*")]
+
+
+def _above(device: Path) -> Iterable[Path]:
+    return [*(mark.parent for mark in device.glob("*/partition")), *(device / "holders").glob("*")]
+
+
+def _number(device: Path) -> int | None:
+    major, _, minor = read_attribute(device / "dev").partition(":")
+    return os.makedev(int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
 
 
 def _free_place(real: str) -> Place:
@@ -47,9 +92,15 @@ def _free_place(real: str) -> Place:
     return ("in", status.st_dev, status.st_ino, name)
 
 
-def _file_behind(device: int, sysfs: Path) -> Place | None:
+def _place_of(device: int, sysfs: Path) -> Place:
+    return _behind_loop(device, sysfs) or ("device", device)
+
+
+def _behind_loop(device: int, sysfs: Path) -> Place | None:
+    """Return where the file or device behind a loop device is, None for what is none."""
     try:
-        status = backing_file(device_folder(device, sysfs)).stat()
+        backing = backing_file(device_folder(device, sysfs))
+        backing.stat()
     except OSError:
         return None
-    return ("file", status.st_dev, status.st_ino)
+    return place_at(backing, sysfs)

@@ -122,6 +122,13 @@ def loop_backing(fd: int) -> tuple[int, int, int]:
     return device, inode, offset
 
 
+def loop_limit(fd: int) -> int:
+    """Bytes of the file that a loop device shows at most, 0 where it shows all of them."""
+    status = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64_SIZE))
+    limit: int = struct.unpack_from("QQQQQ", status)[4]
+    return limit
+
+
 def birth_time(path: str | os.PathLike[str]) -> int | None:
     """Moment at which a file was made, in nanoseconds since 1970, symbolic links followed.
 

@@ -11,7 +11,7 @@ from typing import Never
 
 from storage import usage
 from storage.claiming import closing_on_error, open_path
-from storage.contracts import PoolVolume, VolumeIdentity, VolumeInfo
+from storage.contracts import Entry, PoolVolume, VolumeIdentity, VolumeInfo
 from storage.devices.volume import BlockDevice
 from storage.errors import PoolFull, UnsupportedVolume, VolumeNotFound
 from storage.identify import device_identity
@@ -80,10 +80,11 @@ class BlockPool:
         found = (self.find(volume) for volume in sorted(self._devices))
         return [info for info in found if info is not None]
 
-    def everything(self) -> list[tuple[VolumeIdentity, str]]:
-        """Tell the identity and the name of every listed device that is there."""
-        found = ((device_identity(path), name) for name, path in sorted(self._devices.items()))
-        return [one for one in found if one[0]]
+    def everything(self) -> list[Entry]:
+        """Tell of every listed device that is there."""
+        listed = sorted(self._devices.items())
+        found = (Entry(device_identity(path), name, str(path)) for name, path in listed)
+        return [one for one in found if one.identity]
 
     def locate(self, path: str) -> str | None:
         """Name of the listed device that `path` is too, whatever the paths look like."""

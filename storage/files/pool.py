@@ -11,6 +11,7 @@ from typing import Final
 from storage import usage
 from storage.contracts import (
     Capacity,
+    Entry,
     LastWrite,
     PoolFolder,
     PoolVolume,
@@ -122,15 +123,15 @@ class DirectoryPool:
                 found.append(info)
         return found
 
-    def everything(self) -> list[tuple[VolumeIdentity, str]]:
-        """Tell the identity and the name of every file. Raises `VolumeError`."""
+    def everything(self) -> list[Entry]:
+        """Tell of every file. Raises `VolumeError`."""
         try:
             with os.scandir(self._folder()) as entries:
                 files = sorted(entry.path for entry in entries if entry.is_file())
         except OSError as error:
             raise self._failure(None, "list", error) from error
-        found = ((file_identity(file), Path(file).name) for file in files)
-        return [one for one in found if one[0]]
+        found = (Entry(file_identity(file), Path(file).name, file) for file in files)
+        return [one for one in found if one.identity]
 
     def locate(self, path: str) -> str | None:
         """Name of the volume that `path` denotes, or None unless it is a file in the folder."""

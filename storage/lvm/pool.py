@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from storage import usage
 from storage.commands import run
-from storage.contracts import FILE_SECTOR, Capacity, PoolVolume, VolumeIdentity, VolumeInfo
+from storage.contracts import FILE_SECTOR, Capacity, Entry, PoolVolume, VolumeIdentity, VolumeInfo
 from storage.devices.volume import BlockDevice
 from storage.errors import (
     InvalidVolumeName,
@@ -119,10 +119,13 @@ class _GroupPool:
             self._info(found[name]) for name in sorted(found) if self._obstacle(name, found) is None
         ]
 
-    def everything(self) -> list[tuple[VolumeIdentity, str]]:
-        """Tell the uuid and the name of every logical volume. Raises `VolumeError`."""
+    def everything(self) -> list[Entry]:
+        """Tell of every logical volume. Raises `VolumeError`."""
         found = logical_volumes(self._group)
-        return [(VolumeIdentity(found[name].uuid), name) for name in sorted(found)]
+        return [
+            Entry(VolumeIdentity(found[name].uuid), name, str(_DEVICES / self._group / name))
+            for name in sorted(found)
+        ]
 
     def locate(self, path: str) -> str | None:
         """Name of the volume of this pool that `path` leads to, by whatever name of the device."""

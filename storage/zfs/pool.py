@@ -10,7 +10,7 @@ from typing import Final
 
 from storage import usage
 from storage.commands import run
-from storage.contracts import Capacity, PoolVolume, VolumeIdentity, VolumeInfo
+from storage.contracts import Capacity, Entry, PoolVolume, VolumeIdentity, VolumeInfo
 from storage.errors import (
     InvalidVolumeName,
     PoolFull,
@@ -105,11 +105,14 @@ class ZfsPool:
             found.append(self._info(line))
         return sorted(found, key=lambda info: info.name)
 
-    def everything(self) -> list[tuple[VolumeIdentity, str]]:
-        """Tell the guid and the name of every zvol. Raises `VolumeError`."""
+    def everything(self) -> list[Entry]:
+        """Tell of every zvol. Raises `VolumeError`."""
         text = self._list("-t", "volume", "-d", "1", self._options.dataset)
         rows = (line.split("\t") for line in text.splitlines())
-        return [(_identity(guid), dataset.rpartition("/")[2]) for dataset, *_, guid in rows]
+        return [
+            Entry(_identity(guid), dataset.rpartition("/")[2], str(DEVICES / dataset))
+            for dataset, *_, guid in rows
+        ]
 
     def locate(self, path: str) -> str | None:
         """Name of the volume whose device `path` is, whatever the path looks like."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,3 +183,62 @@ def _call_pool(target: Target, before: str, now: str) -> None:
     settings = target.host.settings["pools"][before]
     target.host.write_config(pools={now: settings}, default_pool=now)
     target.host.start()
+
+
+@contextmanager
+def _with_pools(target: Target, **pools: dict[str, object]) -> Iterator[None]:
+    """Have the host and its peer know of other pools beside that of images."""
+    images = target.host.settings["pools"]["images"]
+
+    def configure(**others: dict[str, object]) -> None:
+        target.evil.introduce()
+        target.host.stop()
+        target.host.write_config(pools={"images": images, **others}, default_pool="images")
+        target.host.start()
+
+    configure(**pools)
+    try:
+        target.evil.introduce(overwrite=True, pools=("images", *pools))
+        yield
+    finally:
+        configure()
+
+
+@pytest.mark.root
+async def test_a_copy_that_is_a_device_in_another_pool(running: Target, saved: Guest) -> None:
+    copy = await _last_copy(running, saved, "lost-device")
+    device = _run("losetup", "--find", "--show", copy)
+    try:
+        with _with_pools(running, devices={"kind": "block", "devices": {"disk": device}}):
+            assert "unsettled" in _codes(await _try(running, "disk", pool="devices"))
+        assert copy.read_bytes().startswith(_PRECIOUS)
+    finally:
+        _run("losetup", "--detach", device)
+
+
+@pytest.mark.root
+async def test_a_pool_and_its_block_copy(running: Target, tmp_path: Path) -> None:
+    image, pools = tmp_path / "image", {}
+    image.touch()
+    os.truncate(image, 32 * SIZE)
+    _run("mkfs.ext4", "-q", "-F", "-I", "256", image)
+    with ExitStack() as stack:
+        for name in ("first", "second"):
+            folder = tmp_path / name
+            folder.mkdir()
+            _run("mount", "-o", "loop", image, folder)
+            stack.callback(_run, "umount", folder)
+            if name == "first":
+                (folder / "disk").write_bytes(_PRECIOUS.ljust(SIZE, b"\0"))
+                _run("sync", "-f", folder)
+                image = Path(shutil.copy(image, tmp_path / "copy"))
+            pools[name] = {"kind": "dir", "path": str(folder)}
+        with _with_pools(running, **pools):
+            for name in pools:
+                assert "volume-twice" in _codes(await _try(running, "disk", pool=name))
+                assert (tmp_path / name / "disk").read_bytes().startswith(_PRECIOUS)
+
+
+def _run(*command: str | Path) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.strip()

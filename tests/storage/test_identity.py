@@ -148,6 +148,21 @@ def test_a_loop_device_is_the_part_of_the_file_behind_it(tmp_path: Path, attach:
     assert device_identity(attach(files[0])) != known
 
 
+@pytest.mark.root
+def test_a_loop_device_that_shows_all_of_something_is_that(tmp_path: Path, attach: Attach) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(bytes(2 * MIB))
+    device = attach(file)
+    assert str(device_identity(device)) == str(file_identity(file))
+    assert str(device_identity(attach(device))) == str(file_identity(file))
+    parts = [attach(file, *options) for options in (("--sizelimit", f"{MIB}"), ("-o", f"{MIB}"))]
+    first, second = (device_identity(part) for part in parts)
+    assert first
+    assert second
+    assert first not in (second, file_identity(file))
+    assert device_identity(attach(parts[0])) == first
+
+
 @pytest.fixture
 def loop(tmp_path: Path, attach: Attach) -> Path:
     """A block device, whose place in sysfs is made up."""
@@ -183,6 +198,10 @@ def _found(loop: Path, device: Path, udev: Path) -> VolumeIdentity:
         ({"serial": "S17"}, "serial S17"),
         ({"device__cid": "1501"}, "serial 1501"),
         ({"dm__uuid": "LVM-abcdef"}, "LVM-abcdef"),
+        (
+            {"dm__uuid": f"LVM-{'a' * 32}zZ3aEoYm7tAbcdefghIjkl0123QRstuv"},
+            "zZ3aEo-Ym7t-Abcd-efgh-Ijkl-0123-QRstuv",
+        ),
         ({"dm__uuid": "mpath-36001"}, "mpath-36001"),
         ({"md__uuid": "AAAA:BBBB"}, "md aaaabbbb"),
         ({"md__uuid": "aaaa-bbbb"}, "md aaaabbbb"),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from storage import open_pool
+from storage.canonical import canonical
 from storage.contracts import Extent
 from storage.errors import InvalidVolumeName, VolumeError
 from storage.lvm import report as lvmreport
@@ -63,6 +64,16 @@ def test_a_volume_as_lvs_describes_it(answer: Callable[[str], None]) -> None:
     )
     assert lv.tags == {"a", "b"}
     assert not lv.needed_by_others
+
+
+@pytest.mark.parametrize("kind", ["lvm", "lvm-thin"])
+def test_a_volume_is_known_as_its_device_is(answer: Callable[[str], None], kind: str) -> None:
+    answer(report())
+    options = {"group": "vg0"} | ({"thin_pool": "thin"} if kind == "lvm-thin" else {})
+    (entry,) = open_pool("p", kind, options).everything()
+    of_device = f"LVM-{'g' * 32}{ROW['lv_uuid'].replace('-', '')}"
+    assert str(entry.identity) == canonical(of_device) != of_device
+    assert (entry.name, entry.path) == ("web-root", "/dev/vg0/web-root")
 
 
 def test_a_volume_that_is_not_active(answer: Callable[[str], None]) -> None:

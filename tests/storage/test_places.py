@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.places import place_at
+from storage.places import around, place_at
 
 
 def test_links_lead_to_one_place(tmp_path: Path) -> None:
@@ -50,3 +50,57 @@ def test_a_loop_device_is_where_its_file_is(tmp_path: Path, attach: Callable[...
     file.write_bytes(bytes(1 << 20))
     device = attach(file)
     assert place_at(device) == place_at(file)
+    assert place_at(attach(device)) == place_at(file)
+
+
+@pytest.fixture
+def devices(tmp_path: Path) -> dict[str, Path]:
+    """Folders in a sysfs that is made up: two partitions of a disk, and a mapping of the first."""
+    made = {
+        "disk": tmp_path / "sda",
+        "first": tmp_path / "sda/sda1",
+        "second": tmp_path / "sda/sda2",
+        "mapping": tmp_path / "dm-0",
+    }
+    for number, folder in enumerate(made.values()):
+        folder.mkdir()
+        (folder / "dev").write_text(f"8:{number}\n")
+        for links in ("holders", "slaves"):
+            (folder / links).mkdir()
+    for name in ("first", "second"):
+        (made[name] / "partition").write_text("1\n")
+    (made["first"] / "holders/dm-0").symlink_to(made["mapping"])
+    (made["mapping"] / "slaves/sda1").symlink_to(made["first"])
+    return made
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("disk", {"first", "second", "mapping"}),
+        ("first", {"disk", "mapping"}),
+        ("second", {"disk"}),
+        ("mapping", {"disk", "first"}),
+    ],
+)
+def test_devices_with_bytes_in_common(
+    which: str,
+    expected: set[str],
+    devices: dict[str, Path],
+    tmp_path: Path,
+    attach: Callable[..., Path],
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    node = attach(tmp_path / "file")
+    number = node.stat().st_rdev
+    sysfs = tmp_path / "numbers"
+    sysfs.mkdir()
+    (sysfs / f"{os.major(number)}:{os.minor(number)}").symlink_to(devices[which])
+    numbers = {name: os.makedev(8, at) for at, name in enumerate(devices)}
+    assert around(node, sysfs) == {("device", numbers[name]) for name in expected}
+
+
+def test_nothing_is_around_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert around(tmp_path / "file") == around(tmp_path / "nothing") == frozenset()

@@ -25,6 +25,7 @@ from storage.errors import (
     VolumeNotFound,
     VolumeReplaced,
 )
+from storage.places import place_at
 from storage.registry import POOL_KINDS
 from tests.support.lvm import SHARED, Group
 from tests.support.volumes import BLOCK, aligned, only_where_possible, read, remove_volume
@@ -125,10 +126,26 @@ def test_every_volume_has_an_identity_of_its_own(case: Case) -> None:
 
 def test_everything_is_told_of(case: Case) -> None:
     known = {info.identity: info.name for info in case.pool.volumes()}
-    assert {one: name for one, name in case.pool.everything() if name in SIZES} == {
+    told = case.pool.everything()
+    assert {one.identity: one.name for one in told if one.name in SIZES} == {
         one: name for one, name in known.items() if name in SIZES
     }
-    assert known.keys() <= {one for one, _ in case.pool.everything()}
+    assert known.keys() <= {one.identity for one in told}
+    assert {one.name: place_at(one.path) for one in told if one.name in SIZES} == {
+        name: place_at(case.paths[name]) for name in SIZES
+    }
+
+
+@pytest.mark.root
+def test_a_pool_of_devices_knows_a_volume_as_the_same(case: Case, attach: Attach) -> None:
+    path = case.paths["a"]
+    device = path if path.is_block_device() else attach(path)
+    listed = open_pool("q", "block", {"devices": {"x": device}})
+    (entry,), found, ours = listed.everything(), listed.find("x"), case.pool.find("a")
+    assert found is not None
+    assert ours is not None
+    assert str(entry.identity) == str(found.identity) == str(ours.identity) != ""
+    assert place_at(found.path) == place_at(ours.path)
 
 
 def test_files_are_told_of_also_where_no_volume_has_such_a_name(
@@ -138,7 +155,7 @@ def test_files_are_told_of_also_where_no_volume_has_such_a_name(
     (folder / "sub").mkdir()
     for name in ("a copy", ".a", "a~"):
         next(path for path in folder.iterdir() if path.is_file()).rename(folder / name)
-        assert directory.everything() == [(made.identity, name)]
+        assert directory.everything() == [(made.identity, name, str(folder / name))]
 
 
 def test_a_volume_that_is_made_again_is_another(case: Case) -> None:

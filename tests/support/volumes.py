@@ -27,7 +27,7 @@ def run(*command: str | Path) -> str:
 
 def remove_volume(pool: Pool, name: str) -> None:
     """Remove whatever has a name in a pool, as an operator would."""
-    there = {known: identity for identity, known in pool.everything()}
+    there = {one.name: one.identity for one in pool.everything()}
     pool.remove(name, there.get(name, UNKNOWN))
 
 

@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from storage.canonical import canonical
+
 LAYOUT: Final = 2
 """What is written in it, and how: a release that writes anything else has the next number. Journals
 of earlier numbers are taken up, what has a later one is refused."""
@@ -44,8 +46,8 @@ class _Table(NamedTuple):
 
     columns: str
     each: str
-    """What has one row. Where layout 1 has more, the `first` counts: of a guest at home, or what
-    was noted last."""
+    """What has one row. Where there are more in layout 1, or in what earlier releases noted of one
+    volume by two pools, the `first` counts: of a guest at home, or what was noted last."""
     first: str
     unique: Mapping[str, str]
 
@@ -74,6 +76,7 @@ _BY_IDENTITY: Final = {
         {"path": "(path)"},
     ),
 }
+_OF_VOLUMES: Final = ("made", "owners")
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER: Final = 100
 _VERSION_AT: Final = 60
@@ -136,6 +139,9 @@ def _lay_out(database: sqlite3.Connection) -> None:
         if any(row[5] for row in database.execute(f"PRAGMA table_info({table})").fetchall()):
             _take_up(database, table)
         _index(database, table)
+    database.create_function("canonical", 1, canonical, deterministic=True)
+    for table in _OF_VOLUMES:
+        _call_alike(database, table)
 
 
 def copied(path: Path) -> sqlite3.Connection:
@@ -187,8 +193,7 @@ def _take_up(database: sqlite3.Connection, table: str) -> None:
     wanted = _BY_IDENTITY[table]
     names = ", ".join(row[1] for row in database.execute(f"PRAGMA table_info({table})"))
     nth = f"row_number() OVER (PARTITION BY {wanted.each} ORDER BY {wanted.first})"
-    database.execute("BEGIN IMMEDIATE")
-    try:
+    with _all_or_nothing(database):
         database.execute(f"CREATE TABLE anew ({wanted.columns})")
         database.execute(
             f"INSERT INTO anew ({names}) SELECT {names} FROM "
@@ -197,6 +202,32 @@ def _take_up(database: sqlite3.Connection, table: str) -> None:
         database.execute(f"DROP TABLE {table}")
         database.execute(f"ALTER TABLE anew RENAME TO {table}")
         _index(database, table)
+
+
+def _call_alike(database: sqlite3.Connection, table: str) -> None:
+    """Have a table of volumes know each by the one form of its identity: all of it, or nothing.
+
+    Earlier releases noted some of them by what the kind of their pool called them. The layout is
+    the same: they read this form as well.
+    """
+    differs = f"{_KNOWN} AND identity!=canonical(identity)"
+    if database.execute(f"SELECT 1 FROM {table} WHERE {differs} LIMIT 1").fetchone() is None:
+        return
+    wanted = _BY_IDENTITY[table]
+    each = wanted.each.replace("identity", "canonical(identity)")
+    nth = f"row_number() OVER (PARTITION BY {each} ORDER BY {wanted.first})"
+    rows = f"(SELECT rowid AS one, {nth} AS nth FROM {table})"
+    with _all_or_nothing(database):
+        database.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT one FROM {rows} WHERE nth>1)")
+        database.execute(f"UPDATE {table} SET identity=canonical(identity) WHERE {differs}")
+
+
+@contextmanager
+def _all_or_nothing(database: sqlite3.Connection) -> Iterator[None]:
+    """Do all of it in one transaction."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         database.execute("COMMIT")
     except BaseException:
         if database.in_transaction:

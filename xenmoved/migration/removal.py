@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 from storage.contracts import VolumeIdentity
+from storage.errors import VolumeReplaced
 from xenmoved.migration.host import Host
 from xenmoved.migration.whereabouts import Whereabouts
 
@@ -19,8 +20,13 @@ log = logging.getLogger(__name__)
 async def remove_noted(host: Host, pool: str, name: str, identity: VolumeIdentity) -> None:
     """Remove a volume if it has that identity still; forget it if it is gone with that name.
 
-    Raises StorageError, of which VolumeReplaced for another volume, and JournalFailed.
+    Raises StorageError, of which VolumeReplaced for another volume or what may be another one, and
+    JournalFailed.
     """
+    if await asyncio.to_thread(Whereabouts(host.pools).is_twice, identity):
+        raise VolumeReplaced(
+            f"volume {pool}:{name} stays: it cannot be told from another one of the same identity"
+        )
     await asyncio.to_thread(host.pools[pool].remove, name, identity)
     look_for = Whereabouts(host.pools).look_for
     seen = await asyncio.to_thread(look_for, pool, name, identity)

@@ -77,7 +77,11 @@ async def listed(host: Host, found: Needs) -> tuple[list[Copy], list[Problem]]:
         except StorageError as error:
             problems += problems_of(error)
             continue
-        there += [_described(info, holdings.get(info.identity), found) for info in infos]
+        for info in infos:
+            holding = holdings.get(info.identity)
+            if holding is not None and found.whereabouts.is_twice(holding.identity):
+                holding = None
+            there.append(_described(info, holding, found))
     there.sort(key=lambda one: (one.row.pool, one.row.name))
     return there, problems
 

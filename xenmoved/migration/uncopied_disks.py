@@ -21,13 +21,14 @@ from storage.descriptor import make_durable
 from storage.errors import StorageError
 from storage.files.images import is_cdrom, require_standalone
 from storage.opening import open_source
-from storage.places import Place, place_at, places_at
+from storage.places import Place, around, place_at, places_at
 from storage.shared_identity import shared_identity
 from xenmoved.choices import CdromChoice
 from xenmoved.config.model import Peer
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_notes import synced_from
+from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.problems import problem, problems_of
 from xenmoved.toolstack.interface import Disk
 from xenmoved.toolstack.readable import why_unreadable
@@ -184,8 +185,8 @@ async def look_at_shared(
 
 
 def _users(path: str, in_use: Mapping[str, Sequence[str]]) -> list[str]:
-    place = place_at(path)
-    return [domain for domain, used in in_use.items() if place in places_at(filter(None, used))]
+    places = {place_at(path), *around(path)}
+    return [domain for domain, used in in_use.items() if places & places_at(filter(None, used))]
 
 
 async def _is_a_copy(host: Host, peer: Peer, disk: SharedOffer) -> bool:
@@ -198,6 +199,9 @@ async def _is_a_copy(host: Host, peer: Peer, disk: SharedOffer) -> bool:
         return True  # it is told of where it is looked at
     if info is None:
         return False
+    there = await asyncio.to_thread(Whereabouts(host.pools).look)
+    if there.is_twice(info.identity) or there.overlapping(info):
+        return True  # or the other one did
     for other in host.pools.values():
         name = await asyncio.to_thread(other.locate, info.path)
         if name is None:
@@ -221,7 +225,7 @@ def _look(
             size = info.size if (info := host.pools[pool].find(disk.name)) is not None else None
         else:
             size = measure(path).size if os.path.lexists(path) else None
-        a_disk = copied or place_at(path) in written
+        a_disk = copied or not {place_at(path), *around(path)}.isdisjoint(written)
         withheld = (
             _withheld(node, peer, pool, path, a_disk=a_disk, cdrom=disk.cdrom)
             if size is not None

@@ -19,11 +19,12 @@ from protocol.handover import SourceState
 from protocol.messages import GuestOffer, Problem
 from storage.contracts import VolumeInfo
 from storage.files.chains import beneath, with_beneath
-from storage.places import Place, place_at, places_at
+from storage.places import Place, around, place_at, places_at
 from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_notes import is_held
+from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.problems import problem
 from xenmoved.toolstack.configs.keeping import MOVED, is_newer
 from xenmoved.toolstack.configs.opened import opened, written
@@ -37,6 +38,8 @@ _RECEIVED: Final = re.compile(r"\.received(?:(?:\.\d+)?\.replaced)?\Z")
 
 Earlier releases kept one that another came after as NAME.cfg.received.replaced."""
 
+_MOST_NAMED: Final = 10
+"""Volumes of one identity, or with bytes in common, that an operator is told of."""
 _PLAIN: Final = ("raw", "empty")
 _Named: TypeAlias = list[tuple[str, str]]
 """Who uses a path, in words, and the path."""
@@ -66,6 +69,8 @@ class Needs:
     """Places of disks that a domain or a configuration here writes, or may write."""
     texts: Mapping[str, str]
     """The configurations, by their paths."""
+    whereabouts: Whereabouts
+    """What is in the pools."""
     peer: Peer | None = None
     """Who is told of it, None for an operator of this host."""
     unknown: tuple[Problem, ...] = ()
@@ -143,6 +148,7 @@ async def needs(
         await _disputed(host),
         await asyncio.to_thread(_written, disks, texts),
         texts,
+        await asyncio.to_thread(Whereabouts(host.pools).look),
         peer,
         tuple(unknown),
     )
@@ -255,7 +261,7 @@ def against(
     is. Whether that one is here, or has a migration that is not settled, is then for those to see
     who take it in.
     """
-    problems = claims(found, info, hint)
+    problems = [*claims(found, info, hint), *_alike(found, info, holding), *_parts(found, info)]
     if holding is not None and holding.guest and is_held(holding, info):
         whose, shown = {holding.guest, holding.owner}, found.shown(holding.guest)
         if holding.since is None:
@@ -269,6 +275,37 @@ def against(
             hint = "see on that host: xenmovectl jobs; xenmovectl recover"
             problems.append(_needed("unsettled", found, info, text, hint))
     return [*problems, *found.unknown]
+
+
+def _parts(found: Needs, info: VolumeInfo) -> list[Problem]:
+    """Say so if another volume has some of the bytes of a volume: nothing is noted of both."""
+    if not (names := found.whereabouts.overlapping(info)):
+        return []
+    shown = f"{info.pool}:{info.name} on {found.node}"
+    text = f"{shown} has bytes in common with another volume there{_named_to(found, names)}"
+    hint = "one is a part of the other: there, have only one of them in the pools"
+    return [problem("volume-overlaps", text, hint)]
+
+
+def _named_to(found: Needs, names: Sequence[str]) -> str:
+    """Return volumes in words for an operator of this host, nothing for a peer."""
+    return "" if found.peer is not None else f" ({', '.join(names[:_MOST_NAMED])})"
+
+
+def _alike(found: Needs, info: VolumeInfo, holding: Holding | None) -> list[Problem]:
+    """Say so if nothing tells a volume, or that of which something is noted, from another one."""
+    identities = [info.identity, *([holding.identity] if holding is not None else [])]
+    twice = next(filter(found.whereabouts.is_twice, identities), None)
+    if twice is None:
+        return []
+    shown = f"{info.pool}:{info.name} on {found.node}"
+    names = _named_to(found, found.whereabouts.names(twice))
+    text = f"{shown} cannot be told from another volume there, which has the same identity{names}"
+    hint = (
+        "one may be on a block copy or a snapshot of what the other is on: there, unmount or "
+        "deactivate that, or take it out of the pools in the configuration"
+    )
+    return [problem("volume-twice", text, hint)]
 
 
 def claims(found: Needs, info: VolumeInfo, hint: str) -> list[Problem]:
@@ -293,7 +330,7 @@ def _above(file: str) -> str:
 
 
 def _among(users: _Users, info: VolumeInfo) -> list[str]:
-    keys: tuple[Place, ...] = ((info.pool, info.name), place_at(info.path))
+    keys: tuple[Place, ...] = ((info.pool, info.name), place_at(info.path), *around(info.path))
     return list(dict.fromkeys(one for key in keys for one in users.get(key, ())))
 
 

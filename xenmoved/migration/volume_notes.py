@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
@@ -14,6 +15,9 @@ from storage.last_write import last_write, seconds_to_later, tells
 from storage.same_volume import is_same
 from xenmoved.journal.records import NOBODY, Holding, MadeVolume
 from xenmoved.migration.host import Host
+from xenmoved.migration.whereabouts import Whereabouts
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -107,7 +111,15 @@ async def known_holding(host: Host, pool: str, name: str) -> Holding | None:
     if info is None:
         return None
     holding = await host.journal.holding(pool, name, info.identity)
-    return holding if holding is not None and is_held(holding, info) else None
+    if holding is None or not is_held(holding, info) or await _twice(host, holding, info):
+        return None
+    return holding
+
+
+async def _twice(host: Host, holding: Holding, info: VolumeInfo) -> bool:
+    """Whether a note may be about another volume than one that is there."""
+    whereabouts = await asyncio.to_thread(Whereabouts(host.pools).look)
+    return any(map(whereabouts.is_twice, (holding.identity, info.identity)))
 
 
 async def moved_by(host: Host, path: str) -> str | None:
@@ -148,8 +160,16 @@ async def note_copy(host: Host, copy: Holding, peer: str, offered: str | None) -
 
 
 async def _record(host: Host, holding: Holding) -> None:
+    """Note it, of what cannot be told from another volume by its name alone."""
     info = await asyncio.to_thread(host.pools[holding.pool].find, holding.name)
     identity = info.identity if info is not None else UNKNOWN
+    if await asyncio.to_thread(Whereabouts(host.pools).is_twice, identity):
+        log.warning(
+            "%s:%s is not known later, as another volume has the same identity: unmount or "
+            "deactivate what is a block copy or a snapshot, or take it out of the pools",
+            *(holding.pool, holding.name),
+        )
+        identity = UNKNOWN
     await host.journal.record_holding(replace(holding, identity=identity))
 
 

@@ -3,18 +3,25 @@
 Whoever asks for a noted volume asks here: by its identity, in all pools. An operator may rename a
 file, a logical volume, or the pool in the configuration, and give the name to another volume; what
 is on a file system that is not mounted is away, and not gone.
+
+Several pools, and names, may lead to one volume. But where two volumes have one identity, as those
+of a file system or group and of its block copy or snapshot, nothing tells which of them a note is
+about: none of them is known, and nothing is done with any of them.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
-from storage.contracts import Pool, VolumeIdentity, VolumeInfo
+from storage.canonical import wholes
+from storage.contracts import Entry, Pool, VolumeIdentity, VolumeInfo
 from storage.errors import StorageError, VolumeNotFound
+from storage.places import around, place_at, places_at
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +31,9 @@ class Seen:
     """What was found of a volume.
 
     `info` is the volume as it is now, under whatever name, or what has its name where nothing tells
-    whether it is that one; None when it was not found. One that is `gone` is in no pool, and in
-    none that cannot be looked into now; what is under its name, if anything, was looked at.
+    whether it is that one; None when it was not found, or found twice. One that is `gone` is in no
+    pool, and in none that cannot be looked into now; what is under its name, if anything, was
+    looked at.
     """
 
     info: VolumeInfo | None
@@ -43,40 +51,77 @@ class Whereabouts:
         self._unseen = False
         """Whether a pool could not be looked into."""
 
+    def look(self) -> Self:
+        """Look into all pools now, rather than when it is asked. Raises nothing."""
+        _ = self._there
+        return self
+
     def look_for(self, pool: str, name: str, identity: VolumeIdentity) -> Seen:
         """Look for a volume that was noted under a name. Raises nothing."""
+        if self.is_twice(identity):
+            return Seen(None)
         there, could_look = self._find(pool, name)
-        if there is not None and there.identity == identity:
-            return Seen(there)
-        for place in self._places.get(identity, ()):
-            info, _ = self._find(*place)
-            if info is not None and info.identity == identity:
-                return Seen(info)
+        if (info := self._that_is(identity, there)) is not None:
+            return Seen(info)
         if there is not None and not (identity and there.identity):
             return Seen(there)
         if not could_look or (there is None and self._is_broken_link(pool, name)):
             return Seen(None)
         if not identity:
             return Seen(None, gone=True)
-        here = identity in self._places or self._unseen
+        here = any(self._entries(identity)) or self._unseen
         return Seen(None, gone=not here and (there is not None or self._would_be_here(pool, name)))
 
     def is_at(self, pool: str, name: str, identity: VolumeIdentity) -> bool:
         """Whether a volume is under this very name. Raises nothing."""
-        return (pool, name) in self._places.get(identity, ())
+        return any((other, one.name) == (pool, name) for other, one in self._entries(identity))
 
     def path(self, identity: VolumeIdentity) -> str | None:
-        """Return the path of a volume, None when it is not found. Raises nothing."""
-        for pool, name in self._places.get(identity, ()):
-            try:
-                return self._pools[pool].path(name)
-            except StorageError:
-                continue
-        return None
+        """Return the path of a volume, None when it is not found, or twice. Raises nothing."""
+        if self.is_twice(identity):
+            return None
+        return next((entry.path for _, entry in self._entries(identity)), None)
+
+    def is_twice(self, identity: VolumeIdentity) -> bool:
+        """Whether more than one volume has an identity, so that it tells none. Raises nothing."""
+        names = [entry.path for _, entry in self._entries(identity)]
+        return len(names) > 1 and len(places_at(names)) > 1
+
+    def names(self, identity: VolumeIdentity) -> list[str]:
+        """Return what has an identity, as pool:name. Raises nothing."""
+        return [f"{pool}:{entry.name}" for pool, entry in self._entries(identity)]
+
+    def overlapping(self, info: VolumeInfo) -> list[str]:
+        """Return what has some bytes of a volume, and not all of them, as pool:name.
+
+        Raises nothing. What has no identity is not looked for.
+        """
+        wider, devices = set(map(VolumeIdentity, wholes(str(info.identity)))), around(info.path)
+        return [
+            f"{pool}:{entry.name}"
+            for those in self._there.values()
+            for pool, entry in those
+            if entry.identity in wider
+            or info.identity in map(VolumeIdentity, wholes(str(entry.identity)))
+            or (devices and place_at(entry.path) in devices)
+        ]
+
+    def _that_is(self, identity: VolumeIdentity, there: VolumeInfo | None) -> VolumeInfo | None:
+        """Return a volume of an identity: `there`, which has its name, or another one."""
+        if there is not None and there.identity == identity:
+            return there
+        found = (self._find(pool, entry.name)[0] for pool, entry in self._entries(identity))
+        return next((one for one in found if one is not None and one.identity == identity), None)
+
+    def _entries(self, identity: VolumeIdentity) -> Iterator[tuple[str, Entry]]:
+        """Return what has an identity, and the pools that it is in."""
+        those = self._there.get(identity.without_handle, ()) if identity else ()
+        return ((pool, entry) for pool, entry in those if entry.identity == identity)
 
     @cached_property
-    def _places(self) -> Mapping[VolumeIdentity, list[tuple[str, str]]]:
-        found: dict[VolumeIdentity, list[tuple[str, str]]] = {}
+    def _there(self) -> Mapping[str, list[tuple[str, Entry]]]:
+        """All that is in the pools, by identities without handles."""
+        found: dict[str, list[tuple[str, Entry]]] = {}
         for pool in self._pools.values():
             try:
                 there = pool.everything()
@@ -84,8 +129,8 @@ class Whereabouts:
                 log.warning("pool %s cannot be looked into for volumes: %s", pool.name, error)
                 self._unseen = True
                 continue
-            for identity, name in there:
-                found.setdefault(identity, []).append((pool.name, name))
+            for entry in there:
+                found.setdefault(entry.identity.without_handle, []).append((pool.name, entry))
         return found
 
     def _find(self, pool: str, name: str) -> tuple[VolumeInfo | None, bool]:

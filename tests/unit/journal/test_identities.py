@@ -42,6 +42,39 @@ async def test_the_note_of_another_file_system_is_kept(journal: Journal) -> None
     assert await journal.made(migration="m") == [MADE]
 
 
+async def opened(path: Path) -> Journal:
+    journal = Journal(path)
+    await journal.open()
+    assert journal.trouble is None
+    return journal
+
+
+async def test_what_was_noted_as_each_kind_of_pool_called_it_counts(tmp_path: Path) -> None:
+    lv = "zZ3aEo-Ym7t-Abcd-efgh-Ijkl-0123-QRstuv"
+    of_device = VolumeIdentity(f"LVM-{'a' * 32}{lv.replace('-', '')}")
+    of_loop = VolumeIdentity(f"loop on {ONE} from 0")
+    journal = await opened(tmp_path / "journal.db")
+    await journal.record_holding(replace(HOLDING, pool="devices", identity=of_loop))
+    await journal.record_made(replace(MADE, pool="devices", identity=of_loop))
+    await journal.record_holding(replace(HOLDING, name="other", identity=OTHER))
+    # Of two notes of one volume that of a guest at home counts.
+    home = replace(HOLDING, pool="disks", name="root", guest="at home")
+    await journal.record_holding(replace(home, identity=of_device))
+    copy = replace(home, pool="vg", guest="copy", since=1.0, identity=VolumeIdentity(lv))
+    await journal.record_holding(copy)
+    await journal.close()
+    for _ in range(2):
+        journal = await opened(tmp_path / "journal.db")
+        found = await journal.holding("images", "whatever", ONE)
+        assert found == replace(HOLDING, pool="devices")
+        assert await journal.made() == [replace(MADE, pool="devices")]
+        found = await journal.holding("vg", "root", VolumeIdentity(lv))
+        assert found is not None
+        assert (found.guest, str(found.identity)) == ("at home", lv)
+        assert len(await journal.holdings()) == 3
+        await journal.close()
+
+
 async def test_a_note_of_an_earlier_release_is_found_and_replaced(journal: Journal) -> None:
     await journal.record_holding(replace(HOLDING, identity=BEFORE, name="before"))
     found = await journal.holding("images", "web", ONE)

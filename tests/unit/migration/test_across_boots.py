@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from storage.contracts import LastWrite, VolumeIdentity
+from storage.contracts import Entry, LastWrite, VolumeIdentity
 from storage.errors import VolumeError
 from storage.last_write import NOTHING
 from xenmoved.journal.database import Journal
@@ -35,8 +35,7 @@ class World:
             pools={
                 "vg": SimpleNamespace(
                     name="vg",
-                    path=lambda name: f"/dev/vg/{name}",
-                    everything=lambda: [(ONE, "web")],
+                    everything=lambda: [Entry(ONE, "web", "/dev/vg/web")],
                 )
             },
         )

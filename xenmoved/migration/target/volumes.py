@@ -375,4 +375,7 @@ async def _note_missing(host: Host, made: MadeVolume, *, gone: bool) -> None:
     if gone:
         await host.journal.forget_made(made)
     else:
-        log.error("volume %s:%s is left: it is not here now", made.pool, made.name)
+        log.error(
+            "volume %s:%s is left: it is not here now, or there are two that are the same",
+            *(made.pool, made.name),
+        )
