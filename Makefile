@@ -83,7 +83,7 @@ suite: $(STAMP) tools
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-thorough: $(STAMP) tools ## Run what takes seconds each, and more cases of what make test tries: minutes
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m thorough $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'thorough and not slow' $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## Run the tests that are left out: more of the crash matrix, more repetitions: minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST_ARGS)

@@ -21,8 +21,8 @@ _TRACING = "needs the kernel's tracing"
 _DESCRIPTORS = 4096
 """How many files a worker may have open; the thousand connections of a test are among them."""
 
-_SAMPLE = 5
-"""Of the cases of a sampled test, one in so many is for `make test`."""
+_SAMPLE = ("test", "slow", "thorough", "slow", "thorough")
+"""Which run has the cases of a sampled test, from the first one on: `make test`, and so on."""
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -57,8 +57,8 @@ def _sample(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("sampled") is not None:
             test = item.nodeid.partition("[")[0]
-            if cases[test] % _SAMPLE:
-                item.add_marker("thorough")
+            if (run := _SAMPLE[cases[test] % len(_SAMPLE)]) != "test":
+                item.add_marker(run)
             cases[test] += 1
 
 
