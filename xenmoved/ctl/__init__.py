@@ -2,6 +2,7 @@
 
 main              entry point: from a command line to an exit code
 parser            verbs and options, and their help
+help              how help texts are wrapped
 arguments         the kinds of values that options take
 transfer_options  options of every verb that sends something
 completion        the names that a shell can complete

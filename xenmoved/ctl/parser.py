@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from argparse import (
     SUPPRESS,
     ArgumentParser,
@@ -17,7 +16,8 @@ from typing import Any, Final, NoReturn
 
 from xenmoved import __version__
 from xenmoved.ctl import arguments, completion
-from xenmoved.ctl.exits import MEANINGS, CommandError, Exit
+from xenmoved.ctl.exits import CommandError, Exit
+from xenmoved.ctl.help import exit_codes, help_width, narrow_usage
 from xenmoved.ctl.transfer_options import add_names, add_transfer_options
 
 DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
@@ -41,6 +41,13 @@ class Parser(ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def format_help(self) -> str:
+        """Return the help text, with a usage that fits a narrow terminal."""
+        usage, end, rest = super().format_help().partition("\n\n")
+        if max(map(len, usage.splitlines())) > help_width():
+            usage = narrow_usage(usage)
+        return usage + end + rest
 
     def error(self, message: str) -> NoReturn:
         """Refuse the command line."""
@@ -69,20 +76,6 @@ def build_parser() -> Parser:
     ):
         add(verbs)
     return parser
-
-
-def help_width() -> int:
-    """Return how wide help texts are: no wider than the terminal, nor than is read well."""
-    return max(20, min(79, shutil.get_terminal_size().columns - 2))
-
-
-def exit_codes() -> str:
-    """Return the exit codes as part of a help text."""
-    wrapped = (
-        fill(text, help_width(), initial_indent=f"  {code:<4}", subsequent_indent=" " * 6)
-        for code, text in MEANINGS.items()
-    )
-    return "\n".join(("exit codes:", *wrapped))
 
 
 def _add_global_options(parser: ArgumentParser, *, top: bool = False) -> None:
@@ -150,7 +143,8 @@ def _add_transfers(verbs: Any) -> None:
         "move a guest with its disks to a peer, and follow",
         examples="xenmovectl migrate web host-b\n"
         "xenmovectl migrate web host-b --rate-limit 80MiB --pool fast\n"
-        "xenmovectl migrate web host-b --pool hdd=slow --pool ssd=fast --bridge xenbr0=br-lan\n"
+        "xenmovectl migrate web host-b --pool hdd=slow --pool ssd=fast \\\n"
+        "    --bridge xenbr0=br-lan\n"
         "xenmovectl migrate web host-b --detach --quiet",
     )
     for parser in (plan, migrate):
@@ -404,8 +398,8 @@ def _add_peer_add(verbs: Any) -> None:
         "add a peer; without --key, take the key that it shows once you have compared it",
         verb="peer add",
         examples="xenmovectl peer add host-b 192.0.2.7\n"
-        "xenmovectl peer add host-b [2001:db8::7]:7222 --allow migrate,sync --pools images "
-        "--guests 'web*,db1' --quota 500GiB",
+        "xenmovectl peer add host-b [2001:db8::7]:7222 --allow migrate,sync \\\n"
+        "    --pools images --guests 'web*,db1' --quota 500GiB",
     )
     add.add_argument("name", metavar="NAME", help="what to call it here")
     add.add_argument(

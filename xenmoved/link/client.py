@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import Any, Final, cast
 
 import asyncssh
@@ -117,7 +119,7 @@ async def connect(
         _heed_cancellation(before)
         if client.offered is not None and client.offered.public_data != pinned.public_data:
             raise _wrong_key(where, client.offered, pinned) from None
-        reason = str(error) or f"no answer within {timeout:g} s"
+        reason = _reason(error) or f"no answer within {timeout:g} s"
         raise PeerUnreachable(
             f"cannot connect to {where}: {reason}",
             "check that xenmoved runs there, its address and port, and the firewall between",
@@ -133,6 +135,15 @@ async def connect(
     return PeerLink(peer, connection)
 
 
+def _reason(error: OSError | asyncssh.Error) -> str:
+    """Return why there is no connection, without the numbers of errors."""
+    if isinstance(error, OSError) and error.errno:
+        if not isinstance(error, socket.gaierror):
+            return os.strerror(error.errno)
+        return error.strerror or str(error)
+    return str(error)
+
+
 async def fetch_host_key(address: str, port: int, timeout: float) -> asyncssh.SSHKey:
     """Return the key that the host at the address proves, unchecked. Raises PeerUnreachable."""
     where = f"{address} port {port}"
@@ -142,7 +153,7 @@ async def fetch_host_key(address: str, port: int, timeout: float) -> asyncssh.SS
                 address, port, config=None, server_host_key_algs=["ssh-ed25519"]
             )
     except (OSError, asyncssh.Error) as error:
-        raise PeerUnreachable(f"cannot get the key of {where}: {error}") from None
+        raise PeerUnreachable(f"cannot get the key of {where}: {_reason(error)}") from None
     if key is None:
         raise PeerUnreachable(f"cannot get the key of {where}: it shows none")
     return key

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from protocol.messages import BLOCK_SIZE
+
 KEPT_ROUNDS: Final = 64
 """Rounds of a volume that are told apart: a guest that is held may go through any number.
 
@@ -22,7 +24,8 @@ class RoundProgress:
     """One round of one volume. Counts are of blocks, sizes in bytes, times in seconds.
 
     `same` blocks were alike on both hosts, `diff` were sent, `zero` were zeros here and made zero
-    there. `examined` is how far the source has come, out of `total`. `started` is by the monotonic
+    there. `examined` is how far the source has come, out of `total`; the target knows it from what
+    has arrived, and what was alike only when the round has ended. `started` is by the monotonic
     clock, as is `latest`: when the last of those began that it stands for. A round to `verify` only
     compares.
     """
@@ -54,6 +57,19 @@ class RoundProgress:
     def stream_ended(self) -> None:
         """Count a stream as complete."""
         self.total = self.examined
+        self.seconds = monotonic() - self.started
+
+    def arrived(self, data_bytes: int, zero_bytes: int, reached: int) -> None:
+        """Count what has come to the target; the source is known to have `reached` that offset."""
+        self.data_bytes, self.zero_bytes = data_bytes, zero_bytes
+        self.diff, self.zero = _blocks(data_bytes), _blocks(zero_bytes)
+        self.examined = min(max(self.examined, reached), self.total)
+        self.seconds = monotonic() - self.started
+
+    def arrived_whole(self) -> None:
+        """Count what did not come in a round that has ended as alike on both hosts."""
+        self.examined = self.total
+        self.same = max(0, _blocks(self.total) - self.diff - self.zero)
         self.seconds = monotonic() - self.started
 
     def absorb(self, later: RoundProgress) -> None:
@@ -88,3 +104,7 @@ class VolumeProgress:
         self.rounds.append(one)
         if len(self.rounds) > KEPT_ROUNDS:
             self.rounds[1].absorb(self.rounds.pop(2))
+
+
+def _blocks(length: int) -> int:
+    return -(-length // BLOCK_SIZE)

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from contextlib import aclosing
 from dataclasses import dataclass
-from time import monotonic
 from typing import Final
 
 from protocol.blocksync import (
@@ -118,9 +117,7 @@ class VolumeTarget:
                     await self._comparison
                 await self._threads.run(self._volume.flush)
                 receipt = self._receiver.receipt(claim, self._digest)
-                progress = self._progress.rounds[-1]
-                progress.examined = progress.total
-                progress.seconds = monotonic() - progress.started
+                self._progress.rounds[-1].arrived_whole()
                 self.rounds += 1
                 await self._channel.send(receipt)
 
@@ -141,9 +138,10 @@ class VolumeTarget:
                 self._digest.add_data(change.offset, change.length, hashes)
             else:
                 self._digest.add_zero(change.offset, change.length)
-        progress = self._progress.rounds[-1]
-        progress.data_bytes = self._digest.data_bytes
-        progress.zero_bytes = self._digest.zero_bytes
+        written = batch.changes[-1]
+        self._progress.rounds[-1].arrived(
+            self._digest.data_bytes, self._digest.zero_bytes, written.offset + written.length
+        )
 
     async def _compare(self) -> None:
         """Stream the fingerprints of what the volume holds, as far as the source allows."""

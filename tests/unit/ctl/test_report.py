@@ -441,3 +441,26 @@ def test_what_is_shown_together_differs_on_grey_paper(together):
 
     levels = sorted(map(grey, together))
     assert min(high - low for low, high in itertools.pairwise(levels)) > 0.15
+
+
+def test_a_tile_says_one_thing_after_the_other():
+    page = render(job_done(max_downtime=30.0), "host-a", NOW)
+    tile = re.sub(r"<[^>]*>", "", page[page.index("Blackout") :])
+    assert "the guest ran nowhere, within the 30 s allowed" in tile
+
+
+def test_names_of_volumes_stay_in_sight_where_their_rows_scroll():
+    report = job_done()
+    page = render(report, "host-a", NOW)
+    assert f'scope="rowgroup"><div>{report.volumes[0].name}<span>' in page
+    narrow = page[page.index("(max-width: 790px)") :]
+    rule = re.search(r"tbody th div \{([^}]*)\}", narrow)
+    assert rule is not None
+    assert "position: sticky" in rule[1]
+    assert "100vw" in rule[1]
+
+
+def test_what_is_new_on_the_host_of_the_page_is_new_here():
+    volume = replace(job_done().volumes[0], fresh=True)
+    for kind, place in ((JobKind.RECEIVE, "here"), (JobKind.MIGRATE, "there")):
+        assert f"new {place}" in render(job_done(kind=kind, volumes=(volume,)), "host-a", NOW)

@@ -266,6 +266,10 @@ async def test_nobody_there_and_silence_are_told_apart_from_a_refusal():
     ) as caught:
         await connect("far", "127.0.0.1", port, **options)
     assert "firewall" in caught.value.hint
+    with pytest.raises(PeerUnreachable) as unasked:
+        await fetch_host_key("127.0.0.1", port, 5)
+    assert str(unasked.value).endswith(": Connection refused")
+    assert not any("Errno" in str(each.value) for each in (caught, unasked))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -26,7 +26,7 @@ from xenmoved.migration.target.channels import _read_attach
 from xenmoved.sync.compression import Compressor
 from xenmoved.sync.devices import Buffers, DeviceThreads
 from xenmoved.sync.limiter import RateLimiter
-from xenmoved.sync.progress import VolumeProgress
+from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.source import SyncTools, VerificationFailed, VolumeSource
 from xenmoved.sync.target import VolumeTarget
 
@@ -523,3 +523,24 @@ def test_the_sender_counts_what_it_covers():
     sender.grant(2)
     list(sender.receive(encode_hashes(0, fingerprints(memoryview(noise(2 * B))))))
     assert sender.covered == 2 * B
+
+
+@pytest.mark.parametrize("bench", [40 * B + 4096], indirect=True)
+async def test_both_hosts_count_the_same_blocks(bench):
+    bench.write(bench.ours, 0, noise(10 * B))
+    bench.write(bench.theirs, 20 * B, noise(4 * B))
+    async with bench.copy() as (source, target):
+        near = await source.run_round(EVERYTHING, compare=True)
+        far = target.progress.rounds[0]
+    assert (near.same, near.diff, near.zero) == (27, 10, 4)
+    assert (far.same, far.diff, far.zero) == (near.same, near.diff, near.zero)
+
+
+def test_what_arrives_tells_how_far_the_source_has_come():
+    progress = RoundProgress(1, 20 * B)
+    progress.arrived(2 * B, B, 9 * B)
+    assert (progress.examined, progress.diff, progress.zero, progress.same) == (9 * B, 2, 1, 0)
+    progress.arrived(3 * B, B, 4 * B)
+    assert progress.examined == 9 * B
+    progress.arrived_whole()
+    assert (progress.examined, progress.diff, progress.same) == (20 * B, 3, 16)

@@ -123,11 +123,12 @@ def _remarks(report: JobReport) -> Markup:
 def _tiles(report: JobReport, span: float) -> Markup:
     tiles = []
     if report.blackout is not None:
+        allowed = job_views.allowed(report, units.duration)
         tiles.append(
             _tile(
                 "Blackout",
                 units.duration(report.blackout),
-                ["the guest ran nowhere", *filter(None, [job_views.allowed(report)])],
+                ["the guest ran nowhere,", allowed] if allowed else ["the guest ran nowhere"],
                 "dark",
             )
         )
@@ -205,7 +206,8 @@ def _volumes(report: JobReport) -> Markup:
     if not report.volumes:
         return Markup()
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in _COLUMNS)))
-    bodies = [_volume(volume) for volume in report.volumes]
+    place = "here" if report.kind is JobKind.RECEIVE else "there"
+    bodies = [_volume(volume, place) for volume in report.volumes]
     return tag(
         "section",
         tag("h2", "Volumes"),
@@ -213,12 +215,13 @@ def _volumes(report: JobReport) -> Markup:
     )
 
 
-def _volume(volume: VolumeReport) -> Markup:
-    new = ", new there" if volume.fresh else ""
+def _volume(volume: VolumeReport, place: str) -> Markup:
+    new = f", new {place}" if volume.fresh else ""
     new += ", by zfs send" if volume.streamed else ""
     arrow = f" \N{RIGHTWARDS ARROW} {volume.target}" if volume.target != volume.name else ""
     where = f"{arrow}{new}, {units.size(volume.size)}"
-    name = tag("th", volume.name, tag("span", where), colspan=len(_COLUMNS), scope="rowgroup")
+    said = tag("div", volume.name, tag("span", where))
+    name = tag("th", said, colspan=len(_COLUMNS), scope="rowgroup")
     rows = [tag("tr", *(tag("td", cell) for cell in _round(one))) for one in volume.rounds]
     return tag("tbody", tag("tr", name), *rows)
 

@@ -97,8 +97,12 @@ footer { margin-top: 48px; padding-top: 12px; border-top: 1px solid var(--rule);
 .scroll::before { display: none; position: sticky; left: 0; margin-top: 8px; font-size: 13px;
   color: var(--soft); content: "\\2194\\00a0 wider than this screen: scroll it sideways"; }
 @media screen and (max-width: 683px) { .scroll::before { display: block; } }
-@media screen and (max-width: 790px) { .scroll.rows::before { display: block; } }
+@media screen and (max-width: 790px) {
+  .scroll.rows::before { display: block; }
+  tbody th div { position: sticky; left: 0; width: fit-content; max-width: calc(100vw - 64px); }
+}
 @media (max-width: 640px) { body { padding: 24px 16px 40px; } h1 { font-size: 26px; } }
+@media screen and (max-width: 640px) { tbody th div { max-width: calc(100vw - 32px); } }
 @media print {
   :root {
     color-scheme: light;

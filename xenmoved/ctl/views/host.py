@@ -67,8 +67,9 @@ def guests(answer: Guests) -> list[Block]:
     header = ("GUEST", "ID", "KIND", "STATE", "MEMORY", "MOVABLE")
     rows: list[tuple[Cell, ...] | Across] = []
     for guest in answer.guests:
-        below: list[Block] = [*_disks(guest.disks)]
-        below += [line(Span(f"cannot move: {why}", Style.BAD)) for why in guest.obstacles]
+        below: list[Block] = [*_disks(guest.disks, "\n".join(guest.obstacles))]
+        whys = [why.removeprefix(f"{guest.name}: ") for why in guest.obstacles]
+        below += [line(Span(f"cannot move: {why}", Style.BAD)) for why in whys]
         rows += [_guest_row(guest), Across(tuple(indent(below)))]
     return [table(header, rows, " r  r")]
 
@@ -87,7 +88,7 @@ def plan(answer: Plan) -> list[Block]:
     if rows:
         header = ("VDEV", "SIZE", "FROM", "TO", "COPY")
         lines += [line(), *indent([table(header, rows, " r")])]
-        lines += indent(_served(volume) for volume in answer.volumes if volume.tracking)
+        lines += indent(_served(answer.volumes))
     if answer.bridges:
         rows = [(bridge.source, bridge.target) for bridge in answer.bridges]
         lines += [line(), *indent([table(("BRIDGE", "THERE"), rows)])]
@@ -217,10 +218,10 @@ def other_side(peer: str, here: Identity, host: str) -> list[Line]:
 
 
 def _permission_note(node: str) -> list[Line]:
+    options = "--allow migrate,sync --pools POOL --guests '*'"
     return [
-        line(
-            f"To let {node} send guests there, add: --allow migrate,sync --pools POOL --guests '*'"
-        )
+        line(f"To let {node} send guests there, add:"),
+        line("  ", Span(options, Style.BOLD, whole=True)),
     ]
 
 
@@ -236,7 +237,8 @@ def _guest_row(guest: GuestRow) -> tuple[Cell, ...]:
     )
 
 
-def _disks(disks: Sequence[DiskRow]) -> list[Block]:
+def _disks(disks: Sequence[DiskRow], said: str) -> list[Block]:
+    """Return disks, with why they cannot move unless that is `said` of the guest."""
     if not disks:
         return []
     rows: list[list[Cell]] = [
@@ -246,9 +248,10 @@ def _disks(disks: Sequence[DiskRow]) -> list[Block]:
             disk.volume or Span("in no pool", Style.DIM),
             disk.path,
             "" if disk.writable else "read-only",
-            Span(disk.obstacle or "", Style.BAD),
+            Span("" if why in said else why, Style.BAD),
         ]
         for disk in disks
+        for why in [disk.obstacle or ""]
     ]
     return [table((), rows, " r")]
 
@@ -261,10 +264,14 @@ def _planned(volume: PlannedVolume) -> tuple[Cell, ...]:
     return volume.vdev, size(volume.size), volume.source, volume.target or UNKNOWN, copy
 
 
-def _served(volume: PlannedVolume) -> Line:
-    """Return who serves a disk, and what it costs to follow the writes to it."""
-    by = f"served by {volume.served_by}; " if volume.served_by else ""
-    return line(Span(f"{volume.vdev}: {by}{volume.tracking_cost}", Style.DIM))
+def _served(volumes: Sequence[PlannedVolume]) -> list[Line]:
+    """Return who serves disks, and what it costs to follow the writes to them."""
+    disks: dict[str, list[str]] = {}
+    for volume in volumes:
+        if volume.tracking:
+            by = f"served by {volume.served_by}; " if volume.served_by else ""
+            disks.setdefault(f"{by}{volume.tracking_cost}", []).append(volume.vdev)
+    return [line(Span(f"{', '.join(vdevs)}: {how}", Style.DIM)) for how, vdevs in disks.items()]
 
 
 def _drive(drive: PlannedDrive) -> tuple[Cell, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from protocol.messages import BLOCK_SIZE, Mode
 from xenmoved.ctl.text import (
@@ -193,12 +193,12 @@ def has_memory(report: JobReport) -> bool:
     return bool(report.guest) and report.mode is not Mode.COLD
 
 
-def allowed(report: JobReport) -> str:
+def allowed(report: JobReport, told: Callable[[float], str] = duration) -> str:
     """Return how a blackout compares to what was allowed, "" without a limit."""
     limit = report.max_downtime
     if limit is None or report.blackout is None:
         return ""
-    return f"{'over' if report.blackout > limit else 'within'} the {duration(limit)} allowed"
+    return f"{'over' if report.blackout > limit else 'within'} the {told(limit)} allowed"
 
 
 def round_percent(one: RoundReport) -> str:
@@ -235,8 +235,9 @@ def _volume_progress(volume: VolumeReport) -> str:
 
 def _rounds(volume: VolumeReport) -> list[tuple[Cell, ...] | Across]:
     remarks = ["new"] * volume.fresh + ["zfs send"] * volume.streamed
-    target = f"{volume.target} ({', '.join(remarks)})" if remarks else volume.target
-    head = line(Span(volume.name, Style.BOLD), f", {size(volume.size)}, to {target}")
+    to = f", to {volume.target}" if volume.target != volume.name else ""
+    how = f" ({', '.join(remarks)})" if remarks else ""
+    head = line(Span(volume.name, Style.BOLD), f", {size(volume.size)}{to}{how}")
     return [
         Across((head,)),
         *(
@@ -310,7 +311,13 @@ def _parts(report: JobReport) -> list[tuple[str, Cell]]:
 def _memory(report: JobReport) -> str:
     if report.memory_sent == report.memory_total:
         return size(report.memory_sent)
-    return f"{size(report.memory_sent)} of {size(report.memory_total)}"
+    return f"{size(report.memory_sent)} {memory_part(report)}"
+
+
+def memory_part(report: JobReport) -> str:
+    """Return of what the memory that was sent is a part; pages written meanwhile go again."""
+    word = "of" if report.memory_sent <= report.memory_total else "for"
+    return f"{word} {size(report.memory_total)}"
 
 
 def where(report: JobReport) -> str:

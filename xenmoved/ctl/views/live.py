@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xenmoved.ctl.layout import lay_out
-from xenmoved.ctl.text import Block, Line, duration, line, percent, plural, size
+from xenmoved.ctl.text import Block, Line, Span, Style, duration, line, percent, plural, size
 from xenmoved.ctl.views import jobs as job_views
 from xenmoved.jobs.report import JobReport, JobState, Phase, VolumeReport
 
@@ -36,7 +36,9 @@ def display(report: JobReport, now: float, width: int) -> RenderableType:
     very narrow one the names are above them.
     """
     if width < _NARROW:
-        return Group(_header(report, now), *_stacked(report, width), _footer(report))
+        return Group(
+            *_header(report, now, width), *_stacked(report, width), *_footer(report, width)
+        )
     wide = width >= _WIDE
     room = width - _ROW - (_BLOCKS if wide else 0)
     names = short_names([volume.name for volume in report.volumes], room - _SHORTEST_BAR)
@@ -54,7 +56,7 @@ def display(report: JobReport, now: float, width: int) -> RenderableType:
         for name, volume in zip(names, report.volumes, strict=True)
         if volume.rounds and not wide
     ]
-    return Group(_header(report, now), rows, *below, _footer(report))
+    return Group(*_header(report, now, width), rows, *below, *_footer(report, width))
 
 
 def short_names(names: Sequence[str], most: int) -> list[str]:
@@ -79,7 +81,7 @@ def _stacked(report: JobReport, width: int) -> Iterator[RenderableType]:
     bar = max(4, width - _NARROW_ROW)
     named = [(volume.name, _volume(volume, bar), volume) for volume in report.volumes]
     for name, cells, volume in named:
-        yield to_rich(line(name))
+        yield shown([line(name)], width)
         yield _grid(["", *cells[:4]])
         if volume.rounds:
             yield _dim(f"  {_blocks(volume)}")
@@ -115,21 +117,20 @@ def to_rich(each: Line) -> Text:
     return text
 
 
-def _header(report: JobReport, now: float) -> Text:
-    header = Text()
-    header.append(to_rich(line(job_views.title(report))).plain, style="bold")
-    style = str(job_views.STATE_STYLES[report.state])
+def _header(report: JobReport, now: float, width: int) -> list[Text]:
+    parts: list[Span | str] = [Span(job_views.title(report), Style.BOLD)]
+    style = job_views.STATE_STYLES[report.state]
     if report.state is JobState.RUNNING:
         through = {one.phase for one in report.phases} | {report.phase}
         phases = [p for p in Phase if p is not Phase.ENDED and (p not in _RARE or p in through)]
         number = phases.index(report.phase) + 1 if report.phase in phases else len(phases)
-        header.append(f"  {report.phase}", style=style)
-        header.append(f" ({number} of {len(phases)})", style="dim")
+        parts += ["  ", Span(report.phase, style)]
+        parts += [Span(f" ({number} of {len(phases)})", Style.DIM)]
     else:
-        header.append(f"  {report.state}", style=style)
+        parts += ["  ", Span(report.state, style)]
     took = duration(job_views.elapsed(report, now))
-    header.append(f"  {took}  {size(report.wire_bytes)} sent")
-    return header
+    parts.append(f"  {took}  {size(report.wire_bytes)} sent")
+    return _fitted(line(*parts), width)
 
 
 def _volume(volume: VolumeReport, bar: int) -> tuple[RenderableType, ...]:
@@ -150,9 +151,10 @@ def _volume(volume: VolumeReport, bar: int) -> tuple[RenderableType, ...]:
 def _memory(report: JobReport, bar: int) -> tuple[RenderableType, ...]:
     if not report.memory_total:
         return "", _bar(0, 1, bar), "", Text("waiting", style="dim"), ""
-    share = percent(report.memory_sent, report.memory_total)
-    done = _bar(report.memory_sent, report.memory_total, bar)
-    return "", done, share, size(report.memory_sent), f"of {size(report.memory_total)}"
+    sent, total = report.memory_sent, report.memory_total
+    share = percent(sent, total) if sent <= total else ""  # nobody knows how much is to come
+    part = job_views.memory_part(report)
+    return "", _bar(min(sent, total), total, bar), share, size(sent), part
 
 
 def _blocks(volume: VolumeReport) -> str:
@@ -170,9 +172,17 @@ def _bar(completed: int, total: int, width: int) -> ProgressBar:
     return ProgressBar(total=total or 1, completed=done, width=width, complete_style="cyan")
 
 
-def _footer(report: JobReport) -> Text:
+def _footer(report: JobReport, width: int) -> list[Text]:
     if report.state is JobState.IN_DOUBT:
         note = f"  in doubt: {report.peer} has not told whether it has the guest; still asking"
-        return Text(to_rich(line(note)).plain, style="yellow")
-    count = plural(len(report.volumes), "volume")
-    return Text(f"  {count}, job {report.job}; Ctrl-C leaves it running", style="dim")
+        return _fitted(line(Span(note, Style.WARN)), width)
+    notes: list[Text] = []
+    if report.phase is Phase.HOLD:
+        held = f"  held, {size(report.left)} behind; goes at 'xenmovectl cutover {report.job}'"
+        notes = _fitted(line(Span(held, Style.WARN)), width)
+    note = f"  {plural(len(report.volumes), 'volume')}, job {report.job}; Ctrl-C leaves it running"
+    return notes + _fitted(line(Span(note, Style.DIM)), width)
+
+
+def _fitted(each: Line, width: int) -> list[Text]:
+    return [to_rich(part) for part in lay_out([each], width)]

@@ -402,3 +402,67 @@ def test_phases_are_counted_with_the_rare_ones_that_were_gone_through():
     numbers = [re.search(r"\((\d+) of (\d+)\)", each).groups() for each in (first, then)]
     assert int(numbers[1][0]) > int(numbers[0][0])
     assert numbers[0][1] == numbers[1][1]
+
+
+def test_a_narrow_live_display_breaks_names_behind_their_marks():
+    name = "/srv/xen/images/customers-of-the-north/web-server-root.img"
+    volume = VolumeReport(name, MIB, "p:v", True, (a_round(examined=40),))
+    shown = _on_screen(a_job(guest="customer-of-the-north-web-server", volumes=(volume,)), 40)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 40
+    at = next(i for i, each in enumerate(lines) if each.startswith("/srv"))
+    assert lines[at][-1] in "/-"
+    assert lines[at + 1].startswith("  ")
+    assert "  customer" not in shown
+    assert lines[-1].startswith("    ")
+
+
+def test_a_guest_that_is_held_is_shown_with_how_it_is_let_go():
+    held = a_job(a_round(), phase=Phase.HOLD, left=3 * MIB)
+    for width in (40, 80, 110):
+        shown = " ".join(_on_screen(held, width).split())
+        assert "held, 3MiB behind; goes at 'xenmovectl cutover 1a2b3c4d'" in shown
+    assert "cutover" not in _on_screen(a_job(a_round()))
+
+
+def test_memory_that_was_sent_again_is_no_share_of_all():
+    report = a_job(a_round(), memory_sent=640 * MIB)
+    for width in (40, 80):
+        shown = _on_screen(report, width)
+        assert "125%" not in shown
+        assert "640MiB for 512MiB" in " ".join(shown.split())
+    assert "memory  640MiB for 512MiB" in _text(job_views.summary(report, NOW))
+
+
+def test_why_a_disk_cannot_move_is_said_once():
+    why, other = "disk xvda is shared", "it is a driver domain"
+    disk = DiskRow("xvda", "/srv/a", "p:a", MIB, True, why)
+    guest = GuestRow("web", 1, "pv", MIB, "running", (disk,), (f"web: {why}", f"web: {other}"))
+    shown = _text(views.guests(Guests((guest,))))
+    assert shown.count(why) == 1
+    assert f"  cannot move: {why}\n  cannot move: {other}\n" in shown
+    alone = replace(guest, obstacles=(f"web: {other}",))
+    assert shown.count(why) == _text(views.guests(Guests((alone,)))).count(why)
+
+
+def test_disks_that_are_served_alike_are_named_together():
+    cost = "every round reads all of it"
+    one = PlannedVolume(
+        *("xvda", "/a", "p:a", MIB, True, True, ImageFormat.RAW, "QEMU", "none", cost)
+    )
+    volumes = (one, replace(one, vdev="xvdb"), replace(one, vdev="xvdc", served_by="blkback"))
+    shown = _text(views.plan(Plan("web", "b", Mode.LIVE, (), (), volumes, MIB, 1.0, 1.0)))
+    assert f"  xvda, xvdb: served by QEMU; {cost}\n  xvdc: served by blkback; {cost}\n" in shown
+
+
+def test_what_is_to_be_typed_elsewhere_stays_on_one_line():
+    shown = render(
+        views.identity(Identity("a", "ssh-ed25519 A", "f", 1), "a"), color=False, width=40
+    )
+    assert "\n  --allow migrate,sync --pools POOL --guests '*'\n" in shown
+
+
+def test_a_volume_that_arrives_is_named_once():
+    volume = VolumeReport("images:web-root", MIB, "images:web-root", True, (a_round(),))
+    report = a_job(kind=JobKind.RECEIVE, volumes=(volume,))
+    assert _text(job_views.summary(report, NOW)).splitlines()[1] == "images:web-root, 1MiB (new)"
