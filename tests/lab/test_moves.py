@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.lab import guests, moving, storage
 from tests.lab.guests import Guest
 from tests.lab.host import Host
@@ -59,6 +61,7 @@ def test_small_guest_moves_live_and_back(pair: Pair) -> None:
     guest.destroy(pair.a)
 
 
+@pytest.mark.slow
 def test_small_guest_moves_by_saving_where_page_caches_are_stale(pair: Pair) -> None:
     guest = guests.small(pair.a)
     guest.create(pair.a)
@@ -68,6 +71,7 @@ def test_small_guest_moves_by_saving_where_page_caches_are_stale(pair: Pair) -> 
     guest.destroy(pair.a)
 
 
+@pytest.mark.slow
 def test_debian_on_a_logical_volume(pair: Pair) -> None:
     guest = guests.debian(pair.a)
     pair.b.run(f"blkdiscard -z {device_of(guest)}")
@@ -78,6 +82,7 @@ def test_debian_on_a_logical_volume(pair: Pair) -> None:
     guest.destroy(pair.a)
 
 
+@pytest.mark.slow
 def test_disks_and_bridges_of_other_names(pair: Pair) -> None:
     guest = guests.small(pair.a)
     guest.create(pair.a)
