@@ -48,7 +48,11 @@ class Mode(StrEnum):
 
 
 class ImageFormat(StrEnum):
-    """How a disk lies in its volume. All but raw ones are copied as they are, never looked into."""
+    """How a disk lies in its volume at the source. All but raw ones are never looked into.
+
+    Of a guest that is off they are copied as they are. Of one that runs the content is sent, as the
+    guest sees it, and is raw on the target; releases that do not know of that refuse it.
+    """
 
     RAW = "raw"
     QCOW2 = "qcow2"
@@ -157,8 +161,9 @@ class VolumeOffer:
     which otherwise may have its own mind about that. `pool` is the pool that was asked for. Without
     one the target takes the one that it has for `home`, where the volume is at the source, or one
     of that name, rather than its default. `size` is that of the volume, and `disk_size` that of the
-    disk in it, another one in a `format` other than raw: the volume may grow to it. `sector` is the
-    logical sector size that a guest sees.
+    disk in it, another one in a `format` other than raw: the volume may grow to it. Of a guest that
+    runs both are that of the disk that it sees. `sector` is the logical sector size that a guest
+    sees.
 
     `vdev`, `path` and `writable` are what the source's configuration says of the guest's disk. The
     target opens no such path: it sees that the guest comes with the disks that were announced.

@@ -13,7 +13,7 @@ from storage.claiming import closing_on_error, open_path
 from storage.contracts import FILE_SECTOR, Backing, Extent
 from storage.errors import QemuError, UnsupportedVolume, VolumeError, VolumeReplaced, reason
 from storage.qemu.additions import GuestQemu
-from storage.qemu.nbd import PATIENCE
+from storage.qemu.nbd import PATIENCE, require_libnbd
 from storage.qemu.nodes import DiskNode
 from storage.qemu.reads import Reads
 from storage.qemu.volume import ExportedVolume
@@ -57,11 +57,7 @@ class GuestDisk(ExportedVolume):
         name = os.fspath(path)
         fd = open_path(name, _FLAGS, name)
         with closing_on_error(fd, name, name):
-            node, *others = qemu.find(name)
-            if others:
-                raise UnsupportedVolume(
-                    f"{name}: QEMU has it open for several devices of the guest"
-                )
+            node = _node(qemu, name)
             if (led := backing_of(name)).what != backing_of_descriptor(fd).what:
                 raise VolumeReplaced(f"{name} has come to lead to {led.what} as it was opened")
             return cls(qemu, name, node, fd, patience=patience)
@@ -104,6 +100,23 @@ class GuestDisk(ExportedVolume):
             self._qemu.remove(self._export)
         except QemuError as error:
             log.warning("%s: something is left in its QEMU for now: %s", self.name, error)
+
+
+def look(qemu: GuestQemu, path: str | os.PathLike[str]) -> Backing:
+    """Tell what the disk at a path is now, as `GuestDisk.backing` does; nothing is added to QEMU.
+
+    Raises what `GuestDisk.open` does for a disk that cannot be read so.
+    """
+    require_libnbd()
+    name = os.fspath(path)
+    return content_backing(backing_of(name), _node(qemu, name).size)
+
+
+def _node(qemu: GuestQemu, name: str) -> DiskNode:
+    node, *others = qemu.find(name)
+    if others:
+        raise UnsupportedVolume(f"{name}: QEMU has it open for several devices of the guest")
+    return node
 
 
 def content_backing(image: Backing, size: int) -> Backing:

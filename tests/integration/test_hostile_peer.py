@@ -72,7 +72,7 @@ from tests.support.hostile import (
     volume_offer,
     with_config,
 )
-from tests.support.images import make_cdrom
+from tests.support.images import make_cdrom, qcow2_header
 from xenmoved.control.api import ListJobs
 from xenmoved.link.channel import Purpose
 from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized
@@ -995,10 +995,6 @@ async def test_an_image_whose_configuration_nobody_can_use_is_refused(target, gu
 @pytest.mark.parametrize("image_format", [ImageFormat.QCOW2, ImageFormat.VHD])
 async def test_an_image_that_is_none_is_refused(target, guest, image_format):
     cold = image_offer(guest.named(f"image-{image_format}"), image_format)
-    async with transferring(target.evil, replace(cold, mode=Mode.SAVE)) as transfer:
-        said = await transfer.begin()
-        assert isinstance(said, Refused)
-        assert "only raw disks move while the guest runs" in said.problems[0].text
     async with transferring(target.evil, cold) as transfer:
         await transfer.hand_over()
         said = await transfer.control.ask(Seal(0, blake3(b"").digest()))
@@ -1006,6 +1002,44 @@ async def test_an_image_that_is_none_is_refused(target, guest, image_format):
         assert "is no" in said.problem.text
         await target.clean()
         assert await is_aborted(transfer.link, transfer.migration)
+
+
+@pytest.mark.parametrize("comes_as", ["qcow2", "raw", "vhd"])
+async def test_content_of_an_image_is_a_raw_disk_whatever_is_in_it(target, guest, comes_as):
+    """Nor may the guest come with a disk that was not announced as an image."""
+    guest = guest.named(f"content-{comes_as}")
+    config = copy.deepcopy(guest.config)
+    config["disks"][0]["format"] = comes_as
+    offer = guest.offer(SIZE)
+    volume = replace(offer.volumes[0], format=ImageFormat.QCOW2)
+    async with transferring(target.evil, replace(offer, volumes=(volume,))) as transfer:
+        answer = await transfer.begin()
+        assert isinstance(answer, Accepted), answer
+        await transfer.copy(head=qcow2_header(backing=104))
+        assert isinstance(await transfer.control.ask(HandOver(guest.size)), Receiving)
+        said = await transfer.control.ask(
+            await transfer.send_memory(with_config(guest.image, config))
+        )
+        if comes_as != "qcow2":
+            assert isinstance(said, Failed)
+            assert f"has format {comes_as}, and qcow2 is expected" in said.problem.text
+        else:
+            assert isinstance(said, Ready), said
+            built = target.emulator.domains()
+            (disk,) = [one.config["disks"][0] for one in built if guest.name in one.name]
+            assert disk["format"] == "raw"
+            assert disk["pdev_path"] == str(target.host.images / answer.volumes[0].name)
+            await transfer.control.ask(Abort(transfer.migration, "enough"))
+    await target.clean()
+
+
+async def test_content_has_the_size_of_the_disk(target, guest):
+    offer = guest.offer(SIZE)
+    volume = replace(offer.volumes[0], format=ImageFormat.VHD, disk_size=SIZE + 512)
+    async with transferring(target.evil, replace(offer, volumes=(volume,))) as transfer:
+        said = await transfer.begin()
+        assert isinstance(said, Failed)
+        assert "a raw volume that holds a disk of another size" in said.problem.text
 
 
 async def is_aborted(link, migration):

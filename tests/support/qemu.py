@@ -107,7 +107,7 @@ def start_emulator(
     """Start a QEMU with disks, each a device of its name with a (format, path), and options."""
     monitor = folder / f"qmp-libxenstat-{domid}"
     words = ["-machine", "none", "-nodefaults", "-display", "none", *options]
-    for socket in (monitor.name, "own"):
+    for socket in (monitor.name, f"qmp-libxl-{domid}", "own"):
         words += ["-qmp", f"unix:{folder / socket},server=on,wait=off"]
     for name, (kind, path) in disks.items():
         words += ["-drive", f"if=none,id={name},format={kind},cache=writeback,file={path}"]

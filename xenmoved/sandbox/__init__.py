@@ -15,6 +15,7 @@ guest       the process that is a guest
 ram         its memory, with all that it knows
 blocks      its disks, and blocks that tell what they are
 control     what it can be asked and told
+device_model  the QEMU of a guest, where there is one
 witness     what is known of guests outside of every host
 saving      a domain as a stream, and back
 stream      the header and the stream of libxl

@@ -16,7 +16,7 @@ import threading
 import time
 import zlib
 
-from xenmoved.sandbox import control
+from xenmoved.sandbox import control, device_model
 from xenmoved.sandbox.blocks import CHUNK_UNITS, UNIT, Disk, diagnose, make, number_of
 from xenmoved.sandbox.host import (
     CRASHED,
@@ -342,6 +342,7 @@ class Guest:
                 self.stop_device_model()
             case "resume":
                 self.stop_device_model()
+                device_model.go_on(self._host, self._domain.domid)
                 if self._shutdown == SUSPENDED:
                     self.change(shutdown=NOT_SHUT_DOWN)
             case "shutdown":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from xenmoved.sandbox import build, stream
+from xenmoved.sandbox import build, device_model, stream
 from xenmoved.sandbox.host import CommandFailed, Domain, Host
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ class SuspendFailed(CommandFailed):
     """The guest did not suspend; nothing happened to it."""
 
 
-def suspend(host: Host, domain: Domain) -> None:
+def suspend(host: Host, domain: Domain, *, live: bool) -> None:
     """Suspend the guest, then have its device model stop, as libxl does. Raises SuspendFailed.
 
     The domain shows as suspended while the device model finishes what it has under way. PV and PVH
@@ -42,6 +42,7 @@ def suspend(host: Host, domain: Domain) -> None:
         while host.faults("device-model").get("held"):
             time.sleep(0.02)
         build.ask(host, domain, "stop")
+        device_model.stop(host, domain.domid, live=live)
 
 
 def write_suspended(host: Host, domain: Domain, output: stream.Output, *, inner: bool) -> None:
@@ -49,7 +50,7 @@ def write_suspended(host: Host, domain: Domain, output: stream.Output, *, inner:
     memory = build.memory_of(host, domain)
     if not inner:
         stream.write_libxl_start(output)
-    suspend(host, domain)
+    suspend(host, domain, live=False)
     _note(domain)
     stream.write_libxc_start(output, kind_of(domain))
     _write_progress(output, memory, range(memory.pages))
@@ -69,7 +70,7 @@ def write_live(host: Host, domain: Domain, output: stream.Output) -> None:
         numbers = memory.dirty()
         if len(numbers) <= FEW_PAGES:
             break
-    suspend(host, domain)
+    suspend(host, domain, live=True)
     stream.write_pages(output, memory, memory.dirty())
     output.write(stream.END + stream.END)
 

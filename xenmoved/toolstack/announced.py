@@ -31,6 +31,12 @@ def require_announced(found: Domain, arrival: Arrival) -> None:
         raise NotAnnounced(text)
 
 
+def announced_format(vdev: str, arrival: Arrival) -> str:
+    """Return the format of a disk in what comes from the peer."""
+    source = arrival.sources.get(vdev)
+    return (source.format if source is not None else "") or arrival.formats.get(vdev, "raw")
+
+
 def _differences(found: Domain, arrival: Arrival) -> Iterator[str]:
     if found.name != arrival.announced_name:
         yield f"its name is {found.name[:200]!r}"

@@ -179,6 +179,7 @@ class SourceDisk:
     path: str
     writable: bool
     cdrom: bool
+    format: str = ""  # that of an image of which the content has come
 
 
 @dataclass(frozen=True, slots=True)

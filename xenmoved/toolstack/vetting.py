@@ -12,7 +12,8 @@ That the guest is the announced one, no larger and with the same disks and inter
 key that is not there passes only with an empty value. In particular:
 
 - disks: only the given local paths, no script, no driver domain, format raw, as a running guest can
-  have its backend open any file of this host by the header of a qcow2 or vhd image.
+  have its backend open any file of this host by the header of a qcow2 or vhd image. The content of
+  such an image may have come as a raw disk: of it the format is changed.
 - device_model, stubdomain_*, extra*, serial, usbdevice, soundhw, keymap, vnc, spice, sdl: become
   arguments of a device model that runs as root, and can open files, sockets and host devices.
 - kernel, ramdisk, firmware, pvshim: opened on reboot and shown to the guest: only from folders to
@@ -33,7 +34,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from xenmoved.toolstack import policy
-from xenmoved.toolstack.announced import require_announced
+from xenmoved.toolstack.announced import announced_format, require_announced
 from xenmoved.toolstack.domains import items, parse_disk, parse_domain
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS, NOWHERE, Rule
@@ -205,8 +206,9 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival)
             item.pop("backend", None)
             item["format"] = "empty"
         elif local:
-            if disk.format != "raw":
-                vetter.refuse(where, f"has format {disk.format}; only raw disks can be moved")
+            if disk.format != (announced := announced_format(disk.vdev, arrival)):
+                vetter.refuse(where, f"has format {disk.format[:40]}, and {announced} is expected")
+            item["format"] = "raw"
             item["pdev_path"] = local
             if disk.backend == "phy":
                 # Whether blkback can serve it depends on the local volume. libxl chooses it again

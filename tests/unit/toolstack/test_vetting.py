@@ -91,6 +91,20 @@ def test_disks_are_those_that_were_announced():
     assert "is not a CD-ROM" in refused(PV, sources=sources(PV, cdrom=True))
 
 
+def test_an_image_whose_content_has_come_is_raw():
+    config = entry(PV)["config"]
+    config["disks"][0]["format"] = "qcow2"
+    assert rewrite_config(config, arrival(PV, sources=sources(PV, format="qcow2"))) == []
+    assert config["disks"][0]["format"] == "raw"
+    for other in ("raw", "vhd", None):
+        said = refused(
+            PV,
+            lambda config, other=other: config["disks"][0].update(format=other),
+            sources=sources(PV, format="qcow2"),
+        )
+        assert "and qcow2 is expected" in said
+
+
 def test_a_disk_that_was_announced_is_in_the_image():
     assert "disk 'xvda' was announced, and is not there" in refused(
         PV, lambda config: config["disks"].pop(0)

@@ -65,10 +65,11 @@ def _guest_row(
             status.name, status.domid, "", status.memory, status.state.value, (), obstacles
         )
     state = status.state if status is not None else None
-    disks = [_disk_row(host, disk, cold=status is None) for disk in domain.disks]
+    asked = host.qemu_of(domain.domid) is not None
+    disks = [_disk_row(host, disk, cold=status is None, asked=asked) for disk in domain.disks]
     misnamed = misnamed_here(domain.name, host.toolstack.name)
     found = [f"{misnamed.text}: {misnamed.hint}"] if misnamed is not None else []
-    found += [item.text for item in guest_obstacles(domain, state)]
+    found += [item.text for item in guest_obstacles(domain, state, asked=asked)]
     found += [f"{domain.name}: {disk.obstacle}" for disk in disks if disk.obstacle]
     return GuestRow(
         name=domain.name,
@@ -81,10 +82,11 @@ def _guest_row(
     )
 
 
-def _disk_row(host: Host, disk: Disk, *, cold: bool) -> DiskRow:
+def _disk_row(host: Host, disk: Disk, *, cold: bool, asked: bool) -> DiskRow:
     obstacle, size, peers = None, None, host.config.peers.values()
     if disk.path or not disk.cdrom:
-        obstacle = found[0] if (found := disk_obstacle(disk, cold=cold)) is not None else None
+        found = disk_obstacle(disk, cold=cold, asked=asked)
+        obstacle = found[0] if found is not None else None
         try:
             there = measure(disk.path)
             size = there.size

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from protocol.messages import Problem, Remark
@@ -18,6 +18,7 @@ from storage.backing import backing_of
 from storage.contracts import Backing
 from storage.errors import StorageError
 from xenmoved.migration.host import Host
+from xenmoved.migration.uncopied_disks import IMAGES
 from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.remarks import good_to_know
 from xenmoved.toolstack.backends import OpenByBackends
@@ -88,6 +89,8 @@ def _take(domain: Domain, opened: OpenByBackends | None) -> Look:
         backing = None
         try:
             backing = backing_of(disk.path) if disk.path.startswith("/") else None
+            if backing is not None and disk.format in IMAGES and domain.domid > 0:
+                backing = replace(backing, size=0)  # its guest may have an image grow
         except StorageError as error:
             missing += problems_of(error)
         disks[disk.vdev] = DiskFacts(disk, backing)

@@ -21,7 +21,7 @@ from protocol.messages import (
     Receiving,
     Seal,
 )
-from storage.backing import check_backing
+from storage.backing import compare_backings
 from storage.errors import StorageError
 from xenmoved.codes import LINK_LOST
 from xenmoved.jobs.job import Job
@@ -34,6 +34,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.retrying import until_done
 from xenmoved.migration.source.channels import open_attached
+from xenmoved.migration.source.content import is_content, settled
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.source.inventory import (
@@ -420,9 +421,10 @@ async def _remove_source(host: Host, job: Job, migration: str, sent: Sending) ->
 def _changed(sent: Sending) -> list[Problem]:
     """Find the volumes that are not what was sent any more."""
     found: list[Problem] = []
-    for path, backing in zip(sent.paths, sent.backings, strict=True):
+    for path, backing, offered in zip(sent.paths, sent.backings, sent.offer.volumes, strict=True):
         try:
-            check_backing(path, backing)
+            content = is_content(offered, sent.offer.mode)
+            compare_backings(path, backing, settled(path, backing, content=content))
         except StorageError as error:
             found += problems_of(error)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import chain
 from typing import Final
 
 from protocol.messages import ImageFormat, Problem
@@ -26,8 +27,19 @@ def moving_disks(domain: Domain) -> list[Disk]:
     return [disk for disk in domain.disks if disk.path or not disk.cdrom]
 
 
-def disk_obstacle(disk: Disk, *, cold: bool) -> tuple[str, str] | None:
-    """Why a disk cannot move and what to do about it, None when it can."""
+def image_hint(image_format: str) -> str:
+    """Say what can be done about an image that cannot move while its guest runs."""
+    return (
+        "shut the guest down and move it with --mode cold, if its configuration says "
+        f"format={image_format}; or convert the disk with qemu-img"
+    )
+
+
+def disk_obstacle(disk: Disk, *, cold: bool, asked: bool) -> tuple[str, str] | None:
+    """Why a disk cannot move and what to do about it, None when it can.
+
+    With `asked`, the QEMU of the guest can be asked for the content of images.
+    """
     plain = "only disks that dom0 serves from a file or block device move: attach it in that way"
     obstacles = (
         (disk.script, f"is attached by the script {disk.script}", plain),
@@ -35,10 +47,10 @@ def disk_obstacle(disk: Disk, *, cold: bool) -> tuple[str, str] | None:
         (disk.backend not in _MOVABLE, f"has the backend {disk.backend}", plain),
         # Of such an image, parts are in the memory of its backend while the guest runs.
         (
-            disk.format in IMAGES and not cold,
+            disk.format in IMAGES and not (cold or asked),
             f"has the format {disk.format}: only raw disks move while the guest runs",
-            f"shut the guest down and move it with --mode cold, if its configuration says format="
-            f"{disk.format}; or convert the disk with qemu-img",
+            f"{image_hint(disk.format)}; or have QEMU read it for xenmoved: `toolstack.monitors` "
+            "in the configuration of this host",
         ),
         (
             disk.format not in _RAW | IMAGES,
@@ -52,17 +64,24 @@ def disk_obstacle(disk: Disk, *, cold: bool) -> tuple[str, str] | None:
     )
 
 
-def guest_obstacles(domain: Domain, state: DomainState | None) -> list[Problem]:
+def disk_problems(guest: str, disk: Disk, *, cold: bool, asked: bool) -> list[Problem]:
+    """Return the same as it is told of a guest."""
+    found = disk_obstacle(disk, cold=cold, asked=asked)
+    return [problem("disk", f"{guest}: {found[0]}", found[1])] if found is not None else []
+
+
+def guest_obstacles(domain: Domain, state: DomainState | None, *, asked: bool) -> list[Problem]:
     """Everything about a guest that stands in the way of moving it, whatever the target.
 
-    `state` is None for one that is to be moved while there is no domain of it.
+    `state` is None for one that is to be moved while there is no domain of it. `asked`: see
+    `disk_obstacle`.
     """
     blocked = {
-        disk.vdev: obstacle
+        disk.vdev: found
         for disk in moving_disks(domain)
-        if (obstacle := disk_obstacle(disk, cold=state is None)) is not None
+        if (found := disk_problems(domain.name, disk, cold=state is None, asked=asked))
     }
-    found = [problem("disk", f"{domain.name}: {why}", hint) for why, hint in blocked.values()]
+    found = list(chain.from_iterable(blocked.values()))
     found += [
         problem(
             "passthrough", f"{domain.name} has the host device {device}", _without(domain, device)

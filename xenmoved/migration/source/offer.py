@@ -29,11 +29,12 @@ from storage.contracts import Backing
 from storage.errors import StorageError
 from storage.places import place_at, places_at
 from storage.qemu.additions import GuestQemu
-from storage.tracking.choice import TrackingMethod, tracking_method
+from storage.tracking.choice import TrackingMethod
 from xenmoved.guestnames import misnamed_here, misnamed_there
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.bridges import names_of
 from xenmoved.migration.host import Host
+from xenmoved.migration.source.content import converted, is_content, measure_content, methods_of
 from xenmoved.migration.source.inventory import GuestFacts, take
 from xenmoved.migration.source.obstacles import guest_obstacles, moving_disks
 from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
@@ -79,6 +80,11 @@ class Sending:
     warnings: tuple[Remark, ...] = ()
     served: tuple[GuestQemu | None, ...] = ()
     methods: tuple[TrackingMethod, ...] = ()
+
+    def reader(self, number: int) -> GuestQemu | None:
+        """Return the QEMU that reads a volume for us, None for one that is read where it lies."""
+        content = is_content(self.offer.volumes[number], self.offer.mode)
+        return self.served[number] if content else None
 
     @property
     def memory(self) -> int:
@@ -142,19 +148,15 @@ async def make_offer(
     served: list[GuestQemu | None] = []
     for disk in disks.copied:
         try:
+            qemu = _served_by(host, domain, disk, look.opened)
             cold = mode is Mode.COLD
-            kind = ImageFormat(disk.format if cold and disk.format in IMAGES else "raw")
-            attempt = partial(measure_disk, disk.path, kind, exclusive=cold)
-            there, disk_size = await when_let_go(partial(asyncio.to_thread, attempt))
-            offered = volume_offer(host, disk.path, there, disk, options)
-            came = await moved_by(host, disk.path)
-            offered = replace(offered, format=kind, disk_size=disk_size, moved_by=came)
+            offered, there = await _offer_disk(host, domain.name, disk, qemu, options, cold=cold)
             volumes.append(offered)
             paths.append(disk.path)
             backings.append(there)
-            served.append(_served_by(host, domain, disk, look.opened))
+            served.append(qemu)
         except (StorageError, Obstructed) as error:
-            problems += problems_of(error)
+            problems += [one for one in problems_of(error) if one not in problems]
     if not options.several:
         problems += idle_wishes(
             options,
@@ -165,7 +167,7 @@ async def make_offer(
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
     config, warnings = await _config_of(host, domain, peer, mode)
-    methods = await asyncio.to_thread(_methods, paths, served)
+    methods = await asyncio.to_thread(methods_of, volumes, mode, paths, served)
     left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
     try:
         offer = Offer(
@@ -184,7 +186,7 @@ async def make_offer(
                 look.facts,
                 look.opened,
                 tuple(disks.ejected),
-                (*look.warnings, *warnings, *left),
+                (*look.warnings, *warnings, *left, *converted(offer)),
                 tuple(served),
                 methods,
             ),
@@ -203,10 +205,33 @@ def _served_by(
     return host.qemu_of(guest.domid)
 
 
-def _methods(
-    paths: Sequence[str], served: Sequence[GuestQemu | None]
-) -> tuple[TrackingMethod, ...]:
-    return tuple(tracking_method(*one) for one in zip(paths, served, strict=True))
+async def _offer_disk(
+    host: Host,
+    guest: str,
+    disk: Disk,
+    qemu: GuestQemu | None,
+    options: TransferOptions,
+    *,
+    cold: bool,
+) -> tuple[VolumeOffer, Backing]:
+    """Offer a disk that is copied, and tell what it is here. Raises StorageError, Obstructed."""
+    kind = ImageFormat(disk.format if disk.format in IMAGES else "raw")
+    if kind is not ImageFormat.RAW and not cold:
+        there = await asyncio.to_thread(measure_content, guest, disk, qemu)
+        disk_size = there.size
+    else:
+        attempt = partial(measure_disk, disk.path, kind, exclusive=cold)
+        there, disk_size = await when_let_go(partial(asyncio.to_thread, attempt))
+    offered = volume_offer(host, disk.path, there, disk, options)
+    offered = replace(
+        offered,
+        # What will be raw is not called an image there: some tools go by that.
+        name=offered.name if cold else offered.name.removesuffix(f".{kind}"),
+        format=kind,
+        disk_size=disk_size,
+        moved_by=await moved_by(host, disk.path),
+    )
+    return offered, there
 
 
 async def _twins(host: Host, guest: Domain) -> list[Problem]:
@@ -242,7 +267,8 @@ async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None
         text, hint = f"no guest called {guest} runs on this host", _UNKNOWN_HINT
         return None, [problem("guest-unknown", text, hint)]
     domain = await host.toolstack.describe(status)
-    problems = guest_obstacles(domain, status.state)
+    asked = host.qemu_of(domain.domid) is not None
+    problems = guest_obstacles(domain, status.state, asked=asked)
     obstacle = await _live_obstacle(host, domain, domains) if mode is Mode.LIVE else None
     if obstacle is not None:
         hint = "move it with --mode save, which suspends it for the time its memory takes"
@@ -259,7 +285,7 @@ async def _find_stopped(
     if (domain := await host.toolstack.configs.describe(guest)) is None:
         text = f"no guest called {guest} runs on this host, and there is no configuration of it"
         return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
-    problems = guest_obstacles(domain, None)
+    problems = guest_obstacles(domain, None, asked=False)
     moving = {disk.path for disk in moving_disks(domain)}
     problems += await users_of(host, guest, moving)
     return replace(domain, uuid=domain.uuid or await _known_uuid(host, moving)), problems

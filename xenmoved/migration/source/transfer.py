@@ -82,10 +82,12 @@ class Transfer:
         """Return what volumes can be made streams of, where the target knows streams."""
         if "zfs-stream" not in dialogue.capabilities:
             return [None for _ in self._sending.paths]
-        located = [
-            await asyncio.to_thread(self._host.pool_of, path) for path in self._sending.paths
-        ]
-        return [place[0].history(place[1]) if place is not None else None for place in located]
+        found: list[History | None] = []
+        for number, path in enumerate(self._sending.paths):
+            place = await asyncio.to_thread(self._host.pool_of, path)
+            whole = place is not None and self._sending.reader(number) is None
+            found.append(place[0].history(place[1]) if place is not None and whole else None)
+        return found
 
     async def attend(
         self,

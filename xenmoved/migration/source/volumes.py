@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from protocol.codec import MessageSet
 from protocol.errors import Code, ProtocolError
 from protocol.frames import MAX_PAYLOAD
 from protocol.messages import MigrationId, Placement
-from storage.backing import check_backing, compare_backings
+from storage.backing import compare_backings
 from storage.contracts import (
     Backing,
     Everything,
     History,
     PoolVolume,
+    Tracker,
     Volume,
     Watching,
 )
-from storage.errors import VolumeNotFound, VolumeReplaced, VolumeWritten
+from storage.errors import StorageError, VolumeNotFound, VolumeReplaced, VolumeWritten
+from storage.qemu.additions import GuestQemu
+from storage.qemu.guest_disk import GuestDisk
+from storage.qemu.tracker import BitmapTracker
 from storage.tracking.choice import choose_tracker
 from storage.window import window
 from xenmoved.choices import Compression
@@ -33,6 +37,7 @@ from xenmoved.link.client import PeerLink
 from xenmoved.link.framed import Framed
 from xenmoved.migration.geometry import most_there
 from xenmoved.migration.source.channels import open_attached
+from xenmoved.migration.source.content import look
 from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.rounds import Outlook, least_rate, outlook, send_rate
 from xenmoved.migration.source.stalls import Stalls
@@ -53,10 +58,12 @@ class _Disk:
 
     `path` led to `opened` when the volume was opened, and must not lead to anything else as long as
     it is copied. One that was removed or renamed meanwhile is what the guest has nevertheless. With
-    a `watch` nobody may write to it: it is no running guest's.
+    a `watch` nobody may write to it: it is no running guest's. `reader` is the QEMU that reads it
+    for us, if one does.
     """
 
     path: str
+    reader: GuestQemu | None
     volume: Volume
     opened: Backing
     watch: Watching | None
@@ -76,7 +83,7 @@ class _Disk:
         if self.watch is not None:
             self.watch.require_alone()
         try:
-            check_backing(self.path, self.opened)
+            compare_backings(self.path, self.opened, look(self.path, self.reader))
         except VolumeNotFound:
             compare_backings(self.path, self.opened, self.volume.backing())
 
@@ -95,6 +102,7 @@ class _Disk:
             raise VolumeWritten(f"{self.path} was written to while it was copied")
 
 
+V = TypeVar("V", bound=Volume)
 _Work = Callable[[_Disk], Coroutine[Any, Any, object]]
 
 
@@ -243,12 +251,9 @@ class Attaching:
     ) -> _Disk:
         """Open a volume and its channel, to be closed by the two stacks."""
         path, opened = sending.paths[number], sending.backings[number]
-        whole = await when_let_go(partial(asyncio.to_thread, self.opener, path))
-        stack.callback(whole.close)
-        watch = whole.watch() if self.alone else None
-        if watch is not None:
-            stack.callback(watch.close)
-        await asyncio.to_thread(check_backing, path, opened)
+        whole, tracker, watch = await self._open(number, sending, stack)
+        reader = sending.reader(number)
+        compare_backings(path, opened, await asyncio.to_thread(look, path, reader))
         if whole.backing() != opened:
             raise VolumeReplaced(f"{path} led to {whole.backing().what} as it was opened")
         threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", self.readers))
@@ -258,8 +263,6 @@ class Attaching:
         place = f"{placement.pool}:{placement.name}"
         shown = VolumeProgress(path, whole.size, place, placement.fresh)
         progress.append(shown)
-        qemu = sending.served[number] if sending.served else None
-        tracker = await asyncio.to_thread(choose_tracker, path, qemu)
         stack.push_async_callback(threads.run, tracker.stop)
         streams = await self._streams(history, framed, threads, shown)
         volume: Volume = whole
@@ -275,7 +278,23 @@ class Attaching:
         stack.callback(source.close)
         way: Way = ByBlocks(source, tracker, threads, placement.zeroed)
         way = ByStreams(streams) if streams is not None else way
-        return _Disk(path, volume, opened, watch, source, way, threads, channel)
+        return _Disk(path, reader, volume, opened, watch, source, way, threads, channel)
+
+    async def _open(
+        self, number: int, sending: Sending, stack: AsyncExitStack
+    ) -> tuple[Volume, Tracker, Watching | None]:
+        """Open a volume, to be closed by the stack; say how its writes are tracked."""
+        path = sending.paths[number]
+        if (reader := sending.reader(number)) is not None:
+            disk = await _opened(partial(GuestDisk.open, reader, path), stack)
+            return disk, BitmapTracker(reader, path, disk.reads), None
+        attempt = partial(_opened, partial(self.opener, path), stack)
+        volume = await when_let_go(attempt)
+        watch = volume.watch() if self.alone else None
+        if watch is not None:
+            stack.callback(watch.close)
+        qemu = sending.served[number] if sending.served else None
+        return volume, await asyncio.to_thread(choose_tracker, path, qemu), watch
 
     async def _streams(
         self,
@@ -331,6 +350,18 @@ async def attached_disks(
             )
             disks.append(disk)
         yield Disks(disks, attaching.tools.limiter, stalls)
+
+
+async def _opened(opener: Callable[[], V], stack: AsyncExitStack) -> V:
+    """Open a volume in a thread, to be closed by the stack, also when nobody waits for it."""
+    opening = asyncio.ensure_future(asyncio.to_thread(opener))
+
+    async def close() -> None:
+        with suppress(StorageError):
+            await asyncio.to_thread((await opening).close)
+
+    stack.push_async_callback(lambda: wait_through(close()))
+    return await asyncio.shield(opening)
 
 
 def _as_large_as_there(volume: Volume, placement: Placement) -> Volume:

@@ -102,6 +102,14 @@ def _wiring(said: dict[str, Any]) -> Wiring:
     return Wiring(folder=said["folder"], **lists)
 
 
+def laid_out(offer: Offer) -> Offer:
+    """Return an offer with its volumes as they will be here: the content of an image is raw."""
+    if offer.mode is Mode.COLD:
+        return offer
+    volumes = tuple(replace(volume, format=ImageFormat.RAW) for volume in offer.volumes)
+    return replace(offer, volumes=volumes)
+
+
 def expect(
     offer: Offer,
     disks: dict[str, str],
@@ -125,9 +133,13 @@ def expect(
     for volume in offer.volumes:
         if volume.vdev is None or volume.path is None:
             raise ProtocolError(Code.OUT_OF_RANGE, "a disk of a guest without its place there")
-        sources[volume.vdev] = SourceDisk(volume.path, volume.writable, cdrom=False)
-        if volume.format is not ImageFormat.RAW:
-            formats[volume.vdev] = volume.format.value
+        said = volume.format.value if volume.format is not ImageFormat.RAW else ""
+        as_it_is = offer.mode is Mode.COLD
+        sources[volume.vdev] = SourceDisk(
+            volume.path, volume.writable, cdrom=False, format="" if as_it_is else said
+        )
+        if said and as_it_is:
+            formats[volume.vdev] = said
     return Expected(
         name=guest.target_name,
         uuid=guest.uuid,

@@ -32,7 +32,7 @@ from xenmoved.migration.promises import of_quota, unfilled
 from xenmoved.migration.target.at_boot import NO_START, AtBoot, weigh_at_boot
 from xenmoved.migration.target.at_home import off_here, on_the_way, running_here
 from xenmoved.migration.target.boot_files import boot_problems, foresee
-from xenmoved.migration.target.expected import Expected, expect
+from xenmoved.migration.target.expected import Expected, expect, laid_out
 from xenmoved.migration.target.guests_left import too_many
 from xenmoved.migration.target.hypervisor import hypervisor_problems, hypervisor_remarks
 from xenmoved.migration.target.memory_limits import size_problems
@@ -168,7 +168,7 @@ async def assess(
         free = info.free_memory - host.promises.memory(status for status, _ in here)
         problems += await size_problems(host, peer, max(0, free), offer)
     checker = _VolumeChecks(host, peer, offer, in_use, needed)
-    placements = [await checker.place(volume) for volume in offer.volumes]
+    placements = [await checker.place(volume) for volume in laid_out(offer).volumes]
     problems += checker.problems + await checker.space_problems()
     if guest is not None and not present:
         # Beside a domain of that name or uuid its file says no more.
@@ -209,7 +209,10 @@ def _require_honest(offer: Offer) -> None:
         vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
         if any(disk.cdrom and disk.writable for disk in guest.shared):
             raise ProtocolError(Code.OUT_OF_RANGE, "a CD-ROM that can be written")
-    if any(one.format is ImageFormat.RAW and one.disk_size != one.size for one in offer.volumes):
+    if any(
+        one.format is ImageFormat.RAW and one.disk_size != one.size
+        for one in laid_out(offer).volumes
+    ):
         raise ProtocolError(Code.OUT_OF_RANGE, "a raw volume that holds a disk of another size")
     if twice := [vdev for vdev, count in Counter(vdevs).items() if count > 1]:
         raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
@@ -373,13 +376,10 @@ class _VolumeChecks:
         return self._others
 
     def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
-        """Note it when a volume that is an image would be none here, or is in use at the source."""
+        """Note it when a volume that is an image would be none here."""
         if volume.format is ImageFormat.RAW:
             return
         what = f"{volume.name} is an image in the format {volume.format}"
-        if self._offer.mode is not Mode.COLD:
-            text = f"{what}: only raw disks move while the guest runs"
-            self._note("disk", text, "move it with --mode cold")
         if not pool.holds_files:
             text = f"{what}, and pool {pool.name} on {self._node} has no files"
             self._note("pool", text, "choose a pool of kind dir with --pool")

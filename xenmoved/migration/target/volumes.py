@@ -20,6 +20,7 @@ from xenmoved.journal.records import Holding, MadeVolume
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
 from xenmoved.migration.removal import remove_noted
+from xenmoved.migration.target.expected import laid_out
 from xenmoved.migration.target.filling import FilledVolume
 from xenmoved.migration.target.reuse import Claim, owner_of, reuse
 from xenmoved.migration.volume_needs import needs
@@ -77,10 +78,11 @@ class Landing:
         `stop` waits for the end of it.
         """
         found = []
+        here_as = laid_out(offer)
         async with self._provisioning:
-            for volume, placement in zip(offer.volumes, placements, strict=True):
+            for volume, placement in zip(here_as.volumes, placements, strict=True):
                 self._require_wanted()
-                size = await self._provide(offer, volume, placement)
+                size = await self._provide(here_as, volume, placement)
                 found.append(replace(placement, size=size))
         return tuple(found)
 

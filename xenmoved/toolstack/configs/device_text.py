@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from xenmoved.toolstack import policy
+from xenmoved.toolstack.announced import announced_format
 from xenmoved.toolstack.interface import Arrival, Disk, Nic, ToolstackError
 from xenmoved.toolstack.policy import words
 
@@ -50,6 +51,7 @@ class DiskSpec:
     cdrom: bool = False
     readonly: bool = False
     format: str = "raw"
+    format_at: int = -1  # index of the part that says so
     said: set[str] = field(default_factory=set)
 
 
@@ -78,6 +80,8 @@ def parse_disk(spec: str) -> DiskSpec:
             raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
         if part.strip(" \t"):
             _take_part(disk, spec, key, value)
+            if disk.format_at < 0 and disk.format != "raw":
+                disk.format_at = number
         elif "access" in disk.said and number < len(disk.parts) - 1:
             raise ToolstackError(f"disk {spec!r} has an empty part, which xl may take for access")
     return disk
@@ -121,9 +125,10 @@ def _target(disk: DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
 def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> str:
     """Replace the target of a disk specification (xl-disk-configuration(5), or xm's form).
 
-    A scheme such as `phy:` becomes the one that fits the local path. An empty drive stays as it
-    is, and one that the guest has none in becomes empty. Raises ToolstackError when the
-    specification is not understood or may not be taken over.
+    A scheme such as `phy:` becomes the one that fits the local path, and the format raw where the
+    content of an image has come. An empty drive stays as it is, and one that the guest has none in
+    becomes empty. Raises ToolstackError when the specification is not understood or may not be
+    taken over.
     """
     disk = parse_disk(spec)
     lead, scheme = _target(disk, spec)
@@ -138,8 +143,8 @@ def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> 
         return ",".join([*disk.parts[: disk.target], lead, *disk.parts[disk.target + 1 :]])
     if not local or disk.target < 0:
         raise ToolstackError(f"disk {spec!r} has no volume on this host that was agreed upon")
-    if disk.format != (agreed := arrival.formats.get(disk.vdev, "raw")):
-        raise ToolstackError(f"disk {spec!r} is {disk.format}, and {agreed} was announced")
+    if disk.format != (announced := announced_format(disk.vdev, arrival)):
+        raise ToolstackError(f"disk {spec!r} is {disk.format}, and {announced} was announced")
     if _UNQUOTABLE.search(local) or any(_NOT_RAW.fullmatch(s) for s in scheme[1].split(":")):
         raise ToolstackError(f"disk {spec!r} cannot be written with the path {local!r}")
     block, prefix = is_block(local), scheme[1]
@@ -147,6 +152,8 @@ def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> 
         prefix = "phy:" if block else "tap:aio:" if prefix == "tap:aio:" else "file:"
     parts = list(disk.parts)
     parts[disk.target] = f"{lead}{prefix}{local}"
+    if disk.format_at >= 0 and disk.vdev not in arrival.formats:  # its content has come
+        parts[disk.format_at] = parts[disk.format_at].replace(disk.format, "raw")
     if not block:
         parts = [part for part in parts if not _BACKEND_PHY.fullmatch(part)]
     return ",".join(parts)

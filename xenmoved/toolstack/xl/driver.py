@@ -7,6 +7,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from xenmoved.toolstack.cold import ColdOutgoing
 from xenmoved.toolstack.configs.compose import compose
@@ -31,6 +32,8 @@ from xenmoved.toolstack.wiring import UNKNOWN
 from xenmoved.toolstack.xl.incoming import XlIncoming
 from xenmoved.toolstack.xl.live import XlLive, stale_copy
 from xenmoved.toolstack.xl.outgoing import XlOutgoing
+
+_IMAGES: Final = frozenset(("qcow2", "vhd"))
 
 
 class XlToolstack(Driver):
@@ -90,7 +93,9 @@ class XlToolstack(Driver):
         for key in ("ioports", "irqs", "iomem"):
             config["b_info"].pop(key, None)
         disks = {disk.vdev: disk.path for disk in domain.disks if disk.path}
-        here = Arrival(domain.name, domain.uuid, disks, wiring=UNKNOWN)
+        # What becomes of an image is found by who moves it.
+        formats = {disk.vdev: disk.format for disk in domain.disks if disk.format in _IMAGES}
+        here = Arrival(domain.name, domain.uuid, disks, formats=formats, wiring=UNKNOWN)
         left: list[str] = []
         try:
             return tuple(rewrite_config(config, here, self._boot_folders.unseen, left)), tuple(left)

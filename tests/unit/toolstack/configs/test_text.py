@@ -8,7 +8,7 @@ from protocol.messages import Weight
 from xenmoved.toolstack.configs.device_text import adapt_disk, adapt_vif, describe_disk
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.text import adapt, describe, named
-from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.interface import Arrival, SourceDisk, ToolstackError
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 DISKS = {"xvda": "/dev/here/root", "xvdb": "/srv/here/data.img", "hda": "/dev/here/hda"}
@@ -204,6 +204,20 @@ def test_an_image_is_what_it_was_announced_as():
             adapt_disk(spec, Arrival("web", "", {"xvda": "/srv/x"}), block)
     for spec in ("/there/x,raw,xvda,w", "file:/there/x,xvda,w", "/there/x,vhd,xvda,w"):
         with pytest.raises(ToolstackError, match="and qcow2 was announced"):
+            adapt_disk(spec, agreed, block)
+
+
+@pytest.mark.parametrize("image_format", ["qcow2", "vhd"])
+def test_an_image_whose_content_has_come_is_raw(image_format):
+    said = SourceDisk("/there/x", writable=True, cdrom=False, format=image_format)
+    agreed = Arrival("web", "", {"xvda": "/srv/qcow2-vhd"}, sources={"xvda": said})
+    for spec, adapted in (
+        ("/there/x,{},xvda,w", "/srv/qcow2-vhd,{},xvda,w"),
+        ("vdev=xvda, format={},target=/there/x", "vdev=xvda, format={},target=/srv/qcow2-vhd"),
+    ):
+        assert adapt_disk(spec.format(image_format), agreed, block) == adapted.format("raw")
+    for spec in ("/there/x,raw,xvda,w", "file:/there/x,xvda,w"):
+        with pytest.raises(ToolstackError, match=f"is raw, and {image_format} was announced"):
             adapt_disk(spec, agreed, block)
 
 
