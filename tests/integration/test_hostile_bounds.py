@@ -12,7 +12,8 @@ from tests.integration.test_hostile_guest import sent, with_file
 from tests.integration.test_hostile_ids import an_outbound, write_down
 from tests.integration.test_hostile_peer import MIB, QUICKLY, SIZE, Target, make_image, saved
 from tests.support import preloaded
-from tests.support.hostile import Stranger, new_migration
+from tests.support.hostile import Stranger, greeted, new_migration
+from xenmoved.control.api import ListJobs
 from xenmoved.sandbox.pair import SandboxHost
 
 __all__ = ["saved"]  # fixtures
@@ -82,7 +83,6 @@ async def sent_off(host, one, text, size, kind="pv"):
     guest = replace(offer.guest, boot_order="0-", kind=kind)
     fate = await sent(host, replace(offer, guest=guest, mode=Mode.COLD), b"")
     assert fate.word is Word.STARTED, fate
-    return fate
 
 
 async def test_what_a_peer_has_started_at_boot_leaves_room_for_the_operators(tmp_path, saved):
@@ -140,8 +140,14 @@ async def test_a_guest_returns_as_it_was_started_at_boot(tmp_path, saved, had, e
 async def test_nothing_more_is_started_at_boot_beside_what_cannot_be_weighed(tmp_path, saved):
     size = GuestSize(64 * MIB, 64 * MIB, 0, 1, 1)
     with with_operators_guest(tmp_path, "memory = 7 * 1024\n") as (host, folder):
-        fate = await sent_off(host, saved.named("new"), "memory = 64\n", size)
+        await sent_off(host, saved.named("new"), "memory = 64\n", size)
         assert at_boot(folder) == []
-        log = host.host.log()
-        assert "no memory can be read for 00-operators.cfg in auto" in log
-        assert "operators" not in repr(fate), "how entries are called is not for a peer"
+        here = "no memory can be read for 00-operators.cfg in auto"
+        assert here in host.host.log()
+        assert here in repr(host.host.ask(ListJobs(ended=True)).jobs)
+        offer = with_file(saved.named("next"), "memory = 64\n", size=size, nics=(), autostart=True)
+        async with host.evil.linked() as link:
+            found = await (await greeted(link)).ask(offer)
+        (remark,) = (one for one in found.remarks if one.code == "not-at-boot")
+        assert "next is not started at boot on target" in remark.text
+        assert "operators" not in repr(found), "how entries are called is not for a peer"
