@@ -1,5 +1,7 @@
 """How much of this host one peer may take: domains that run, and what is started at boot."""
 
+import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -7,9 +9,11 @@ import pytest
 from protocol.handover import Word
 from protocol.messages import GuestSize, Mode, Refused
 from tests.integration.test_hostile_guest import sent, with_file
+from tests.integration.test_hostile_ids import an_outbound, write_down
 from tests.integration.test_hostile_peer import MIB, QUICKLY, SIZE, Target, make_image, saved
 from tests.support import preloaded
-from tests.support.hostile import Stranger
+from tests.support.hostile import Stranger, greeted, new_migration
+from xenmoved.control.api import ListJobs
 from xenmoved.sandbox.pair import SandboxHost
 
 __all__ = ["saved"]  # fixtures
@@ -45,31 +49,105 @@ async def test_domains_of_one_peer_are_bounded(tmp_path, saved, with_files):
         host.host.close()
 
 
-async def test_what_a_peer_has_started_at_boot_leaves_room_for_the_operators(tmp_path, saved):
-    """Guests that are off, each of a size that is allowed, to be started before all others."""
+@contextmanager
+def with_operators_guest(root, text="memory = 8192\n"):
+    """A target of 16 GiB that starts a guest of its operator's at boot."""
     host = Target.__new__(Target)
     launcher = preloaded.launcher("tests.support.faulty_daemon")
-    host.host = SandboxHost(tmp_path, "target", launcher=launcher)
+    host.host = SandboxHost(root, "target", launcher=launcher)
     folder = host.host.folder / "xen"
     (folder / "auto").mkdir(parents=True, exist_ok=True)
     disk = make_image(host.host.folder / "operators-disk", 1)
-    text = f"name = 'operators'\nmemory = 4096\ndisk = ['{disk},raw,xvda,w']\n"
+    text = f"name = 'operators'\n{text}disk = ['{disk},raw,xvda,w']\n"
     (folder / "operators.cfg").write_text(text)
     (folder / "auto" / "00-operators.cfg").symlink_to("../operators.cfg")
     host.host.start(XENMOVED_LIMITS=QUICKLY)
-    size = GuestSize(4096 * MIB, 4096 * MIB, 0, 1, 1)
     try:
         host.evil = Stranger(host.host, "evil")
         host.evil.introduce()
-        for number in range(4):
-            one = saved.named(f"boot{number}")
-            offer = with_file(one, "memory = 4096\n", size=size, nics=(), autostart=True)
-            offer = replace(offer, guest=replace(offer.guest, boot_order="0-"), mode=Mode.COLD)
-            fate = await sent(host, offer, b"")
-            assert fate.word is Word.STARTED, fate
-        entries = sorted(path.name for path in (folder / "auto").iterdir())
-        assert "00-operators.cfg" in entries
-        assert 2 < len(entries) < 5, "16 GiB are not enough for all"
-        assert "boot3 is not started at boot on target" in host.host.log()
+        yield host, folder
     finally:
         host.host.close()
+
+
+def at_boot(folder):
+    """Return what is started at boot beside the operator's."""
+    entries = sorted(path.name for path in (folder / "auto").iterdir())
+    assert "00-operators.cfg" in entries
+    return [entry for entry in entries if entry != "00-operators.cfg"]
+
+
+async def sent_off(host, one, text, size, kind="pv"):
+    """Have a guest sent that is off, and is to be started at boot before all others."""
+    offer = with_file(one, text, size=size, nics=(), autostart=True)
+    guest = replace(offer.guest, boot_order="0-", kind=kind)
+    fate = await sent(host, replace(offer, guest=guest, mode=Mode.COLD), b"")
+    assert fate.word is Word.STARTED, fate
+
+
+async def test_what_a_peer_has_started_at_boot_leaves_room_for_the_operators(tmp_path, saved):
+    """Guests that are off, each of a size that is allowed, to be started before all others."""
+    size = GuestSize(4096 * MIB, 4096 * MIB, 0, 1, 1)
+    with with_operators_guest(tmp_path, "memory = 4096\n") as (host, folder):
+        for number in range(4):
+            await sent_off(host, saved.named(f"boot{number}"), "memory = 4096\n", size)
+        assert 1 < len(at_boot(folder)) < 4, "16 GiB are not enough for all"
+        assert "boot3 is not started at boot on target" in host.host.log()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "size"),
+    [
+        ("maxmem = 9000\n", "pv", GuestSize(9000 * MIB, 9000 * MIB, 0, 1, 1)),
+        ("maxmem = 9000\n", "pv", GuestSize(0, 9000 * MIB, 0, 1, 1)),
+        ("memory = 64\nmaxmem = 1500000\n", "hvm", GuestSize(64 * MIB, 1500000 * MIB, 0, 1, 1)),
+    ],
+    ids=["maxmem", "announced as before", "shadow memory"],
+)
+async def test_what_a_text_leaves_out_is_weighed(tmp_path, saved, text, kind, size):
+    with with_operators_guest(tmp_path) as (host, folder):
+        said = f"type = '{kind}'\n{text}"
+        await sent_off(host, saved.named("large"), said, size, kind)
+        assert at_boot(folder) == []
+        assert "large is not started at boot on target: it takes" in host.host.log()
+
+
+@pytest.mark.parametrize(
+    ("had", "entry", "comes_back"),
+    [(9000, False, False), (64, True, False), (9000, True, True)],
+    ids=["had no entry", "was smaller", "as it was"],
+)
+async def test_a_guest_returns_as_it_was_started_at_boot(tmp_path, saved, had, entry, comes_back):
+    with with_operators_guest(tmp_path) as (host, folder):
+        one = saved.named("small")
+        disk = f"{host.host.images}/small-xvda"
+        text = (
+            f"name = 'small'\nuuid = '{one.uuid}'\nmemory = {had}\ndisk = ['{disk},raw,xvda,w']\n"
+        )
+        (folder / "small.cfg.moved").write_text(text)
+        if entry:
+            (folder / "small.auto.moved").mkdir()
+            (folder / "small.auto.moved" / "20-small.cfg").symlink_to("../small.cfg")
+        gone = an_outbound(new_migration(), "small", one.uuid, "done")
+        write_down(host, "outbound", **{**gone, "peer": "evil", "updated": time.time()})
+        size = GuestSize(9000 * MIB, 9000 * MIB, 0, 1, 1)
+        await sent_off(host, one, f"uuid = '{one.uuid}'\nmemory = 9000\n", size)
+        assert bool(at_boot(folder)) is comes_back
+        said = "small is not started at boot on target: it takes" in host.host.log()
+        assert said is not comes_back
+
+
+async def test_nothing_more_is_started_at_boot_beside_what_cannot_be_weighed(tmp_path, saved):
+    size = GuestSize(64 * MIB, 64 * MIB, 0, 1, 1)
+    with with_operators_guest(tmp_path, "memory = 7 * 1024\n") as (host, folder):
+        await sent_off(host, saved.named("new"), "memory = 64\n", size)
+        assert at_boot(folder) == []
+        here = "no memory can be read for 00-operators.cfg in auto"
+        assert here in host.host.log()
+        assert here in repr(host.host.ask(ListJobs(ended=True)).jobs)
+        offer = with_file(saved.named("next"), "memory = 64\n", size=size, nics=(), autostart=True)
+        async with host.evil.linked() as link:
+            found = await (await greeted(link)).ask(offer)
+        (remark,) = (one for one in found.remarks if one.code == "not-at-boot")
+        assert "next is not started at boot on target" in remark.text
+        assert "operators" not in repr(found), "how entries are called is not for a peer"

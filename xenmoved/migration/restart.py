@@ -24,6 +24,7 @@ from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.source.migration import conclude
 from xenmoved.migration.source.remarks import hear_later, is_unheard, note_unheard
 from xenmoved.migration.target.arrivals import Arrivals, job_of
+from xenmoved.migration.target.at_boot import as_here
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.presence import runs_here
 from xenmoved.problems import problem
@@ -70,7 +71,8 @@ async def _end_job(host: Host, report: JobReport) -> JobReport:
     job = await host.jobs.restored(report)
     came, left = await host.journal.inbound_of(job.job), await host.journal.outbound_of(job.job)
     if came is not None and came.state is TargetState.STARTED:
-        job.remarks = Expected.of(came).all_remarks
+        expected = Expected.of(came)
+        job.remarks = as_here(expected, expected.all_remarks)
         await host.jobs.end(job, JobState.DONE)
     elif left is not None and left.state is SourceState.DONE:
         note_unheard(job)

@@ -51,7 +51,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
     if not values.get("name"):
         raise CommandFailed(f"{source}: Domain name must be specified.")
     kind = str(values.get("type") or ("hvm" if values.get("builder") == "hvm" else "pv"))
-    memory = int(values.get("memory", 16))
+    memory = int(values.get("memory", values.get("maxmem", 16)))
     vcpus = int(values.get("vcpus", 1))
     build: dict[str, Any] = {
         "max_vcpus": vcpus,

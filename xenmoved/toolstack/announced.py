@@ -14,6 +14,7 @@ from typing import Final
 from protocol.messages import GuestSize
 from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Announced, Arrival, Disk, Domain, Nic, NotAnnounced
+from xenmoved.toolstack.sizes import complete
 from xenmoved.units import format_size
 
 _MEMORY: Final = {
@@ -56,6 +57,7 @@ def _differences(found: Domain, arrival: Arrival) -> Iterator[str]:
 
 def _larger(found: GuestSize, announced: GuestSize) -> Iterator[str]:
     """Tell in what a guest is larger: it may be smaller, as what it gave back is free."""
+    announced = complete(announced)
     for field, meaning in (_MEMORY | _COUNTS).items():
         has, said = getattr(found, field), getattr(announced, field)
         if has > said:

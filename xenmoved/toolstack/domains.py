@@ -21,6 +21,7 @@ from xenmoved.toolstack.interface import (
     Nic,
     ToolstackError,
 )
+from xenmoved.toolstack.sizes import complete
 
 _MIB: Final = 1 << 20
 
@@ -244,12 +245,8 @@ def _kib(build: Mapping[str, object], key: str) -> int:
 
 
 def size_of(build: Mapping[str, object]) -> GuestSize:
-    """How large a domain is to be, from its build information.
-
-    What libxl adds by itself where nothing is said follows from the rest.
-    """
-    maximum = _kib(build, "max_memkb")
-    memory = _kib(build, "target_memkb") or maximum
+    """How large a domain is to be, from its build information."""
+    memory, maximum = _kib(build, "target_memkb"), _kib(build, "max_memkb")
     processors = max(1, integer(build, "max_vcpus", 1))
     online = build.get("avail_vcpus") or [0]
     if not isinstance(online, list):
@@ -257,7 +254,7 @@ def size_of(build: Mapping[str, object]) -> GuestSize:
     beside = sum(_kib(build, key) for key in ("shadow_memkb", "iommu_memkb"))
     beside += _kib(_section(build, "type.pv"), "slack_memkb")
     beside += _kib(build, "vmtrace_buf_kb") * processors
-    return GuestSize(memory, max(memory, maximum), beside, len(online), processors)
+    return complete(GuestSize(memory, maximum, beside, len(online), processors))
 
 
 def parse_domain(entry: Mapping[str, object]) -> Domain:

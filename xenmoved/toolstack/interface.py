@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from protocol.messages import GuestSize, Remark
 from storage.contracts import Backing
 from xenmoved.toolstack.backends import OpenByBackends
+from xenmoved.toolstack.sizes import StartedAtBoot, weight
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
 if TYPE_CHECKING:
@@ -120,14 +121,6 @@ class Nic:
     script: str | None = None
 
 
-def weight(kind: str, size: GuestSize) -> int:
-    """Bytes that a guest takes of a host at once, not what it may grow to.
-
-    A `pv` guest has its page tables in its own memory.
-    """
-    return size.memory + (0 if kind == "pv" else size.beside)
-
-
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A domain's description. `kind` is pv, pvh or hvm.
@@ -150,7 +143,7 @@ class Domain:
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes of a host now."""
+        """Bytes that it takes of a host when it is started."""
         return weight(self.kind, self.size)
 
 
@@ -403,11 +396,11 @@ class GuestConfigs(Protocol):
     async def autostart(self, name: str, uuid: str = "") -> str | None:
         """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
 
-    async def at_boot(self) -> dict[str, int]:
-        """Return how many bytes each domain takes that this host starts at boot, by name.
+    async def at_boot(self, name: str, uuid: str) -> StartedAtBoot:
+        """Return what this host starts at boot besides a domain."""
 
-        What cannot be described starts nothing of which that is known, and is not among them.
-        """
+    async def left_at_boot(self, name: str, uuid: str) -> int:
+        """Return how many bytes a domain took that was started at boot until it left, else 0."""
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Have the host not start the domain at boot until `release_autostart`. Idempotent.

@@ -9,19 +9,21 @@ import pytest
 from protocol.messages import GuestSize
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.memory_limits import most_memory
+from xenmoved.toolstack.announced import require_announced
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.text import describe
 from xenmoved.toolstack.domains import parse_domain, size_of
 from xenmoved.toolstack.interface import (
     Announced,
     Arrival,
+    Domain,
     Nic,
     NotAnnounced,
     SourceDisk,
     ToolstackError,
-    weight,
 )
 from xenmoved.toolstack.policy import BOOT_FOLDERS
+from xenmoved.toolstack.sizes import complete, weight
 from xenmoved.toolstack.xl.savefile import ImageFilter, encode_header
 from xenmoved.toolstack.xm.domain import parse_xm_domain
 from xenmoved.toolstack.xm.savefile import XmImageFilter, encode_xm_header
@@ -185,11 +187,25 @@ def test_all_that_is_kept_beside_counts():
     build |= {"vmtrace_buf_kb": 8, "max_vcpus": 3, "avail_vcpus": [0, 1]}
     size = size_of(build)
     assert size == GuestSize(4 * MIB, 4 * MIB, (1 + 2 + 4 + 3 * 8) << 10, 2, 3)
-    assert weight("hvm", size) == 4 * MIB + size.beside
+    assert weight("hvm", replace(size, beside=GIB)) == 4 * MIB + GIB
     assert weight("pv", size) == 4 * MIB
     assert most_memory(size) == 4 * MIB, "as much as Xen keeps for any guest does not count"
     assert most_memory(replace(size, beside=GIB)) > GIB // 2
     assert most_memory(replace(size, maximum=GIB)) == GIB
+
+
+@pytest.mark.parametrize("maximum", [GIB, 0])
+def test_a_memory_that_is_not_announced_is_that_which_is_not_said(maximum):
+    """As releases before this one announced a guest whose file has `maxmem` alone."""
+    announced = GuestSize(0, maximum, 0, 1, 1)
+    size = complete(announced)
+    assert size.memory == (maximum or 128 * MIB)
+    domain = Domain("web", UUID, 0, "pv", size, (), ())
+    arrival = Arrival("web", UUID, {}, {}, announced=Announced("pv", announced, ()))
+    require_announced(domain, arrival)
+    larger = replace(domain, size=replace(size, memory=size.memory + 1))
+    with pytest.raises(NotAnnounced, match="of memory"):
+        require_announced(larger, arrival)
 
 
 def test_what_was_announced_survives_a_restart():

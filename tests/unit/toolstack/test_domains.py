@@ -25,8 +25,9 @@ from xenmoved.toolstack.domains import (
     parse_table,
     size_of,
 )
-from xenmoved.toolstack.interface import Disk, DomainState, Nic, ToolstackError, weight
+from xenmoved.toolstack.interface import Disk, DomainState, Nic, ToolstackError
 from xenmoved.toolstack.readable import under
+from xenmoved.toolstack.sizes import weight
 
 
 def test_pv():
@@ -44,7 +45,8 @@ def test_pv():
 def test_pvh_with_most_things_left_at_their_defaults():
     domain = parse_domain(PVH)
     assert (domain.name, domain.uuid, domain.kind) == ("b 2 (old)", UUID, "pvh")
-    assert domain.memory == 256 << 20  # what it may grow to does not count
+    # What it may grow to does not count, but for what maps that: 8 KiB for each MiB.
+    assert domain.memory == (256 << 20) + (1024 << 13) + (domain.size.max_vcpus << 20)
     assert domain.disks == (
         Disk("xvda1", "/dev/zvol/tank/b2", "unknown", "raw", False, False, None, 0),
     )
@@ -200,5 +202,5 @@ def test_under(path, expected):
 
 @pytest.mark.parametrize(("kind", "expected"), [("pv", 0), ("pvh", 8 << 20), ("hvm", 8 << 20)])
 def test_what_xen_needs_beside_a_domain_counts_where_it_is_told(kind, expected):
-    assert weight(kind, size_of({"shadow_memkb": 8192})) == expected
-    assert weight(kind, size_of({})) == 0
+    size = size_of({"max_memkb": 4096, "shadow_memkb": 8192})
+    assert weight(kind, size) == (4 << 20) + expected

@@ -54,8 +54,8 @@ from xenmoved.toolstack.interface import (
     ToolstackError,
     guests_among,
     named,
-    weight,
 )
+from xenmoved.toolstack.sizes import weight
 
 _UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
 

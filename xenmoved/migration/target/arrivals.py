@@ -52,7 +52,8 @@ from xenmoved.migration.target.presence import Sighting, sight
 from xenmoved.migration.target.volumes import Landing
 from xenmoved.problems import JobError, Obstructed, problem, problems_of
 from xenmoved.tasks import within
-from xenmoved.toolstack.interface import NotAnnounced, ToolstackError, weight
+from xenmoved.toolstack.interface import NotAnnounced, ToolstackError
+from xenmoved.toolstack.sizes import weight
 
 log = logging.getLogger(__name__)
 

@@ -56,6 +56,8 @@ class Expected:
     """Disks that were not copied."""
     not_at_boot: str = ""
     """Why it is not started at boot here, although it is at the source."""
+    unweighed: list[str] = field(default_factory=list)
+    """Entries that are started at boot here, and because of which it is not."""
 
     @classmethod
     def of(cls, entry: Inbound) -> Expected:

@@ -17,6 +17,7 @@ from xenmoved.jobs.job import Job
 from xenmoved.journal.records import Inbound
 from xenmoved.link.framed import Framed
 from xenmoved.migration.host import Host
+from xenmoved.migration.target.at_boot import as_here
 from xenmoved.migration.target.boot_files import foresee
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.memory import IncomingMemory
@@ -24,7 +25,8 @@ from xenmoved.migration.target.presence import require_alone
 from xenmoved.migration.target.volumes import Landing
 from xenmoved.migration.uncopied_disks import leads_astray, unreadable_cdrom
 from xenmoved.remarks import from_problem, left_out, to_look_at, together
-from xenmoved.toolstack.interface import IncomingImage, ToolstackError, weight
+from xenmoved.toolstack.interface import IncomingImage, ToolstackError
+from xenmoved.toolstack.sizes import weight
 
 log = logging.getLogger(__name__)
 
@@ -177,9 +179,8 @@ class IncomingGuest:
 
     def _remember(self, *groups: Iterable[Remark]) -> None:
         remarks, known = together(*groups), self.expected.all_remarks
-        for remark in remarks:
-            if remark not in known:
-                log.warning("%s; %s", remark.text, remark.hint)
+        for remark in as_here(self.expected, (one for one in remarks if one not in known)):
+            log.warning("%s; %s", remark.text, remark.hint)
         self.expected = replace(self.expected, remarks=[plain(remark) for remark in remarks])
 
     async def _install_config(self) -> None:

@@ -29,6 +29,7 @@ from xenmoved.logs import log_context
 from xenmoved.migration.doubt_texts import ended_with_host, verdict
 from xenmoved.migration.handover import Instead, Walk
 from xenmoved.migration.retrying import end_alarm, pause_after, raise_alarm
+from xenmoved.migration.target.at_boot import as_here
 from xenmoved.migration.target.guest import IncomingGuest
 from xenmoved.problems import problem, problems_of
 from xenmoved.tasks import wait_through
@@ -271,7 +272,8 @@ class TargetHandover:
         if self._remark is not None:
             log.error("%s; %s", self._remark.text, self._remark.hint)
         told = self._remark.code if self._remark is not None else None
-        job.remarks = tuple(one for one in self._guest.expected.all_remarks if one.code != told)
+        remarks = as_here(self._guest.expected, self._guest.expected.all_remarks)
+        job.remarks = tuple(one for one in remarks if one.code != told)
         await jobs.end(job, JobState.DONE, self._remark)
 
     async def _report_second_run(self) -> None:

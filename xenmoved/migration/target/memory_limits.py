@@ -6,7 +6,8 @@ from protocol.messages import GuestOffer, GuestSize, Mode, Offer, Problem
 from xenmoved.config.model import Peer
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem
-from xenmoved.toolstack.interface import Announced, ToolstackError, weight
+from xenmoved.toolstack.interface import Announced, ToolstackError
+from xenmoved.toolstack.sizes import weight
 from xenmoved.units import format_size
 
 

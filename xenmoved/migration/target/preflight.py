@@ -106,9 +106,10 @@ class Assessment:
             returns=self.returns,
             keep_partial=keep_partial,
         )
-        if not self.at_boot.why_not:
+        if not (why_not := self.at_boot.why_not):
             return found
-        return replace(found, autostart=False, not_at_boot=self.at_boot.why_not)
+        unweighed = list(self.at_boot.unweighed)
+        return replace(found, autostart=False, not_at_boot=why_not, unweighed=unweighed)
 
 
 async def assess(

@@ -37,6 +37,11 @@ def is_called(entry: str, name: str) -> bool:
     return entry.removesuffix(".cfg").removeprefix(order_of(entry, name)) == name
 
 
+def starts_one(entry: Path) -> bool:
+    """Whether something may be started from an entry: what is hidden is passed by, and folders."""
+    return entry.name[0] != "." and not entry.is_dir()
+
+
 class BootEntries:
     """Entries of `auto`, in it and beside it."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from xenmoved.toolstack.domains import integer, items, parse_disk, truth
+from xenmoved.toolstack.domains import integer, items, parse_disk, size_of, truth
 from xenmoved.toolstack.interface import ToolstackError
 from xenmoved.toolstack.policy import words
 
@@ -119,11 +119,11 @@ def _identity(create: Mapping[str, object], kind: str) -> Iterator[str]:
 
 
 def _resources(build: Mapping[str, object]) -> Iterator[str]:
-    most = integer(build, "max_memkb")
-    memory = min(integer(build, "target_memkb") + integer(build, "video_memkb"), most or 1 << 62)
-    yield f"memory = {memory // 1024}"
-    if most > memory:
-        yield f"maxmem = {most // 1024}"
+    size = size_of(build)
+    memory = min(size.memory + integer(build, "video_memkb") * 1024, size.maximum)
+    yield f"memory = {memory >> 20}"
+    if size.maximum > memory:
+        yield f"maxmem = {size.maximum >> 20}"
     processors = integer(build, "max_vcpus", 1)
     online = build.get("avail_vcpus")
     count = len(online) if isinstance(online, list) and online else processors

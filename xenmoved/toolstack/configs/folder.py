@@ -8,7 +8,6 @@ operator's is lost (`keeping`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Callable, Collection
@@ -18,7 +17,7 @@ from typing import Final, TypeVar
 
 from protocol.messages import Remark
 from xenmoved.toolstack.announced import require_announced
-from xenmoved.toolstack.configs.boot_entries import BootEntries
+from xenmoved.toolstack.configs.boot_entries import BootEntries, starts_one
 from xenmoved.toolstack.configs.guest_file import (
     Evidence,
     GuestFile,
@@ -41,6 +40,7 @@ from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
 from xenmoved.toolstack.readable import Readable
+from xenmoved.toolstack.sizes import StartedAtBoot
 
 T = TypeVar("T")
 
@@ -256,20 +256,46 @@ class ConfigFolder:
         entries = [*self._starters(name, uuid), *self._boot.held(name)]
         return entries[0].name if entries else None
 
-    async def at_boot(self) -> dict[str, int]:
-        """Return how many bytes each domain takes that is started at boot, by name."""
-        return await self._call(self._at_boot)
+    async def at_boot(self, name: str, uuid: str) -> StartedAtBoot:
+        """Return what is started at boot besides a domain."""
+        return await self._call(self._at_boot, name, uuid)
 
-    def _at_boot(self) -> dict[str, int]:
+    def _at_boot(self, name: str, uuid: str) -> StartedAtBoot:
+        own = self._starters(name, uuid)
         found: dict[str, int] = {}
+        unweighed: list[str] = []
         for entry in self._boot.all():
-            if (file := look_at(entry)) is None:
+            if entry in own or not starts_one(entry):
                 continue
-            name = file.name or entry.name.removesuffix(".cfg")
-            with contextlib.suppress(ToolstackError):
-                memory = describe(file.text, name, self._boot_folders).memory
-                found[name] = max(memory, found.get(name, 0))
-        return found
+            # What cannot be read now, or leads to what is not mounted now, may be started at boot.
+            if (file := look_at(entry)) is None or (memory := self._memory(file)) is None:
+                unweighed.append(entry.name)
+            else:
+                other = file.name or entry.name.removesuffix(".cfg")
+                found[other] = max(memory, found.get(other, 0))
+        return StartedAtBoot(sum(found.values()), tuple(unweighed))
+
+    def _memory(self, file: GuestFile) -> int | None:
+        """Return how many bytes the domain of a file takes, None where that cannot be told."""
+        try:
+            return describe(file.text, file.name or "", self._boot_folders).memory
+        except ToolstackError:
+            return None
+
+    async def left_at_boot(self, name: str, uuid: str) -> int:
+        """Return how many bytes a domain took that was started at boot until it left, else 0."""
+        return await self._call(self._left_at_boot, name, uuid)
+
+    def _left_at_boot(self, name: str, uuid: str) -> int:
+        entries = self._boot.moved(name)
+        places = {os.path.realpath(entry) for entry in entries}
+        aside = self._aside(name, uuid)
+        files = [file for file in aside if os.path.realpath(place_of(file.path)) in places]
+        # A file outside CONFIG_DIR stays where it is.
+        for file in files or map(look_at, entries):
+            if file is not None and file.is_of(name, uuid) is not False:
+                return self._memory(file) or 0
+        return 0
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Take the domain's entries out of `auto`, to be put back, and note its file. Idempotent.

@@ -31,6 +31,7 @@ from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, ToolstackError
 from xenmoved.toolstack.policy import Rule
 from xenmoved.toolstack.readable import Readable
+from xenmoved.toolstack.sizes import complete
 from xenmoved.toolstack.wiring import UNKNOWN
 
 TEXT_LIMIT: Final = 1 << 20
@@ -426,7 +427,7 @@ def _size(values: Mapping[str, list[str]]) -> GuestSize:
     memory, maximum = number("memory", 0) << 20, number("maxmem", 0) << 20
     vcpus = number("vcpus", 1)
     beside = number("shadow_memory", 0) << 20
-    return GuestSize(memory, max(memory, maximum), beside, vcpus, number("maxvcpus", vcpus))
+    return complete(GuestSize(memory, maximum, beside, vcpus, number("maxvcpus", vcpus)))
 
 
 def _kind(values: Mapping[str, list[str]]) -> str:

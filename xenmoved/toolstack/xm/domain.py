@@ -19,6 +19,7 @@ from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
 from xenmoved.toolstack.policy import PYGRUB, Rule, words
 from xenmoved.toolstack.readable import Readable
+from xenmoved.toolstack.sizes import complete
 from xenmoved.toolstack.xm.sexpr import Sexpr, child_value, children, name_of
 
 _MIB: Final = 1 << 20
@@ -137,16 +138,15 @@ def _number(domain: Sexpr, key: str, default: int) -> int:
 
 def _size(domain: Sexpr, images: list[Sexpr]) -> GuestSize:
     """How large a domain is to be."""
-    maximum = _number(domain, "maxmem", 0) * _MIB
-    memory = _number(domain, "memory", 0) * _MIB or maximum
     vcpus = max(1, _number(domain, "vcpus", 1), *(_number(image, "vcpus", 1) for image in images))
-    return GuestSize(
-        memory=memory,
-        maximum=max(memory, maximum),
+    said = GuestSize(
+        memory=_number(domain, "memory", 0) * _MIB,
+        maximum=_number(domain, "maxmem", 0) * _MIB,
         beside=_number(domain, "shadow_memory", 0) * _MIB,
         vcpus=max(1, _number(domain, "online_vcpus", vcpus)),
         max_vcpus=vcpus,
     )
+    return complete(said)
 
 
 def _has_attributes(expression: Sexpr) -> bool:

@@ -25,7 +25,7 @@ class Guest:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.job = Job(JobKind.RECEIVE, "web", "b", Mode.LIVE)
-        self.expected = SimpleNamespace(was_ready=True, all_remarks=())
+        self.expected = SimpleNamespace(was_ready=True, all_remarks=(), unweighed=[])
         self.host: Any = SimpleNamespace(
             alarms={},
             doubts={},

@@ -607,8 +607,42 @@ async def test_what_is_started_at_boot_is_told_with_its_memory(folder, tmp_path)
     (tmp_path / "web.cfg").write_text(HERE)
     (tmp_path / "auto/05-web").symlink_to("../web.cfg")
     (tmp_path / "auto/06-web").symlink_to("../web.cfg")
-    (tmp_path / "auto/gone").symlink_to("../gone.cfg")
-    (tmp_path / "auto/program").write_text("import os\n")
+    (tmp_path / "auto/.keep").touch()
+    (tmp_path / "auto/folder").mkdir()
     (tmp_path / "auto/db").write_text("name = 'db'\nmemory = 64\n")
     (tmp_path / "off.cfg").write_text("name = 'off'\nmemory = 64\n")
-    assert await folder.at_boot() == {"web": 512 << 20, "db": 64 << 20}
+    (tmp_path / "auto/most").write_text("name = 'most'\nmaxmem = 1024\n")
+    assert await folder.at_boot("new", UUID) == ((512 + 64 + 1024) << 20, ())
+    assert await folder.at_boot("web", UUID) == ((64 + 1024) << 20, ()), "but for its own"
+
+
+async def test_what_is_started_at_boot_and_cannot_be_weighed_is_told(folder, tmp_path):
+    (tmp_path / "auto/10-gone").symlink_to("/srv/not-mounted/gone.cfg")
+    (tmp_path / "auto/program").write_text("import os\nname = 'program'\nmemory = 64\n")
+    (tmp_path / "auto/sum").write_text("name = 'sum'\nmemory = 7 * 1024\n")
+    (tmp_path / "auto/db").write_text("name = 'db'\nmemory = 64\n")
+    assert await folder.at_boot("web", UUID) == (64 << 20, ("10-gone", "program", "sum"))
+    assert (await folder.at_boot("gone", UUID)).unweighed == ("program", "sum"), "but for its own"
+
+
+async def test_the_memory_with_which_it_was_started_at_boot_until_it_left(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    assert await folder.left_at_boot("web", UUID) == 0
+    await folder.retire("web", UUID)
+    assert await folder.left_at_boot("web", UUID) == 0, "it had no entry"
+    await folder.bring_back("web", UUID, at_boot=True)
+    assert await folder.left_at_boot("web", UUID) == 0, "it is here"
+    await folder.retire("web", UUID)
+    assert await folder.left_at_boot("web", UUID) == 512 << 20
+    text = (tmp_path / "web.cfg.moved").read_text()
+    (tmp_path / "web.cfg.moved").write_text(text + f"uuid = '{UUID}'\n")
+    assert await folder.left_at_boot("web", UUID.replace("8", "9")) == 0, "another guest"
+    assert await folder.left_at_boot("web", UUID) == 512 << 20
+
+
+async def test_a_file_elsewhere_counts_when_its_guest_has_left(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/web.cfg").write_text(HERE)
+    (tmp_path / "auto/web").symlink_to("../elsewhere/web.cfg")
+    await folder.retire("web", UUID)
+    assert await folder.left_at_boot("web", UUID) == 512 << 20

@@ -655,7 +655,7 @@ def test_several_lists_are_one_reading(lines, disks):
 
 def test_what_a_file_does_not_say():
     domain = described("name = 'web'\nbuilder = 'hvm'\nmemory = '64'")
-    assert (domain.uuid, domain.kind, domain.memory) == ("", "hvm", 64 << 20)
+    assert (domain.uuid, domain.kind, domain.size.memory) == ("", "hvm", 64 << 20)
     assert domain.disks == domain.nics == ()
 
 

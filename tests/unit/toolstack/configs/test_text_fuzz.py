@@ -140,9 +140,10 @@ def misread(chance):
         return None  # blanks at a sign or an end belong to what is beside it for xl, not for xm
     disks = [(d.vdev, _place(d.path), d.writable, d.cdrom) for d in ours.disks]
     bridges = [nic.bridge or "" for nic in ours.nics]
+    said = theirs.numbers.get
     differ = (
         ours.kind != theirs.kind
-        or ours.size.memory != theirs.numbers.get("memory", 0) << 20
+        or ours.size.memory != (said("memory") or said("maxmem") or 128) << 20
         or disks != [_described(disk) for disk in theirs.disks]
         or bridges != [nic.get("bridge", "") for nic in theirs.nics]
     )
