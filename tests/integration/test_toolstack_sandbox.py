@@ -72,7 +72,7 @@ async def test_host_and_description(pair):
     with pytest.raises(DomainNotFound):
         await driver.describe(dataclasses.replace(status, name="nobody", domid=9999))
     with pytest.raises(DomainNotFound):
-        await driver.outgoing("m", "nobody", pair.here.spool).start()
+        await driver.outgoing("m", "nobody", pair.here.spool).start({})
 
 
 async def test_detect(pair):
