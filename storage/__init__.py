@@ -22,6 +22,7 @@ watching         whether anybody opens a volume while it is copied
 places           where paths lead, whatever they are called
 backing          what a path or an open volume is at this moment, and whether that has changed
 last_write       when something was written to last
+loops            what is behind a loop device, and beneath any device
 identify         what tells a volume from others that had its name, or will
 canonical        the one form of that, by whatever a volume is reached
 shared_identity  the same for what two hosts see

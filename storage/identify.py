@@ -15,11 +15,11 @@ from storage.canonical import canonical
 from storage.commands import run
 from storage.contracts import AND_HANDLE, UNKNOWN, VolumeIdentity
 from storage.errors import StorageError
-from storage.syscalls import birth_time, file_handle, file_system, loop_backing, loop_limit
+from storage.loops import behind, is_loop, node_of
+from storage.syscalls import birth_time, file_handle, file_system
 from storage.sysfs import (
     SYSFS,
     UDEV,
-    backing_file,
     device_folder,
     disk_number,
     property_of,
@@ -94,7 +94,7 @@ def device_identity(
 
 def _of_device(device: Path, path: str | os.PathLike[str], udev: Path) -> VolumeIdentity:
     if (device / "partition").exists():
-        disk = _of_device(device.parent, f"/dev/{device.parent.name.replace('!', '/')}", udev)
+        disk = _of_device(device.parent, node_of(device.parent), udev)
         uuid = property_of(device, "PARTUUID", udev) or property_of(
             device, "ID_PART_ENTRY_UUID", udev
         )
@@ -105,7 +105,7 @@ def _of_device(device: Path, path: str | os.PathLike[str], udev: Path) -> Volume
         uuid = read_attribute(device / "md/uuid") or property_of(device, "MD_UUID", udev)
         digits = uuid.lower().replace(":", "").replace("-", "")
         return VolumeIdentity(f"md {digits}") if digits else UNKNOWN
-    if (device / "loop").exists():
+    if is_loop(device):
         return _of_loop(device, path, udev)
     if (dataset := dataset_of(os.fspath(path))) is not None:
         return VolumeIdentity(
@@ -122,29 +122,18 @@ def _of_mapping(device: Path, udev: Path) -> VolumeIdentity:
     if not uuid.startswith("CRYPT-LUKS") or len(beneath) != 1:
         return UNKNOWN
     # A copy of the disk beneath has the same uuid.
-    disk = _of_device(beneath[0].resolve(), f"/dev/{beneath[0].name.replace('!', '/')}", udev)
+    disk = _of_device(beneath[0].resolve(), node_of(beneath[0]), udev)
     return VolumeIdentity(f"{uuid} on {disk}") if disk else UNKNOWN
 
 
 def _of_loop(device: Path, path: str | os.PathLike[str], udev: Path) -> VolumeIdentity:
-    backing = backing_file(device)
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        filesystem, inode, offset = loop_backing(descriptor)
-        limit = loop_limit(descriptor)
-    finally:
-        os.close(descriptor)
-    beneath = _of_backing(backing, udev)
-    status = backing.stat()  # after it: the path may lead to another file by now
-    if not beneath or (status.st_dev, status.st_ino) != (filesystem, inode):
-        return UNKNOWN
-    end = f" to {offset + limit}" if limit else ""
-    return VolumeIdentity(canonical(f"loop on {beneath} from {offset}{end}"))
-
-
-def _of_backing(backing: Path, udev: Path) -> VolumeIdentity:
-    """Return the identity of what is behind a loop device: a file, or another device."""
-    status = backing.stat()
-    if stat.S_ISBLK(status.st_mode):
-        return _of_device(device_folder(status.st_rdev), backing, udev)
-    return file_identity(backing)
+    shown = behind(device, path)
+    if shown.is_file:
+        beneath = file_identity(shown.path)
+    else:
+        beneath = _of_device(device_folder(shown.status.st_rdev), shown.path, udev)
+    behind(device, path)  # the path may lead to another file by now
+    if not beneath or shown.is_whole:
+        return beneath
+    end = f" to {shown.offset + shown.limit}" if shown.limit else ""
+    return VolumeIdentity(f"loop on {beneath} from {shown.offset}{end}")

@@ -92,8 +92,12 @@ def seconds_to_later(found: LastWrite) -> float:
 
 
 def _of_file_behind(folder: Path) -> LastWrite | None:
-    """Tell when the file of a loop device was written to, as may be done past the device, too."""
+    """Tell when the file of a loop device was written to, as may be done past the device, too.
+
+    Nothing tells of one on another device: the node of that keeps no moment of what is written.
+    """
     try:
-        return LastWrite("", str(backing_file(folder).stat().st_mtime_ns))
+        status = backing_file(folder).stat()
     except OSError:
         return None
+    return LastWrite("", str(status.st_mtime_ns)) if stat.S_ISREG(status.st_mode) else None

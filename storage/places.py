@@ -1,7 +1,7 @@
 """Where paths lead: what all paths of one file or device, or of one free place, have in common.
 
 Two paths are one place by symbolic and hard links, by file systems that are mounted twice, and by
-the loop device on a file. So nobody who asks whether two paths are the same compares their text.
+the loop devices on a file. So nobody who asks whether two paths are the same compares their text.
 Places may have bytes in common nevertheless, as a disk and its partitions have: see `around`.
 """
 
@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+from storage.loops import beneath, reached
 from storage.sysfs import SYSFS, backing_file, device_folder, read_attribute
 
 Place: TypeAlias = tuple[str | int, ...]
+
+_LOOPS: Final = "7:*"
+"""Numbers of loop devices, in sysfs."""
 
 
 def place_at(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> Place:
@@ -42,8 +47,9 @@ def places_at(paths: Iterable[str]) -> frozenset[Place]:
 def around(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> frozenset[Place]:
     """Return the places of all devices that are made of what a path leads to, or that it is of.
 
-    Those are a disk and its partitions, and what the device mapper and others made of them, as far
-    as the kernel has it now. None for files: who uses one for a device has it in use. Raises
+    Those are a disk and its partitions, and what the device mapper and others made of them, with
+    loop devices on any of these, as far as the kernel has it now. What is on another loop device
+    on the same file counts, too. None for files: who uses one for a device has it in use. Raises
     nothing.
     """
     try:
@@ -53,29 +59,45 @@ def around(path: str | os.PathLike[str], sysfs: Path = SYSFS) -> frozenset[Place
         device = device_folder(status.st_rdev, sysfs)
     except OSError:
         return frozenset()
-    those = {*_reached(device, _beneath), *_reached(device, _above)}
-    places = (_place_of(number, sysfs) for one in those if (number := _number(one)) is not None)
+    lower = reached([device], lambda one: beneath(one, sysfs))
+    loops = _loops(sysfs)
+    twins = {twin for one in (device, *lower) for twin in _twins(one, loops, sysfs)}
+    upper = reached([device, *twins], _above(loops))
+    places = (
+        _place_of(number, sysfs)
+        for one in lower | twins | upper
+        if (number := _number(one)) is not None
+    )
     return frozenset(places) - {_place_of(status.st_rdev, sysfs)}
 
 
-def _reached(device: Path, step: Callable[[Path], Iterable[Path]]) -> set[Path]:
-    """Return what is reached from a device by any number of steps, by its folder in sysfs."""
-    found: set[Path] = set()
-    waiting = [device]
-    while waiting:
-        further = {one.resolve() for one in step(waiting.pop())} - found
-        found |= further
-        waiting += further
+_Loops: TypeAlias = dict[Place, list[Path]]
+
+
+def _loops(sysfs: Path) -> _Loops:
+    """Return all loop devices by the place of what is behind them, which a device has, too."""
+    found: _Loops = defaultdict(list)
+    for mark in sysfs.glob(f"{_LOOPS}/loop"):
+        if (number := _number(device := mark.parent.resolve())) is not None:
+            found[_place_of(number, sysfs)].append(device)
     return found
 
 
-def _beneath(device: Path) -> Iterable[Path]:
-    disk = [device.parent] if (device / "partition").exists() else []
-    return [*disk, *(device / "slaves").glob("*")]
+def _twins(device: Path, loops: _Loops, sysfs: Path) -> list[Path]:
+    """Return the other loop devices on the file that a loop device is on."""
+    if not (device / "loop").exists() or (number := _number(device)) is None:
+        return []
+    return [one for one in loops.get(_place_of(number, sysfs), ()) if one != device]
 
 
-def _above(device: Path) -> Iterable[Path]:
-    return [*(mark.parent for mark in device.glob("*/partition")), *(device / "holders").glob("*")]
+def _above(loops: _Loops) -> Callable[[Path], Iterable[Path]]:
+    def above(device: Path) -> Iterable[Path]:
+        parts = [mark.parent for mark in device.glob("*/partition")]
+        # Those on a loop device are at the place of its file: they are among its twins.
+        on_it = loops.get(("device", _number(device) or 0), ())
+        return [*parts, *(device / "holders").glob("*"), *on_it]
+
+    return above
 
 
 def _number(device: Path) -> int | None:

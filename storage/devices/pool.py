@@ -13,6 +13,7 @@ from storage import usage
 from storage.claiming import closing_on_error, open_path
 from storage.contracts import Entry, PoolVolume, VolumeIdentity, VolumeInfo
 from storage.devices.volume import BlockDevice
+from storage.devices.whole_files import why_not_whole
 from storage.errors import PoolFull, UnsupportedVolume, VolumeNotFound
 from storage.identify import device_identity
 from storage.last_write import last_write
@@ -29,7 +30,11 @@ class BlockOptions:
 
 
 class BlockPool:
-    """Existing block devices under names of their own. None can be made or removed."""
+    """Existing block devices under names of their own. None can be made or removed.
+
+    A loop device is a volume only if it shows all of a file, and so is what is made of one. But
+    `everything` tells of the others: what they have of volumes is to be seen.
+    """
 
     kind = "block"
     makes_zeros = False
@@ -52,7 +57,8 @@ class BlockPool:
     def find(self, volume: str) -> VolumeInfo | None:
         """Describe the device, or None when it is not listed or not there.
 
-        Raises `InvalidVolumeName`, `UnsupportedVolume` for what is no block device, `VolumeError`.
+        Raises `InvalidVolumeName`, `UnsupportedVolume` for what is no block device, or no volume
+        (see above), `VolumeError`.
         """
         check_name(self.name, volume)
         path = self._devices.get(volume)
@@ -81,19 +87,19 @@ class BlockPool:
         return [info for info in found if info is not None]
 
     def everything(self) -> list[Entry]:
-        """Tell of every listed device that is there."""
+        """Tell of every listed device that is there, whether it is a volume or not."""
         listed = sorted(self._devices.items())
         found = (Entry(device_identity(path), name, str(path)) for name, path in listed)
         return [one for one in found if one.identity]
 
     def locate(self, path: str) -> str | None:
-        """Name of the listed device that `path` is too, whatever the paths look like."""
+        """Name of the volume that `path` is too, whatever the paths look like."""
         wanted = _device_number(path)
         if wanted is None:
             return None
         for volume, device in sorted(self._devices.items()):
             if _device_number(device) == wanted:
-                return volume
+                return volume if why_not_whole(device) is None else None
         return None
 
     def path(self, volume: str) -> str:
@@ -107,9 +113,10 @@ class BlockPool:
         """None: volumes cannot be created."""
 
     def create(self, volume: str, size: int) -> Never:
-        """Raise `PoolFull`: devices are made by hand."""
+        """Raise `PoolFull`, or `UnsupportedVolume`: devices are made by hand."""
         check_name(self.name, volume)
         path = self._devices.get(volume, Path("/dev/…"))
+        self._require_whole(volume, path)
         raise PoolFull(
             f"pool {self.name} holds listed devices only: for volume {volume}, create {path} of "
             f"{size} bytes by hand and have it in the configuration"
@@ -136,17 +143,23 @@ class BlockPool:
     def open(self, volume: str, *, writable: bool) -> PoolVolume:
         """Open the device; see `BlockDevice.open` for writable ones and errors."""
         path = self.path(volume)
+        self._require_whole(volume, path)
         return BlockDevice.open(path, name=f"{self.name}:{volume}", writable=writable)
 
     def _geometry(self, volume: str, path: str) -> tuple[int, int]:
         name = f"{self.name}:{volume}"
         if _device_number(path) is None and Path(path).exists():
             raise UnsupportedVolume(f"volume {name}: {path} is not a block device")
+        self._require_whole(volume, path)
         fd = open_path(path, os.O_RDONLY, name)
         with closing_on_error(fd, path, name):
             found = device_size(fd), sector_size(fd)
         os.close(fd)
         return found
+
+    def _require_whole(self, volume: str, path: str | os.PathLike[str]) -> None:
+        if (why := why_not_whole(path)) is not None:
+            raise UnsupportedVolume(f"volume {self.name}:{volume}: {why}")
 
 
 def _device_number(path: str | os.PathLike[str]) -> int | None:

@@ -34,6 +34,8 @@ from tests.support.hostile import (
     volume_offer,
 )
 from tests.support.images import make_cdrom
+from tests.support.journals import query
+from tests.support.partitions import add_partition
 
 __all__ = ["guest", "running", "saved", "target"]
 
@@ -214,6 +216,64 @@ async def test_a_copy_that_is_a_device_in_another_pool(running: Target, saved: G
         assert copy.read_bytes().startswith(_PRECIOUS)
     finally:
         _run("losetup", "--detach", device)
+
+
+@contextmanager
+def _disk_with_a_partition(folder: Path) -> Iterator[tuple[Path, Path, Path]]:
+    """Make a file, and have two loop devices on it, the first of which has a partition."""
+    file = folder / "disk"
+    file.touch()
+    os.truncate(file, 8 * SIZE)
+    with ExitStack() as stack:
+        disks = []
+        for _ in range(2):
+            disks.append(Path(_run("losetup", "--find", "--show", "--partscan", file)))
+            stack.callback(_run, "losetup", "--detach", disks[-1])
+        part = add_partition(disks[0], 1, SIZE, 4 * SIZE, folder / "part")
+        part.write_bytes(_PRECIOUS.ljust(SIZE, b"\0"))
+        _run("sync")
+        yield disks[0], disks[1], part
+
+
+@pytest.mark.root
+async def test_a_loop_device_on_a_part_of_a_guests_disk(running: Target, tmp_path: Path) -> None:
+    with _disk_with_a_partition(tmp_path) as (disk, other, part):
+        upper = _run("losetup", "--find", "--show", part)
+        try:
+            _name(running, disk)
+            with _with_pools(running, devices={"kind": "block", "devices": {"disk": upper}}):
+                assert _codes(await _try(running, "disk", 2 * SIZE, pool="devices")) == {
+                    "volume-kind"
+                }
+        finally:
+            _run("losetup", "--detach", upper)
+        # Nor is a disk written to by another loop device on its file.
+        _name(running, part)
+        for listed in (disk, other):
+            with _with_pools(running, devices={"kind": "block", "devices": {"disk": str(listed)}}):
+                said = await _try(running, "disk", 8 * SIZE, pool="devices")
+                assert "guest-here" in _codes(said)
+        _run("sync")
+        assert (tmp_path / "disk").read_bytes()[SIZE:].startswith(_PRECIOUS)
+
+
+@pytest.mark.root
+async def test_a_part_of_a_file_that_an_earlier_release_noted(
+    running: Target, saved: Guest
+) -> None:
+    running.evil.introduce()
+    copy = await _last_copy(running, saved, "lost-part")
+    ((identity,),) = query(running.host, "SELECT identity FROM owners WHERE name=?", copy.name)
+    running.host.stop()
+    for part in ("from 0", f"from {SIZE // 2}"):
+        of_loop = f"loop on {identity} {part}"
+        query(running.host, "UPDATE owners SET identity=? WHERE name=?", of_loop, copy.name)
+        running.host.start()
+        running.evil.introduce(overwrite=True)
+        assert "unsettled" in _codes(await _try(running, copy.name))
+        assert copy.read_bytes().startswith(_PRECIOUS)
+        running.host.stop()
+    running.host.start()
 
 
 @pytest.mark.root

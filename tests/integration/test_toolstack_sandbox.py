@@ -232,6 +232,34 @@ async def test_a_guest_of_xm_that_got_another_disk_meanwhile_is_not_unpaused(xm)
     assert xm.here.emulated.check("web")["ok"]
 
 
+async def test_a_guest_of_xm_that_was_restored_on_another_disk_is_not_unpaused(xm):
+    """A daemon was killed after it was restored, before its disks were looked at once more."""
+    source = xm.outgoing()
+    await source.start(xm.had)
+    await source.suspended()
+    async for _ in source.stream():
+        pass
+    kept = xm.image.with_name("kept")
+    xm.image.rename(kept)
+    make_image(xm.image, 4)
+    (image,) = xm.here.spool.glob("*.xmsave")
+    xm.here.emulated.run(xm.kind, "restore", "-p", str(image))
+    paused = await xm.here.states()
+    assert paused != RUNNING
+    source = xm.later_outgoing()
+    for _ in range(2):
+        with pytest.raises(ToolstackError, match=r"is not let run.*xm destroy.*xm unpause"):
+            await source.rollback()
+        assert await xm.here.states() == paused
+        assert image.exists()
+    xm.here.emulated.run(xm.kind, "destroy", "web")
+    kept.replace(xm.image)
+    await source.rollback()
+    assert await xm.here.states() == RUNNING
+    assert xm.here.emulated.check("web")["ok"]
+    assert not [file.name for file in xm.here.spool.iterdir() if "xmsave" in file.name]
+
+
 @pytest.mark.sampled
 @pytest.mark.parametrize("live", [False, True])
 async def test_a_device_model_writes_until_the_end_of_the_stream(tmp_path, live):

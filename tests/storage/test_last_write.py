@@ -157,6 +157,14 @@ def test_of_a_loop_device(tmp_path: Path, attach: Attach) -> None:
     assert second.is_before(last_write(device)) is True
 
 
+@pytest.mark.root
+def test_of_a_loop_device_on_another_device(tmp_path: Path, attach: Attach) -> None:
+    """The node of that has a moment, which no write changes that does not go through it."""
+    file = tmp_path / "a file"
+    file.write_bytes(bytes(MIB))
+    assert last_write(attach(attach(file))) is None
+
+
 def _write(path: Path, data: bytes) -> None:
     with path.open("r+b") as file:
         file.write(data)

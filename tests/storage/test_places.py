@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from storage.places import around, place_at
+from tests.support.partitions import add_partition
+
+MIB = 1 << 20
 
 
 def test_links_lead_to_one_place(tmp_path: Path) -> None:
@@ -99,6 +102,44 @@ def test_devices_with_bytes_in_common(
     (sysfs / f"{os.major(number)}:{os.minor(number)}").symlink_to(devices[which])
     numbers = {name: os.makedev(8, at) for at, name in enumerate(devices)}
     assert around(node, sysfs) == {("device", numbers[name]) for name in expected}
+
+
+@pytest.mark.root
+def test_loop_devices_on_devices_have_bytes_in_common(
+    tmp_path: Path, attach: Callable[..., Path]
+) -> None:
+    file = tmp_path / "disk"
+    file.write_bytes(bytes(8 * MIB))
+    disk = attach(file, "--partscan")
+    first, second = (
+        add_partition(disk, number, number * 2 * MIB, 2 * MIB, tmp_path / f"part{number}")
+        for number in (1, 2)
+    )
+    upper = attach(first, "--partscan")
+    of_upper = add_partition(upper, 1, 0, MIB, tmp_path / "part of a part")
+    assert place_at(upper) == place_at(first)
+    assert around(disk) == {*map(place_at, (first, second, of_upper))}
+    assert around(first) == {*map(place_at, (disk, of_upper))}
+    assert around(second) == {place_at(disk)}
+    assert around(upper) == {*map(place_at, (disk, of_upper))}
+    assert around(of_upper) == {*map(place_at, (disk, first))}
+
+
+@pytest.mark.root
+def test_loop_devices_on_one_file_have_bytes_in_common(
+    tmp_path: Path, attach: Callable[..., Path]
+) -> None:
+    file = tmp_path / "disk"
+    file.write_bytes(bytes(4 * MIB))
+    disk, other, alone = (attach(file, "--partscan") for _ in range(3))
+    first, second = (
+        add_partition(disk, number, number * MIB, MIB, tmp_path / f"part{number}")
+        for number in (1, 2)
+    )
+    its = add_partition(other, 1, MIB, MIB, tmp_path / "other's")
+    assert around(alone) == {*map(place_at, (first, second, its))}
+    assert around(first) == {*map(place_at, (file, its))}
+    assert around(its) == {*map(place_at, (file, first, second))}
 
 
 def test_nothing_is_around_a_file(tmp_path: Path) -> None:

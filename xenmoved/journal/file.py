@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from storage.canonical import canonical
+from storage.canonical import as_if_whole, canonical
 
 LAYOUT: Final = 2
 """What is written in it, and how: a release that writes anything else has the next number. Journals
@@ -139,7 +139,8 @@ def _lay_out(database: sqlite3.Connection) -> None:
         if any(row[5] for row in database.execute(f"PRAGMA table_info({table})").fetchall()):
             _take_up(database, table)
         _index(database, table)
-    database.create_function("canonical", 1, canonical, deterministic=True)
+    for function in (as_if_whole, canonical):
+        database.create_function(function.__name__, 1, function, deterministic=True)
     for table in _OF_VOLUMES:
         _call_alike(database, table)
 

@@ -16,12 +16,14 @@ HOLDING_COLUMNS: Final = (
 HOLDING: Final = f"SELECT {HOLDING_COLUMNS} FROM owners"
 SAME: Final = "(identity!='' AND identity IN (?3, ?4))"
 """Whether a row is that of a volume with this identity, ?4 as earlier releases noted it."""
+IN_IT: Final = "(identity!='' AND as_if_whole(identity) IN (?3, ?4))"
+"""Whether a row is that of this volume, or of a loop device on it that may have shown a part."""
 HOLDING_OF: Final = (
-    f"{HOLDING} WHERE (pool=?1 AND name=?2) OR {SAME} "
-    f"ORDER BY (identity!='' AND identity=?3) DESC, {SAME} DESC, since IS NULL DESC, rowid DESC"
+    f"{HOLDING} WHERE (pool=?1 AND name=?2) OR {IN_IT} ORDER BY (identity!='' AND identity=?3) "
+    f"DESC, {SAME} DESC, {IN_IT} DESC, since IS NULL DESC, rowid DESC"
 )
-"""What was noted of a volume: at best of this identity, whatever it is called, at worst of another
-one that had this name."""
+"""What was noted of a volume: at best of this identity, whatever it is called, else of what may be
+a part of it, at worst of another one that had this name."""
 STANDING_OUT: Final = "state IN ('commit-sent', 'kept', 'given-up', 'ran-twice', 'lost')"
 STANDING_IN: Final = "state IN ('committed', 'ran-twice')"
 DROP_OLD_JOBS: Final = (

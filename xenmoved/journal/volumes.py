@@ -21,16 +21,16 @@ from xenmoved.journal.statements import (
     HOLDING,
     HOLDING_COLUMNS,
     HOLDING_OF,
+    IN_IT,
     MADE_COLUMNS,
-    SAME,
 )
 
 Step: TypeAlias = tuple[str, Sequence[object]]
 """A statement and its values."""
 
-_OF: Final = f"({SAME} OR (pool=?1 AND name=?2 AND ifnull(identity, '')=''))"
-"""The rows of a volume by pool, name and identity: its own, and what was noted under its name when
-nothing told it from others."""
+_OF: Final = f"({IN_IT} OR (pool=?1 AND name=?2 AND ifnull(identity, '')=''))"
+"""The rows of a volume by pool, name and identity: its own with what is in it, and what was noted
+under its name when nothing told it from others."""
 
 
 def _values(pool: str, name: str, identity: VolumeIdentity) -> tuple[str, str, str, str]:

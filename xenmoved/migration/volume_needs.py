@@ -23,7 +23,7 @@ from storage.places import Place, around, place_at, places_at
 from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
-from xenmoved.migration.volume_notes import is_held
+from xenmoved.migration.volume_notes import is_held, may_be_in
 from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.problems import problem
 from xenmoved.toolstack.configs.keeping import MOVED, is_newer
@@ -262,7 +262,11 @@ def against(
     who take it in.
     """
     problems = [*claims(found, info, hint), *_alike(found, info, holding), *_parts(found, info)]
-    if holding is not None and holding.guest and is_held(holding, info):
+    if (
+        holding is not None
+        and holding.guest
+        and (is_held(holding, info) or may_be_in(holding, info))
+    ):
         whose, shown = {holding.guest, holding.owner}, found.shown(holding.guest)
         if holding.since is None:
             text = f"it is the disk of {shown}, which is at home there"

@@ -9,7 +9,8 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final, TypeVar
 
-from storage.contracts import UNKNOWN, VolumeInfo
+from storage.canonical import as_if_whole
+from storage.contracts import UNKNOWN, VolumeIdentity, VolumeInfo
 from storage.errors import VolumeInUse
 from storage.last_write import last_write, seconds_to_later, tells
 from storage.same_volume import is_same
@@ -42,6 +43,8 @@ def why_not_held(holding: Holding, info: VolumeInfo) -> str | None:
         return "is not known to be the copy that was there: nothing tells it from others"
     if not holding.identity:
         return "is not known to be the copy that was there: nothing told it from others then"
+    if may_be_in(holding, info):
+        return "is not known to be the copy that was there, which may have been only a part of it"
     if holding.identity != info.identity:
         return "is another volume than the copy that was there: it was made anew since"
     if kept and holding.written is not None and holding.written.is_before(info.written):
@@ -67,6 +70,12 @@ def why_not_as_left(holding: Holding, info: VolumeInfo) -> str | None:
 def is_held(holding: Holding, info: VolumeInfo) -> bool:
     """Whether a volume that is there is certain to be the one whose owner was noted."""
     return why_not_held(holding, info) is None
+
+
+def may_be_in(holding: Holding, info: VolumeInfo) -> bool:
+    """Whether what was noted may be in a part of a volume that is there, or be all of it."""
+    noted = VolumeIdentity(as_if_whole(str(holding.identity)))
+    return holding.identity != info.identity == noted
 
 
 def synced_from(peer: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-from storage.canonical import wholes
+from storage.canonical import as_if_whole, wholes
 from storage.contracts import Entry, Pool, VolumeIdentity, VolumeInfo
 from storage.errors import StorageError, VolumeNotFound
 from storage.places import around, place_at, places_at
@@ -69,7 +69,8 @@ class Whereabouts:
             return Seen(None)
         if not identity:
             return Seen(None, gone=True)
-        here = any(self._entries(identity)) or self._unseen
+        may_be = identity, VolumeIdentity(as_if_whole(str(identity)))
+        here = any(any(self._entries(one)) for one in may_be) or self._unseen
         return Seen(None, gone=not here and (there is not None or self._would_be_here(pool, name)))
 
     def is_at(self, pool: str, name: str, identity: VolumeIdentity) -> bool:

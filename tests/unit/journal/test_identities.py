@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.identify import file_identity
 from xenmoved.journal.database import Journal
@@ -52,10 +54,8 @@ async def opened(path: Path) -> Journal:
 async def test_what_was_noted_as_each_kind_of_pool_called_it_counts(tmp_path: Path) -> None:
     lv = "zZ3aEo-Ym7t-Abcd-efgh-Ijkl-0123-QRstuv"
     of_device = VolumeIdentity(f"LVM-{'a' * 32}{lv.replace('-', '')}")
-    of_loop = VolumeIdentity(f"loop on {ONE} from 0")
     journal = await opened(tmp_path / "journal.db")
-    await journal.record_holding(replace(HOLDING, pool="devices", identity=of_loop))
-    await journal.record_made(replace(MADE, pool="devices", identity=of_loop))
+    await journal.record_made(replace(MADE, pool="disks", identity=of_device))
     await journal.record_holding(replace(HOLDING, name="other", identity=OTHER))
     # Of two notes of one volume that of a guest at home counts.
     home = replace(HOLDING, pool="disks", name="root", guest="at home")
@@ -65,14 +65,37 @@ async def test_what_was_noted_as_each_kind_of_pool_called_it_counts(tmp_path: Pa
     await journal.close()
     for _ in range(2):
         journal = await opened(tmp_path / "journal.db")
-        found = await journal.holding("images", "whatever", ONE)
-        assert found == replace(HOLDING, pool="devices")
-        assert await journal.made() == [replace(MADE, pool="devices")]
+        assert [str(one.identity) for one in await journal.made()] == [lv]
         found = await journal.holding("vg", "root", VolumeIdentity(lv))
         assert found is not None
         assert (found.guest, str(found.identity)) == ("at home", lv)
-        assert len(await journal.holdings()) == 3
+        assert len(await journal.holdings()) == 2
         await journal.close()
+
+
+@pytest.mark.parametrize("part", ["from 0", "from 512", "from 0 to 512"])
+@pytest.mark.parametrize("file", [ONE, BEFORE])
+async def test_what_was_noted_of_a_loop_device_is_not_that_of_its_file(
+    tmp_path: Path, part: str, file: VolumeIdentity
+) -> None:
+    """It may have been a part; but who asks for the file is to hear of it."""
+    of_loop = VolumeIdentity(f"loop on {file} {part}")
+    noted = replace(HOLDING, pool="devices", identity=of_loop)
+    journal = await opened(tmp_path / "journal.db")
+    await journal.record_holding(replace(HOLDING, pool="images", name="old", identity=OTHER))
+    await journal.record_holding(noted)
+    await journal.record_made(replace(MADE, pool="devices", identity=of_loop))
+    await journal.close()
+    journal = await opened(tmp_path / "journal.db")
+    assert await journal.holding("images", "old", ONE) == noted
+    assert await journal.made() == [replace(MADE, pool="devices", identity=of_loop)]
+    # What is in the file now is noted: nothing of what was in it is left.
+    await journal.record_holding(HOLDING)
+    await journal.record_made(MADE)
+    assert await journal.holding("devices", "web", ONE) == HOLDING
+    assert len(await journal.holdings()) == 2
+    assert await journal.made() == [MADE]
+    await journal.close()
 
 
 async def test_a_note_of_an_earlier_release_is_found_and_replaced(journal: Journal) -> None:

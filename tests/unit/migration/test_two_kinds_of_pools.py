@@ -16,24 +16,25 @@ import pytest
 from protocol.messages import SharedOffer
 from storage.contracts import Entry, VolumeIdentity, VolumeInfo
 from storage.devices.pool import BlockOptions, BlockPool
-from storage.errors import VolumeReplaced
+from storage.errors import UnsupportedVolume, VolumeReplaced
 from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.places import place_at
 from tests.support.images import make_cdrom
 from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home
 from xenmoved.config.model import Peer
 from xenmoved.journal.database import Journal
-from xenmoved.journal.records import Holding
+from xenmoved.journal.records import Holding, MadeVolume
 from xenmoved.migration import uncopied_disks, volume_needs, whereabouts
 from xenmoved.migration.removal import remove_noted
 from xenmoved.migration.renamed_volumes import follow_volumes
 from xenmoved.migration.retained import copies, drop_chosen, list_volumes
+from xenmoved.migration.target.at_home import _at_home
 from xenmoved.migration.target.space import quota_used
 from xenmoved.migration.target.volumes import remove_made
 from xenmoved.migration.uncopied_disks import look_at_shared
 from xenmoved.migration.volume_needs import against, needs
-from xenmoved.migration.volume_notes import claim, known_holding
-from xenmoved.migration.whereabouts import Whereabouts
+from xenmoved.migration.volume_notes import claim, known_holding, note_copy
+from xenmoved.migration.whereabouts import Seen, Whereabouts
 from xenmoved.problems import Obstructed
 
 pytestmark = pytest.mark.root
@@ -114,12 +115,52 @@ async def test_what_is_noted_of_a_loop_device_goes_with_its_file(devices: World)
     assert await devices.journal.holdings() == [replace(copy, pool="images", name="web")]
 
 
+# What earlier releases noted of loop devices
+
+
+@pytest.mark.parametrize("part", ["from 0", f"from {MIB // 2}"])
+@pytest.mark.parametrize("listed", [True, False])
+async def test_what_may_be_a_part_of_a_file_is_left_alone(
+    devices: World, part: str, listed: bool
+) -> None:
+    identity = VolumeIdentity(f"loop on {info_of(devices, 'images', 'web').identity} {part}")
+    noted = Holding("devices", "disk", "uuid", "web", identity, migration=MIGRATION)
+    made = MadeVolume(MIGRATION, "devices", "disk", MIB, "b", identity)
+    await devices.journal.record_holding(noted)
+    await devices.journal.record_made(made)
+    if not listed:
+        del devices.host.pools["devices"]
+    places = [("images", "web"), *([("devices", "disk")] if listed else [])]
+    for place in places:
+        assert await speaks_against(devices, *place) == ["guest-here"]
+        assert await known_holding(devices.host, *place) is None
+    ((_, seen),) = at_home_of(devices, noted)
+    assert not seen.gone
+    assert await quota_used(devices.host, "b") == MIB
+    await follow_volumes(devices.host)
+    # Nor is all of the file known as the copy, which would be dropped with the rest of it.
+    await devices.journal.retain(MIGRATION, "b", moved=True)
+    assert list(await copies(devices.host, await needs(devices.host))) == []
+    with pytest.raises(Obstructed, match="not known to be a copy"):
+        await drop_chosen(devices.host, volume="images:web", confirmed=True)
+    assert (devices.folder / "web").exists()
+    assert [one.identity for one in await devices.journal.holdings()] == [identity]
+    # With what comes to be in all of the file, what was in it is gone.
+    await note_copy(devices.host, Holding("images", "web", "uuid", "web"), "b", None)
+    (now,) = await devices.journal.holdings()
+    assert now.identity == info_of(devices, "images", "web").identity
+
+
+def at_home_of(world: World, noted: Holding) -> list[tuple[Holding, Seen]]:
+    return _at_home(world.host, [noted], [])
+
+
 # Volumes with bytes in common
 
 
 @pytest.fixture
 def parts(tmp_path: Path, journal: Journal, attach: Callable[..., Path]) -> World:
-    """A host with a file in a pool, and in another one two devices that are parts of it."""
+    """A host with files in a pool, and devices in another one: of two a part, of one all."""
     folder = tmp_path / "images"
     folder.mkdir()
     world = World(folder, journal, ["images"])
@@ -128,18 +169,19 @@ def parts(tmp_path: Path, journal: Journal, attach: Callable[..., Path]) -> Worl
     listed = {
         "first": attach(folder / "whole", "--sizelimit", str(MIB)),
         "second": attach(folder / "whole", "--offset", str(MIB)),
+        "all": attach(folder / "other"),
     }
     world.host.pools["devices"] = BlockPool("devices", BlockOptions(listed))
     return world
 
 
 async def test_nothing_is_done_with_what_is_a_part_of_another_volume(parts: World) -> None:
-    for place in (("images", "whole"), ("devices", "first"), ("devices", "second")):
-        assert await speaks_against(parts, *place) == ["volume-overlaps"]
-    assert await speaks_against(parts, "images", "other") == []
-    del parts.host.pools["images"]
+    assert await speaks_against(parts, "images", "whole") == ["volume-overlaps"]
+    for place in (("images", "other"), ("devices", "all")):
+        assert await speaks_against(parts, *place) == []
     for name in ("first", "second"):
-        assert await speaks_against(parts, "devices", name) == []
+        with pytest.raises(UnsupportedVolume, match="only a part"):
+            parts.host.pools["devices"].find(name)
 
 
 async def test_a_disk_of_which_a_partition_is_in_a_pool(
@@ -195,10 +237,10 @@ async def test_what_is_a_part_of_another_volume_is_no_cdrom(
     assert await withheld(parts, "images", "other", size=2 * MIB) == []
     assert await withheld(parts, "images", "whole", size=2 * MIB) == ["permission"]
     del parts.host.pools["images"]
-    assert await withheld(parts, "devices", "first", size=MIB) == []
+    assert await withheld(parts, "devices", "all", size=2 * MIB) == []
     # Nor is a disk of which a guest writes a part.
     monkeypatch.setattr(uncopied_disks, "around", lambda path: {place_at("/dev/null")})
-    assert await withheld(parts, "devices", "first", size=MIB, written="/dev/null") == [
+    assert await withheld(parts, "devices", "all", size=2 * MIB, written="/dev/null") == [
         "permission"
     ]
 

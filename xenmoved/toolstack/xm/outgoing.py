@@ -205,6 +205,7 @@ class XmOutgoing:
                     await self._lookup.commands.run("rename", str(domain.domid), self._name)
                 break
             elif domain.state is DomainState.PAUSED:
+                await self._require_disks_of_restored(domain)
                 await self._retire_image()
                 await self._lookup.unpause(domain)
             if not working and time.monotonic() > xend_deadline:
@@ -268,6 +269,22 @@ class XmOutgoing:
                 "back what was there: it is tried again. If it is the disk that the domain had, "
                 "and only came back as another device (a volume that was activated again), "
                 f"restore it by hand: xm restore {image}"
+            )
+
+    async def _require_disks_of_restored(self, domain: DomainStatus) -> None:
+        """See the same of one that is paused, and may be restored. Raises ToolstackError.
+
+        Who restored it was perhaps killed before they looked, or is an operator.
+        """
+        image = self._file if self._file.exists() else self._part
+        if not image.exists():  # retired after such a look
+            return
+        if (difference := await self._disks.difference()) is not None:
+            raise ToolstackError(
+                f"domain {self._name} (id {domain.domid}) is paused, its image {image} is there, "
+                f"and it is not let run: {difference}. If it was restored and has another disk "
+                f"now, xm destroy {domain.domid}, and put back what was there: it is restored once "
+                f"more. If it has the disk that it had, let it run: xm unpause {domain.domid}"
             )
 
     async def discard(self) -> None:
