@@ -973,7 +973,8 @@ async def test_offers_at_the_same_time_never_exceed_the_memory(target, guest):
 def image_offer(guest, image_format, lines=""):
     """Offer a guest that does not run, with a disk that is an image."""
     offer = guest.offer(SIZE)
-    config = f"name = '{guest.name}'\ndisk = ['/x,{image_format},xvda,w']\n{lines}"
+    memory = f"memory = {offer.guest.size.memory >> 20}\n"
+    config = f"name = '{guest.name}'\n{memory}disk = ['/x,{image_format},xvda,w']\n{lines}"
     return replace(
         offer,
         mode=Mode.COLD,
