@@ -82,7 +82,9 @@ class EmulatedHost:
         """Set what the commands shall do wrong; underscores stand for dashes in verbs."""
         self.root.mkdir(parents=True, exist_ok=True)
         text = json.dumps({verb.replace("_", "-"): one for verb, one in by_verb.items()})
-        (self.root / "faults.json").write_text(text)
+        written = self.root / "faults.json.new"
+        written.write_text(text)
+        written.replace(self.root / "faults.json")  # whoever waits for their end reads all the time
 
     def create(
         self,
