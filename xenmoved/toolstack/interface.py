@@ -402,6 +402,13 @@ class GuestConfigs(Protocol):
     async def left_at_boot(self, name: str, uuid: str) -> int:
         """Return how many bytes a domain took that was started at boot until it left, else 0."""
 
+    async def most_with(self, name: str, uuid: str, text: str) -> int | None:
+        """Return the most bytes that a domain may take when a text of it is installed.
+
+        That is what the text says, or a file here that may be used rather than one that was only
+        composed. None where a file does not tell. Raises ToolstackError when the text does not.
+        """
+
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Have the host not start the domain at boot until `release_autostart`. Idempotent.
 

@@ -43,13 +43,13 @@ async def weigh_at_boot(
         return NO_START
     configs, name, node = host.toolstack.configs, guest.target_name, host.config.node
     try:
-        needed = (await configs.describe_text(guest.name, text)).memory
+        needed = await configs.most_with(name, guest.uuid, text)
     except ToolstackError:  # it waits for its operator, and starts nothing
         return NO_START
-    if returns and needed <= await configs.left_at_boot(name, guest.uuid):
+    if returns and needed and needed <= await configs.left_at_boot(name, guest.uuid):
         return AtBoot(needed)
     started = await configs.at_boot(name, guest.uuid)
-    if started.unweighed:
+    if needed is None or started.unweighed:
         return AtBoot(
             why_not=f"{name} is not started at boot on {node}: there is no telling how much memory "
             "all takes that is started there",

@@ -98,6 +98,11 @@ def is_composed(text: str) -> bool:
     return text.startswith(_HEAD)
 
 
+def may_be_composed(text: str) -> bool:
+    """Whether `is_composed` may be true of a text when lines of it were left out."""
+    return _HEAD in text
+
+
 def _section(values: Mapping[str, object], key: str) -> Mapping[str, object]:
     value = values.get(key) or {}
     if not isinstance(value, dict):

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from protocol.messages import Remark
 from xenmoved.toolstack.announced import require_announced
 from xenmoved.toolstack.configs.boot_entries import BootEntries, starts_one
+from xenmoved.toolstack.configs.compose import may_be_composed
 from xenmoved.toolstack.configs.guest_file import (
     Evidence,
     GuestFile,
@@ -296,6 +297,22 @@ class ConfigFolder:
             if file is not None and file.is_of(name, uuid) is not False:
                 return self._memory(file) or 0
         return 0
+
+    async def most_with(self, name: str, uuid: str, text: str) -> int | None:
+        """Return the most bytes that a domain may take when a text of it is installed.
+
+        That is what the text says, or a file here that may be used rather than one that was only
+        composed. None where a file does not tell. Raises ToolstackError when the text does not.
+        """
+        return await self._call(self._most_with, name, uuid, text)
+
+    def _most_with(self, name: str, uuid: str, text: str) -> int | None:
+        most = describe(text, name, self._boot_folders).memory
+        if not may_be_composed(text):
+            return most
+        own = [*self._files(name, uuid), *self._aside(name, uuid)]
+        known = [memory for memory in map(self._memory, own) if memory is not None]
+        return max([most, *known]) if len(known) == len(own) else None
 
     async def hold_autostart(self, name: str, uuid: str) -> None:
         """Take the domain's entries out of `auto`, to be put back, and note its file. Idempotent.

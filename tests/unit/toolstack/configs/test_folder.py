@@ -646,3 +646,16 @@ async def test_a_file_elsewhere_counts_when_its_guest_has_left(folder, tmp_path)
     (tmp_path / "auto/web").symlink_to("../elsewhere/web.cfg")
     await folder.retire("web", UUID)
     assert await folder.left_at_boot("web", UUID) == 512 << 20
+
+
+@pytest.mark.parametrize("before", ["", "# a line that is left out\n"])
+async def test_the_most_that_a_guest_may_take_counts_the_file_that_is_used_instead(
+    folder, tmp_path, before
+):
+    """An operator's takes the place of one that was only composed, or looks so."""
+    assert await folder.most_with("web", UUID, before + _HEAD + COMES) == 512 << 20
+    (tmp_path / "web.cfg.moved").write_text(HERE.replace("512", "15000"))
+    assert await folder.most_with("web", UUID, COMES) == 512 << 20
+    assert await folder.most_with("web", UUID, before + _HEAD + COMES) == 15000 << 20
+    (tmp_path / "web.cfg.moved").write_text(HERE.replace("512", "5 * 1024"))
+    assert await folder.most_with("web", UUID, before + _HEAD + COMES) is None
