@@ -47,10 +47,10 @@ def serve(hosts: Hosts, cleanup: ExitStack) -> Serve:
     a, _ = hosts
 
     def start(
-        kind: str, *options: str, vdev: str = "xvda", lines: str = ""
+        kind: str, *options: str, vdev: str = "xvda", lines: str = "", ending: str = ""
     ) -> tuple[Guest, Path, Emulator]:
         name = unique("web")
-        disk = make_image(a.images / f"{name}.{kind}", QEMU_NAMES[kind], SIZE, *options)
+        disk = make_image(a.images / f"{name}.{ending or kind}", QEMU_NAMES[kind], SIZE, *options)
         spec = f"format={kind},vdev={vdev},target={disk}"
         guest = a.boot(name, [disk], specs=[spec], extra=QUIET, lines=lines)
         domain = a.domain(name)
@@ -71,6 +71,20 @@ def seen(emulator: Emulator, kind: str) -> bytes:
     emulator.io("hd0", "flush")
     emulator.end()
     return content(emulator.disks["hd0"], QEMU_NAMES[kind])
+
+
+def keep_elsewhere(a: Dom0, guest: Guest) -> None:
+    """Have the file of a guest where nobody looks for it, as of `xl create /srv/web.cfg`."""
+    folder = a.folder / "srv"
+    folder.mkdir(exist_ok=True)
+    guest.config.rename(folder / guest.config.name)
+
+
+def gone(emulator: Emulator) -> None:
+    """End a QEMU, and remove its monitors, as libxl does."""
+    emulator.end()
+    for monitor in emulator.folder.glob("qmp-*"):
+        monitor.unlink()
 
 
 def held(a: Dom0, guest: Guest, mode: Mode) -> JobReport:
@@ -135,6 +149,48 @@ def test_from_the_way_back_on_it_is_a_raw_disk_on_both_hosts(hosts: Hosts, serve
     assert there.read_bytes() == here.read_bytes() != image
 
 
+@pytest.mark.parametrize("mode", [Mode.LIVE, pytest.param(Mode.SAVE, marks=pytest.mark.thorough)])
+def test_nothing_is_written_over_the_image_whose_content_went(
+    hosts: Hosts, serve: Serve, mode: Mode
+) -> None:
+    """Nor compared with it: only its content went. No configuration that is known names it."""
+    a, b = hosts
+    guest, disk, emulator = serve("qcow2", "-o", "preallocation=full")  # as large as its content
+    keep_elsewhere(a, guest)
+    a.migrate(guest.name, mode=mode)
+    gone(emulator)
+    container = disk.read_bytes()
+    volumes = {guest.name: disk.name}
+    for overwriting in (False, True):
+        refused = b.try_migrate(guest.name, "host-a", volumes=volumes, overwrite=overwriting)
+        found = the_problem(refused, "volume-image")
+        assert "--volume" in found.hint
+    assert b.migrate(guest.name, "host-a").volumes[0].fresh
+    assert disk.read_bytes() == container
+    assert (a.images / guest.name).read_bytes() == (b.images / guest.name).read_bytes()
+
+
+def test_an_image_with_any_name_does_not_meet_its_content_on_the_way_back(
+    hosts: Hosts, serve: Serve
+) -> None:
+    """The guest may have written what looks like a header, and its own file says `qcow2`."""
+    a, b = hosts
+    guest, disk, emulator = serve("qcow2", "-o", "preallocation=full", ending="img")
+    keep_elsewhere(a, guest)
+    where = a.folder / "evil"
+    where.write_bytes((qcow2_header(backing=104) + b"/etc/shadow").ljust(BLOCK, b"\0"))
+    emulator.io("hd0", f"write -s {where} 0 {BLOCK}")
+    a.migrate(guest.name, mode=Mode.LIVE)
+    gone(emulator)
+    container = disk.read_bytes()
+    report = b.migrate(guest.name, "host-a")
+    assert [(one.target, one.fresh) for one in report.volumes] == [
+        (f"images:{disk.name}-raw", True)
+    ]
+    assert disk.read_bytes() == container
+    assert (a.images / f"{disk.name}-raw").read_bytes().startswith(where.read_bytes())
+
+
 def test_what_looks_like_a_header_is_only_content(hosts: Hosts, serve: Serve) -> None:
     """Nobody looks for one in what a guest has written."""
     a, b = hosts
@@ -193,9 +249,7 @@ def test_without_a_qemu_that_answers_it_stays(hosts: Hosts, serve: Serve) -> Non
     found = the_problem(a.try_migrate(guest.name, mode=Mode.LIVE), "disk")
     assert "did not answer in time" in found.text
     assert "--mode cold" in found.hint
-    emulator.end()
-    for monitor in emulator.folder.glob("qmp-*"):
-        monitor.unlink()
+    gone(emulator)
     found = the_problem(a.try_migrate(guest.name, mode=Mode.LIVE), "disk")
     assert "only raw disks move while the guest runs" in found.text
     assert "toolstack.monitors" in found.hint

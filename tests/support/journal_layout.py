@@ -18,10 +18,11 @@ from typing import Any, Final, get_args, get_type_hints
 from protocol.handover import SourceState, TargetState
 from xenmoved.jobs.report import JobKind, JobReport, JobState, Phase
 from xenmoved.journal.file import prepared
+from xenmoved.journal.records import Form
 from xenmoved.migration.target.expected import Expected
 
 FOLDER: Final = Path(__file__).parents[1] / "compat" / "journal"
-_ENUMS: Final = (SourceState, TargetState, JobKind, JobState, Phase)
+_ENUMS: Final = (SourceState, TargetState, JobKind, JobState, Phase, Form)
 
 
 def recorded(layout: int) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from protocol.handover import SourceState, TargetState
@@ -90,6 +91,16 @@ class MadeVolume:
     disk_size: int = 0
 
 
+class Form(StrEnum):
+    """In what form a volume has the data of its guest, and in what form they went from here."""
+
+    RAW = ""
+    IMAGE = "image"
+    """An image, which went as it is."""
+    CONTENT = "content"
+    """An image of which only the content went: no other host has the image itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Holding:
     """Whose data a volume holds: `owner` is a guest's uuid, a sync's source, or `NOBODY`.
@@ -98,7 +109,8 @@ class Holding:
     last one with which its guest came or went. A copy that is retained is so `since` that moment
     (seconds since 1970, by a clock that may have been wrong), and its guest went to, or never came
     from, the peer `place`, and it was seen to be `kept` for so many seconds. It was `written` last
-    when it was left as it is to be; None while it is being written, and where nothing tells.
+    when it was left as it is to be; None while it is being written, and where nothing tells. An
+    image (`form`) is never a copy of what a peer sends raw.
     """
 
     pool: str
@@ -112,6 +124,7 @@ class Holding:
     written: LastWrite | None = None
     kept: float = 0.0
     moved_by: str = ""
+    form: Form = Form.RAW
 
 
 def without_what_is_done(state: TargetState, details: str = "?") -> str:
@@ -170,10 +183,10 @@ def read_made(row: Iterable[Any]) -> MadeVolume:
 
 def read_holding(row: Iterable[Any]) -> Holding:
     """Read a row of `owners`."""
-    pool, name, owner, guest, identity, migration, since, place, written, *rest = row
+    pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by, form = row
     last = LastWrite.parse(str(written)) if written is not None else None
     known = pool, name, owner, guest, _identity(identity), migration
-    return Holding(*known, since, place, last, *rest)
+    return Holding(*known, since, place, last, kept, moved_by, Form(form))
 
 
 def read_outbound(row: Iterable[Any]) -> Outbound:

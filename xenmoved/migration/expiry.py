@@ -15,6 +15,7 @@ from typing import Final
 
 from storage.errors import StorageError
 from xenmoved.journal.database import JournalFailed
+from xenmoved.journal.records import Form, Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import copies, drop, obstacles
 from xenmoved.migration.volume_needs import needs
@@ -78,9 +79,14 @@ def _pause(age: float | None) -> float:
     return _SELDOM if age is None else min(_SELDOM, max(_OFTEN, age / _LOOKS))
 
 
+def _is_elsewhere(copy: Holding) -> bool:
+    """Whether all that is in a copy went: not the snapshots in an image whose content went."""
+    return copy.form is not Form.CONTENT
+
+
 async def _expire(host: Host, age: float, told: set[str]) -> None:
     due = False
-    for copy in await host.journal.retained():
+    for copy in filter(_is_elsewhere, await host.journal.retained()):
         shown = f"{copy.pool}:{copy.name}, the copy of {copy.guest},"
         by_clock = time.time() - (copy.since or 0)
         if copy.kept >= age:
@@ -96,7 +102,7 @@ async def _expire(host: Host, age: float, told: set[str]) -> None:
         return
     found = await needs(host)
     for row, copy in await copies(host, found):
-        if copy.kept < age:
+        if copy.kept < age or not _is_elsewhere(copy):
             continue
         texts: set[str] = set()
         try:

@@ -14,7 +14,7 @@ from storage.contracts import UNKNOWN, VolumeIdentity, VolumeInfo
 from storage.errors import VolumeInUse
 from storage.last_write import last_write, seconds_to_later, tells
 from storage.same_volume import is_same
-from xenmoved.journal.records import NOBODY, Holding, MadeVolume
+from xenmoved.journal.records import NOBODY, Form, Holding, MadeVolume
 from xenmoved.migration.host import Host
 from xenmoved.migration.whereabouts import Whereabouts
 
@@ -78,6 +78,17 @@ def may_be_in(holding: Holding, info: VolumeInfo) -> bool:
     return holding.identity != info.identity == noted
 
 
+def may_be_image(holding: Holding, info: VolumeInfo) -> bool:
+    """Whether a volume that is there may be one that was noted as an image.
+
+    No peer writes to that one, whatever is allowed: a configuration that nobody has found may have
+    it opened as an image, and what the new bytes name as its backing file would be read.
+    """
+    unknown = not (holding.identity and info.identity)
+    same = unknown or holding.identity == info.identity or may_be_in(holding, info)
+    return holding.form is not Form.RAW and same
+
+
 def synced_from(peer: str) -> str:
     """Return the owner of what a peer sent without a guest."""
     return f"sync from {peer}"
@@ -90,8 +101,11 @@ def is_of(holding: Holding, owner: str, peer: str, moved_by: str | None) -> bool
     more than a uuid must not learn what is in it. Guests without a uuid in their configuration have
     another one after each start. So a peer may name the migration with which the guest came to it.
     That is believed only of a copy of a guest that went with this migration: nobody else knows of
-    it, and could as well have kept the uuid.
+    it, and could as well have kept the uuid. An image is no copy of anything: what came and went
+    may be only its content.
     """
+    if holding.form is not Form.RAW:
+        return False
     if owner == synced_from(peer):
         return holding.owner == owner
     went = holding.since is not None and holding.place == peer
@@ -139,14 +153,16 @@ async def moved_by(host: Host, path: str) -> str | None:
     return holding.moved_by or None if holding is not None and holding.since is None else None
 
 
-async def claim(host: Host, path: str, owner: str, guest: str, migration: str) -> None:
+async def claim(
+    host: Host, path: str, owner: str, guest: str, migration: str, *, form: Form
+) -> None:
     """Note whose data a volume holds that is in use here, if a pool has it. Raises StorageError."""
     if (located := host.pool_of(path)) is None:
         return
     pool, name = located
     before = await known_holding(host, pool.name, name)
     came = before.moved_by if before is not None else ""
-    holding = Holding(pool.name, name, owner, guest, migration=migration, moved_by=came)
+    holding = Holding(pool.name, name, owner, guest, migration=migration, moved_by=came, form=form)
     await _record(host, holding)
 
 

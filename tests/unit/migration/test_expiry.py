@@ -2,11 +2,12 @@
 
 import logging
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 
 from xenmoved.journal.database import Journal
-from xenmoved.journal.records import Holding
+from xenmoved.journal.records import Form, Holding
 from xenmoved.migration import expiry
 
 YEARS = 3 * 365 * 86400.0
@@ -38,6 +39,32 @@ def test_one_look_makes_nothing_old():
     watch = expiry.RetentionClock(lambda: clock.now, lambda: clock.passed)
     clock.sleep(YEARS)  # the host slept
     assert watch.look(1200) == 1200
+
+
+async def test_an_image_whose_content_went_is_no_copy_of_anything(tmp_path, monkeypatch):
+    """What else is in it, as snapshots, is nowhere else."""
+    journal = Journal(tmp_path / "journal.db")
+    await journal.open()
+    dropped = []
+    monkeypatch.setattr(expiry, "needs", AsyncMock())
+    monkeypatch.setattr(expiry, "obstacles", AsyncMock(return_value=[]))
+
+    async def copies(host, found):
+        return [(one.name, one) for one in await journal.retained()]
+
+    async def drop(host, row, copy):
+        dropped.append(row)
+
+    monkeypatch.setattr(expiry, "copies", copies)
+    monkeypatch.setattr(expiry, "drop", drop)
+    try:
+        for form in Form:
+            note = Holding("images", form.name, "uuid", "web", since=1.0, kept=90.0, form=form)
+            await journal.record_holding(note)
+        await expiry._expire(SimpleNamespace(journal=journal), 60.0, set())
+    finally:
+        await journal.close()
+    assert sorted(dropped) == ["IMAGE", "RAW"]
 
 
 @pytest.mark.parametrize("since", [0.0, -YEARS, 4e9])

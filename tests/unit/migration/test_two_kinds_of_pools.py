@@ -23,7 +23,7 @@ from tests.support.images import make_cdrom
 from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home
 from xenmoved.config.model import Peer
 from xenmoved.journal.database import Journal
-from xenmoved.journal.records import Holding, MadeVolume
+from xenmoved.journal.records import Form, Holding, MadeVolume
 from xenmoved.migration import uncopied_disks, volume_needs, whereabouts
 from xenmoved.migration.removal import remove_noted
 from xenmoved.migration.renamed_volumes import follow_volumes
@@ -314,7 +314,7 @@ async def test_nothing_is_noted_of_one_in_the_place_of_the_other(twice: World) -
     await noted(twice)
     before = await twice.journal.holdings()
     path = info_of(twice, "copies", "web").path
-    await claim(twice.host, path, "uuid of db", "db", "e" * 32)
+    await claim(twice.host, path, "uuid of db", "db", "e" * 32, form=Form.RAW)
     assert await twice.journal.holdings() == [
         *before,
         Holding("copies", "web", "uuid of db", "db", migration="e" * 32),

@@ -8,23 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from protocol.messages import ImageFormat, Mode, Offer, Remark, VolumeOffer
 from storage.backing import backing_of
 from storage.contracts import Backing
 from storage.errors import StorageError
+from storage.names import MAX_NAME
 from storage.qemu import guest_disk
 from storage.qemu.additions import GuestQemu
 from storage.tracking.choice import TrackingKind, TrackingMethod, tracking_method
+from xenmoved.journal.records import Form
 from xenmoved.migration.source.obstacles import disk_problems, image_hint
 from xenmoved.problems import Obstructed, problem
 from xenmoved.remarks import good_to_know
 from xenmoved.toolstack.interface import Disk
 
+_RAW: Final = "-raw"
+
 
 def is_content(offered: VolumeOffer, mode: Mode) -> bool:
     """Whether the content of a disk is sent, not what it lies in."""
     return offered.format is not ImageFormat.RAW and mode is not Mode.COLD
+
+
+def form_of(offered: VolumeOffer, mode: Mode) -> Form:
+    """Return in what form a disk is here, and goes from here."""
+    if offered.format is ImageFormat.RAW:
+        return Form.RAW
+    return Form.CONTENT if is_content(offered, mode) else Form.IMAGE
+
+
+def name_of_content(name: str, kind: ImageFormat) -> str:
+    """Return what the content of an image is called: never as the image, nor as one is.
+
+    Some tools go by the ending of a name. On its way back it must not meet the image, which no
+    peer may write to.
+    """
+    cut = name.removesuffix(f".{kind}")
+    return cut if cut != name else f"{name[: MAX_NAME - len(_RAW)]}{_RAW}"
 
 
 def look(path: str, qemu: GuestQemu | None) -> Backing:

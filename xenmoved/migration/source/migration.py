@@ -34,7 +34,7 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.retrying import until_done
 from xenmoved.migration.source.channels import open_attached
-from xenmoved.migration.source.content import is_content, settled
+from xenmoved.migration.source.content import form_of, is_content, settled
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.source.inventory import (
@@ -124,8 +124,9 @@ class OutboundMigration:
         """Note whose data the volumes hold, for the day when the guest comes back."""
         guest = self._sending.offer.guest
         assert guest is not None
-        for path in self._sending.paths:
-            await claim(self._host, path, guest.uuid, guest.name, self._migration)
+        for path, offered in zip(self._sending.paths, self._sending.offer.volumes, strict=True):
+            form = form_of(offered, self._job.mode)
+            await claim(self._host, path, guest.uuid, guest.name, self._migration, form=form)
 
     async def _send_all(self, dialogue: Dialogue) -> None:
         """Copy, suspend and send everything, until the target waits for the commit."""

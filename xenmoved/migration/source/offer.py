@@ -34,7 +34,13 @@ from xenmoved.guestnames import misnamed_here, misnamed_there
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.bridges import names_of
 from xenmoved.migration.host import Host
-from xenmoved.migration.source.content import converted, is_content, measure_content, methods_of
+from xenmoved.migration.source.content import (
+    converted,
+    is_content,
+    measure_content,
+    methods_of,
+    name_of_content,
+)
 from xenmoved.migration.source.inventory import GuestFacts, take
 from xenmoved.migration.source.obstacles import guest_obstacles, moving_disks
 from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
@@ -216,17 +222,17 @@ async def _offer_disk(
 ) -> tuple[VolumeOffer, Backing]:
     """Offer a disk that is copied, and tell what it is here. Raises StorageError, Obstructed."""
     kind = ImageFormat(disk.format if disk.format in IMAGES else "raw")
-    if kind is not ImageFormat.RAW and not cold:
-        there = await asyncio.to_thread(measure_content, guest, disk, qemu)
-        disk_size = there.size
-    else:
+    as_it_is = cold or kind is ImageFormat.RAW
+    if as_it_is:
         attempt = partial(measure_disk, disk.path, kind, exclusive=cold)
         there, disk_size = await when_let_go(partial(asyncio.to_thread, attempt))
+    else:
+        there = await asyncio.to_thread(measure_content, guest, disk, qemu)
+        disk_size = there.size
     offered = volume_offer(host, disk.path, there, disk, options)
     offered = replace(
         offered,
-        # What will be raw is not called an image there: some tools go by that.
-        name=offered.name if cold else offered.name.removesuffix(f".{kind}"),
+        name=offered.name if as_it_is else name_of_content(offered.name, kind),
         format=kind,
         disk_size=disk_size,
         moved_by=await moved_by(host, disk.path),
@@ -251,9 +257,7 @@ def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
         if located is None:
             found.append(problem("remove-source", f"{path} is in no pool: it would stay", hint))
         elif located[0].capacity() is None:
-            text = (
-                f"{path} is in pool {located[0].name}, whose volumes are made and removed by hand"
-            )
+            text = f"{path} is in pool {located[0].name}, whose volumes are removed by hand"
             found.append(problem("remove-source", text, hint))
     return found
 

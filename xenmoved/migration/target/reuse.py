@@ -1,6 +1,7 @@
 """What may become of a volume that is here already when a peer is to fill it.
 
 What the journal knows as a copy of what comes, and as gone to that very peer, is compared and kept.
+What it knows as an image is not touched as long as it is there.
 Anything else is used only if this host lets the peer do so, and emptied first: nobody learns what
 it held. Asked when the peer asks what stands in the way, and again when the volume is open.
 """
@@ -16,7 +17,13 @@ from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs, against
-from xenmoved.migration.volume_notes import is_blank, is_of, synced_from, why_not_as_left
+from xenmoved.migration.volume_notes import (
+    is_blank,
+    is_of,
+    may_be_image,
+    synced_from,
+    why_not_as_left,
+)
 from xenmoved.problems import problem
 
 NEEDED_HINT: Final = (
@@ -54,6 +61,10 @@ async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reu
     owner = owner_of(peer, claim.offer)
     known = holding is not None and why_not_as_left(holding, info) is None
     kept = holding is not None and known and is_of(holding, owner, peer, moved_by)
+    if holding is not None and may_be_image(holding, info):
+        text = f"{info.pool}:{info.name} on {host.config.node} is an image of a guest that was here"
+        problems = [problem("volume-image", f"{text}, and nobody writes over it", NEEDED_HINT)]
+        return Reuse((*problems, *against(found, info, holding, NEEDED_HINT)), kept=False)
     if needed := against(found, info, holding, NEEDED_HINT, own=kept):
         return Reuse(tuple(needed), kept)
     if kept or (holding is not None and known and is_blank(holding, peer)):

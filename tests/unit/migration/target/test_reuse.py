@@ -21,14 +21,14 @@ from protocol.messages import (
     Placement,
     VolumeOffer,
 )
-from storage.contracts import VolumeInfo
+from storage.contracts import VolumeIdentity, VolumeInfo
 from storage.errors import VolumeError
 from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.files.volume import RawFile
 from storage.places import place_at
 from xenmoved.config.model import Allow, Peer
 from xenmoved.journal.database import Journal
-from xenmoved.journal.records import NOBODY, Holding
+from xenmoved.journal.records import NOBODY, Form, Holding
 from xenmoved.migration.retained import drop_chosen
 from xenmoved.migration.target.reuse import Claim, reuse
 from xenmoved.migration.target.volumes import Landing
@@ -339,6 +339,36 @@ async def test_what_was_promised_is_looked_at_again_when_it_is_open(world: World
     with pytest.raises(Obstructed):  # it may be overwritten now, and was to be compared
         await world.open(a_guest(overwrite=True), zeroed=False)
     assert world.file.read_bytes().startswith(SECRET)
+
+
+@pytest.mark.parametrize("form", [Form.CONTENT, Form.IMAGE])
+async def test_nobody_writes_over_an_image_as_long_as_it_is_there(world: World, form: Form) -> None:
+    world.allow("b")
+    await world.note(since=1.0, place="b", migration="m", moved_by="m", form=form)
+    back = a_guest(overwrite=True)
+    assert await world.ask(back) == (["volume-image"], False)
+    assert await world.ask(a_sync(overwrite=True)) == (["volume-image"], False)
+    with pytest.raises(Obstructed):
+        await world.open(back, zeroed=True)
+    world.write(b"an operator's, since")
+    assert await world.ask(back) == (["volume-image"], False)
+    # An operator removes it.
+    world.file.rename(world.file.with_name("elsewhere"))
+    world.file.write_bytes(SECRET.ljust(2 * MIB, b"\0"))
+    assert await world.ask(back) == ([], False)
+
+
+async def test_an_image_that_nothing_tells_from_others_is_known_by_its_name(world: World) -> None:
+    world.allow("b")
+    unknown = VolumeIdentity("")
+    await world.note(since=1.0, place="b", identity=unknown, form=Form.CONTENT)
+    assert await world.ask(a_guest(overwrite=True)) == (["volume-image"], False)
+
+
+async def test_an_operator_may_drop_an_image_that_is_kept(world: World) -> None:
+    await world.note(since=1.0, place="b", form=Form.CONTENT)
+    await drop_chosen(world.host, volume="images:web-root", confirmed=True)
+    assert not world.file.exists()
 
 
 async def test_broken_off_half_emptied_it_is_nobodys_and_emptied_again(
