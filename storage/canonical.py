@@ -33,11 +33,11 @@ def canonical(text: str | None) -> str:
 
 
 def as_if_whole(text: str | None) -> str:
-    """Return what an identity would be if each loop device in it showed all of what is behind it.
+    """Return the form of an identity as if each loop device in it showed all of what is behind it.
 
     That is the volume which somebody may have to leave alone for a note of this identity.
     """
-    text, found = text or "", 1
+    text, found = canonical(text), 1
     while found:
         text, found = _LOOP.subn(r"\g<beneath>", text)
     return text

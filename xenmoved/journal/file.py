@@ -210,18 +210,22 @@ def _call_alike(database: sqlite3.Connection, table: str) -> None:
     """Have a table of volumes know each by the one form of its identity: all of it, or nothing.
 
     Earlier releases noted some of them by what the kind of their pool called them. The layout is
-    the same: they read this form as well.
+    the same: they read this form as well. Of several notes that would be about one volume then, the
+    others stay as they are: they may be about another one, whose group was copied.
     """
     differs = f"{_KNOWN} AND identity!=canonical(identity)"
     if database.execute(f"SELECT 1 FROM {table} WHERE {differs} LIMIT 1").fetchone() is None:
         return
     wanted = _BY_IDENTITY[table]
     each = wanted.each.replace("identity", "canonical(identity)")
-    nth = f"row_number() OVER (PARTITION BY {each} ORDER BY {wanted.first})"
+    own = "identity=canonical(identity) DESC"  # which has that form already
+    nth = f"row_number() OVER (PARTITION BY {each} ORDER BY {own}, {wanted.first})"
     rows = f"(SELECT rowid AS one, {nth} AS nth FROM {table})"
+    first = f"rowid IN (SELECT one FROM {rows} WHERE nth=1)"
     with _all_or_nothing(database):
-        database.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT one FROM {rows} WHERE nth>1)")
-        database.execute(f"UPDATE {table} SET identity=canonical(identity) WHERE {differs}")
+        database.execute(
+            f"UPDATE {table} SET identity=canonical(identity) WHERE {differs} AND {first}"
+        )
 
 
 @contextmanager

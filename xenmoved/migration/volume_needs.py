@@ -23,7 +23,7 @@ from storage.places import Place, around, place_at, places_at
 from xenmoved.config.model import Peer
 from xenmoved.journal.records import Holding
 from xenmoved.migration.host import Host
-from xenmoved.migration.volume_notes import is_held, may_be_in
+from xenmoved.migration.volume_notes import is_held, is_of_a_part, may_be_in
 from xenmoved.migration.whereabouts import Whereabouts
 from xenmoved.problems import problem
 from xenmoved.toolstack.configs.keeping import MOVED, is_newer
@@ -71,6 +71,8 @@ class Needs:
     """The configurations, by their paths."""
     whereabouts: Whereabouts
     """What is in the pools."""
+    parts: tuple[Holding, ...] = ()
+    """What was noted of what may be a part of a volume, or another one that is known as it."""
     peer: Peer | None = None
     """Who is told of it, None for an operator of this host."""
     unknown: tuple[Problem, ...] = ()
@@ -149,6 +151,7 @@ async def needs(
         await asyncio.to_thread(_written, disks, texts),
         texts,
         await asyncio.to_thread(Whereabouts(host.pools).look),
+        tuple(filter(is_of_a_part, await host.journal.holdings())),
         peer,
         tuple(unknown),
     )
@@ -262,23 +265,32 @@ def against(
     who take it in.
     """
     problems = [*claims(found, info, hint), *_alike(found, info, holding), *_parts(found, info)]
-    if (
-        holding is not None
-        and holding.guest
-        and (is_held(holding, info) or may_be_in(holding, info))
-    ):
-        whose, shown = {holding.guest, holding.owner}, found.shown(holding.guest)
-        if holding.since is None:
-            text = f"it is the disk of {shown}, which is at home there"
-            problems.append(_needed("guest-here", found, info, text, hint))
-        elif not own and found.guests & whose:
-            text = f"it is a copy of {shown}, which is there"
-            problems.append(_needed("guest-here", found, info, text, hint))
-        elif found.disputed & whose or (not own and found.undecided & whose):
-            text = f"it is a copy of {shown}, of which a migration is not settled"
-            hint = "see on that host: xenmovectl jobs; xenmovectl recover"
-            problems.append(_needed("unsettled", found, info, text, hint))
+    if holding is not None and (is_held(holding, info) or may_be_in(holding, info)):
+        problems += _noted(found, info, holding, hint, own=own)
+    for other in found.parts:
+        if other != holding and may_be_in(other, info):
+            problems += _noted(found, info, other, hint, own=False)
     return [*problems, *found.unknown]
+
+
+def _noted(
+    found: Needs, info: VolumeInfo, holding: Holding, hint: str, *, own: bool
+) -> list[Problem]:
+    """Say so if the guest that is noted for a volume needs it."""
+    if not holding.guest:
+        return []
+    whose, shown = {holding.guest, holding.owner}, found.shown(holding.guest)
+    if holding.since is None:
+        text = f"it is the disk of {shown}, which is at home there"
+        return [_needed("guest-here", found, info, text, hint)]
+    if not own and found.guests & whose:
+        text = f"it is a copy of {shown}, which is there"
+        return [_needed("guest-here", found, info, text, hint)]
+    if found.disputed & whose or (not own and found.undecided & whose):
+        text = f"it is a copy of {shown}, of which a migration is not settled"
+        hint = "see on that host: xenmovectl jobs; xenmovectl recover"
+        return [_needed("unsettled", found, info, text, hint)]
+    return []
 
 
 def _parts(found: Needs, info: VolumeInfo) -> list[Problem]:

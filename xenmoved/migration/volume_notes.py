@@ -89,6 +89,11 @@ def may_be_image(holding: Holding, info: VolumeInfo) -> bool:
     return holding.form is not Form.RAW and same
 
 
+def is_of_a_part(holding: Holding) -> bool:
+    """Whether what was noted may be in a part of a volume, or was known by a longer identity."""
+    return as_if_whole(str(holding.identity)) != str(holding.identity)
+
+
 def synced_from(peer: str) -> str:
     """Return the owner of what a peer sent without a guest."""
     return f"sync from {peer}"

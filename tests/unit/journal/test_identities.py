@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from storage.contracts import UNKNOWN, VolumeIdentity
 from storage.identify import file_identity
 from xenmoved.journal.database import Journal
 from xenmoved.journal.records import Holding, MadeVolume
+from xenmoved.migration.volume_notes import is_of_a_part
 
 BEFORE = VolumeIdentity("inode 12 of 1764367771000001")
 ONE, OTHER = (VolumeIdentity(f"{BEFORE} and handle 1:0c0000000{n}") for n in (1, 2))
@@ -57,19 +60,22 @@ async def test_what_was_noted_as_each_kind_of_pool_called_it_counts(tmp_path: Pa
     journal = await opened(tmp_path / "journal.db")
     await journal.record_made(replace(MADE, pool="disks", identity=of_device))
     await journal.record_holding(replace(HOLDING, name="other", identity=OTHER))
-    # Of two notes of one volume that of a guest at home counts.
     home = replace(HOLDING, pool="disks", name="root", guest="at home")
     await journal.record_holding(replace(home, identity=of_device))
-    copy = replace(home, pool="vg", guest="copy", since=1.0, identity=VolumeIdentity(lv))
+    copy = replace(home, pool="vg", guest="copy", since=1.0, identity=VolumeIdentity("later"))
     await journal.record_holding(copy)
     await journal.close()
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database, database:
+        database.execute("UPDATE owners SET identity=? WHERE guest='copy'", (lv,))
     for _ in range(2):
         journal = await opened(tmp_path / "journal.db")
         assert [str(one.identity) for one in await journal.made()] == [lv]
         found = await journal.holding("vg", "root", VolumeIdentity(lv))
         assert found is not None
-        assert (found.guest, str(found.identity)) == ("at home", lv)
-        assert len(await journal.holdings()) == 2
+        assert (found.guest, str(found.identity)) == ("copy", lv)
+        # The other note may be about another volume, of a copy of the group: it is not forgotten.
+        (kept,) = filter(is_of_a_part, await journal.holdings())
+        assert (kept.guest, kept.identity) == ("at home", of_device)
         await journal.close()
 
 

@@ -118,6 +118,19 @@ async def test_what_is_noted_of_a_loop_device_goes_with_its_file(devices: World)
 # What earlier releases noted of loop devices
 
 
+async def test_each_note_about_a_part_of_a_file_counts(devices: World) -> None:
+    """Also when another one, of which nothing is to be said, is found before it."""
+    whole = info_of(devices, "images", "web").identity
+    for guest, offset, since in (("a", 0, 1.0), ("b", MIB // 2, None), ("c", MIB // 4, 1.0)):
+        identity = VolumeIdentity(f"loop on {whole} from {offset}")
+        note = Holding("devices", guest, guest, guest, identity, since=since, place="host-b")
+        await devices.journal.record_holding(note)
+    info = info_of(devices, "images", "web")
+    found = await needs(devices.host)
+    for holding in (None, *(await devices.journal.holdings())):
+        assert "guest-here" in {one.code for one in against(found, info, holding, "")}
+
+
 @pytest.mark.parametrize("part", ["from 0", f"from {MIB // 2}"])
 @pytest.mark.parametrize("listed", [True, False])
 async def test_what_may_be_a_part_of_a_file_is_left_alone(
