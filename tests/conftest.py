@@ -21,7 +21,7 @@ _TRACING = "needs the kernel's tracing"
 _DESCRIPTORS = 4096
 """How many files a worker may have open; the thousand connections of a test are among them."""
 
-_SAMPLE = ("test", "slow", "thorough", "slow", "thorough")
+_SAMPLE = ("test", "slow", "thorough", "slow", "thorough", "slow", "thorough", "slow")
 """Which run has the cases of a sampled test, from the first one on: `make test`, and so on."""
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
