@@ -14,6 +14,7 @@ from pathlib import Path
 
 from storage.contracts import FILE_SECTOR, Backing
 from storage.errors import VolumeError, VolumeNotFound, VolumeReplaced, VolumeResized, reason
+from storage.loops import node_of
 from storage.syscalls import device_size, loop_backing, sector_size
 from storage.sysfs import SYSFS, device_folder, read_attribute
 
@@ -43,7 +44,7 @@ def backing_of_descriptor(descriptor: int) -> Backing:
     thing, sequence = number_and_sequence(status.st_rdev)
     file = ""
     try:
-        device, inode, offset = loop_backing(descriptor)
+        device, inode, offset, _ = loop_backing(descriptor)
         file = _file(device, inode) if offset == 0 else ""
         thing = f"{thing} with {_file(device, inode)} from {offset}"
     except OSError as error:
@@ -59,7 +60,7 @@ def backing_of_device(number: int) -> Backing:
         folder = device_folder(number)
     except OSError as error:
         raise VolumeError(f"{shown} is not there: {reason(error)}") from error
-    return backing_of(f"/dev/{folder.name.replace('!', '/')}")
+    return backing_of(node_of(folder))
 
 
 def check_backing(path: str | os.PathLike[str], opened: Backing) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 from storage.backing import number_and_sequence
 from storage.contracts import LastWrite
 from storage.errors import VolumeError, reason
+from storage.loops import is_loop
 from storage.sysfs import SYSFS, backing_file, read_attribute
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -59,7 +60,7 @@ def of_device(number: int, sysfs: Path = SYSFS, boot_id: Path = BOOT_ID) -> Last
     The device mapper counts all the same, but for kernels since 6.11.
     """
     folder = sysfs / f"{os.major(number)}:{os.minor(number)}"
-    if (folder / "loop").exists():
+    if is_loop(folder):
         return _of_file_behind(folder)
     disk = folder.resolve().parent if (folder / "partition").exists() else folder
     counts = read_attribute(folder / "stat").split()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.syscalls import loop_backing, loop_limit
+from storage.syscalls import loop_backing
 from storage.sysfs import SYSFS, backing_file, device_folder
 
 
@@ -41,8 +41,7 @@ def behind(device: Path, node: str | os.PathLike[str]) -> Behind:
     path = backing_file(device)
     descriptor = os.open(node, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        filesystem, inode, offset = loop_backing(descriptor)
-        limit = loop_limit(descriptor)
+        filesystem, inode, offset, limit = loop_backing(descriptor)
     finally:
         os.close(descriptor)
     status = path.stat()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from storage.loops import beneath, reached
+from storage.loops import beneath, is_loop, reached
 from storage.sysfs import SYSFS, backing_file, device_folder, read_attribute
 
 Place: TypeAlias = tuple[str | int, ...]
@@ -85,7 +85,7 @@ def _loops(sysfs: Path) -> _Loops:
 
 def _twins(device: Path, loops: _Loops, sysfs: Path) -> list[Path]:
     """Return the other loop devices on the file that a loop device is on."""
-    if not (device / "loop").exists() or (number := _number(device)) is None:
+    if not is_loop(device) or (number := _number(device)) is None:
         return []
     return [one for one in loops.get(_place_of(number, sysfs), ()) if one != device]
 

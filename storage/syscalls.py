@@ -112,21 +112,15 @@ def inotify_events(descriptor: int) -> int:
             offset += _INOTIFY_EVENT.size + length
 
 
-def loop_backing(fd: int) -> tuple[int, int, int]:
-    """Device and inode of the file behind a loop device, and the byte in it at which it begins.
+def loop_backing(fd: int) -> tuple[int, int, int, int]:
+    """Device and inode of the file behind a loop device, and which part of it is shown.
 
+    That is the byte at which it begins, and how many bytes it has at most, 0 for all that follow.
     Fails with ENXIO for a loop device that has no file.
     """
     status = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64_SIZE))
-    device, inode, _, offset = struct.unpack_from("QQQQ", status)
-    return device, inode, offset
-
-
-def loop_limit(fd: int) -> int:
-    """Bytes of the file that a loop device shows at most, 0 where it shows all of them."""
-    status = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64_SIZE))
-    limit: int = struct.unpack_from("QQQQQ", status)[4]
-    return limit
+    device, inode, _, offset, limit = struct.unpack_from("QQQQQ", status)
+    return device, inode, offset, limit
 
 
 def birth_time(path: str | os.PathLike[str]) -> int | None:

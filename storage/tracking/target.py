@@ -111,7 +111,7 @@ def _loops(status: os.stat_result) -> dict[str, int]:
         try:
             descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                device, inode, offset = loop_backing(descriptor)
+                device, inode, offset, _ = loop_backing(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:

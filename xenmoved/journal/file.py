@@ -46,8 +46,8 @@ class _Table(NamedTuple):
 
     columns: str
     each: str
-    """What has one row. Where there are more in layout 1, or in what earlier releases noted of one
-    volume by two pools, the `first` counts: of a guest at home, or what was noted last."""
+    """What has one row. Where layout 1 has more, the `first` counts: of a guest at home, or what
+    was noted last."""
     first: str
     unique: Mapping[str, str]
 
