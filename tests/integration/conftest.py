@@ -6,11 +6,13 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support.dom0 import QUIET, RESIDENT, Dom0, image, run
+from tests.support.volumes import attach_loop
 from xenmoved.control.peer_api import ListPeers, RemovePeer
 from xenmoved.sandbox.harness import wait_until
 
@@ -134,13 +136,7 @@ def cleanup(hosts: tuple[Dom0, Dom0]) -> Iterator[ExitStack]:
 @pytest.fixture
 def attach(cleanup: ExitStack) -> Callable[..., Path]:
     """Attach a loop device to a file, with options of losetup."""
-
-    def attach_one(backing: Path, *options: str) -> Path:
-        device = Path(run("losetup", "--find", "--show", *options, backing))
-        cleanup.callback(run, "losetup", "--detach", device)
-        return device
-
-    return attach_one
+    return partial(attach_loop, cleanup)
 
 
 def unmount(target: Path) -> None:

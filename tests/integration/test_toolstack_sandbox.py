@@ -172,16 +172,26 @@ async def test_cancelling_leaves_everything_to_rollback(pair, delay):
     await roll_back(pair, source, target)
 
 
+async def saved(pair):
+    """Save its guest, to the end of the stream; return the image."""
+    source = pair.outgoing()
+    await source.start(pair.had)
+    await source.suspended()
+    await _whole(source)
+    return source
+
+
+def with_another_disk(pair):
+    """Put another file where the disk of its guest is, and return what that is called now."""
+    kept = pair.image.rename(pair.image.with_name("kept"))
+    make_image(pair.image, 4)
+    return kept
+
+
 @pytest.mark.parametrize("later", [False, True])
 async def test_xm_restores_no_guest_on_another_disk(xm, later):
-    source = xm.outgoing()
-    await source.start(xm.had)
-    await source.suspended()
-    async for _ in source.stream():
-        pass
-    kept = xm.image.with_name("kept")
-    xm.image.rename(kept)
-    make_image(xm.image, 4)
+    source = await saved(xm)
+    kept = with_another_disk(xm)
     if later:
         source = xm.later_outgoing()
     for _ in range(2):
@@ -198,9 +208,7 @@ async def test_xm_restores_no_guest_on_another_disk(xm, later):
 
 async def test_xm_saves_no_guest_whose_disk_was_replaced(xm):
     source = xm.outgoing()
-    kept = xm.image.with_name("kept")
-    xm.image.rename(kept)
-    make_image(xm.image, 4)
+    kept = with_another_disk(xm)
     with pytest.raises(ToolstackError, match=r"is not saved.*leads to"):
         await source.start(xm.had)
     assert await xm.here.states() == RUNNING
@@ -211,18 +219,12 @@ async def test_xm_saves_no_guest_whose_disk_was_replaced(xm):
 
 
 async def test_a_guest_of_xm_that_got_another_disk_meanwhile_is_not_unpaused(xm):
-    source = xm.outgoing()
-    await source.start(xm.had)
-    await source.suspended()
-    async for _ in source.stream():
-        pass
-    kept = xm.image.with_name("kept")
+    source = await saved(xm)
     xm.here.emulated.faults(restore={"delay": 1.0})
     rolling = asyncio.ensure_future(source.rollback())
     while not running_command(await find_tagged_processes(xm.migration), "restore"):  # noqa: ASYNC110 - in another process
         await asyncio.sleep(0.01)
-    xm.image.rename(kept)
-    make_image(xm.image, 4)
+    kept = with_another_disk(xm)
     with pytest.raises(ToolstackError, match=r"Put back what was there.*xm restore /"):
         await rolling
     assert await xm.here.states() == {}
@@ -234,14 +236,8 @@ async def test_a_guest_of_xm_that_got_another_disk_meanwhile_is_not_unpaused(xm)
 
 async def test_a_guest_of_xm_that_was_restored_on_another_disk_is_not_unpaused(xm):
     """A daemon was killed after it was restored, before its disks were looked at once more."""
-    source = xm.outgoing()
-    await source.start(xm.had)
-    await source.suspended()
-    async for _ in source.stream():
-        pass
-    kept = xm.image.with_name("kept")
-    xm.image.rename(kept)
-    make_image(xm.image, 4)
+    source = await saved(xm)
+    kept = with_another_disk(xm)
     (image,) = xm.here.spool.glob("*.xmsave")
     xm.here.emulated.run(xm.kind, "restore", "-p", str(image))
     paused = await xm.here.states()

@@ -17,7 +17,14 @@ from storage.files.volume import RawFile
 from storage.qemu.image import FORMATS, ImageVolume, create_image
 from tests.support.lvm import Group, volume_group
 from tests.support.qemu import content, only_with_qemu, short_folder
-from tests.support.volumes import BACKENDS, BLOCK, Backend, only_where_possible, run
+from tests.support.volumes import (
+    BACKENDS,
+    BLOCK,
+    Backend,
+    attach_loop,
+    only_where_possible,
+    run,
+)
 from tests.support.zfs import Tank, zfs_tank
 
 
@@ -30,13 +37,7 @@ def cleanup() -> Iterator[ExitStack]:
 @pytest.fixture
 def attach(cleanup: ExitStack) -> Callable[..., Path]:
     """Attach a loop device to a file, with options of losetup."""
-
-    def attach_one(backing: Path, *options: str) -> Path:
-        device = Path(run("losetup", "--find", "--show", *options, backing))
-        cleanup.callback(run, "losetup", "--detach", device)
-        return device
-
-    return attach_one
+    return partial(attach_loop, cleanup)
 
 
 @pytest.fixture

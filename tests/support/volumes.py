@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,13 @@ def run(*command: str | Path) -> str:
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout.strip()
+
+
+def attach_loop(cleanup: ExitStack, backing: Path, *options: str) -> Path:
+    """Attach a loop device to a file, with options of losetup, until the stack ends."""
+    device = Path(run("losetup", "--find", "--show", *options, backing))
+    cleanup.callback(run, "losetup", "--detach", device)
+    return device
 
 
 def remove_volume(pool: Pool, name: str) -> None:

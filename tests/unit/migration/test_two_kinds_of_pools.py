@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from storage.errors import UnsupportedVolume, VolumeReplaced
 from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.places import place_at
 from tests.support.images import make_cdrom
+from tests.support.volumes import attach_loop, run
 from tests.unit.migration.test_whereabouts import MIB, MIGRATION, World, at_home
 from xenmoved.config.model import Peer
 from xenmoved.journal.database import Journal
@@ -46,21 +47,9 @@ def cleanup() -> Iterator[ExitStack]:
         yield stack
 
 
-def run(*command: str | Path) -> str:
-    done = subprocess.run(
-        [str(word) for word in command], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
-
-
 @pytest.fixture
 def attach(cleanup: ExitStack) -> Callable[..., Path]:
-    def attach_one(file: Path, *options: str) -> Path:
-        device = Path(run("losetup", "--find", "--show", *options, file))
-        cleanup.callback(run, "losetup", "--detach", device)
-        return device
-
-    return attach_one
+    return partial(attach_loop, cleanup)
 
 
 def info_of(world: World, pool: str, name: str) -> VolumeInfo:
