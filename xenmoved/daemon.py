@@ -160,6 +160,7 @@ class Daemon:
                 ]
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
+                host.jobs.begin_no_more()
                 services.evacuations.end()
                 await self._end_jobs()
                 arrivals.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from xenmoved.jobs.report import (
 )
 from xenmoved.jobs.timeline import FIRST_INTERVAL, Samples
 from xenmoved.journal.database import Journal, JournalFailed
+from xenmoved.problems import Obstructed, problem
 
 T = TypeVar("T")
 
@@ -33,11 +34,31 @@ class JobBoard:
         self._live: dict[str, Job] = {}
         self._unsaved: dict[str, Job] = {}
         self._busy = asyncio.Event()
+        self._ending = False
 
     @property
     def live(self) -> list[Job]:
         """Jobs that have not ended, oldest first."""
         return list(self._live.values())
+
+    def begin_no_more(self) -> None:
+        """Have nothing begin from now on, as the daemon ends."""
+        self._ending = True
+
+    def require_open(self) -> None:
+        """Raise Obstructed when the daemon ends."""
+        if self._ending:
+            text, hint = "xenmoved is being stopped: nothing begins", "try again when it runs"
+            raise Obstructed([problem("stopping", text, hint)])
+
+    async def begin(
+        self, job: Job, tasks: asyncio.TaskGroup, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Take in a job of this daemon's, which `work` does in `tasks`. Raises Obstructed."""
+        # Whoever ends the daemon waits for the tasks of all jobs: none may be here without its own.
+        self.require_open()
+        job.task = tasks.create_task(work())
+        await self.add(job)
 
     async def add(self, job: Job) -> None:
         """Take in a job that begins, or that an earlier process began."""

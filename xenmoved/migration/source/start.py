@@ -41,9 +41,8 @@ class Starter:
                 log.warning("%s; %s", warning.text, warning.hint)
             job = self._job(found, options)
             job.memory_total = found.sending.memory
-            await self._host.jobs.add(job)
-        migration = OutboundMigration(self._host, job, found.sending, options)
-        job.task = self._tasks.create_task(migration.run())
+            migration = OutboundMigration(self._host, job, found.sending, options)
+            await self._host.jobs.begin(job, self._tasks, migration.run)
         return job
 
     def _job(self, found: Preflight, options: TransferOptions) -> Job:

@@ -42,8 +42,7 @@ async def begin_sync(
     await _check(host, sending, peer)
     steering = Steering.of(options, host.config.transfer)
     job = Job(JobKind.SYNC, "", peer, Mode.SAVE, steering=steering)
-    await host.jobs.add(job)
-    job.task = tasks.create_task(OutboundSync(host, job, sending, options).run())
+    await host.jobs.begin(job, tasks, OutboundSync(host, job, sending, options).run)
     return job
 
 

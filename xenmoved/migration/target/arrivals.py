@@ -334,6 +334,7 @@ class Arrivals:
             raise Obstructed([problem("guest-config", text, hint)]) from None
 
     async def _accept(self, visitor: Visitor, begin: Begin) -> Assessment:
+        self.host.jobs.require_open()
         # What is noted of volumes, and what lies in the spool, is found by it alone.
         if begin.migration in self._landings or await self.host.journal.knows(begin.migration):
             raise ProtocolError(Code.UNEXPECTED, "this migration was begun before")
