@@ -46,7 +46,7 @@ def test_there_live_and_back_by_saving(pair: Pair, kind: str, backend: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", guests.BACKENDS)
-@pytest.mark.parametrize("kind", ["pv", "pvh", "hvm"])
+@pytest.mark.parametrize("kind", guests.KINDS)
 def test_one_that_is_off_there_and_back(pair: Pair, kind: str, backend: str) -> None:
     guest = guests.of_kind(pair.a, kind, backend)
     guest.create(pair.a)
