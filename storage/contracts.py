@@ -299,6 +299,13 @@ class PoolVolume(Volume, Protocol):
     def watch(self) -> Watching:
         """Begin to watch for others who open it. The caller's to close."""
 
+    def claim(self) -> None:
+        """Have it as if it had been opened to be written: nobody else may, until it is closed.
+
+        For one that was opened to be read, and whose guest has ended since. Raises `VolumeInUse`
+        while anybody else has it.
+        """
+
     def unlock(self) -> None:
         """Let programs that lock what they open have it too, while it stays open here."""
 

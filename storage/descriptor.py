@@ -68,6 +68,14 @@ class DescriptorVolume(Ranged):
         with self.using("watch", 0, 0) as fd:
             return Watch(fd, self.name)
 
+    def claim(self) -> None:
+        """Have it alone from now on; see `PoolVolume.claim`.
+
+        Raises `VolumeInUse` or `VolumeError`.
+        """
+        with self.using("claim", 0, 0) as fd:
+            self._claim(fd, f"/proc/self/fd/{fd}")
+
     def unlock(self) -> None:
         """Let programs that lock what they open have it too. Raises `VolumeError`."""
         with self.using("unlock", 0, 0) as fd:
@@ -83,6 +91,9 @@ class DescriptorVolume(Ranged):
                 self._fd = -1
 
     def _persist(self, fd: int) -> None:
+        raise NotImplementedError
+
+    def _claim(self, fd: int, path: str) -> None:
         raise NotImplementedError
 
     @contextmanager

@@ -10,6 +10,7 @@ from typing import Final
 LINK_LOST: Final = "link-lost"
 UNHEARD: Final = "unheard"
 NOT_KEPT: Final = "config-not-kept"
+RECEIVED: Final = "config-received"
 
 _ACTED_UPON: Final = frozenset((LINK_LOST, UNHEARD))
 

@@ -44,7 +44,9 @@ from xenmoved.tasks import TookTooLong
 from xenmoved.toolstack.interface import (
     DomainNotFound,
     NotAnnounced,
+    StartedAnew,
     StartFailed,
+    StaysOn,
     ToolstackError,
     ToolstackStalled,
 )
@@ -98,6 +100,18 @@ _KINDS: Final[tuple[tuple[type[BaseException], str, str], ...]] = (
         NotAnnounced,
         "not-announced",
         "if it was changed meanwhile, have it moved again, as it is now; it goes on where it was",
+    ),
+    (
+        StaysOn,
+        "not-shut-down",
+        "see its console for what keeps it; should it shut down later, start it here again; "
+        "--shutdown-timeout gives it more time",
+    ),
+    (
+        StartedAnew,
+        "guest-restarted",
+        "nothing was lost: have it shut down rather than reboot when it is asked to, and see that "
+        "nobody starts it meanwhile; then try again",
     ),
     (ToolstackError, "toolstack", _LOGS),
     (TookTooLong, "timeout", "look what keeps it, and at the logs of xenmoved on both hosts"),

@@ -34,8 +34,10 @@ from protocol.messages.greeting import (
 )
 from protocol.messages.remarks import Weight, Problem, Remark, SomeRemarks
 from protocol.messages.offer import (
+    RESTARTS_SINCE,
     Action,
     Mode,
+    OfferedMode,
     ImageFormat,
     NicOffer,
     GuestSize,
@@ -77,6 +79,7 @@ __all__ = [
     "OLDEST",
     "PEER",
     "REQUIRED_CAPABILITIES",
+    "RESTARTS_SINCE",
     "VERSION",
     "Abort",
     "Accepted",
@@ -107,6 +110,7 @@ __all__ = [
     "Mode",
     "NicOffer",
     "Offer",
+    "OfferedMode",
     "Ping",
     "Placement",
     "Pong",

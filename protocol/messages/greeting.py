@@ -11,7 +11,7 @@ from protocol.errors import ReleasesDiffer
 from protocol.messages.values import PEER, Names, PoolName, Processors
 from protocol.schema import U16, U32, U63, Length, Name, Text
 
-VERSION: Final = 7
+VERSION: Final = 8
 """The newest version that this release speaks. A message or field that comes makes a new one."""
 OLDEST: Final = 7
 """The oldest that it speaks: no later than what the release before it spoke as its newest."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from protocol.messages.remarks import Problem, SomeRemarks
 from protocol.messages.values import (
@@ -17,7 +17,7 @@ from protocol.messages.values import (
     Vdev,
     VolumeName,
 )
-from protocol.schema import U32, U63, Length, Name, Pattern, Range, Text
+from protocol.schema import U32, U63, Length, Name, Pattern, Range, Since, Text
 
 DiskPath = Annotated[
     str, Pattern(r"/[^,'\"\\\x00-\x1f\x7f]{1,1023}", "an absolute path without quotes and commas")
@@ -39,19 +39,33 @@ class Action(StrEnum):
     SYNC = "sync"  # send disks only
 
 
+RESTARTS_SINCE: Final = 8
+"""The version from which on a target can be asked to start a guest anew."""
+
+
 class Mode(StrEnum):
     """How a guest is moved."""
 
     LIVE = "live"  # its memory is copied while it runs
     SAVE = "save"  # it is suspended, then its memory is copied
     COLD = "cold"  # it does not run, and is not started
+    RESTART = "restart"  # it is shut down when its disks are there, and started on the target
+
+
+class OfferedMode(StrEnum):
+    """The modes that every version has a word for: an offer says the others in fields beside it."""
+
+    LIVE = "live"
+    SAVE = "save"
+    COLD = "cold"
 
 
 class ImageFormat(StrEnum):
     """How a disk lies in its volume at the source. All but raw ones are never looked into.
 
     Of a guest that is off they are copied as they are. Of one that runs the content is sent, as the
-    guest sees it, and is raw on the target; releases that do not know of that refuse it.
+    guest sees it, and is raw on the target; releases that do not know of that refuse it. One that
+    is to be started anew has none.
     """
 
     RAW = "raw"
@@ -194,14 +208,46 @@ class Offer:
     """Ask what would stand in the way of this migration or sync. Changes nothing.
 
     `overwrite`: volumes that are there already and not known to be this guest's may be emptied and
-    used, as far as the target lets this peer do so.
+    used, as far as the target lets this peer do so. `restart`, with mode `cold`: the guest runs,
+    and is shut down when its disks are there; its configuration comes, and the target starts it.
     """
 
     action: Action
-    mode: Mode
+    mode: OfferedMode
     overwrite: bool
     guest: GuestOffer | None
     volumes: Annotated[tuple[VolumeOffer, ...], Length(0, 64)]
+    restart: Annotated[bool, Since(RESTARTS_SINCE)] = False
+
+    @classmethod
+    def of(
+        cls,
+        action: Action,
+        mode: Mode,
+        *,
+        overwrite: bool,
+        guest: GuestOffer | None,
+        volumes: tuple[VolumeOffer, ...],
+    ) -> Offer:
+        """Return the offer to move in a mode."""
+        restart = mode is Mode.RESTART
+        offered = OfferedMode.COLD if restart else OfferedMode(mode.value)
+        return cls(action, offered, overwrite, guest, volumes, restart)
+
+    @property
+    def way(self) -> Mode:
+        """The mode in which it is to move."""
+        return Mode.RESTART if self.restart else Mode(self.mode.value)
+
+    @property
+    def by_file(self) -> bool:
+        """Whether its configuration file is all that comes of a guest, beside its disks."""
+        return self.mode is OfferedMode.COLD
+
+    @property
+    def starts(self) -> bool:
+        """Whether the guest runs on the target when it has come."""
+        return self.way is not Mode.COLD
 
 
 @dataclass(frozen=True, slots=True)

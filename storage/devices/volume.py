@@ -38,6 +38,8 @@ _BOUNCE_SIZE: Final = 1 << 20
 class BlockDevice(DescriptorVolume):
     """An open block device. `alignment` is its logical sector size."""
 
+    _claimed = -1  # the descriptor that keeps others off a device which was opened to be read
+
     @classmethod
     def open(cls, path: str, *, name: str, writable: bool) -> Self:
         """Open the device at `path` (symbolic links followed) under the name that errors show.
@@ -90,6 +92,24 @@ class BlockDevice(DescriptorVolume):
         """One extent that covers the device: what it holds cannot be asked of it."""
         if self.size:
             yield Extent(0, self.size)
+
+    def close(self) -> None:
+        """Release the volume, claimed or not; see `DescriptorVolume.close`."""
+        super().close()
+        if self._claimed >= 0:
+            os.close(self._claimed)
+            self._claimed = -1
+
+    def _claim(self, fd: int, path: str) -> None:
+        if self._claimed < 0:
+            # Not to be written: udev looks at what was open for that, and others see it, too.
+            flags = os.O_RDONLY | os.O_EXCL
+            claimed = patiently(lambda: open_path(path, flags, self.name), path)
+            with closing_on_error(claimed, path, self.name):
+                if (why := usage.held(path)) is not None:
+                    raise VolumeInUse(f"volume {self.name} ({path}) is in use: {why}")
+                lock(fd, path, self.name, exclusive=True)
+            self._claimed = claimed
 
     def _persist(self, fd: int) -> None:
         os.fsync(fd)

@@ -112,6 +112,10 @@ class RawFile(DescriptorVolume):
         os.fdatasync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def _claim(self, fd: int, path: str) -> None:
+        lock(fd, path, self.name, exclusive=True)
+        _refuse_other_users(fd, path, self.name)
+
     def _truncated(self, verb: str, offset: int, length: int, fd: int) -> VolumeError:
         now = os.fstat(fd).st_size
         return self.error(

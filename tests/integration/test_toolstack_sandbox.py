@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.toolstack_pair import RUNNING, Pair, roll_back
 from xenmoved.sandbox.harness import make_image
-from xenmoved.toolstack import lookup
+from xenmoved.toolstack import lookup, paused
 from xenmoved.toolstack.commands import find_tagged_processes, running_command
 from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.interface import (
@@ -27,7 +27,6 @@ from xenmoved.toolstack.interface import (
 )
 from xenmoved.toolstack.xl import incoming as xl_incoming
 from xenmoved.toolstack.xl import outgoing as xl_outgoing
-from xenmoved.toolstack.xm import incoming as xm_incoming
 from xenmoved.toolstack.xm import outgoing as xm_outgoing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -816,7 +815,7 @@ def patient(monkeypatch):
     """Bound what a broken test waits for."""
     for module, name in (
         (xl_incoming, "_SETTLE_TIMEOUT"),
-        (xm_incoming, "_SETTLE_TIMEOUT"),
+        (paused, "_SETTLE_TIMEOUT"),
         (xl_outgoing, "_ROLLBACK_TIMEOUT"),
         (xm_outgoing, "_XEND_TIMEOUT"),
     ):

@@ -46,8 +46,8 @@ from protocol.messages import (
     Hello,
     ImageFormat,
     Inquire,
-    Mode,
     Offer,
+    OfferedMode,
     Ping,
     Placement,
     Presence,
@@ -90,7 +90,7 @@ MESSAGES = {
         MIGRATION,
         Offer(
             Action.SYNC,
-            Mode.SAVE,
+            OfferedMode.SAVE,
             False,
             None,
             (WEB,),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from protocol.messages import Action, ImageFormat, Mode, Offer, Placement, VolumeOffer
+from protocol.messages import Action, ImageFormat, Offer, OfferedMode, Placement, VolumeOffer
 from storage import open_pool
 from storage.contracts import VolumeInfo
 from storage.errors import PoolFull
@@ -78,7 +78,7 @@ async def provision(pool: Any, journal_path: Path, sizes: dict[str, int]) -> Non
         ]
         places = [Placement("p", name, fresh=True, zeroed=True, size=sizes[name]) for name in sizes]
         try:
-            offer = Offer(Action.SYNC, Mode.SAVE, False, None, tuple(offers))
+            offer = Offer(Action.SYNC, OfferedMode.SAVE, False, None, tuple(offers))
             await landing.provision(offer, places)
         finally:
             await landing.stop()

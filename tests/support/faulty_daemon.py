@@ -66,6 +66,9 @@ from xenmoved.migration.source.migration import OutboundMigration
 from xenmoved.migration.target.dialogue import ControlSession
 from xenmoved.migration.target.volumes import Landing
 from xenmoved.toolstack.cold import ColdOutgoing
+from xenmoved.toolstack.created import CreatedIncoming
+from xenmoved.toolstack.paused import PausedIncoming
+from xenmoved.toolstack.restart import RestartOutgoing
 from xenmoved.toolstack.xl.incoming import XlIncoming
 from xenmoved.toolstack.xl.live import HolderConnection, XlLive
 from xenmoved.toolstack.xl.outgoing import XlOutgoing
@@ -324,14 +327,19 @@ def install(faults: Faults) -> None:
     _after_sending(faults)
     _around(faults, Landing, "_make", "landing:make")
     _around(faults, Journal, "record_made", noted)
-    for outgoing in (XlOutgoing, XlLive, XmOutgoing, ColdOutgoing):
+    for outgoing in (XlOutgoing, XlLive, XmOutgoing, ColdOutgoing, RestartOutgoing):
         _around_stream(faults, outgoing)
         for step in ("start", "suspended", "rollback", "discard"):
             if step in vars(outgoing):
                 _around(faults, outgoing, step, f"outgoing:{step}")
     _around(faults, HolderConnection, "tell", lambda command: f"holder:{command}")
-    for incoming in (XlIncoming, XmIncoming):
-        for step in ("start", "write", "build", "commit", "settle", "abort"):
+    for incoming, steps in (
+        (XlIncoming, ("start", "write", "build", "commit", "settle", "abort")),
+        (XmIncoming, ("start", "write", "build")),
+        (CreatedIncoming, ("start", "build")),
+        (PausedIncoming, ("commit", "settle", "abort")),
+    ):
+        for step in steps:
             _around(faults, incoming, step, f"incoming:{step}")
 
 

@@ -40,9 +40,9 @@ from protocol.messages import (
     Hello,
     HypervisorOffer,
     ImageFormat,
-    Mode,
     NicOffer,
     Offer,
+    OfferedMode,
     Receipt,
     Receiving,
     Seal,
@@ -197,7 +197,7 @@ def volume_offer(
 
 def sync_offer(*volumes: VolumeOffer) -> Offer:
     """Offer volumes without a guest."""
-    return Offer(Action.SYNC, Mode.SAVE, False, None, tuple(volumes))
+    return Offer(Action.SYNC, OfferedMode.SAVE, False, None, tuple(volumes))
 
 
 class Guest:
@@ -247,7 +247,7 @@ class Guest:
             volume_offer(f"{self.name}-{vdev}", size, vdev, said.get(vdev) or f"/images/{vdev}")
             for vdev in vdevs
         )
-        return Offer(Action.MIGRATE, Mode.SAVE, False, guest, volumes)
+        return Offer(Action.MIGRATE, OfferedMode.SAVE, False, guest, volumes)
 
 
 def config_of(image: bytes) -> dict[str, Any]:

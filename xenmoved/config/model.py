@@ -206,13 +206,15 @@ class Timeouts:
 
     `ready` is how long a guest that arrived waits, paused, for the source's decision before its
     copy is destroyed; `stall` how long a transfer may make no progress; `keepalive` the interval
-    of signs of life on an idle connection.
+    of signs of life on an idle connection; `shutdown` how long a guest may take to shut down that
+    is to be started on the other host.
     """
 
     connect: Duration = 10.0
     ready: Duration = 60.0
     stall: Duration = 60.0
     keepalive: Duration = 10.0
+    shutdown: Duration = 180.0
 
 
 @dataclass(frozen=True, slots=True)

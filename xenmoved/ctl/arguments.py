@@ -139,6 +139,16 @@ def downtime(written: str) -> float:
         raise ArgumentTypeError(f"{error}, or {UNLIMITED!r}") from None
 
 
+def shutdown(written: str) -> float:
+    """Parse the seconds that a guest may take to shut down."""
+    from xenmoved.units import parse_duration
+
+    try:
+        return parse_duration(written)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def limit(written: str) -> int | None:
     """Parse a size in bytes; None for ``unlimited``."""
     from xenmoved.units import parse_limit

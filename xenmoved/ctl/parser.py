@@ -22,7 +22,8 @@ from xenmoved.ctl.transfer_options import add_names, add_transfer_options
 
 DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
 AUTO: Final = "auto"
-MODES: Final = (AUTO, "live", "save", "cold")
+MODES: Final = (AUTO, "live", "save", "cold", "restart")
+EVACUATION_MODES: Final = tuple(mode for mode in MODES if mode != "cold")
 
 _DESCRIPTION = "Move running Xen guests and their local disks to other hosts."
 _EXAMPLES = """\
@@ -155,12 +156,14 @@ def _add_transfers(verbs: Any) -> None:
             choices=MODES,
             default=MODES[0],
             help="live: copy its memory while it runs; save: suspend it for that; cold: it does "
-            "not run; auto (the default): the first of these that can be",
+            "not run; auto (the default): the first of these that can be; restart: shut it down "
+            "and start it there",
         )
         add_transfer_options(parser)
         _add_overwrite(parser)
         add_names(parser)
         _add_downtime(parser)
+        _add_shutdown(parser)
         _add_remove_source(parser)
     migrate.add_argument(
         "--hold",
@@ -212,6 +215,15 @@ def _add_downtime(parser: Parser) -> None:
     )
 
 
+def _add_shutdown(parser: Parser) -> None:
+    parser.add_argument(
+        "--shutdown-timeout",
+        metavar="TIME",
+        type=arguments.shutdown,
+        help="with --mode restart: how long the guest may take to shut down, as 5m",
+    )
+
+
 def _add_remove_source(parser: Parser) -> None:
     parser.add_argument(
         "--remove-source",
@@ -235,7 +247,10 @@ def _add_evacuate(verbs: Any) -> None:
     )
     completion.offer(peers, completion.peers)
     parser.add_argument(
-        "--mode", choices=MODES[:3], default=AUTO, help="how, as for 'migrate' (default: auto)"
+        "--mode",
+        choices=EVACUATION_MODES,
+        default=AUTO,
+        help="how, as for 'migrate' (default: auto)",
     )
     parser.add_argument(
         "--concurrency",
@@ -250,6 +265,7 @@ def _add_evacuate(verbs: Any) -> None:
     parser.add_argument("--stop", action="store_true", help="begin no more; what moves goes on")
     add_transfer_options(parser)
     _add_downtime(parser)
+    _add_shutdown(parser)
     _add_remove_source(parser)
     parser.add_argument("--detach", action="store_true", help="begin, and do not follow")
 

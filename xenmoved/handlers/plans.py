@@ -63,11 +63,17 @@ async def _estimate(host: Host, found: Preflight, options: TransferOptions) -> E
         log.info("no estimate of a migration to %s: %s", move.peer, error)
         return None
     disks = [
-        Content(size, placement.zeroed, method.kind is not TrackingKind.REHASH)
+        Content(size, placement.zeroed, lasts(method, move.mode))
         for size, placement, method in zip(data, found.placements, sending.methods, strict=False)
     ]
     rates = Rates(min(sent, limit or sent), read)
     return estimate(disks, sending.memory, rates, move.mode)
+
+
+def lasts(method: TrackingMethod, mode: Mode) -> bool:
+    """Whether what was written at the very last is known, too: QEMU's notes end with the guest."""
+    known = {TrackingKind.TRACEFS} if mode is Mode.RESTART else set(TrackingKind)
+    return method.kind in known - {TrackingKind.REHASH}
 
 
 def _volumes(found: Preflight) -> tuple[PlannedVolume, ...]:

@@ -23,9 +23,10 @@ class TransferOptions:
     longer, as far as can be told before. `hold`: it is suspended only when `SetJob` takes that
     back. `remove_source`: verify, and drop the volumes here when the guest has moved. `pools`,
     `volumes` and `bridges` have names there by names here, those of volumes being patterns
-    (`xenmoved.namemap`); `pools` goes before `pool`. `rename` is what the guest is to be called
-    there, and `cdrom` what becomes of a CD-ROM in its drive. `several`: they are
-    for many guests, of which some may not have what is named.
+    (`xenmoved.namemap`); `pools` goes before `pool`. `shutdown_timeout`: the seconds that a guest
+    may take to shut down, to be started there. `rename` is what the guest is to be called there,
+    and `cdrom` what becomes of a CD-ROM in its drive. `several`: they are for many guests, of which
+    some may not have what is named.
     """
 
     rate_limit: U63 | None = None
@@ -36,6 +37,7 @@ class TransferOptions:
     overwrite: bool = False
     max_downtime: Seconds | None = None
     hold: bool = False
+    shutdown_timeout: Seconds | None = None
     remove_source: bool = False
     pools: NameMap = field(default_factory=dict)
     volumes: NameMap = field(default_factory=dict)

@@ -40,8 +40,8 @@ ENDED: Final = frozenset({JobState.DONE, JobState.FAILED, JobState.ABORTED})
 class Phase(StrEnum):
     """What a job is busy with, in this order.
 
-    `memory` is live mode's: it is copied while the guest runs. `tidy` is after the guest is where
-    it belongs.
+    `memory` is live mode's: it is copied while the guest runs. `shutdown` is restart mode's. `tidy`
+    is after the guest is where it belongs.
     """
 
     PREFLIGHT = "preflight"
@@ -50,6 +50,7 @@ class Phase(StrEnum):
     HOLD = "hold"
     MEMORY = "memory"
     SUSPEND = "suspend"
+    SHUTDOWN = "shutdown"
     FINAL_DELTA = "final-delta"
     VERIFY = "verify"
     READY = "ready"

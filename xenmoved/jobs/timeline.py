@@ -95,10 +95,13 @@ def blackout_parts(
     copied = max((one.at + one.seconds for one in last if not one.verify), default=suspended)
     verified = max((one.at + one.seconds for one in last if one.verify), default=copied)
     ready = entered.get(Phase.READY, end)
+    shut = entered.get(Phase.FINAL_DELTA, ready) if Phase.SHUTDOWN in entered else suspended
+    rest = "last looks at the disks" if Phase.SHUTDOWN in entered else "rest of the memory"
     bounds = [
+        ("shutdown of the guest", shut),
         ("last changes of the disks", min(copied, ready)),
         ("verification", min(verified, ready)),
-        ("rest of the memory", ready),
+        (rest, ready),
         ("flush and build", entered.get(Phase.COMMIT, ready)),
     ]
     parts, at = [], suspended

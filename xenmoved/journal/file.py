@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from storage.canonical import as_if_whole, canonical
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """What is written in it, and how: a release that writes anything else has the next number. Journals
 of earlier numbers are taken up, what has a later one is refused."""
 _LOCK_PATIENCE: Final = 2.0

@@ -153,6 +153,10 @@ async def _confirm(host: Host, one: Standing, report: JobReport | None) -> None:
 def _handover(host: Host, job: Job, migration: str, uuid: str) -> SourceHandover:
     # The journal knows the mode, where a file system that failed may have lost what the toolstack
     # left in the spool.
-    live = job.mode is Mode.LIVE
-    image = host.toolstack.outgoing(migration, job.guest, host.spool_of(migration), live=live)
+    spool, live = host.spool_of(migration), job.mode is Mode.LIVE
+    if job.mode is Mode.RESTART:
+        patience = host.config.timeouts.shutdown
+        image = host.toolstack.outgoing_restart(migration, job.guest, spool, uuid, patience)
+        return SourceHandover(host, job, migration, image, uuid)
+    image = host.toolstack.outgoing(migration, job.guest, spool, live=live)
     return SourceHandover(host, job, migration, image, uuid)

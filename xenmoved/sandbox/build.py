@@ -6,14 +6,27 @@ import fcntl
 import os
 import signal
 import sys
+import time
 
 from xenmoved.sandbox import control, ram
-from xenmoved.sandbox.host import POWERED_OFF, CommandFailed, Domain, Host
+from xenmoved.sandbox.host import (
+    CRASHED,
+    POWERED_OFF,
+    REBOOTED,
+    CommandFailed,
+    Domain,
+    Host,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+TEARDOWN = 0.4
+"""Seconds for which a domain that has shut down is seen: its devices are taken from it then."""
+REBUILDS_AFTER = 2.0
+"""Seconds that `xl` waits before it builds a domain that reboots."""
 
 PACKAGE_ROOT = os.path.realpath(f"{__file__}/../../..")
 
@@ -119,7 +132,9 @@ def _become_guest(host: Host, domain: Domain, mode: str, descriptors: tuple[int,
 
 
 def monitor(host: Host, domain: Domain) -> None:
-    """Leave a process behind that destroys the domain when it powers off.
+    """Leave a process behind that does what is configured for the domain's end.
+
+    It destroys a domain that powered off, and builds one that reboots again.
 
     The real `xl` does the same, and its process keeps command line and environment of the command
     that built the domain, so whoever searches /proc must expect to find it.
@@ -133,11 +148,35 @@ def monitor(host: Host, domain: Domain) -> None:
             os.dup2(null, descriptor)
         os.closerange(3, 4096)
         os.chdir("/")
-        control.wait_for_end(host.path(domain.domid, "sock"))
-        if host.flags(domain.domid)[1] == POWERED_OFF:
-            host.destroy(domain)
+        left: Domain | None = domain
+        while left is not None:
+            left = _after_end(host, left)
     finally:
         os._exit(0)
+
+
+def _after_end(host: Host, domain: Domain) -> Domain | None:
+    """Wait for the end of a domain; return what was built in its place, None when it is over."""
+    control.wait_for_end(host.path(domain.domid, "sock"))
+    config, (_, reason) = domain.config, host.flags(domain.domid)
+    if (now := host.load(domain.domid)) is not None:
+        config = now.config
+    actions = {
+        POWERED_OFF: config.get("on_poweroff", "destroy"),
+        REBOOTED: config.get("on_reboot", "restart"),
+        CRASHED: "preserve",
+    }
+    action = actions.get(reason, "preserve")
+    if action == "preserve":
+        return None
+    time.sleep(TEARDOWN)
+    host.destroy(domain)
+    if action != "restart":
+        return None
+    time.sleep(REBUILDS_AFTER)
+    anew = create(host, config)
+    ask(host, anew, "unpause")
+    return anew
 
 
 def ask(host: Host, domain: Domain, operation: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from xenmoved.sandbox.host import (
     CRASHED,
     NOT_SHUT_DOWN,
     POWERED_OFF,
+    REBOOTED,
     SUSPENDED,
     Domain,
     Host,
@@ -112,6 +113,7 @@ class Guest:
         self._opened: dict[str, Disk] = {}
         disks = self._open_disks()
         if fresh:
+            self._recall(disks)
             knobs = knobs_from(domain.config["b_info"].get("cmdline", ""))
             self._ram.boot(domain.uuid, knobs, [(vdev, disk.size) for vdev, disk in disks.items()])
             self._ram.sequence = self._witness.sequence
@@ -323,8 +325,8 @@ class Guest:
                 connection.sendall(json.dumps(answer).encode() + b"\n")
             except OSError:
                 return  # the caller went away
-            if operation == "shutdown" and self._shutdown == POWERED_OFF:
-                os._exit(0)
+            if operation == "shutdown":
+                self._shut_down()
 
     def _perform(self, operation: str) -> dict[str, Any]:
         match operation:
@@ -346,14 +348,56 @@ class Guest:
                 if self._shutdown == SUSPENDED:
                     self.change(shutdown=NOT_SHUT_DOWN)
             case "shutdown":
-                if self._executing:
-                    self.log("powering off")
-                    self.change(shutdown=POWERED_OFF)
+                self.log("asked to shut down")  # what it does about that it does in its own time
             case "check":
                 return self._check_all()
             case _:
                 return {"error": f"unknown operation {operation}"}
         return {}
+
+    def _shut_down(self) -> None:
+        """Do what a test wants of a guest that is asked to shut down: mostly, power off.
+
+        Among the faults of `shutdown`, `does` is what it does instead (`nothing`, `reboot` or
+        `crash`), and `after` how many seconds it takes.
+        """
+        faults = self._host.faults("shutdown")
+        does = faults.get("does", "power-off")
+        if does == "nothing":
+            return
+        time.sleep(faults.get("after", 0.0))
+        if not self._executing:
+            return
+        self.log(f"{does} as it was asked to shut down")
+        if does == "crash":
+            with self._stopped():
+                self._fail("crashed as it was to shut down")
+            return
+        self.change(shutdown=REBOOTED if does == "reboot" else POWERED_OFF)
+        self._remember()
+        os._exit(0)
+
+    def _remember(self) -> None:
+        """Leave what is on the disks for the next life of this guest, on whichever host."""
+        self._witness.remember(
+            {
+                volume.table.vdev: {
+                    volume.table.offset(index): volume.table.get(index)[:2]
+                    for index in volume.written
+                }
+                for volume in self._volumes
+            }
+        )
+
+    def _recall(self, disks: dict[str, Disk]) -> None:
+        """See that the disks are as an earlier life of this guest left them when it shut down."""
+        for vdev, written in self._witness.recall().items():
+            for offset, (sequence, checksum) in written.items() if vdev in disks else ():
+                found = disks[vdev].read(offset, UNIT)
+                if zlib.crc32(found) != checksum:
+                    self._failures.append(
+                        f"{vdev} block at {offset}: not write {sequence} of the life before"
+                    )
 
     def _check_all(self) -> dict[str, Any]:
         blocks = 0

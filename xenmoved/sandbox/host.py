@@ -38,6 +38,7 @@ MIGRATED_AWAY = "--migratedaway"
 # Reason of a shutdown as kept in the state file, and the letter that `xl list` prints for it.
 SUSPENDED = "s"
 CRASHED = "c"
+REBOOTED = "r"
 POWERED_OFF = "o"
 NOT_SHUT_DOWN = "-"
 
@@ -161,7 +162,7 @@ class Host:
         """Every domain but dom0, by id.
 
         A guest process that was killed from outside takes its domain with it, as when a host loses
-        power; one that powered off stays until its monitor or somebody else destroys it.
+        power; one that powered off or reboots stays until its monitor or somebody else destroys it.
         """
         found = []
         for domid in self._recorded():
@@ -169,7 +170,7 @@ class Host:
             if domain is not None and (
                 self.process(domain.domid) is not None
                 or not os.path.exists(self.path(domain.domid, "pid"))
-                or self.flags(domain.domid)[1] == POWERED_OFF
+                or self.flags(domain.domid)[1] in (POWERED_OFF, REBOOTED)
             ):
                 found.append(domain)
         return found

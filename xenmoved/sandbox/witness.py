@@ -9,6 +9,7 @@ copies that ran one after the other are told apart even if neither wrote anythin
 from __future__ import annotations
 
 import fcntl
+import marshal
 import mmap
 import os
 import time
@@ -58,7 +59,28 @@ class Witness:
             self.leave()
             raise self._diverged(text)
         self.advance(sequence + 1)
+        if os.path.exists(self._left):
+            os.unlink(self._left)  # out of date from now on
         return sequence + 1
+
+    @property
+    def _left(self) -> str:
+        return f"{self._folder}/{self._uuid}.left"
+
+    def remember(self, left: dict[str, dict[int, tuple[int, int]]]) -> None:
+        """Note what is on each disk, by offset: a sequence number and a checksum."""
+        with open(f"{self._left}.new", "wb") as file:
+            marshal.dump(left, file)
+        os.replace(f"{self._left}.new", self._left)
+
+    def recall(self) -> dict[str, dict[int, tuple[int, int]]]:
+        """Return what was noted when the guest shut down, until it runs again."""
+        try:
+            with open(self._left, "rb") as file:
+                left: dict[str, dict[int, tuple[int, int]]] = marshal.load(file)
+        except FileNotFoundError:
+            return {}
+        return left
 
     def leave(self) -> None:
         """Cease to execute."""

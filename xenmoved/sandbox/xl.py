@@ -336,6 +336,11 @@ def shutdown(host: Host, args: list[str]) -> int:
         raise CommandFailed("You must specify -a or a domain id.\n")
     domain = find(host, rest[0])
     print(f"Shutting down domain {domain.domid}", file=sys.stderr)
+    if "F" not in options and host.faults("shutdown").get("no_drivers"):
+        raise CommandFailed(
+            "PV control interface not available: external graceful shutdown not possible.\n"
+            'Use "-F" to fallback to ACPI power event.\nshutdown failed (rc=-9)'
+        )
     build.ask(host, domain, "shutdown")
     while "w" in options and host.find(str(domain.domid)) is not None:
         if host.flags(domain.domid)[1] == CRASHED:

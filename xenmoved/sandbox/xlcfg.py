@@ -85,6 +85,11 @@ def parse(text: str, source: str) -> dict[str, Any]:
     }
     config |= {key: devices[key] for key in devices if devices[key]}
     config |= {"on_reboot": "restart", "on_soft_reset": "soft_reset"}
+    for key in ("on_poweroff", "on_reboot", "on_crash"):
+        if values.get(key):
+            config[key] = str(values[key]).replace("-", "_")
+    if config.get("on_poweroff") == "destroy":
+        del config["on_poweroff"]
     return config
 
 

@@ -50,7 +50,7 @@ def expression(host: Host, domain: Domain) -> Node:
         ["bootloader_args", ""],
         ["vcpus", str(domain.vcpus)],
         ["name", domain.name],
-        ["on_poweroff", "destroy"],
+        ["on_poweroff", config.get("on_poweroff", "destroy")],
         ["on_reboot", "restart"],
         ["cpus", [[]]],
         ["description", ""],
@@ -173,6 +173,7 @@ def list_domains(host: Host, args: list[str]) -> int:
         rows.append(("Domain-0", 0, DOM0_MEMORY, os.cpu_count() or 1, "r-----", 0.0))
     for domain in domains:
         state, seconds = xl.state_letters(host, domain), xl.cpu_seconds(host, domain)
+        state = state[:4] + state[4].replace("r", "-") + state[5]  # it does not tell of reboots
         rows.append((domain.name, domain.domid, domain.memory, domain.vcpus, state, seconds))
     if not rest:
         rows += xl.bare_rows(host)

@@ -8,8 +8,12 @@ xm         the driver of `xm`
 domains    what `xl list` prints, as domains
 lookup     finding and ending domains
 backends   what the backends of a domain really have open
+guest_configs  what may be asked of guests' configuration files
 configs    guests' configuration files
 cold       a guest that does not run, on its way
+restart    a guest that is shut down here, to be started on another host
+paused     a domain that one command builds, paused, from a file
+created    a guest that is created here from its configuration
 sizes      how large a guest is where what says so leaves something out
 announced  whether the guest that comes is the one that was announced
 vetting    what a configuration from another host may make this host do

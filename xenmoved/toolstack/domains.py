@@ -66,6 +66,8 @@ def parse_state(column: str) -> DomainState:
         return DomainState.DYING
     if "c" in column or "w" in column:
         return DomainState.CRASHED
+    if column[3] == "s" and column[4] in "rS":
+        return DomainState.REBOOTING
     if column[3] == "s":
         return DomainState.SUSPENDED if column[4] == "s" else DomainState.SHUTDOWN
     if column[2] == "p":
@@ -283,4 +285,5 @@ def parse_domain(entry: Mapping[str, object]) -> Domain:
             for item in items(config, "nics")
         ),
         passthrough=_passthrough(config),
+        on_poweroff=_text(config, "on_poweroff", "destroy").lower(),
     )

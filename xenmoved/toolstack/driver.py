@@ -13,11 +13,13 @@ from xenmoved.toolstack.backends import Backends, OpenByBackends
 from xenmoved.toolstack.cold import ColdIncoming, ColdOutgoing
 from xenmoved.toolstack.commands import Commands
 from xenmoved.toolstack.configs.folder import ConfigFolder
+from xenmoved.toolstack.created import CreatedIncoming
 from xenmoved.toolstack.domains import check_name, parse_info
 from xenmoved.toolstack.interface import Arrival, Domain, DomainStatus, HostInfo, ToolstackError
 from xenmoved.toolstack.lookup import Known, Lookup
 from xenmoved.toolstack.policy import BOOT_FOLDERS
 from xenmoved.toolstack.readable import Readable
+from xenmoved.toolstack.restart import RestartOutgoing
 
 _MIB = 1 << 20
 _MOST_WORDS = 64
@@ -107,6 +109,8 @@ class Driver(ABC):
     name: str
     _advice: ClassVar[str]
     """What to ask oneself where the tool does not answer."""
+    _tells_of_shutdown: ClassVar[bool]
+    """Whether its table of domains shows why one has shut down."""
 
     def __init__(
         self,
@@ -144,6 +148,15 @@ class Driver(ABC):
     async def _listed(self) -> Known:
         """Return what describes those domains that the tool lists all at once."""
 
+    @abstractmethod
+    async def compose_config(self, name: str) -> str | None:
+        """Text of a configuration file from how a domain runs, None where none can be made."""
+
+    @staticmethod
+    @abstractmethod
+    def _read_list(text: str) -> Sequence[tuple[str, str, str]]:
+        """Read names, ids and uuids of domains from `list -l`."""
+
     async def opened(self, domain: Domain) -> OpenByBackends:
         """Tell what the backends of a running domain have open. Raises StorageError."""
         return await asyncio.to_thread(self._backends.opened, domain.domid)
@@ -160,6 +173,37 @@ class Driver(ABC):
         """Image without memory of a domain that does not run."""
         ledger = ColdOutgoing.ledger(migration, spool)
         return ColdOutgoing(self._lookup, self.configs, check_name(name), uuid, ledger)
+
+    def outgoing_restart(
+        self, migration: str, name: str, spool: Path, uuid: str, patience: float
+    ) -> RestartOutgoing:
+        """Image without memory of a domain that runs, and is shut down."""
+        return RestartOutgoing(
+            self._lookup,
+            self.configs,
+            migration,
+            check_name(name),
+            uuid,
+            spool=spool,
+            patience=patience,
+            tells=self._tells_of_shutdown,
+            compose=self.compose_config,
+        )
+
+    def incoming_restart(
+        self, migration: str, arrival: Arrival, spool: Path, text: str
+    ) -> CreatedIncoming:
+        """Receiver for a domain that was shut down, and is created from a text of the peer's."""
+        check_name(arrival.name)
+        return CreatedIncoming(
+            self._lookup,
+            migration,
+            arrival,
+            spool,
+            read=self._read_list,
+            configs=self.configs,
+            text=text,
+        )
 
     def incoming_cold(self, arrival: Arrival) -> ColdIncoming:
         """Receiver for a domain that does not run, and is not started."""

@@ -18,18 +18,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from protocol.messages import GuestSize, Remark
+from protocol.messages import GuestSize
 from storage.contracts import Backing
 from xenmoved.toolstack.backends import OpenByBackends
-from xenmoved.toolstack.sizes import StartedAtBoot, weight
+from xenmoved.toolstack.sizes import weight
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
 
 if TYPE_CHECKING:
-    from xenmoved.toolstack.configs.guest_file import GuestFile
+    from xenmoved.toolstack.guest_configs import GuestConfigs
 
 MIGRATION_VARIABLE: Final = "XENMOVED_MIGRATION"
 
 STALL: Final = 60.0
+SHUTDOWN_PATIENCE: Final = 180.0
+"""Seconds that a guest may take to shut down, where nothing else is said."""
 SUSPEND_PATIENCE: Final = 90.0
 """Seconds that a toolstack may take to suspend a domain: libxl itself gives the guest 60."""
 
@@ -44,6 +46,14 @@ class NoConfiguration(ToolstackError):
 
 class NotAnnounced(ToolstackError):
     """What came is not what the peer announced. The message has both values of all that differs."""
+
+
+class StaysOn(ToolstackError):
+    """A domain that was asked to shut down has not done so in its time. It runs on."""
+
+
+class StartedAnew(ToolstackError):
+    """A domain that was to be off was started again, or rebooted."""
 
 
 class DomainNotFound(ToolstackError):
@@ -64,7 +74,8 @@ class DomainState(StrEnum):
     RUNNING = "running"  # running or blocked: its processors may execute
     PAUSED = "paused"
     SUSPENDED = "suspended"  # stopped by a suspend request, as during a save
-    SHUTDOWN = "shutdown"
+    SHUTDOWN = "shutdown"  # powered off, or with xm rebooting: xm does not tell
+    REBOOTING = "rebooting"
     CRASHED = "crashed"
     DYING = "dying"
 
@@ -127,7 +138,7 @@ class Domain:
 
     `passthrough` names host devices given to the guest, which can never move. `obstacles` says all
     that a receiver of the same toolstack would refuse in its configuration, whatever the target,
-    and `left_out` what it would leave out.
+    and `left_out` what it would leave out. `on_poweroff` is what becomes of it when it powers off.
     """
 
     name: str
@@ -140,6 +151,7 @@ class Domain:
     passthrough: tuple[str, ...] = ()
     obstacles: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    on_poweroff: str = "destroy"
 
     @property
     def memory(self) -> int:
@@ -335,105 +347,6 @@ class IncomingImage(Protocol):
         """
 
 
-class GuestConfigs(Protocol):
-    """Guests' configuration files on this host, and what it starts at boot."""
-
-    async def describe(self, name: str) -> Domain | None:
-        """Describe a domain as its configuration file has it, None without one.
-
-        Its `uuid` is "" and its `memory` 0 when the file does not tell. Raises ToolstackError when
-        the file cannot be read without executing it.
-        """
-
-    async def files(self, name: str, uuid: str = "") -> list[GuestFile]:
-        """Find the configuration files that are the domain's or in its place, the best first.
-
-        Those of another domain come last: see `GuestFile.is_of`. Files that were set aside when it
-        moved away are not among them.
-        """
-
-    async def unreadable(self, name: str) -> Path | None:
-        """Return what is in the place of a domain's file or entry and cannot be read, if any."""
-
-    async def read_all(self, *, moved: bool = False) -> dict[str, str]:
-        """Texts of all configuration files of guests here, by path.
-
-        Those that are disabled count only with `moved`. Raises ToolstackError when one cannot be
-        read.
-        """
-
-    async def describe_text(self, name: str, text: str) -> Domain:
-        """Describe the domain that the text of a configuration file would start.
-
-        Raises ToolstackError when that cannot be told without executing it.
-        """
-
-    async def check(self, text: str, arrival: Arrival) -> None:
-        """Raise ToolstackError with all that keeps a text from being installed as it should.
-
-        NotAnnounced when it is of another guest than the one that was announced.
-        """
-
-    async def foresee(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Return what `install` would remark. Changes nothing."""
-
-    async def install(
-        self, name: str, text: str, arrival: Arrival, autostart: bool
-    ) -> tuple[Remark, ...]:
-        """Have the domain's file here, with this host's disk paths and bridges.
-
-        It takes the place of the one that was set aside when the domain left, and nothing of an
-        operator's is lost. Returns what the operator should know: a text that cannot be adapted, or
-        that would run or open something of this host, goes to NAME.cfg.received, and is not started
-        at boot; where too many wait there, it is not kept.
-        """
-
-    async def received(self) -> frozenset[str]:
-        """Return the names of domains of which a text that came waits for its operator."""
-
-    async def autostart(self, name: str, uuid: str = "") -> str | None:
-        """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
-
-    async def at_boot(self, name: str, uuid: str) -> StartedAtBoot:
-        """Return what this host starts at boot besides a domain."""
-
-    async def left_at_boot(self, name: str, uuid: str) -> int:
-        """Return how many bytes a domain took that was started at boot until it left, else 0."""
-
-    async def most_with(self, name: str, uuid: str, text: str) -> int | None:
-        """Return the most bytes that a domain may take when a text of it is installed.
-
-        That is what the text says, or a file here that may be used rather than one that was only
-        composed. None where a file does not tell. Raises ToolstackError when the text does not.
-        """
-
-    async def hold_autostart(self, name: str, uuid: str) -> None:
-        """Have the host not start the domain at boot until `release_autostart`. Idempotent.
-
-        Also notes which file is the domain's while that can be seen. Durable when this returns.
-        Raises ToolstackError. `retire` makes it final.
-        """
-
-    async def release_autostart(self, name: str) -> None:
-        """Have the host start the domain at boot again if it did before. Idempotent."""
-
-    async def retire(self, name: str, uuid: str) -> None:
-        """Disable configuration and autostart of a domain that moved away. Idempotent.
-
-        Its file in CONFIG_DIR becomes FILE.moved, its entries of auto go to NAME.auto.moved. What
-        is another domain's of that name stays.
-        """
-
-    async def restore(self, name: str, uuid: str, arrival: Arrival | None = None) -> None:
-        """Use a FILE.moved again when the domain is here and no file came with it. Idempotent.
-
-        With `arrival`, of a domain that has come: only one that is its own, and names nothing that
-        it does not have here. Raises ToolstackError where one does; it stays FILE.moved.
-        """
-
-
 class Toolstack(Protocol):
     """One kind of Xen toolstack on this host."""
 
@@ -485,11 +398,25 @@ class Toolstack(Protocol):
         `start` disables its configuration, so that nobody starts it, and `rollback` enables it.
         """
 
+    def outgoing_restart(
+        self, migration: str, name: str, spool: Path, uuid: str, patience: float
+    ) -> OutgoingImage:
+        """Image without memory of a domain that runs: `start` asks it to shut down.
+
+        It has `patience` seconds for that; `suspended` waits for its end. `rollback` starts it
+        again, once it has ended, from the file that it has.
+        """
+
     def incoming(self, migration: str, arrival: Arrival, spool: Path) -> IncomingImage:
         """Receiver for a domain; `spool` is a folder it may use."""
 
     def incoming_cold(self, arrival: Arrival) -> IncomingImage:
         """Receiver for a domain that does not run, and is not started."""
+
+    def incoming_restart(
+        self, migration: str, arrival: Arrival, spool: Path, text: str
+    ) -> IncomingImage:
+        """Receiver for a domain that was shut down, and is created from a text of the peer's."""
 
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs, None where none can be made.

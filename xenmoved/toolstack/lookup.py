@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 from xenmoved.toolstack.commands import Commands
@@ -102,13 +102,15 @@ class Lookup:
             advice=f"Domain {domain.name} (id {domain.domid}) is {name}; rename it by hand.",
         )
 
-    async def destroy_stopped(self, domain: DomainStatus) -> None:
+    async def destroy_stopped(
+        self, domain: DomainStatus, stopped: Collection[DomainState] = STOPPED
+    ) -> None:
         """Destroy exactly this domain, which was seen paused or suspended, and see it gone.
 
         By its id, so that another domain that takes the name meanwhile is not hit. A domain that
         runs is never destroyed: raises ToolstackError.
         """
-        if domain.state not in STOPPED:
+        if domain.state not in stopped:
             raise ToolstackError(
                 f"domain {domain.name} (id {domain.domid}) is {domain.state}, where a paused or "
                 "suspended one was to be destroyed; it is left alone. Find out who resumed it."

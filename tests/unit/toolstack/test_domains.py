@@ -133,7 +133,7 @@ def test_table():
         "saving": "suspended",
         "saving-and-paused": "suspended",
         "off": "shutdown",
-        "rebooting": "shutdown",
+        "rebooting": "rebooting",
         "crashed": "crashed",
         "(null)": "dying",
         "a-very-long-name-of-a-guest-that-fills-its-column-and-more": "running",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from protocol.messages import Mode
 from xenmoved import __version__
 from xenmoved.ctl.report import plots, units
 from xenmoved.ctl.report.markup import Markup, join, tag
@@ -42,6 +43,10 @@ _COLUMNS: Final = (
     *("Dirty", "Dirty rate"),
 )
 
+_WHAT_BEGINS: Final = {
+    "blackout": "the suspension of the guest",
+    "outage": "the request to shut down",
+}
 _LONG: Final = 24
 """Letters of a name that is shown in a smaller font."""
 
@@ -126,7 +131,7 @@ def _tiles(report: JobReport, span: float) -> Markup:
         allowed = job_views.allowed(report, units.duration)
         tiles.append(
             _tile(
-                "Blackout",
+                job_views.interruption(report.mode).capitalize(),
                 units.duration(report.blackout),
                 ["the guest ran nowhere,", allowed] if allowed else ["the guest ran nowhere"],
                 "dark",
@@ -156,15 +161,17 @@ def _tile(name: str, value: str, remarks: Sequence[str], class_: str | None = No
 
 
 def _sections(report: JobReport, span: float, now: float) -> list[Markup]:
-    dark: list[Key] = [("k-dark", "blackout")] if report.blackout else []
+    dark_time = job_views.interruption(report.mode)
+    dark: list[Key] = [("k-dark", dark_time)] if report.blackout else []
     sent: list[Key] = [("k-disks", "disks")] if report.volumes else []
     sent += [("k-memory", "memory")] if report.memory_sent else []
     rounds: list[Key] = [("k-rest", "written since the round before"), ("k-examined", "examined")]
-    rounds += [("k-dark", "the last one, with the guest suspended")] if report.suspended else []
+    still = "shut down" if report.mode is Mode.RESTART else "suspended"
+    rounds += [("k-dark", f"the last one, with the guest {still}")] if report.suspended else []
     return [
         _section(
-            "Blackout",
-            "From the suspension of the guest to the word of the target that it runs there.",
+            dark_time.capitalize(),
+            f"From {_WHAT_BEGINS[dark_time]} to the word of the target that it runs there.",
             plots.blackout(report),
         ),
         _section(

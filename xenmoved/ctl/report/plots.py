@@ -25,6 +25,7 @@ from xenmoved.ctl.report.charts import (
 from xenmoved.ctl.report.markup import Markup, join
 from xenmoved.ctl.report.scale import Scale, Tick, log_size_ticks, size_ticks, time_ticks
 from xenmoved.ctl.views import course
+from xenmoved.ctl.views.jobs import interruption
 from xenmoved.jobs.report import JobReport, Phase
 
 _TIMES: Final = PlotArea(84, 44, WIDTH - 12, 224)
@@ -103,7 +104,8 @@ def blackout(report: JobReport) -> Markup:
     """Plot what the time was spent on in which the guest ran nowhere."""
     bars = [Bar(part.what, part.at, part.seconds) for part in report.blackout_parts]
     dark = _dark(report)
-    return _stretches(("blackout", "What the blackout was spent on"), bars, dark, dark)
+    told = f"What the {interruption(report.mode)} was spent on"
+    return _stretches(("blackout", told), bars, dark, dark)
 
 
 def rounds(report: JobReport) -> Markup:
@@ -229,7 +231,7 @@ def _bands(report: JobReport, across: Scale) -> Markup:
     if seconds:
         x = across(at)
         width = max(_THINNEST, across(at + seconds) - x)
-        hint = f"blackout: {units.duration(seconds)}"
+        hint = f"{interruption(report.mode)}: {units.duration(seconds)}"
         drawn.append(box((x, _TIMES.top), width, _TIMES.height, "shadow", hint=hint))
     return join(*drawn)
 

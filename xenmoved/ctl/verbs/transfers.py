@@ -77,6 +77,7 @@ def _options(args: Namespace) -> TransferOptions:
         overwrite=getattr(args, "overwrite", False),
         max_downtime=getattr(args, "max_downtime", None),
         hold=getattr(args, "hold", False),
+        shutdown_timeout=getattr(args, "shutdown_timeout", None),
         remove_source=getattr(args, "remove_source", False),
         pools=pools,
         volumes=_names("--volume", getattr(args, "volume_names", [])),

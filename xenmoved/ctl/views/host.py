@@ -95,7 +95,7 @@ def plan(answer: Plan) -> list[Block]:
     estimates = [("estimate", _about(answer.estimate))]
     if answer.mode is not Mode.COLD:  # a guest that is off has no memory, and nothing to interrupt
         estimates.insert(0, ("memory", size(answer.memory)))
-        estimates.append(("blackout", _about(answer.blackout)))
+        estimates.append((job_views.interruption(answer.mode), _interrupted(answer)))
     lines += [line(), *indent([facts(estimates)])]
     if answer.warnings:
         lines += [line(), *remarks(answer.warnings)]
@@ -279,6 +279,11 @@ def _drive(drive: PlannedDrive) -> tuple[Cell, ...]:
     if drive.cdrom:
         what = "CD-ROM that is there too" if drive.target else "CD-ROM: its drive is empty there"
     return drive.vdev, "", drive.source, drive.target or Span("empty", Style.DIM), what
+
+
+def _interrupted(answer: Plan) -> str:
+    own = ", and what it takes to shut down and to start" if answer.mode is Mode.RESTART else ""
+    return f"{_about(answer.blackout)}{own}"
 
 
 def _about(seconds: float | None) -> str:

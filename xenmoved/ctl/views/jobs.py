@@ -69,7 +69,7 @@ def _renamed(report: JobReport) -> str:
 
 def remains(report: JobReport, where: str) -> str:
     """Return what is so of the guest of a migration that failed; `where` is this host."""
-    how = "is still" if report.mode is Mode.COLD else "still runs"
+    how = {Mode.COLD: "is still", Mode.RESTART: "runs"}.get(report.mode, "still runs")
     return f"{report.guest} {how} {where}"
 
 
@@ -178,7 +178,7 @@ def summary(report: JobReport, now: float) -> list[Block]:
     if has_memory(report):
         pairs.append(("memory", _memory(report) if report.memory_total else "not sent yet"))
     if report.blackout is not None:
-        pairs.append(("blackout", Span(duration(report.blackout), Style.BOLD)))
+        pairs.append((interruption(report.mode), Span(duration(report.blackout), Style.BOLD)))
         pairs += [("", said)] if (said := allowed(report)) else []
         pairs += _parts(report)
     if (peak := course.peak(report)) is not None:
@@ -190,7 +190,12 @@ def summary(report: JobReport, now: float) -> list[Block]:
 
 def has_memory(report: JobReport) -> bool:
     """Whether memory travels: with a guest that runs."""
-    return bool(report.guest) and report.mode is not Mode.COLD
+    return bool(report.guest) and report.mode not in (Mode.COLD, Mode.RESTART)
+
+
+def interruption(mode: Mode) -> str:
+    """Return what the time is called in which the guest does not run: it may have been off."""
+    return "outage" if mode is Mode.RESTART else "blackout"
 
 
 def allowed(report: JobReport, told: Callable[[float], str] = duration) -> str:

@@ -29,7 +29,7 @@ _RAW: Final = "-raw"
 
 def is_content(offered: VolumeOffer, mode: Mode) -> bool:
     """Whether the content of a disk is sent, not what it lies in."""
-    return offered.format is not ImageFormat.RAW and mode is not Mode.COLD
+    return offered.format is not ImageFormat.RAW and mode not in (Mode.COLD, Mode.RESTART)
 
 
 def form_of(offered: VolumeOffer, mode: Mode) -> Form:
@@ -100,5 +100,5 @@ def converted(offer: Offer) -> list[Remark]:
             f"{one.path} stays here as it is; what the guest sees of it is copied",
         )
         for one in offer.volumes
-        if is_content(one, offer.mode)
+        if is_content(one, offer.way)
     ]

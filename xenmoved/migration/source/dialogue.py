@@ -14,6 +14,7 @@ from protocol.conversation import Conversation
 from protocol.errors import Code, ProtocolError
 from protocol.messages import (
     PEER,
+    RESTARTS_SINCE,
     Abort,
     Begin,
     Commit,
@@ -34,7 +35,7 @@ from xenmoved.link.framed import Framed
 from xenmoved.migration.hello import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.stalls import stalled_hint
-from xenmoved.problems import JobError, PeerFailed, from_peer, problem
+from xenmoved.problems import JobError, Obstructed, PeerFailed, from_peer, problem
 from xenmoved.tasks import TookTooLong, at_most, result_within, within
 
 PATIENCE: Final = 600.0
@@ -121,6 +122,7 @@ class Dialogue:
         Raises PeerFailed, LinkLost, ProtocolError, or JobError when the target hangs.
         """
         self.check()
+        self._require_understood(question)
         self._conversation.request(question)
         try:
             async with at_most(self._stall, f"{self._peer} took no question"):
@@ -131,6 +133,20 @@ class Dialogue:
         if isinstance(answer, kind) or (other is not None and isinstance(answer, other)):
             return answer
         raise ProtocolError(Code.UNEXPECTED, f"{type(answer).__name__} is not an answer")
+
+    def _require_understood(self, question: object) -> None:
+        """See that the target knows what it must not overlook. Raises Obstructed.
+
+        Where it does not, it would take the guest for one that is off, and not start it.
+        """
+        offer = question.offer if isinstance(question, Begin) else question
+        if isinstance(offer, Offer) and offer.restart and (self.version or 0) < RESTARTS_SINCE:
+            text = f"the release of xenmoved on {self._peer} does not know the mode restart"
+            hint = (
+                "upgrade it; or shut the guest down, move it with --mode cold, and start it on "
+                f"{self._peer}"
+            )
+            raise Obstructed([problem("peer-too-old", text, hint)])
 
     async def _answer_to(self, question: object) -> object:
         """Wait for the next answer, for as long as the question may take."""

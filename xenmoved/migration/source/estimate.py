@@ -11,6 +11,7 @@ largest disk. Everything else is assumed:
   to leave. One that nothing tracks is read again in every round: in a second one unless the first
   has next to nothing to send, and in the final one, under suspension.
 - In live mode the memory is sent once while the guest runs, in save mode while it is suspended.
+- In restart mode no memory is sent. How long the guest takes to shut down and to boot is its own.
 - The toolstacks take a while of their own, always the same.
 - What the guest writes meanwhile is not known and counts for nothing.
 
@@ -70,7 +71,7 @@ def estimate(disks: Sequence[Content], memory: int, rates: Rates, mode: Mode) ->
     if mode is Mode.COLD:
         return Estimate(first, first)
     second = again if sent > _SMALL else 0.0
-    copied = memory / rates.send
+    copied = 0.0 if mode is Mode.RESTART else memory / rates.send
     running, suspended = (copied, 0.0) if mode is Mode.LIVE else (0.0, copied)
     left = DISK_GOAL if any(disk.tracked for disk in disks) else 0.0
     blackout = max(again + left, suspended) + FIXED_COST

@@ -33,17 +33,16 @@ from xenmoved.migration.doubt_texts import verdict
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.retrying import until_done
+from xenmoved.migration.source.by_file import ByFile
 from xenmoved.migration.source.channels import open_attached
 from xenmoved.migration.source.content import form_of, is_content, settled
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.source.inventory import (
     require_running,
-    require_same,
     require_unchanged,
-    take,
 )
-from xenmoved.migration.source.offer import Sending, users_of
+from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.precopy import Convergence
 from xenmoved.migration.source.remarks import hear, hear_later, note_unheard
 from xenmoved.migration.source.standstill import Standstill
@@ -52,7 +51,6 @@ from xenmoved.migration.source.volumes import Disks
 from xenmoved.migration.uncopied_disks import flush_shared
 from xenmoved.migration.volume_notes import claim, note_written
 from xenmoved.problems import (
-    Obstructed,
     is_expected,
     problem,
     problems_of,
@@ -89,7 +87,9 @@ class OutboundMigration:
         self._migration = secrets.token_hex(16)
         self._live = job.mode is Mode.LIVE
         uuid = sending.offer.guest.uuid if sending.offer.guest is not None else ""
-        self._image = _image(host, job, self._migration, uuid)
+        configured = host.config.timeouts.shutdown
+        self._patience = options.shutdown_timeout or configured
+        self._image = _image(host, job, self._migration, uuid, self._patience)
         self._handover = SourceHandover(host, job, self._migration, self._image, uuid)
         self._transfer = Transfer(host, job, sending, options)
         self._remove_source = options.remove_source
@@ -141,7 +141,7 @@ class OutboundMigration:
     async def _copy(self, dialogue: Dialogue, disks: Disks) -> None:
         self._job.enter(Phase.PRE_COPY)
         if self._job.mode is Mode.COLD:
-            await self._hand_over_cold(dialogue, disks)
+            await self._by_file().cold(dialogue, disks)
             return
         memory = 0 if self._live else self._job.memory_total
         convergence = Convergence(disks, self._job, memory=memory)
@@ -154,19 +154,40 @@ class OutboundMigration:
             stall=stall,
             tolerance=transfer.downtime_tolerance,
             verify=self._transfer.verify,
+            shutdown=self._patience if self._job.mode is Mode.RESTART else 0.0,
         )
-        await alongside(self._hand_over(dialogue, disks, convergence), standstill.watch())
+        if self._job.mode is Mode.RESTART:
+            hand_over = self._by_file().restart(dialogue, disks, convergence)
+        else:
+            hand_over = self._hand_over(dialogue, disks, convergence)
+        await alongside(hand_over, standstill.watch())
+
+    def _by_file(self) -> ByFile:
+        return ByFile(
+            self._host,
+            self._job,
+            self._sending,
+            self._facts,
+            self._image,
+            self._handover,
+            self._check_still_running,
+            self._note_written,
+            self._verify,
+        )
 
     async def _call_off(self, error: BaseException) -> None:
         """Have a guest that was to be handed over run again, before all else is tidied up.
 
-        To close the disks takes as long as threads hang in one that is dead. Nothing is done when
-        the daemon ends: the next one does it.
+        To close the disks takes as long as threads hang in one that is dead. A guest that was shut
+        down needs them free, and is waited for. Nothing is done when the daemon ends: the next one
+        does it.
         """
         if isinstance(error, Exception):
             if is_link_loss(error) and self._handover.dialogue is not None:
                 error = await self._handover.dialogue.explanation() or error
             self._failed(error)
+        if self._job.mode is Mode.RESTART:
+            return
         if self._handover.state is SourceState.HANDING_OVER and self._job.problem is not None:
             lost = self._job.problem.code == LINK_LOST
             deciding = decide(self._host, self._job, self._handover, link_lost=lost)
@@ -189,24 +210,6 @@ class OutboundMigration:
                 await self._check_still_running()
             except ToolstackError as error:
                 log.warning("%s cannot be looked at now: %s", self._job.guest, error)
-
-    async def _hand_over_cold(self, dialogue: Dialogue, disks: Disks) -> None:
-        """Copy the disks of a guest that nobody can start meanwhile."""
-        await self._check_configuration()
-        await self._handover.happen(SourceEvent.SUSPENDING)
-        await self._image.start(self._facts.backings)
-        await disks.first_round()
-        await self._verify(disks)
-        await self._image.suspended()
-        await self._require_free_disks()
-        await flush_shared(self._sending.offer.guest)
-        await self._note_written()
-        await disks.require_unwritten()
-        disks.finish()
-        self._job.enter(Phase.READY)
-        assert self._sending.offer.guest is not None
-        await dialogue.ask(HandOver(self._sending.offer.guest.size), Receiving)
-        await dialogue.ask(Seal(0, blake3().digest()), Ready)
 
     async def _hand_over(self, dialogue: Dialogue, disks: Disks, convergence: Convergence) -> None:
         job = self._job
@@ -239,11 +242,6 @@ class OutboundMigration:
             disks.finish()
             job.enter(Phase.READY)
             await dialogue.ask(memory.result(), Ready)
-
-    async def _require_free_disks(self) -> None:
-        """See that no domain has a disk of a guest that does not run. Raises Obstructed."""
-        if found := await users_of(self._host, self._job.guest, self._sending.paths):
-            raise Obstructed(found)
 
     async def _note_written(self) -> None:
         """Note when the volumes were written to last: what comes later is in no copy of them.
@@ -281,14 +279,6 @@ class OutboundMigration:
                 with suppress(DomainNotFound):
                     await require_unchanged(self._host, self._facts, status)
 
-    async def _check_configuration(self) -> None:
-        """See that a guest that does not run is configured as it was. Raises Obstructed."""
-        domain = await self._host.toolstack.configs.describe(self._job.guest)
-        if domain is None:
-            text = f"the configuration of {self._job.guest} is gone: it was renamed or removed"
-            raise Obstructed([problem("guest-gone", text, "xenmovectl list shows the guests here")])
-        require_same(self._facts, await take(self._host, domain))
-
     async def _send_memory(self, channel: Channel) -> Seal:
         """Send the saved image; returns what it came to."""
         digest, size = blake3(), 0
@@ -307,8 +297,10 @@ class OutboundMigration:
         return Seal(size, digest.digest())
 
 
-def _image(host: Host, job: Job, migration: str, uuid: str) -> OutgoingImage:
+def _image(host: Host, job: Job, migration: str, uuid: str, patience: float) -> OutgoingImage:
     spool = host.spool_of(migration)
+    if job.mode is Mode.RESTART:
+        return host.toolstack.outgoing_restart(migration, job.guest, spool, uuid, patience)
     if job.mode is Mode.COLD:
         return host.toolstack.outgoing_cold(migration, job.guest, spool, uuid)
     return host.toolstack.outgoing(migration, job.guest, spool, live=job.mode is Mode.LIVE)
@@ -329,6 +321,8 @@ async def decide(host: Host, job: Job, handover: SourceHandover, *, link_lost: b
             # What was decided is carried out anew, as after a restart.
             await handover.happen(SourceEvent.RESTARTED)
 
+    if job.mode is Mode.RESTART and handover.state is SourceState.HANDING_OVER:
+        job.note(f"having {job.guest} run here again, when it has shut down or its time is over")
     if handover.state not in (SourceState.DONE, SourceState.ABORTED):
         await until_done(host, job, f"it is not decided whose {job.guest} is", work)
 
@@ -424,7 +418,7 @@ def _changed(sent: Sending) -> list[Problem]:
     found: list[Problem] = []
     for path, backing, offered in zip(sent.paths, sent.backings, sent.offer.volumes, strict=True):
         try:
-            content = is_content(offered, sent.offer.mode)
+            content = is_content(offered, sent.offer.way)
             compare_backings(path, backing, settled(path, backing, content=content))
         except StorageError as error:
             found += problems_of(error)

@@ -17,6 +17,7 @@ _STATE_HINTS: Final = {
     DomainState.PAUSED: "unpause it first: only a running guest can be saved",
     DomainState.SUSPENDED: "a save or migration of it is under way, or one was broken off",
     DomainState.SHUTDOWN: "it is shutting down",
+    DomainState.REBOOTING: "it reboots: try again when it runs",
     DomainState.CRASHED: "look at its console; start it anew on the other host",
     DomainState.DYING: "it is being destroyed",
 }

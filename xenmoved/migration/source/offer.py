@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePath
-from uuid import UUID, uuid4
+from pathlib import PurePath
 
 from protocol.errors import SchemaError
 from protocol.messages import (
@@ -19,6 +18,7 @@ from protocol.messages import (
     Mode,
     NicOffer,
     Offer,
+    OfferedMode,
     Problem,
     Remark,
     VolumeName,
@@ -27,7 +27,6 @@ from protocol.messages import (
 from protocol.schema import build, plain
 from storage.contracts import Backing
 from storage.errors import StorageError
-from storage.places import place_at, places_at
 from storage.qemu.additions import GuestQemu
 from storage.tracking.choice import TrackingMethod
 from xenmoved.guestnames import misnamed_here, misnamed_there
@@ -41,25 +40,20 @@ from xenmoved.migration.source.content import (
     methods_of,
     name_of_content,
 )
+from xenmoved.migration.source.finding import find_guest
 from xenmoved.migration.source.inventory import GuestFacts, take
-from xenmoved.migration.source.obstacles import guest_obstacles, moving_disks
+from xenmoved.migration.source.obstacles import moving_disks
 from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
 from xenmoved.migration.uncopied_disks import IMAGES, SortedDisks, measure, measure_disk, sort_disks
-from xenmoved.migration.volume_notes import known_holding, moved_by, when_let_go
+from xenmoved.migration.volume_notes import moved_by, when_let_go
 from xenmoved.namemap import proposed_name
 from xenmoved.problems import Obstructed, problem, problems_of
-from xenmoved.remarks import good_to_know, left_out, to_look_at
+from xenmoved.remarks import left_out
 from xenmoved.toolstack.backends import OpenByBackends
 from xenmoved.toolstack.configs.boot_entries import order_of
-from xenmoved.toolstack.configs.guest_file import GuestFile
 from xenmoved.toolstack.interface import (
     Disk,
     Domain,
-    DomainState,
-    DomainStatus,
-    ToolstackError,
-    guests_among,
-    named,
 )
 from xenmoved.toolstack.sizes import weight
 
@@ -89,40 +83,16 @@ class Sending:
 
     def reader(self, number: int) -> GuestQemu | None:
         """Return the QEMU that reads a volume for us, None for one that is read where it lies."""
-        content = is_content(self.offer.volumes[number], self.offer.mode)
+        content = is_content(self.offer.volumes[number], self.offer.way)
         return self.served[number] if content else None
 
     @property
     def memory(self) -> int:
         """Bytes of memory that the guest takes of the other host at once."""
         guest = self.offer.guest
-        if guest is None or self.offer.mode is Mode.COLD:
+        if guest is None or not self.offer.starts:
             return 0
         return weight(guest.kind, guest.size)
-
-
-async def guest_state(host: Host, name: str) -> DomainState | None:
-    """Return the state of a local guest, None when there is none of that name."""
-    domain = named(name, await host.toolstack.domains())
-    return domain.state if domain is not None else None
-
-
-async def choose_mode(host: Host, guest: str) -> Mode:
-    """Return the best mode that a guest can be moved in."""
-    domains = await host.toolstack.domains()
-    if (status := named(guest, domains)) is None:
-        return Mode.COLD
-    domain = await host.toolstack.describe(status)
-    return Mode.LIVE if await _live_obstacle(host, domain, domains) is None else Mode.SAVE
-
-
-async def _live_obstacle(host: Host, domain: Domain, domains: Sequence[DomainStatus]) -> str | None:
-    """Say why the memory of a guest cannot be copied while it runs, None if it can."""
-    if (obstacle := host.toolstack.live_obstacle(domain.name, domains)) is not None:
-        return obstacle
-    if domain.kind == "pv" and not (await host.toolstack.host()).shadow:
-        return "it is PV, and the Xen of this host cannot follow its memory (no shadow paging)"
-    return None
 
 
 async def make_offer(
@@ -137,16 +107,13 @@ async def make_offer(
         return None, [misnamed]
     if options.rename is not None and (misnamed := misnamed_there(options.rename)) is not None:
         return None, [misnamed]
-    domain, problems = await _find_guest(host, guest, mode)
-    if domain is None:
+    found = await find_guest(host, guest, peer, mode)
+    problems = list(found.problems)
+    if (runs := found.domain) is None or (domain := found.offered) is None:
         return None, problems
-    if (busy := host.jobs.busy_with(guest)) is not None:
-        hint = f"to follow it: xenmovectl watch {busy.job}"
-        problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
-    problems += await _twins(host, domain)
     disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
     problems += disks.problems
-    look = await take(host, domain)
+    look = await take(host, runs)
     problems += [*look.missing, *look.problems]
     volumes: list[VolumeOffer] = []
     paths: list[str] = []
@@ -154,7 +121,7 @@ async def make_offer(
     served: list[GuestQemu | None] = []
     for disk in disks.copied:
         try:
-            qemu = _served_by(host, domain, disk, look.opened)
+            qemu = _served_by(host, runs, disk, look.opened)
             cold = mode is Mode.COLD
             offered, there = await _offer_disk(host, domain.name, disk, qemu, options, cold=cold)
             volumes.append(offered)
@@ -172,15 +139,14 @@ async def make_offer(
         )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
-    config, warnings = await _config_of(host, domain, peer, mode)
     methods = await asyncio.to_thread(methods_of, volumes, mode, paths, served)
-    left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
+    left = left_out(options.rename or guest, domain.left_out)
     try:
-        offer = Offer(
-            action=Action.MIGRATE,
-            mode=mode,
+        offer = Offer.of(
+            Action.MIGRATE,
+            mode,
             overwrite=options.overwrite,
-            guest=await _guest_offer(host, domain, disks, options, config),
+            guest=await _guest_offer(host, domain, disks, options, found.config),
             volumes=tuple(volumes),
         )
         # What the other side would refuse as malformed is better said here.
@@ -192,7 +158,7 @@ async def make_offer(
                 look.facts,
                 look.opened,
                 tuple(disks.ejected),
-                (*look.warnings, *warnings, *left, *converted(offer)),
+                (*look.warnings, *found.remarks, *left, *converted(offer)),
                 tuple(served),
                 methods,
             ),
@@ -240,14 +206,6 @@ async def _offer_disk(
     return offered, there
 
 
-async def _twins(host: Host, guest: Domain) -> list[Problem]:
-    """See that no peer is sending a guest with its uuid: the two could not be told apart."""
-    coming = await host.journal.arriving_as(guest.uuid)
-    text = f"a guest with the uuid of {guest.name} is on its way here"
-    hint = "see xenmovectl jobs; start it again when that has ended"
-    return [problem("busy", f"{text} from {one.peer}", hint) for one in coming]
-
-
 def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
     """Find the volumes that cannot be dropped when their guest has moved."""
     hint = "leave out --remove-source, and remove the volumes by hand when it has moved"
@@ -260,73 +218,6 @@ def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
             text = f"{path} is in pool {located[0].name}, whose volumes are removed by hand"
             found.append(problem("remove-source", text, hint))
     return found
-
-
-async def _find_guest(host: Host, guest: str, mode: Mode) -> tuple[Domain | None, list[Problem]]:
-    """Describe a guest, and find what stands in the way of moving it in this mode."""
-    if mode is Mode.COLD:
-        return await _find_stopped(host, guest, await guest_state(host, guest))
-    domains = await host.toolstack.domains()
-    if (status := named(guest, domains)) is None:
-        text, hint = f"no guest called {guest} runs on this host", _UNKNOWN_HINT
-        return None, [problem("guest-unknown", text, hint)]
-    domain = await host.toolstack.describe(status)
-    asked = host.qemu_of(domain.domid) is not None
-    problems = guest_obstacles(domain, status.state, asked=asked)
-    obstacle = await _live_obstacle(host, domain, domains) if mode is Mode.LIVE else None
-    if obstacle is not None:
-        hint = "move it with --mode save, which suspends it for the time its memory takes"
-        problems.append(problem("mode", f"{guest} cannot be moved live: {obstacle}", hint))
-    return domain, problems
-
-
-async def _find_stopped(
-    host: Host, guest: str, state: DomainState | None
-) -> tuple[Domain | None, list[Problem]]:
-    if state is not None:
-        text = f"{guest} is {state}: only a guest that does not run moves cold"
-        return None, [problem("guest-state", text, "shut it down, or move it without --mode cold")]
-    if (domain := await host.toolstack.configs.describe(guest)) is None:
-        text = f"no guest called {guest} runs on this host, and there is no configuration of it"
-        return None, [problem("guest-unknown", text, _UNKNOWN_HINT)]
-    problems = guest_obstacles(domain, None, asked=False)
-    moving = {disk.path for disk in moving_disks(domain)}
-    problems += await users_of(host, guest, moving)
-    return replace(domain, uuid=domain.uuid or await _known_uuid(host, moving)), problems
-
-
-async def users_of(host: Host, guest: str, paths: Collection[str]) -> list[Problem]:
-    """Find the domains that have disks of a guest that does not run, by whatever path they do.
-
-    Raises ToolstackError.
-    """
-    wanted = places_at(paths)
-    found = []
-    for status, other in guests_among(await host.toolstack.describe_all()):
-        if isinstance(other, ToolstackError):
-            raise other
-        for disk in other.disks:
-            if disk.path and place_at(disk.path) in wanted:
-                text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
-                found.append(problem("volume-in-use", text, f"shut {status.name} down first"))
-    return found
-
-
-async def _known_uuid(host: Host, disks: Collection[str]) -> str:
-    """Return the uuid that the guest of these disks had when it was last moved, or a new one."""
-    for path in disks:
-        if (located := host.pool_of(path)) is not None:
-            holding = await known_holding(host, located[0].name, located[1])
-            if holding is not None and _is_uuid(holding.owner):
-                return holding.owner
-    return str(uuid4())
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
 
 
 async def make_sync_offer(
@@ -344,7 +235,7 @@ async def make_sync_offer(
         offered = replace(offered, wish=name, pool=pool)
     # Somebody who names the target volume means it, whatever is in it.
     overwrite = options.overwrite or target is not None
-    offer = Offer(Action.SYNC, Mode.SAVE, overwrite, None, (offered,))
+    offer = Offer(Action.SYNC, OfferedMode.SAVE, overwrite, None, (offered,))
     try:
         return Sending(build(Offer, plain(offer)), (path,), (there,))
     except SchemaError as error:
@@ -428,52 +319,6 @@ def _name_here(host: Host, path: str) -> str:
     """Return what a volume is called here: by its pool, or after its file."""
     located = host.pool_of(path)
     return located[1] if located is not None else PurePath(path).name
-
-
-async def _config_of(
-    host: Host, guest: Domain, peer: str, mode: Mode
-) -> tuple[str | None, tuple[Remark, ...]]:
-    """Return the text to start a guest from one day, and what the operator should know of it."""
-    files = [
-        file
-        for file in await host.toolstack.configs.files(guest.name, guest.uuid)
-        if file.is_of(guest.name, guest.uuid) is not False
-    ]
-    if files:
-        return files[0].text, _about_files(host, guest.name, peer, files)
-    if mode is Mode.COLD:
-        return None, ()
-    said = f"{guest.name} has no configuration file in {host.config.toolstack.config_dir}"
-    hint = f"if it has one elsewhere, take that to {peer}, and do not start it from there here"
-    text = None
-    try:
-        text = await host.toolstack.compose_config(guest.name)
-        what = "none will be" if text is None else "one is written from how it runs now,"
-        said = f"{said}: {what} on {peer}"
-    except ToolstackError as error:
-        said = f"{said}, and none can be written: {error}"
-    remark = to_look_at if text is None else good_to_know
-    return text, (remark("no-config-file", said, hint),)
-
-
-def _about_files(
-    host: Host, guest: str, peer: str, files: Sequence[GuestFile]
-) -> tuple[Remark, ...]:
-    """Say which of a guest's files is taken and why, and what becomes of the rest here."""
-    taken, *others = files
-    found = []
-    if others:
-        text = f"{len(files)} files name {guest}: {taken.path} moves to {peer}"
-        text += f", as {taken.reason(others[0])}. These stay as they are, and start nothing at boot"
-        hint = f"start {guest} from none of them when it has moved; rename what is not its file"
-        paths = ", ".join(str(file.path) for file in others)
-        found.append(good_to_know("config-files", f"{text}: {paths}", hint))
-    folder = Path(host.config.toolstack.config_dir)
-    if taken.path.parent not in (folder, folder / "auto"):
-        text = f"{taken.path}, the file of {guest}, is not in {folder}: it stays as it is"
-        hint = f"do not start {guest} from it when it has moved"
-        found.append(to_look_at("config-elsewhere", text, hint))
-    return tuple(found)
 
 
 async def _guest_offer(

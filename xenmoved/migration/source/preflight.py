@@ -8,7 +8,8 @@ from protocol.messages import Findings, Mode, Placement, Problem
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.dialogue import open_dialogue
-from xenmoved.migration.source.offer import Sending, choose_mode, make_offer
+from xenmoved.migration.source.finding import choose_mode
+from xenmoved.migration.source.offer import Sending, make_offer
 from xenmoved.problems import from_peer as objections
 from xenmoved.problems import is_expected, problems_of
 from xenmoved.remarks import from_peer

@@ -24,17 +24,25 @@ class Standstill:
     """The limit for one guest: what an operator allows, or what its size explains.
 
     `tolerance` is how many times the operator's --max-downtime it may be. With `verify` volumes are
-    compared in full meanwhile.
+    compared in full meanwhile. `shutdown` is how many seconds it may take to shut down.
     """
 
     def __init__(
-        self, job: Job, disks: Disks, *, stall: float, tolerance: int, verify: bool
+        self,
+        job: Job,
+        disks: Disks,
+        *,
+        stall: float,
+        tolerance: int,
+        verify: bool,
+        shutdown: float = 0.0,
     ) -> None:
         self._job = job
         self._disks = disks
         self._stall = stall
         self._tolerance = tolerance
         self._verify = verify
+        self._shutdown = shutdown
 
     @property
     def _explained(self) -> float:
@@ -42,7 +50,7 @@ class Standstill:
         sent = (self._job.memory_total + self._disks.outlook.left) / self._disks.least_rate
         whole = self._verify or self._disks.outlook.floor
         read = self._disks.size / _LEAST_READING if whole else 0.0
-        return max(PATIENCE, self._stall) + sent + read
+        return max(PATIENCE, self._stall) + self._shutdown + sent + read
 
     async def watch(self) -> None:
         """Raise JobError when the guest has stood still for too long."""

@@ -33,6 +33,14 @@ class Starter:
         if move.mode is Mode.COLD and (options.hold or options.max_downtime):
             text = f"{move.guest} does not run: there is nothing to hold, and no downtime to limit"
             raise Obstructed([problem("usage", text, "leave out --hold and --max-downtime")])
+        if move.mode is Mode.RESTART and options.max_downtime:
+            text = f"nobody knows how long {move.guest} takes to shut down and to start"
+            hint = "leave out --max-downtime; --shutdown-timeout limits how long it may shut down"
+            raise Obstructed([problem("usage", text, hint)])
+        if move.mode is not Mode.RESTART and options.shutdown_timeout and not options.several:
+            text = f"{move.guest} is not shut down in mode {move.mode}"
+            hint = "leave out --shutdown-timeout, or move it with --mode restart"
+            raise Obstructed([problem("usage", text, hint)])
         async with self._starting:
             found = await preflight(self._host, move, options)
             if found.problems or found.sending is None:
@@ -40,7 +48,7 @@ class Starter:
             for warning in warnings(found):
                 log.warning("%s; %s", warning.text, warning.hint)
             job = self._job(found, options)
-            job.memory_total = found.sending.memory
+            job.memory_total = 0 if found.sending.offer.by_file else found.sending.memory
             migration = OutboundMigration(self._host, job, found.sending, options)
             await self._host.jobs.begin(job, self._tasks, migration.run)
         return job

@@ -17,6 +17,7 @@ from protocol.frames import MAX_PAYLOAD
 from protocol.messages import MigrationId, Placement
 from storage.backing import compare_backings
 from storage.contracts import (
+    EVERYTHING,
     Backing,
     Everything,
     History,
@@ -26,6 +27,7 @@ from storage.contracts import (
     Watching,
 )
 from storage.errors import StorageError, VolumeNotFound, VolumeReplaced, VolumeWritten
+from storage.last_write import last_write, tells
 from storage.qemu.additions import GuestQemu
 from storage.qemu.guest_disk import GuestDisk
 from storage.qemu.tracker import BitmapTracker
@@ -64,7 +66,7 @@ class _Disk:
 
     path: str
     reader: GuestQemu | None
-    volume: Volume
+    volume: PoolVolume | GuestDisk
     opened: Backing
     watch: Watching | None
     source: VolumeSource
@@ -92,8 +94,29 @@ class _Disk:
         await self.check()
         await self.way.drain()
 
+    async def take(self) -> None:
+        """Have it alone, and note what was written until then: its guest has ended.
+
+        What nothing tells, or may have been written after the last note, is all to be sent.
+        """
+        assert not isinstance(self.volume, GuestDisk)
+        before = await self.threads.run(last_write, self.path)
+        await self.check()
+        await self.way.finish()
+        claim = partial(self.threads.run, self.volume.claim)
+        await when_let_go(claim)
+        self.watch = await self.threads.run(self.volume.watch)
+        after = await self.threads.run(last_write, self.path)
+        if before is None or not tells(before) or before.is_before(after) is not False:
+            self.way.pending = EVERYTHING
+
+    def unwatch(self) -> None:
+        """Watch it no more. Idempotent."""
+        if self.watch is not None:
+            self.watch.close()
+
     async def require_unwritten(self) -> None:
-        """See that nothing was written since the first round began. Raises what `check` does.
+        """See that nothing was written since the last round began. Raises what `check` does.
 
         Where nothing tracks writes, the watch alone tells: of all but backends within the kernel.
         """
@@ -164,8 +187,15 @@ class Disks:
         """See that every volume is what was opened. Raises VolumeReplaced or VolumeResized."""
         await self._on_all(lambda disk: disk.check(), "what is known of")
 
+    async def take(self) -> None:
+        """Have all volumes alone, and note what their guest wrote to its end. Raises StorageError.
+
+        To be followed by `round`, for all that the guest has written and was not sent.
+        """
+        await self._on_all(lambda disk: disk.take(), "the release of")
+
     async def require_unwritten(self) -> None:
-        """See that nobody wrote to any volume since the first round began. Raises StorageError."""
+        """See that nobody wrote to any volume since the last round began. Raises StorageError."""
         await self._on_all(lambda disk: disk.require_unwritten(), "what is known of")
 
     async def verify(self) -> None:
@@ -278,11 +308,13 @@ class Attaching:
         stack.callback(source.close)
         way: Way = ByBlocks(source, tracker, threads, placement.zeroed)
         way = ByStreams(streams) if streams is not None else way
-        return _Disk(path, reader, volume, opened, watch, source, way, threads, channel)
+        disk = _Disk(path, reader, whole, opened, watch, source, way, threads, channel)
+        stack.callback(disk.unwatch)
+        return disk
 
     async def _open(
         self, number: int, sending: Sending, stack: AsyncExitStack
-    ) -> tuple[Volume, Tracker, Watching | None]:
+    ) -> tuple[PoolVolume | GuestDisk, Tracker, Watching | None]:
         """Open a volume, to be closed by the stack; say how its writes are tracked."""
         path = sending.paths[number]
         if (reader := sending.reader(number)) is not None:

@@ -33,4 +33,14 @@ def _untracked(found: Preflight) -> list[Remark]:
         good_to_know("untracked", f"writes to {path} are not tracked: {method.reason}", method.cost)
         for path, method in zip(sending.paths, sending.methods, strict=False)
         if method.kind is TrackingKind.REHASH
+    ] + [
+        good_to_know(
+            "untracked",
+            f"what QEMU notes of {path} is gone when {sending.offer.guest.name} has shut down",
+            "then all of it is read once more",
+        )
+        for path, method in zip(sending.paths, sending.methods, strict=False)
+        if found.move.mode is Mode.RESTART
+        and method.kind is TrackingKind.BITMAP
+        and sending.offer.guest is not None
     ]

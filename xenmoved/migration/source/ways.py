@@ -34,6 +34,9 @@ class Way(Protocol):
     async def round(self) -> None:
         """Send what is pending."""
 
+    async def finish(self) -> None:
+        """Take note of what was written for the last time, and let go of what is used for that."""
+
     async def tracked_round(self) -> None:
         """Send what is pending, if that takes neither reading all of the volume nor is too little.
 
@@ -72,6 +75,11 @@ class ByBlocks:
         if isinstance(written, Everything) or written:
             await self.source.run_round(written, compare=False)
 
+    async def finish(self) -> None:
+        """See `Way`. A tracker may have a device open that goes only then."""
+        await self.drain()
+        await self.threads.run(self.tracker.stop)
+
     async def tracked_round(self) -> None:
         """See `Way`."""
         if not isinstance(self.pending, Everything):
@@ -102,6 +110,10 @@ class ByStreams:
         self.pending = []
         await self.streams.run_round(self._written)
         self._written = 0
+
+    async def finish(self) -> None:
+        """See `Way`. The snapshot of the last round has all that there is."""
+        await self.drain()
 
     async def tracked_round(self) -> None:
         """See `Way`."""

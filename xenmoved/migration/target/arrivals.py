@@ -26,7 +26,6 @@ from protocol.messages import (
     Fate,
     GuestSize,
     Inquire,
-    Mode,
     Offer,
     Placement,
     Presence,
@@ -134,14 +133,14 @@ class Arrivals:
         async with self._placing:
             accepted = await self._accept(visitor, begin)
             placements = accepted.placements
-            memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
+            memory = weight(guest.kind, guest.size) if offer.starts else 0
             sizes = tuple(volume.disk_size for volume in offer.volumes)
             at_boot = accepted.at_boot.memory
             promise = Promise(visitor.peer, guest.target_name, memory, placements, sizes, at_boot)
-            job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.mode)
+            job = Job(JobKind.RECEIVE, guest.target_name, visitor.peer, offer.way)
             job.other_name = guest.name if guest.wish is not None else ""
             job.enter(Phase.PROVISION)
-            job.memory_total = memory
+            job.memory_total = 0 if offer.by_file else memory
             expected = accepted.expected(self.host, offer, keep_partial=begin.keep_partial)
             await self._require_configured(expected)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
@@ -322,7 +321,7 @@ class Arrivals:
         Only when it is to come: a guest is offered without disks that cannot be sent, to hear of
         all that stands in the way. Raises Obstructed.
         """
-        if not expected.cold or expected.config is None:
+        if not expected.by_file or expected.config is None:
             return
         try:
             await self.host.toolstack.configs.check(expected.config, expected.arrival)

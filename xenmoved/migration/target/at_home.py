@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from protocol.handover import SourceState
-from protocol.messages import GuestOffer, Mode, Offer, Placement, Problem
+from protocol.messages import GuestOffer, Offer, Placement, Problem
 from storage.contracts import Pool
 from storage.errors import StorageError
 from storage.places import Place, place_at, places_at
@@ -108,11 +108,10 @@ async def off_here(
     """
     guest = offer.guest
     assert guest is not None
-    cold = offer.mode is Mode.COLD
-    if cold and guest.config is None:
+    if offer.by_file and guest.config is None:
         return [problem("guest-config", f"{guest.name} came without its configuration")]
     disks = await asyncio.to_thread(_own_disks, host, offer, placements, shared)
-    if stands := await _by_name(host, guest, disks, cold=cold):
+    if stands := await _by_name(host, guest, disks, cold=not offer.starts):
         return [stands]
     beside = await asyncio.to_thread(_in_files, host, peer, guest, found.texts, disks)
     return beside or await _in_journal(host, peer, guest, placements)

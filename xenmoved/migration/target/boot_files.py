@@ -56,11 +56,11 @@ async def foresee(host: Host, come: Expected) -> tuple[Remark, ...]:
     )
 
 
-async def boot_problems(host: Host, name: str, config: str, *, cold: bool) -> list[Problem]:
+async def boot_problems(host: Host, name: str, config: str, *, at_once: bool) -> list[Problem]:
     """Find what stands against starting a guest from the files of this host that its text names.
 
-    What not everybody here may read it is not given, running or not; what is not there it needs at
-    once only where it comes as its configuration alone.
+    What not everybody here may read it is not given, running or not; what is not there it needs
+    `at_once` only where it comes as its configuration alone.
     """
     node = host.config.node
     withheld = await asyncio.to_thread(_withheld, config, _folders(host))
@@ -68,7 +68,7 @@ async def boot_problems(host: Host, name: str, config: str, *, cold: bool) -> li
         problem("boot-file", f"{path} on {node} is not for {name}, which has it as its {key}", why)
         for key, path, why in withheld
     ]
-    for key, path in await _missing(host, config) if cold else ():
+    for key, path in await _missing(host, config) if at_once else ():
         text = f"{node} has no {path}, which {name} has as its {key}"
         found.append(problem("boot-file", text, _hint(node)))
     return found

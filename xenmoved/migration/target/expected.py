@@ -58,11 +58,18 @@ class Expected:
     """Why it is not started at boot here, although it is at the source."""
     unweighed: list[str] = field(default_factory=list)
     """Entries that are started at boot here, and because of which it is not."""
+    restart: bool = False
+    """It is started here from its configuration."""
 
     @classmethod
     def of(cls, entry: Inbound) -> Expected:
         """Return what the journal keeps of it."""
         return cls(**entry.details)
+
+    @property
+    def by_file(self) -> bool:
+        """Whether its configuration is all that comes of it, beside its disks."""
+        return self.cold or self.restart
 
     @property
     def arrival(self) -> Arrival:
@@ -106,7 +113,7 @@ def _wiring(said: dict[str, Any]) -> Wiring:
 
 def laid_out(offer: Offer) -> Offer:
     """Return an offer with its volumes as they will be here: the content of an image is raw."""
-    if offer.mode is Mode.COLD:
+    if offer.by_file:
         return offer
     volumes = tuple(replace(volume, format=ImageFormat.RAW) for volume in offer.volumes)
     return replace(offer, volumes=volumes)
@@ -136,7 +143,7 @@ def expect(
         if volume.vdev is None or volume.path is None:
             raise ProtocolError(Code.OUT_OF_RANGE, "a disk of a guest without its place there")
         said = volume.format.value if volume.format is not ImageFormat.RAW else ""
-        as_it_is = offer.mode is Mode.COLD
+        as_it_is = offer.by_file
         sources[volume.vdev] = SourceDisk(
             volume.path, volume.writable, cdrom=False, format="" if as_it_is else said
         )
@@ -149,7 +156,7 @@ def expect(
         keep_partial=keep_partial,
         config=guest.config_text,
         autostart=guest.autostart,
-        cold=offer.mode is Mode.COLD,
+        cold=offer.way is Mode.COLD,
         bridges=bridges,
         source_name=guest.name if guest.wish is not None else "",
         read_only=[disk.vdev for disk in guest.shared if disk.cdrom or not disk.writable],
@@ -166,4 +173,5 @@ def expect(
         returns=returns,
         made=list(made),
         shared=[disk.vdev for disk in guest.shared],
+        restart=offer.restart,
     )

@@ -50,7 +50,11 @@ class IncomingGuest:
         toolstack, arrival = self.host.toolstack, self.expected.arrival
         if self.expected.cold:
             return toolstack.incoming_cold(arrival)
-        return toolstack.incoming(self.migration, arrival, self.host.spool_of(self.migration))
+        spool = self.host.spool_of(self.migration)
+        if self.expected.restart:
+            text = self.expected.config or ""
+            return toolstack.incoming_restart(self.migration, arrival, spool, text)
+        return toolstack.incoming(self.migration, arrival, spool)
 
     @property
     def name(self) -> str:
@@ -84,7 +88,7 @@ class IncomingGuest:
         """Get ready for its memory. Raises ToolstackError, StorageError."""
         self.landing.step(f"having the toolstack get ready for {self.name}")
         expected = self.expected
-        if expected.cold and expected.config is not None:
+        if expected.by_file and expected.config is not None:
             # A human who has to mend it later does not know what the peer wrote to the image since.
             await self.host.toolstack.configs.check(expected.config, expected.arrival)
         # The guest still runs: now it costs nothing to look.
@@ -92,7 +96,7 @@ class IncomingGuest:
         await self.image.start()
         # Whoever starts a guest of its name or uuid from here on is seen when it is built.
         await require_alone(self.host.toolstack, expected.uuid, expected.name)
-        self._memory = IncomingMemory(self.image, self.job, ended=expected.cold)
+        self._memory = IncomingMemory(self.image, self.job, ended=expected.by_file)
 
     async def serve_memory(self, framed: Framed) -> None:
         """Feed what comes on the memory channel to the toolstack. Raises ProtocolError."""

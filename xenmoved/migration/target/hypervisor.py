@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from protocol.messages import GuestOffer, Mode, Offer, Problem, Remark
+from protocol.messages import GuestOffer, Offer, Problem, Remark
 from xenmoved.problems import problem
 from xenmoved.remarks import to_look_at
 from xenmoved.toolstack.interface import HostInfo
@@ -38,12 +38,15 @@ def hypervisor_problems(node: str, info: HostInfo, peer: str, offer: Offer) -> l
         hint = f"if its processors could, see the firmware's setup of {node} (SVM or VT-x)"
         found.append(problem("hypervisor", text, hint))
     here, there = _release(info.xen_version), _release(guest.hypervisor.version)
-    if offer.mode is not Mode.COLD and here is not None and there is not None and there > here:
+    if not offer.by_file and here is not None and there is not None and there > here:
         text = (
             f"{node} has Xen {info.xen_version}, {peer} has {guest.hypervisor.version}: Xen "
             "promises to take over the memory of a guest from an older release, not from a newer"
         )
-        hint = f"shut {guest.name} down and move it with --mode cold, or upgrade Xen on {node}"
+        hint = (
+            "move it with --mode restart, which shuts it down here and starts it there, or upgrade "
+            f"Xen on {node}"
+        )
         found.append(problem("xen-version", text, hint))
     return found
 
@@ -52,13 +55,16 @@ def hypervisor_remarks(node: str, info: HostInfo, peer: str, offer: Offer) -> li
     """Return what to know of a guest that comes running from a processor that can do more."""
     guest = offer.guest
     assert guest is not None
-    if offer.mode is Mode.COLD or not (missing := missing_features(info, guest)):
+    if offer.by_file or not (missing := missing_features(info, guest)):
         return []
     text = (
         f"the processors of {node} have no {', '.join(missing)}, as those of {peer} have: if "
         f"{guest.name} uses that, Xen does not build it there, or it fails when it does"
     )
-    hint = "have Xen hide it from the guest (cpuid in its configuration) and start it anew first"
+    hint = (
+        "move it with --mode restart, which starts it anew there; or have Xen hide it from the "
+        "guest (cpuid in its configuration) and start it anew first"
+    )
     return [to_look_at("processor", text, hint)]
 
 

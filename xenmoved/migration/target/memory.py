@@ -20,7 +20,7 @@ _MEMORY: Final = frozenset({Kind.MEMORY})
 
 
 class IncomingMemory:
-    """The memory channel of one guest. A guest that is off has none: it is `ended` at once."""
+    """The memory channel of one guest. One that comes by its file has none: `ended` at once."""
 
     def __init__(self, image: IncomingImage, job: Job, *, ended: bool) -> None:
         self._image = image

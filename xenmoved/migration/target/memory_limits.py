@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.messages import GuestOffer, GuestSize, Mode, Offer, Problem
+from protocol.messages import GuestOffer, GuestSize, Offer, Problem
 from xenmoved.config.model import Peer
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem
@@ -16,7 +16,7 @@ async def size_problems(host: Host, peer: Peer, free: int, offer: Offer) -> list
     guest = offer.guest
     assert guest is not None
     found = _beyond_limits(host, peer, guest.name, guest.size)
-    if offer.mode is Mode.COLD:
+    if not offer.starts:
         return found
     found += _without_room(host, peer, free, guest.name, weight(guest.kind, guest.size))
     return found or await _file_problems(host, peer, guest)

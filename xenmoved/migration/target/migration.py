@@ -56,7 +56,7 @@ class InboundMigration:
         """
         guest, arrival = self.guest, self.guest.expected.arrival
         announced = arrival.announced
-        if announced is None or size == announced.size or guest.expected.cold:
+        if announced is None or size == announced.size or guest.expected.by_file:
             return
         name, wanted = arrival.announced_name, replace(announced, size=size)
         found = await resize_problems(guest.host, guest.peer, name, wanted, guest.migration)

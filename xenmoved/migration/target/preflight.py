@@ -13,7 +13,6 @@ from protocol.errors import Code, ProtocolError
 from protocol.messages import (
     Action,
     ImageFormat,
-    Mode,
     Offer,
     Placement,
     Problem,
@@ -23,7 +22,7 @@ from protocol.messages import (
 from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from storage.places import place_at, places_at
-from xenmoved.codes import NOT_KEPT
+from xenmoved.codes import NOT_KEPT, RECEIVED
 from xenmoved.config.model import Peer
 from xenmoved.migration.bridges import bridge_problems, local_bridges
 from xenmoved.migration.geometry import misfits
@@ -160,8 +159,7 @@ async def assess(
         problems += hypervisor_problems(host.config.node, info, peer.name, offer)
         compared = hypervisor_remarks(host.config.node, info, peer.name, offer)
         if (text := guest.config_text) is not None:
-            cold = offer.mode is Mode.COLD
-            problems += await boot_problems(host, guest.name, text, cold=cold)
+            problems += await boot_problems(host, guest.name, text, at_once=offer.by_file)
         stands_against, shared = await look_at_shared(
             host, peer, guest.shared, in_use, needed.written
         )
@@ -184,7 +182,8 @@ async def assess(
         at_boot = await weigh_at_boot(host, guest, info, [one for one, _ in here], returns=returns)
     found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns, at_boot)
     foreseen = await _foreseen(host, offer, found)
-    if lost := [one for one in foreseen if one.code == NOT_KEPT]:
+    fatal = (NOT_KEPT, RECEIVED) if offer.restart else (NOT_KEPT,)  # it is started from that
+    if lost := [one for one in foreseen if one.code in fatal]:
         return Assessment(tuple(problem(one.code, one.text, one.hint) for one in lost))
     return replace(found, remarks=together(compared, foreseen))
 
@@ -210,6 +209,10 @@ def _require_honest(offer: Offer) -> None:
         vdevs += [*(disk.vdev for disk in guest.shared), *guest.ejected]
         if any(disk.cdrom and disk.writable for disk in guest.shared):
             raise ProtocolError(Code.OUT_OF_RANGE, "a CD-ROM that can be written")
+    if offer.restart and (not offer.by_file or offer.guest is None):
+        raise ProtocolError(Code.OUT_OF_RANGE, "what is to be restarted is no guest, or not off")
+    if offer.restart and any(one.format is not ImageFormat.RAW for one in offer.volumes):
+        raise ProtocolError(Code.OUT_OF_RANGE, "an image of a guest that is to be started anew")
     if any(
         one.format is ImageFormat.RAW and one.disk_size != one.size
         for one in laid_out(offer).volumes

@@ -197,6 +197,16 @@ class ConfigFolder:
         """Return what `install` would remark. Changes nothing."""
         return (await self._call(self._course, name, text, arrival, autostart)).remarks
 
+    async def text_for(self, name: str, text: str, arrival: Arrival) -> str:
+        """Return the text that `install` would have here in use. Changes nothing.
+
+        Raises ToolstackError where it would use none.
+        """
+        course = await self._call(self._course, name, text, arrival, False)
+        if course.received:
+            raise ToolstackError("; ".join(remark.text for remark in course.remarks))
+        return course.text
+
     async def received(self) -> frozenset[str]:
         """Return the names of domains of which a text that came waits for its operator."""
         return await self._call(lambda: frozenset(received_for(self._folder)))

@@ -22,6 +22,7 @@ from typing import Final
 from protocol.messages import Remark
 from storage.places import place_at, places_at
 from xenmoved.codes import NOT_KEPT
+from xenmoved.codes import RECEIVED as WAITS_FOR_OPERATOR
 from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
@@ -198,7 +199,7 @@ def _received(here: Here, text: str, name: str, why: str, autostart: bool) -> Co
     if autostart:
         said = f"{name} is not started at boot: {said}"
         hint += f"; then link it in {here.folder / 'auto'} to have {name} started at boot"
-    return Course(path, text, received=True, remarks=(to_look_at("config-received", said, hint),))
+    return Course(path, text, received=True, remarks=(to_look_at(WAITS_FOR_OPERATOR, said, hint),))
 
 
 def _to_receive(place: Path, text: str) -> Path | None:

@@ -14,11 +14,13 @@ from xenmoved.toolstack.configs.compose import compose
 from xenmoved.toolstack.domains import (
     PASSTHROUGH,
     check_name,
+    config_uuid,
     load_list,
     parse_domain,
 )
 from xenmoved.toolstack.driver import Driver
 from xenmoved.toolstack.interface import (
+    SHUTDOWN_PATIENCE,
     Arrival,
     Domain,
     DomainStatus,
@@ -27,6 +29,7 @@ from xenmoved.toolstack.interface import (
     ToolstackError,
 )
 from xenmoved.toolstack.lookup import Known
+from xenmoved.toolstack.restart import RestartOutgoing
 from xenmoved.toolstack.vetting import rewrite_config
 from xenmoved.toolstack.wiring import UNKNOWN
 from xenmoved.toolstack.xl.incoming import XlIncoming
@@ -41,6 +44,7 @@ class XlToolstack(Driver):
 
     name = "xl"
     _advice = "Is this host running Xen?"
+    _tells_of_shutdown = True
 
     async def describe(self, domain: DomainStatus) -> Domain:
         """Describe a domain of this host. Raises DomainNotFound when it has gone away."""
@@ -112,6 +116,8 @@ class XlToolstack(Driver):
         """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
         if ColdOutgoing.was_begun(migration, spool):
             return self.outgoing_cold(migration, name, spool, "")
+        if RestartOutgoing.was_begun(migration, spool):
+            return self.outgoing_restart(migration, name, spool, "", SHUTDOWN_PATIENCE)
         make = XlLive if live or XlLive.was_begun(migration, spool) else XlOutgoing
         return make(self._lookup, migration, check_name(name), spool)
 
@@ -119,6 +125,16 @@ class XlToolstack(Driver):
         """Receiver for a domain; `spool` is a folder it may use."""
         check_name(arrival.name)
         return XlIncoming(self._lookup, migration, arrival, spool, self._boot_folders)
+
+    @staticmethod
+    def _read_list(text: str) -> list[tuple[str, str, str]]:
+        found = []
+        for entry in load_list(text):
+            config = entry.get("config")
+            create = config.get("c_info") if isinstance(config, dict) else None
+            name = create.get("name") if isinstance(create, dict) else None
+            found.append((str(name or ""), str(entry.get("domid")), config_uuid(entry)))
+        return found
 
     async def compose_config(self, name: str) -> str | None:
         """Text of a configuration file from how a domain runs."""

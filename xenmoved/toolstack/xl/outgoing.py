@@ -34,7 +34,12 @@ _POLL: Final = 0.05
 _EXIT_TIMEOUT: Final = 60.0
 # libxl waits 60 s for a guest to acknowledge a suspend request before it takes it back.
 _ROLLBACK_TIMEOUT: Final = 150.0
-_ENDED: Final = (DomainState.SHUTDOWN, DomainState.CRASHED, DomainState.DYING)
+_ENDED: Final = (
+    DomainState.SHUTDOWN,
+    DomainState.REBOOTING,
+    DomainState.CRASHED,
+    DomainState.DYING,
+)
 
 
 class XlOutgoing:

@@ -191,6 +191,7 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
         passthrough=tuple(
             name_of(body) for body in bodies if name_of(body) not in (*_DISKS, *_HARMLESS, "vif")
         ),
+        on_poweroff=child_value(domain, "on_poweroff") or "destroy",
     )
 
 

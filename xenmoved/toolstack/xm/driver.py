@@ -13,6 +13,7 @@ from xenmoved.toolstack.configs.folder import is_block_device
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.driver import Driver
 from xenmoved.toolstack.interface import (
+    SHUTDOWN_PATIENCE,
     Arrival,
     Domain,
     DomainStatus,
@@ -21,9 +22,10 @@ from xenmoved.toolstack.interface import (
     ToolstackError,
 )
 from xenmoved.toolstack.lookup import Known
+from xenmoved.toolstack.restart import RestartOutgoing
 from xenmoved.toolstack.wiring import UNKNOWN
 from xenmoved.toolstack.xm.domain import parse_xm_domain, rewrite_xm_config
-from xenmoved.toolstack.xm.incoming import XmIncoming
+from xenmoved.toolstack.xm.incoming import XmIncoming, read_list
 from xenmoved.toolstack.xm.outgoing import XmOutgoing
 from xenmoved.toolstack.xm.sexpr import Sexpr, child_value, name_of, parse_all
 
@@ -33,6 +35,7 @@ class XmToolstack(Driver):
 
     name = "xm"
     _advice = "Is xend running?"
+    _tells_of_shutdown = False
 
     async def describe(self, domain: DomainStatus) -> Domain:
         """Describe a domain of this host. Raises DomainNotFound when it has gone away."""
@@ -103,6 +106,8 @@ class XmToolstack(Driver):
         """Image of the local domain `name` for a migration; `spool` is a folder it may use."""
         if ColdOutgoing.was_begun(migration, spool):
             return self.outgoing_cold(migration, name, spool, "")
+        if RestartOutgoing.was_begun(migration, spool):
+            return self.outgoing_restart(migration, name, spool, "", SHUTDOWN_PATIENCE)
         if live:
             raise ToolstackError(f"domain {name} cannot be moved live: this host has `xm`.")
         return XmOutgoing(self._lookup, migration, check_name(name), spool)
@@ -118,6 +123,10 @@ class XmToolstack(Driver):
             boot_folders=self._boot_folders,
             is_block=is_block_device,
         )
+
+    @staticmethod
+    def _read_list(text: str) -> list[tuple[str, str, str]]:
+        return read_list(text)
 
     async def compose_config(self, name: str) -> str | None:
         """Return None: what `xm list -l` tells is no file that `xm create` takes."""

@@ -15,8 +15,8 @@ from protocol.messages import (
     GuestOffer,
     GuestSize,
     HypervisorOffer,
-    Mode,
     Offer,
+    OfferedMode,
     SharedOffer,
 )
 from tests.support.hostile import volume_offer
@@ -42,7 +42,7 @@ GUEST = GuestOffer(
     shared=(),
     ejected=("xvdd",),
 )
-OFFER = Offer(Action.MIGRATE, Mode.COLD, False, GUEST, ())
+OFFER = Offer(Action.MIGRATE, OfferedMode.COLD, False, GUEST, ())
 CDROM = SharedOffer("xvdc", "/iso", 1 << 20, False, True, None, None, None, None)
 
 
@@ -108,7 +108,7 @@ async def test_guests_that_are_off_without_a_disk_are_counted_by_their_files(
     for number in range(most):
         await journal.record_inbound(entry(number), settled=True)
     with_cdrom = replace(OFFER, guest=replace(GUEST, shared=(CDROM,)))
-    for offer in (OFFER, with_cdrom, replace(OFFER, mode=Mode.SAVE)):
+    for offer in (OFFER, with_cdrom, replace(OFFER, mode=OfferedMode.SAVE)):
         assert await codes(journal, offer, files(most)) == ["guests-off"]
     # Nor is it more than it was where one is there no more, or runs.
     assert await codes(journal, OFFER, files(most - 1)) == []

@@ -16,8 +16,8 @@ from protocol.messages import (
     Action,
     GuestOffer,
     ImageFormat,
-    Mode,
     Offer,
+    OfferedMode,
     Placement,
     VolumeOffer,
 )
@@ -159,7 +159,7 @@ def a_sync(**said: Any) -> Offer:
     volume = VolumeOffer(
         "web-root", MIB, None, None, None, None, ImageFormat.RAW, MIB, 512, None, True, None
     )
-    return replace(Offer(Action.SYNC, Mode.SAVE, False, None, (volume,)), **said)
+    return replace(Offer(Action.SYNC, OfferedMode.SAVE, False, None, (volume,)), **said)
 
 
 def a_guest(uuid: str = UUID, **said: Any) -> Offer:
