@@ -40,6 +40,7 @@ TRIGGERS = {
     "build fails": {"migrate_receive": {"fail": "no room"}},
     "start fails": {"migrate_receive": {"unpause_status": 1}},
     "restore fails": {"restore": {"fail": "no room"}},
+    "create fails": {"create": {"fail": "no room"}},
 }
 
 STEPS = (

@@ -104,6 +104,8 @@ async def _find(host: Host, guest: str, mode: Mode) -> tuple[Domain | None, list
     domains = await host.toolstack.domains()
     if (status := named(guest, domains)) is None:
         text, hint = f"no guest called {guest} runs on this host", _UNKNOWN_HINT
+        if mode is Mode.RESTART:
+            hint = f"one that is off moves with --mode cold; {hint}"
         return None, [problem("guest-unknown", text, hint)]
     domain = await host.toolstack.describe(status)
     if mode is Mode.RESTART:

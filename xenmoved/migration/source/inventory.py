@@ -131,7 +131,8 @@ def require_running(before: GuestFacts, status: DomainStatus | None) -> DomainSt
         raise Obstructed([problem("guest-restarted", text, _AGAIN)])
     if status is not None and status.state is DomainState.RUNNING:
         return status
-    name, hint = before.name, "nothing was lost; start it where you like"
+    name = before.name
+    hint = "nothing was lost: move it with --mode cold as long as it is off, or start it again"
     if status is not None and status.state is DomainState.PAUSED:
         text = f"{name} was paused while its disks were copied"
         hint = "nothing was lost; let it run again (xl unpause, xm unpause), then migrate it again"

@@ -107,7 +107,10 @@ def _without(domain: Domain, device: str) -> str:
     """Say how a guest gets rid of a device of its host, which no other host has (xl(1))."""
     kind, _, which = device.partition(" ")
     name = shlex.quote(domain.name)
-    anew = "shut it down, take the device out of its configuration and start it anew"
+    anew = (
+        "take the device out of its configuration and move it with --mode restart, which shuts it "
+        "down here and starts it there from that"
+    )
     detach = {
         "pci": f"xl pci-detach {name} {which}",
         "usb": f"xl usb-list {name}, then xl usbdev-detach {name} CONTROLLER PORT",
