@@ -3,6 +3,8 @@
 start       begins migrations
 preflight   what a migration would be, looked at on both hosts
 offer       what this host would send, and why it cannot
+finding     the guest that is to leave: how it is here, and what starts it
+anew        a guest that is to be started anew: what its configuration makes of it
 content     images of guests that run: what the guest sees is sent
 obstacles   why a guest or a disk cannot move, whatever the target
 renames     what is to be called otherwise on the other host
@@ -13,6 +15,7 @@ estimate    how long it will take
 dialogue    asks the target
 channels    opens the channels for volumes and memory
 migration   a guest that leaves
+by_file     the hand-over of a guest of which no memory goes
 sync        a volume that is sent without a guest
 transfer    what both have in common
 volumes     the volumes on their channels
