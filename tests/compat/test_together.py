@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from protocol.messages import OLDEST, VERSION
+from protocol.messages import OLDEST, RESTARTS_SINCE, VERSION
 from tests.support.crash import GUEST
 from tests.support.releases import NEXT, PRESENT, earlier_releases
 from xenmoved.sandbox.harness import make_image
@@ -78,3 +78,17 @@ def test_hosts_are_upgraded_one_after_the_other(world_of, other):
     world.pair[0].restart(new)
     world.move("save")
     assert [host.release for host in world.pair] == [new, new]
+
+
+def test_a_release_that_would_overlook_that_a_guest_is_to_be_started_is_not_asked(world_of):
+    """It would take the guest for one that is off, and leave it so."""
+    old = next(name for name, version in SPOKEN.items() if version < RESTARTS_SINCE)
+    world = world_of(old, PRESENT)
+    world.move("save")
+    one, present = world.pair
+    refused = present.ctl("migrate", GUEST, one.name, "--mode", "restart", "--json")
+    (failure,) = (json.loads(line) for line in refused.stdout.splitlines()[-1:])
+    (found,) = failure["problems"]
+    assert found["code"] == "peer-too-old"
+    assert "--mode cold" in found["hint"]
+    assert world.owner() is present

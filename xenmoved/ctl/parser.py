@@ -154,6 +154,7 @@ def _add_transfers(verbs: Any) -> None:
         parser.add_argument(
             "--mode",
             choices=MODES,
+            metavar="MODE",
             default=MODES[0],
             help="live: copy its memory while it runs; save: suspend it for that; cold: it does "
             "not run; auto (the default): the first of these that can be; restart: shut it down "
@@ -249,8 +250,9 @@ def _add_evacuate(verbs: Any) -> None:
     parser.add_argument(
         "--mode",
         choices=EVACUATION_MODES,
+        metavar="MODE",
         default=AUTO,
-        help="how, as for 'migrate' (default: auto)",
+        help="how, as for 'migrate', but for cold (default: auto)",
     )
     parser.add_argument(
         "--concurrency",

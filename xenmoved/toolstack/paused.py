@@ -249,11 +249,12 @@ class PausedIncoming:
         word, _, this_boot = self._word()
         if word != COMMITTING:
             return Settled.ABSENT
+        domain = await self._find(None)  # started anew since then, if it is there
+        if domain is not None and domain.state is not DomainState.PAUSED:
+            return Settled.RUNNING
         if this_boot:
             raise self._undecided()
-        domain = await self._find(None)  # started anew since then, if it is there
-        runs = domain is not None and domain.state is not DomainState.PAUSED
-        return Settled.RUNNING if runs else Settled.ENDED
+        return Settled.ENDED
 
     async def declare_never_started(self) -> None:
         """Let `abort` destroy it although it may have been started, unless it runs."""

@@ -96,6 +96,7 @@ class RestartOutgoing:
         self._domid: int | None = None
         self._deadline: float | None = None
         self._off_since: float | None = None
+        self._gone_at: float | None = None
         self._process: Process | None = None
 
     @staticmethod
@@ -157,8 +158,7 @@ class RestartOutgoing:
         Raises StaysOn when it does not, StartedAnew when it was started again or reboots, or
         ToolstackError.
         """
-        gone_at: float | None = None
-        while gone_at is None or monotonic() < gone_at:
+        while not self._is_gone_for_good:
             await asyncio.sleep(_POLL)
             domains = await self._alive()
             ours = self._asked(domains)
@@ -167,11 +167,20 @@ class RestartOutgoing:
                     f"domain {self._name} (id {other.domid}) is here in place of the one that was "
                     f"asked to shut down (id {self._domid}): it rebooted, or somebody started it."
                 )
+            self._note_gone(ours is None)
             if ours is not None:
                 await self._require_on_its_way(ours)
-            elif gone_at is None:
-                sure = self._tells and self._off_since is not None
-                gone_at = monotonic() + (0.0 if sure else ANEW_WITHIN)
+
+    def _note_gone(self, gone: bool) -> None:
+        self._gone_at = (self._gone_at or monotonic()) if gone else None
+
+    @property
+    def _is_gone_for_good(self) -> bool:
+        """Whether nobody builds it again: it was seen to power off, or time enough has passed."""
+        if self._gone_at is None:
+            return False
+        sure = self._tells and self._off_since is not None
+        return sure or monotonic() > self._gone_at + ANEW_WITHIN
 
     async def _alive(self) -> list[DomainStatus]:
         domains = await self._lookup.all()
@@ -190,7 +199,8 @@ class RestartOutgoing:
         if ours.state is DomainState.SHUTDOWN:
             await self._see_it_go(ours)
         assert self._deadline is not None
-        if monotonic() > self._deadline:
+        more = _STUCK if ours.state is DomainState.SHUTDOWN else 0.0
+        if monotonic() > self._deadline + more:
             raise StaysOn(
                 f"domain {name} (id {ours.domid}) is {ours.state} {self._patience:g} s after it "
                 "was asked to shut down."
@@ -224,19 +234,20 @@ class RestartOutgoing:
         One that has not ended when its time is over runs on.
         """
         deadline = self._deadline = self._deadline or monotonic() + self._patience
-        self._off_since = None
         while True:
             creating = await working_on(self._migration, ("create",), self._process)
             domains = await self._alive()
             there = self._asked(domains) or named(self._name, domains)
-            if there is None and not creating:
-                await self._create()
-                continue
+            self._note_gone(there is None)
+            if self._is_gone_for_good and not creating:
+                return await self._create()  # what it does from now on is its own
             if there is not None and there.state is DomainState.RUNNING:
                 if there.domid != self._domid or monotonic() > deadline:
                     return
             elif there is not None and there.state is DomainState.SHUTDOWN:
                 await self._see_it_go(there)
+            elif there is not None:
+                self._off_since = None  # it may be built again
             if monotonic() > deadline + _STUCK:
                 self._raise_stuck(there)
             await asyncio.sleep(_POLL)

@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from protocol.messages import Mode
 from xenmoved.ctl.layout import lay_out
 from xenmoved.ctl.text import Block, Line, Span, Style, duration, line, percent, plural, size
 from xenmoved.ctl.views import jobs as job_views
@@ -122,7 +123,9 @@ def _header(report: JobReport, now: float, width: int) -> list[Text]:
     style = job_views.STATE_STYLES[report.state]
     if report.state is JobState.RUNNING:
         through = {one.phase for one in report.phases} | {report.phase}
-        phases = [p for p in Phase if p is not Phase.ENDED and (p not in _RARE or p in through)]
+        other = Phase.SUSPEND if report.mode is Mode.RESTART else Phase.SHUTDOWN
+        known = [p for p in Phase if p not in (Phase.ENDED, other)]
+        phases = [p for p in known if p not in _RARE or p in through]
         number = phases.index(report.phase) + 1 if report.phase in phases else len(phases)
         parts += ["  ", Span(report.phase, style)]
         parts += [Span(f" ({number} of {len(phases)})", Style.DIM)]

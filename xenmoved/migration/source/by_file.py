@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Final
 
 from blake3 import blake3
 
@@ -29,6 +30,10 @@ from xenmoved.migration.source.volumes import Disks
 from xenmoved.migration.uncopied_disks import flush_shared
 from xenmoved.problems import Obstructed, problem
 from xenmoved.toolstack.interface import OutgoingImage, named
+
+_LETTING_GO: Final = 10.0
+"""Seconds until nothing is left to see of a domain that has ended."""
+_POLL: Final = 0.2
 
 Work = Callable[[], Awaitable[object]]
 
@@ -84,7 +89,7 @@ class ByFile:
             await self.image.suspended()
             quiet.set()
         job.enter(Phase.FINAL_DELTA)
-        await self._require_free_disks()
+        await self._until_disks_are_free()
         await disks.take()
         await disks.round()
         await flush_shared(self.sending.offer.guest)
@@ -112,6 +117,17 @@ class ByFile:
         """See that no domain has a disk of a guest that does not run. Raises Obstructed."""
         if found := await users_of(self.host, self.job.guest, self.sending.paths):
             raise Obstructed(found)
+
+    async def _until_disks_are_free(self) -> None:
+        """Wait a moment for the same: a domain that is being destroyed may still be described."""
+        deadline = monotonic() + _LETTING_GO
+        while True:
+            try:
+                return await self._require_free_disks()
+            except Obstructed:
+                if monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_POLL)
 
     async def _require_off(self) -> None:
         """See that nobody has started a guest that was shut down. Raises Obstructed."""

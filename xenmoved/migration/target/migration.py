@@ -70,7 +70,8 @@ class InboundMigration:
     async def receive(self) -> None:
         """Get ready for the memory. Raises ToolstackError, StorageError, JobError."""
         self._require_wanted()
-        self.guest.job.enter(Phase.SUSPEND)
+        anew = self.guest.expected.restart
+        self.guest.job.enter(Phase.SHUTDOWN if anew else Phase.SUSPEND)
         await self.guest.receive()
         self._require_wanted()
 
