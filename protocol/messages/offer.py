@@ -232,7 +232,7 @@ class Offer:
         """Return the offer to move in a mode."""
         restart = mode is Mode.RESTART
         offered = OfferedMode.COLD if restart else OfferedMode(mode.value)
-        return cls(action, offered, overwrite, guest, volumes, restart)
+        return cls(action, offered, overwrite, guest, volumes, restart=restart)
 
     @property
     def way(self) -> Mode:

@@ -138,7 +138,6 @@ NEXT_CHANGES: Final = (
     Change(_ROUNDS, "from typing import Final\n", "from typing import Annotated, Final\n"),
     Change(_ROUNDS, "import U8, U16, U32, U63\n", "import U8, U16, U32, U63, Since\n"),
     Change(_GREETING, "Length, Name, Text\n", "Length, Name, Since, Text\n"),
-    Change(_OFFER, "Pattern, Range, Text\n", "Pattern, Range, Since, Text\n"),
     # The journal: what the present release could not read.
     Change(_JOURNAL, f"LAYOUT: Final = {LAYOUT}\n", f"LAYOUT: Final = {LAYOUT + 1}\n"),
     _behind(_EXPECTED, '    """Disks that were not copied."""\n', "    sparse: bool = True\n"),

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from protocol.messages import OLDEST, RESTARTS_SINCE, VERSION
+from protocol.messages import RESTARTS_SINCE, VERSION
 from tests.support.crash import GUEST
 from tests.support.releases import NEXT, PRESENT, earlier_releases
 from xenmoved.sandbox.harness import make_image
 
-SPOKEN = {one.name: one.version for one in earlier_releases() if one.version >= OLDEST}
+SPOKEN = {one.name: one.version for one in earlier_releases() if one.is_spoken_with}
 OTHERS = (*SPOKEN, NEXT)
 
 

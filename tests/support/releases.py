@@ -19,7 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from protocol.messages import Mode
+from protocol.messages import OLDEST, VERSION, Mode
 from tests.compat.next_release import FAR_CHANGES, NEXT_CHANGES, Change
 from tests.support.crash import GUEST, CrashHost, World
 from tests.support.preloaded import REPOSITORY
@@ -41,6 +41,12 @@ class Release:
     commit: str
     version: int
     unknown: frozenset[str]
+    alone: bool
+
+    @property
+    def is_spoken_with(self) -> bool:
+        """Whether the present release speaks a version that this one speaks with it."""
+        return self.version == VERSION or (self.version >= OLDEST and not self.alone)
 
 
 @cache
@@ -52,8 +58,8 @@ def earlier_releases() -> tuple[Release, ...]:
 
 def _release(line: str) -> Release:
     known, _, unknown = line.partition(" without ")
-    name, commit, version = known.split()
-    return Release(name, commit, int(version), frozenset(unknown.split()))
+    name, commit, version, *words = known.split()
+    return Release(name, commit, int(version), frozenset(unknown.split()), "alone" in words)
 
 
 def without_history() -> str | None:
