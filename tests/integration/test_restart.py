@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from protocol.messages import Mode, Problem
-from tests.support.dom0 import Dom0, Guest, image, problems, the_problem, unique
+from tests.support.dom0 import MIB, RESIDENT, Dom0, Guest, image, problems, the_problem, unique
 from xenmoved.control.api import AbortJob, Done, Plan, SetJob
 from xenmoved.jobs.report import JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
@@ -253,3 +254,67 @@ def test_xm(xm_hosts: Hosts) -> None:
     for source, target in ((a, b), (b, a)):
         source.migrate(web.name, target.name, mode=Mode.RESTART)
         target.assert_runs(web.name)
+
+
+def test_one_that_somebody_starts_in_the_middle_stays(hosts: Hosts) -> None:
+    a, b = hosts
+    web = guest(a)
+    copy = a.guest_configs.parent / f"{web.name}.elsewhere"
+    copy.write_text(web.config.read_text())
+    job = a.begin(web.name, mode=Mode.RESTART, hold=True)
+    a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    a.xen.faults(shutdown={"after": 1.0})
+    before = a.domain(web.name)
+    let_go(a, job.job)
+    wait_until(lambda: a.domain(web.name) is None, "its end", 30)
+    a.xen.run("xl", "create", str(copy), status=None)
+    report = a.finish(job.job)
+    if report.state is JobState.DONE:  # it was too late: its disks were taken, or it had gone
+        b.assert_runs(web.name)
+        assert a.domain(web.name) is None
+        return
+    stays(a, web.name, report)
+    now = a.domain(web.name)
+    assert now is not None and before is not None and now.domid != before.domid
+    assert b.domain(web.name) is None
+
+
+def test_another_name_and_no_uuid(hosts: Hosts) -> None:
+    a, b = hosts
+    web = guest(a)
+    text = web.config.read_text()
+    web.config.write_text("".join(x for x in text.splitlines(True) if not x.startswith("uuid")))
+    other = unique("other")
+    a.migrate(web.name, mode=Mode.RESTART, rename=other)
+    there = b.domain(other)
+    assert there is not None and there.uuid == web.uuid
+    b.assert_runs(other)
+    assert "uuid" not in (b.guest_configs / f"{other}.cfg").read_text()
+    back = b.migrate(other, "host-a", mode=Mode.RESTART, rename=web.name)
+    assert not any(volume.fresh for volume in back.volumes)
+    a.assert_runs(web.name)
+
+
+@pytest.mark.tracing
+def test_of_a_disk_that_is_tracked_only_the_rest_is_sent_in_the_outage(
+    hosts: Hosts, attach: Callable[..., Path], tmp_path: Path
+) -> None:
+    a, b = hosts
+    name = unique("web")
+    device = attach(image(tmp_path / "disk", 16, data=8))
+    a.boot(name, [device], extra=WRITES)
+    report = a.migrate(name, mode=Mode.RESTART, volumes={device.name: f"{name}-root"})
+    (volume,) = report.volumes
+    assert volume.rounds[-1].total < 8 * MIB, "it was not read in full once more"
+    b.assert_runs(name)
+    assert "writes are not tracked" not in a.log()[-20000:]
+
+
+def test_a_host_is_emptied_by_starting_its_guests_anew(hosts: Hosts) -> None:
+    a, b = hosts
+    web = guest(a)
+    ended = a.ctl("evacuate", "host-b", "--mode", "restart", "--shutdown-timeout", "1m")
+    assert ended.returncode in (0, 7), ended
+    b.assert_runs(web.name)
+    b.assert_runs(RESIDENT)
+    b.migrate(RESIDENT, "host-a", mode=Mode.SAVE)
