@@ -57,7 +57,7 @@ def doubt(guest: str, peer: str, heard: Fate | None, silence: str) -> Problem:
     if heard is not None and has_forgotten(heard):
         text = (
             f"{told}, and its journal does not know whether it did: it was lost, or set back to an "
-            f"older copy. {peer} says: {heard.reason}. The guest stays suspended here"
+            f"older copy. {peer} says: {heard.reason}. The guest does not run here"
         )
         hint = (
             f"look on {peer} whether {guest} runs there, or has run: its domains, /var/log/xen, "
@@ -66,7 +66,7 @@ def doubt(guest: str, peer: str, heard: Fate | None, silence: str) -> Problem:
         return problem("peer-forgot", text, hint)
     why = f" ({peer} says: {heard.word})" if heard is not None else ""
     why = why or (f" ({silence})" if silence else "")
-    text = f"{told}, and its answer is not known: the guest stays suspended here until it is{why}"
+    text = f"{told}, and its answer is not known: the guest does not run here until it is{why}"
     hint = (
         f"bring {peer} and the network to it back; nothing is lost meanwhile. Only if it is gone "
         "for good: xenmovectl recover"

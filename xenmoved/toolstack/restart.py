@@ -54,7 +54,7 @@ _LEFT_WITHIN: Final = 10.0
 """Seconds after which nobody is there who destroys a domain that has powered off."""
 _CREATE_TIMEOUT: Final = 300.0
 _STUCK: Final = 60.0
-_POLL: Final = 0.1
+_POLL: Final = 0.15
 _OFF: Final = (DomainState.SHUTDOWN, DomainState.REBOOTING, DomainState.CRASHED)
 
 Compose = Callable[[str], Awaitable[str | None]]

@@ -91,6 +91,8 @@ def guest_obstacles(domain: Domain, state: DomainState | None, *, asked: bool) -
     ]
     said = tuple(f"disk {vdev!r}" for vdev in blocked)
     hint = "change it in the guest's configuration and start the guest anew"
+    if state is not None:
+        hint = "change it in the guest's configuration, then move it with --mode restart"
     found += [
         problem("guest-config", f"{domain.name}: {obstacle}", hint)
         for obstacle in domain.obstacles
