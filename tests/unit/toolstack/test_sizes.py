@@ -91,6 +91,12 @@ def test_no_fewer_vcpus_count_than_are_in_use(form, key):
     assert FORMS[form]({"vcpus": 7, key: 3}).size.max_vcpus == 7
 
 
+def test_the_vcpus_of_xend_are_all_that_a_guest_has():
+    size = in_sexpr({"vcpus": 7, "online_vcpus": 2}).size
+    assert (size.vcpus, size.max_vcpus) == (2, 7)
+    assert in_sexpr({"vcpus": 1, "online_vcpus": 9}).size.max_vcpus == 9
+
+
 def test_each_key_of_the_table_that_takes_memory_is_one_of_a_size_or_known_to_be_none():
     of_memory = {key for key in policy.DOMAIN if re.search(r"mem(?:kb|ory)?$|_kb$|videoram", key)}
     places = {"mmio_hole_memkb", "rdm_mem_boundary_memkb", "iomem"}

@@ -275,8 +275,13 @@ class ConfigFolder:
         return [*self._certain(name, uuid), *self._called_alone(name, uuid)]
 
     async def called_alone(self, name: str, uuid: str) -> list[Path]:
-        """Return the entries of `auto` that only their names make a domain's."""
-        return await self._call(self._called_alone, name, uuid)
+        """Return the entries of `auto` that only their names make a domain's, and not its file."""
+        return await self._call(self._doubtful, name, uuid)
+
+    def _doubtful(self, name: str, uuid: str) -> list[Path]:
+        mine = {os.path.realpath(file.path) for file in self._possible(name, uuid)}
+        entries = self._called_alone(name, uuid)
+        return [entry for entry in entries if os.path.realpath(entry) not in mine]
 
     def _called_alone(self, name: str, uuid: str) -> list[Path]:
         files, aside = self._possible(name, uuid), self._aside(name, uuid)

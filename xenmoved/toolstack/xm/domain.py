@@ -19,7 +19,7 @@ from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
 from xenmoved.toolstack.policy import PYGRUB, Rule, words
 from xenmoved.toolstack.readable import Readable
-from xenmoved.toolstack.sizes import KEYS, sized
+from xenmoved.toolstack.sizes import KEYS, complete, sized
 from xenmoved.toolstack.xm.sexpr import Sexpr, child_value, children, name_of
 
 _DISKS: Final = ("vbd", "tap", "tap2")
@@ -138,7 +138,8 @@ def _number(domain: Sexpr, key: str, default: int) -> int:
 def _size(domain: Sexpr, images: list[Sexpr]) -> GuestSize:
     """How large a domain is to be. Its `vcpus` are all that it has, in use or not."""
     size = sized(lambda key: max(_number(part, key, 0) for part in (domain, *images)))
-    return replace(size, vcpus=max(1, _number(domain, "online_vcpus", 0) or size.vcpus))
+    online = _number(domain, "online_vcpus", 0)
+    return complete(replace(size, vcpus=online or size.vcpus))
 
 
 def _has_attributes(expression: Sexpr) -> bool:

@@ -670,6 +670,14 @@ async def test_an_entry_that_is_called_like_a_guest_of_this_host_leaves_with_it_
         assert (tmp_path / "web.auto.moved/10-web.cfg").is_symlink()
 
 
+async def test_a_file_in_the_place_of_the_guests_need_not_say_its_name(folder, tmp_path):
+    """xm calls a guest like its file."""
+    (tmp_path / "web").write_text("memory = 512\n")
+    (tmp_path / "auto/10-web").symlink_to("../web")
+    assert await folder.called_alone("web", UUID) == []
+    assert await folder.autostart("web", UUID) == "10-web"
+
+
 async def test_an_entry_that_says_other_disks_stays_whatever_it_is_called(folder, tmp_path):
     (entry := tmp_path / "auto/10-web").write_text("disk = ['file:/srv/other.img,xvda,w']\n")
     (tmp_path / "web.cfg").write_text(HERE)
