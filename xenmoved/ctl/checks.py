@@ -92,8 +92,11 @@ def _shown(text: str) -> str:
 
 def _summary(health: Health, found: list[CheckFinding]) -> str:
     if not found:
-        answer = "" if health.peers is None else f", {plural(len(health.peers), 'peer')} answer"
-        return f"{health.node}: {plural(health.jobs, 'job')}{answer}"
+        jobs = f"{health.node}: {plural(health.jobs, 'job')}"
+        if health.peers is None:
+            return jobs
+        answer = "answers" if len(health.peers) == 1 else "answer"
+        return f"{jobs}, {plural(len(health.peers), 'peer')} {answer}"
     more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
     return f"{health.node}: {found[0].text}{more}"
 

@@ -49,7 +49,8 @@ STATE_MEANINGS: Final[Mapping[IntEnum, str]] = {
     CheckState.WARNING: "something needs somebody, not at once",
     CheckState.CRITICAL: "a guest is in doubt for long, the daemon does not answer, its journal "
     "cannot be written, or a pool is nearly full or away",
-    CheckState.UNKNOWN: "it cannot be told: no permission, or the command line is wrong",
+    CheckState.UNKNOWN: "it cannot be told: no permission, volumes that cannot be listed, or the "
+    "command line is wrong",
 }
 
 

@@ -121,7 +121,8 @@ async def serve(host: Host, collector: MetricsCollector) -> None:
             server = await asyncio.to_thread(_listen, configured, application)
             break
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            known = error.errno is not None and error.errno > 0
+            reason = os.strerror(error.errno or 0) if known else error.strerror
             where = f"{configured.address} port {configured.port}"
             text = f"metrics cannot be served at {where}: {reason}; tried again all the time"
             if _ALARM not in host.alarms:

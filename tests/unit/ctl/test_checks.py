@@ -52,7 +52,7 @@ def states(**changes: Any) -> list[CheckState]:
 def test_all_is_well() -> None:
     found = checked(WELL, LIMITS, NOW)
     assert (found.state, found.findings) == (CheckState.OK, ())
-    assert found.summary == "host-a: 2 jobs, 1 peer answer"
+    assert found.summary == "host-a: 2 jobs, 1 peer answers"
 
 
 OK, WARNING, CRITICAL, UNKNOWN = CheckState
@@ -120,7 +120,7 @@ def test_performance_data() -> None:
     first, *rest = lines(checked(WELL, LIMITS, NOW), LIMITS)
     assert rest == []
     text, _, data = first.partition(" | ")
-    assert text == "XENMOVED OK - host-a: 2 jobs, 1 peer answer"
+    assert text == "XENMOVED OK - host-a: 2 jobs, 1 peer answers"
     assert perfdata(data) == {
         **{"jobs": "2;;;0", "alarms": "0;;;0", "doubts": "0;;;0"},
         "pool images": f"{50 * GIB}B;{85 * GIB};{95 * GIB};0;{100 * GIB}",
@@ -158,7 +158,7 @@ def daemon(tmp_path):
 def test_the_command(daemon) -> None:
     shown = run(daemon.path, "check")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert shown.stdout.startswith("XENMOVED OK - host-a: 2 jobs, 1 peer answer | jobs=2")
+    assert shown.stdout.startswith("XENMOVED OK - host-a: 2 jobs, 1 peer answers | jobs=2")
     assert daemon.requests == [GetHealth(True)]
     assert run(daemon.path, "check", "--pool-warning", "50%").returncode == 1
     assert run(daemon.path, "check", "--pool-warning", "1", "--pool-critical", "50").returncode == 2
