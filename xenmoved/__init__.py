@@ -12,6 +12,7 @@ toolstack    everything that is done with Xen
 journal      what the daemon must know after a crash
 config       what an operator can configure
 choices      what an operator can choose between
+monitoring   what tells a monitoring system how this host is
 control      the control socket: messages, server, client
 ctl          the command `xenmovectl`
 problems     how things that go wrong reach an operator

@@ -10,11 +10,11 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from time import monotonic
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import asyncssh
 
@@ -44,6 +44,7 @@ from xenmoved.migration.source.start import Starter
 from xenmoved.migration.spool_leftovers import clear_settled
 from xenmoved.migration.target.arrivals import Arrivals
 from xenmoved.migration.target.channels import Reception
+from xenmoved.monitoring.space import StorageSpace
 from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
@@ -51,6 +52,9 @@ from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.policy import boot_folders
 
 log = logging.getLogger(__name__)
+
+_Work = Callable[[], Coroutine[Any, Any, None]]
+"""What is done for ever."""
 
 _BUFFERS: Final = 24
 """Buffers of 2 MiB for each direction: what all volumes together may have in memory."""
@@ -130,6 +134,8 @@ class Daemon:
             log.info("released the metadata of %s, reserved by a daemon that was killed", name)
         try:
             async with Guarded() as tasks:
+                space = StorageSpace(host, tasks)
+                watching = self._watching(space)
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
                 await clear_settled(host)
@@ -139,7 +145,7 @@ class Daemon:
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)
                 port = await self._listen(reception)
-                services = self._services(port, tasks)
+                services = self._services(port, tasks, space)
                 control = await self._open_control(services)
                 log.info(
                     "%s listens on port %d, key %s",
@@ -148,16 +154,15 @@ class Daemon:
                     fingerprint(self._identity),
                 )
                 notify.ready()
-                for_ever = [
-                    tasks.create_task(keep_doing(work))
-                    for work in (
-                        self._beat,
-                        self._keep_journal,
-                        host.jobs.observe,
-                        functools.partial(expire_copies, host),
-                        functools.partial(remove_leftovers, host),
-                    )
-                ]
+                works: tuple[_Work, ...] = (
+                    self._beat,
+                    self._keep_journal,
+                    host.jobs.observe,
+                    functools.partial(expire_copies, host),
+                    functools.partial(remove_leftovers, host),
+                    *watching,
+                )
+                for_ever = [tasks.create_task(keep_doing(work)) for work in works]
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
                 host.jobs.begin_no_more()
@@ -192,7 +197,27 @@ class Daemon:
                 f"see `listen` in {self._config_file}"
             ) from None
 
-    def _services(self, port: int, tasks: asyncio.TaskGroup) -> Services:
+    def _watching(self, space: StorageSpace) -> tuple[_Work, ...]:
+        """Begin to count for metrics, where they are configured; return what is done for ever."""
+        if self._host.config.metrics.address is None:
+            return ()
+        # Only here, so that without metrics their library takes no time and no memory.
+        from xenmoved.monitoring import exporter, looks, metrics
+
+        now_and_then = looks.Looks(self._host, space)
+        collector = metrics.MetricsCollector(
+            self._host, now_and_then, lambda: self._server.visitors
+        )
+        self._host.jobs.watchers.append(collector)
+        return (
+            collector.measure_lag,
+            now_and_then.at_doubts,
+            now_and_then.at_pools,
+            now_and_then.at_copies,
+            functools.partial(exporter.serve, self._host, collector),
+        )
+
+    def _services(self, port: int, tasks: asyncio.TaskGroup, space: StorageSpace) -> Services:
         starter = Starter(self._host, tasks)
         return Services(
             self._host,
@@ -203,6 +228,7 @@ class Daemon:
             reload=self._reload,
             tasks=tasks,
             starter=starter,
+            space=space,
             evacuations=Evacuations(self._host, starter, tasks),
         )
 

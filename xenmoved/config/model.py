@@ -41,6 +41,7 @@ from xenmoved.config.fields import (
 )
 
 DEFAULT_PORT: Final = 7222
+DEFAULT_METRICS_PORT: Final = 9722
 
 
 class ToolstackKind(StrEnum):
@@ -216,6 +217,14 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where metrics can be had by HTTP; nowhere while there is no address."""
+
+    address: HostAddress | None = None
+    port: Port = DEFAULT_METRICS_PORT
+
+
+@dataclass(frozen=True, slots=True)
 class Retain:
     """How long volumes are kept whose guest has moved away, in seconds; None is for ever."""
 
@@ -246,4 +255,5 @@ class Config:
     transfer: TransferDefaults = field(default_factory=TransferDefaults)
     timeouts: Timeouts = field(default_factory=Timeouts)
     retain: Retain = field(default_factory=Retain)
+    metrics: Metrics = field(default_factory=Metrics)
     log_level: LogLevel = LogLevel.INFO

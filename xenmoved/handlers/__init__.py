@@ -2,6 +2,7 @@
 
 dispatch     from a request to its handler: `@answers(Request)`, `@streams(Request)`
 status       the daemon itself
+health       how this host is, for monitoring
 guests       guests of this host, plans, migrations
 plans        what a migration would be, for an operator
 jobs         jobs: list, watch, change, abort
@@ -12,7 +13,7 @@ peers        keys and entries of peers, and whether they answer
 peer_rows    between a peer as it is configured and as a client sees it
 """
 
-from xenmoved.handlers import doubts, evacuations, guests, jobs, peers, status, volumes
+from xenmoved.handlers import doubts, evacuations, guests, health, jobs, peers, status, volumes
 from xenmoved.handlers.dispatch import Services, answer
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "doubts",
     "evacuations",
     "guests",
+    "health",
     "jobs",
     "peers",
     "status",

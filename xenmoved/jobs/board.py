@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from protocol.errors import SchemaError
 from protocol.messages import Problem
@@ -26,6 +26,16 @@ from xenmoved.problems import Obstructed, problem
 T = TypeVar("T")
 
 
+class JobWatcher(Protocol):
+    """Is told of every job that the board takes in, and of its end. Must not raise."""
+
+    def begun(self, job: Job) -> None:
+        """Learn of a job that begins here, or that an earlier process began."""
+
+    def ended(self, job: Job) -> None:
+        """Learn that a job has ended, as its fields say."""
+
+
 class JobBoard:
     """All jobs of this daemon: the live ones here, the ended ones in the journal."""
 
@@ -35,6 +45,7 @@ class JobBoard:
         self._unsaved: dict[str, Job] = {}
         self._busy = asyncio.Event()
         self._ending = False
+        self.watchers: list[JobWatcher] = []
 
     @property
     def live(self) -> list[Job]:
@@ -64,6 +75,8 @@ class JobBoard:
         """Take in a job that begins, or that an earlier process began."""
         self._live[job.job] = job
         self._busy.set()
+        for watcher in self.watchers:
+            watcher.begun(job)
         await self.save(job)
 
     async def save(self, job: Job) -> None:
@@ -118,6 +131,8 @@ class JobBoard:
         finally:
             self._live.pop(job.job, None)
             job.finished.set()
+            for watcher in self.watchers:
+                watcher.ended(job)
 
     async def amend(self, job: str, **changes: Any) -> None:
         """Change fields of the report of a job that has ended, when more is known of it."""

@@ -38,6 +38,10 @@ class Links:
         """Whether there is a connection to the peer now."""
         return peer in self._links and not self._links[peer].closed
 
+    def round_trip(self, peer: str) -> float | None:
+        """Seconds to the peer and back; None where there is no connection, or nothing tells."""
+        return self._links[peer].round_trip if self.connected(peer) else None
+
     async def get(self, peer: Peer, *, timeout: float, keepalive: float) -> PeerLink:
         """Return the connection to a peer, making it when there is none. Raises LinkError."""
         async with self._locks.setdefault(peer.name, asyncio.Lock()):

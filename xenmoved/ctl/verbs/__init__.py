@@ -2,6 +2,7 @@
 
 table      the function of every verb
 host       this host and its daemon
+check      a plug-in for monitoring systems
 transfers  what sends something, or tells what that would be
 evacuate   every guest away, to the end of it
 jobs       jobs: list, watch, set, cut over, abort
