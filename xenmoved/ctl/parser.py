@@ -127,6 +127,12 @@ def _add_views(verbs: Any) -> None:
         "list the guests here, their disks, and whether each can move",
         examples="xenmovectl list\nxenmovectl list --json",
     )
+    _add_verb(
+        verbs,
+        "hooks",
+        "list what this host runs before, at and after moves, what it does not, and why",
+        examples="xenmovectl hooks",
+    )
 
 
 def _add_transfers(verbs: Any) -> None:

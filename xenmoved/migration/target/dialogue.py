@@ -164,8 +164,7 @@ class ControlSession:
                 async with self._arrivals.looking(peer):
                     return await self._pong()
             case Offer():
-                async with self._arrivals.looking(peer):
-                    found = await self._arrivals.assess(peer, message)
+                found = await self._arrivals.foresee(peer, message)
                 return Findings(
                     *(found.problems[:256], found.placements, found.shared, found.bridges),
                     together(found.remarks),
