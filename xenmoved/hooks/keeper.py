@@ -29,6 +29,7 @@ from pathlib import Path
 
 _PDEATHSIG, _SUBREAPER = 1, 36  # linux/prctl.h
 _PATIENCE = 5.0  # seconds until what was killed must have ended
+_HURRY = 2.0
 _CANNOT_START = 127
 
 
@@ -101,7 +102,8 @@ def _wait(hook: int, alive: int, woken: int, deadline: float) -> int | None:
 def _kill_all() -> bool:
     """Kill everything below this process; return whether all of it has ended.
 
-    What is killed leaves its children to this process, so that they are found in the next turn.
+    What is killed leaves its children to this process, which finds them in the next turn. No time
+    is lost between finding and killing one, as it may be about to fork and to end.
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -110,29 +112,33 @@ def _kill_all() -> bool:
                 pass
         except ChildProcessError:
             return True
-        if time.monotonic() > deadline:
+        left = deadline - time.monotonic()
+        if left <= 0:
             return False
-        for pid in _below(os.getpid()):
+        if left < _PATIENCE - _HURRY:
+            time.sleep(0.01)  # what is left hangs in the kernel
+        for pid in children() or children_seen():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.005)
 
 
-def _below(root: int) -> list[int]:
-    """Return the processes that a process has started, and those that they have started."""
-    children: dict[int, list[int]] = {}
+def children() -> list[int]:
+    """Return the children of this process, nothing where the kernel does not list them."""
+    with contextlib.suppress(OSError):
+        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+    return []
+
+
+def children_seen() -> list[int]:
+    """Return the children of this process, by a look at all processes."""
+    found, own = [], os.getpid()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # The name of the program is in parentheses, and may have any characters.
                 fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found: list[int] = []
-    waiting = [root]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
+                found += [int(entry.name)] if int(fields[1]) == own else []
     return found
 
 
