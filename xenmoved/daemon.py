@@ -181,6 +181,7 @@ class Daemon:
                 await host.links.close()
                 for task in for_ever:
                     task.cancel()
+                host.hooks.end()
                 # What is left is in doubt or waits for a peer: the journal has it.
                 raise _Stop
         except* _Stop:

@@ -333,7 +333,9 @@ def install(faults: Faults) -> None:
         for step in ("start", "suspended", "rollback", "discard"):
             if step in vars(outgoing):
                 _around(faults, outgoing, step, f"outgoing:{step}")
-    _around(faults, OwedStore, "keep", lambda _, owed: f"hooks:{'owed' if owed.owed else 'kept'}")
+    _around(
+        faults, OwedStore, "keep", lambda _, owed, __: f"hooks:{'owed' if owed.owed else 'kept'}"
+    )
     _around(faults, OwedStore, "forget", "hooks:forgotten")
     _around(faults, Hooks, "run", lambda about: f"hooks:{about.event}")
     _around(faults, HolderConnection, "tell", lambda command: f"holder:{command}")

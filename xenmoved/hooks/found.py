@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from xenmoved.hooks.events import HookEvent
+from xenmoved.logs import printable
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _MOST_LINKS: Final = 40
@@ -98,7 +99,8 @@ def _unsafe(path: Path) -> tuple[str, str] | None:
     Raises OSError.
     """
     trusted = {0, os.geteuid()}
-    for step, status in _steps(path):
+    for place, status in _steps(path):
+        step = printable(str(place))  # others may have named what is on the way
         if status.st_uid not in trusted:
             why = f"{step} belongs to the user {status.st_uid}, and not to root"
             return why, f"look at what is in it, then: chown -h root {step}"

@@ -95,19 +95,16 @@ class Hooks:
             else:
                 await self._store.forget(job)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside everything else; not where the daemon is at its end."""
-        assert self._tasks is not None
-        try:
-            self._tasks.create_task(work)
-        except RuntimeError as error:
-            log.warning("hooks are not run now: %s", error)
-            work.close()
+    def end(self) -> None:
+        """Begin nothing more, as the daemon ends: what is owed is left to the next one."""
+        self._tasks = None
 
-    @property
-    def there(self) -> bool:
-        """Whether this host has any folder of hooks: where not, nothing is written down."""
-        return any_there(self._settings().folder)
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside everything else; nothing where the daemon is at its end."""
+        if self._tasks is None:
+            work.close()
+        else:
+            self._tasks.create_task(work)
 
     def require_room(self, peer: str) -> None:
         """Raise Obstructed while too many hooks are still to be run of what came from a peer."""
@@ -154,8 +151,8 @@ class Hooks:
 
     async def keep(self, job: str, about: HookInput, *, owed: bool) -> None:
         """Write down what a job tells its hooks, where there are any."""
-        if await asyncio.to_thread(lambda: self.there):
-            await self._store.keep(job, OwedHooks(about, owed))
+        folder = self._settings().folder
+        await self._store.keep(job, OwedHooks(about, owed), lambda: any_there(folder))
 
     async def pay(self, job: str, about: HookInput) -> None:
         """Run what is owed for a job that has ended, and add the remarks to its report."""
@@ -194,8 +191,8 @@ class Hooks:
             if event in BEFORE and left <= 0:
                 problems.append(said.not_reached(event, self.node, hook.name, TOGETHER))
                 break
-            time = min(limit, left) if event in BEFORE else limit
-            ended = await run_hook(hook, event, told, time)
+            seconds = min(limit, left) if event in BEFORE else limit
+            ended = await run_hook(hook, event, told, seconds)
             log.info("hook %s/%s: %s", event.folder, hook.name, ended.failed or "done")
             remarks += said.remark(event, self.node, ended)
             if (against := said.objection(event, self.node, ended)) is not None:
@@ -229,17 +226,19 @@ class Hooks:
             except OSError as error:
                 problems.append(problem(said.FAILED, *said.unreadable(event, self.node, error)))
                 continue
-            hooks += [HookRow(event, one.name, str(one.path)) for one in found.hooks]
+            hooks += [
+                HookRow(event, one.name, printable(str(one.path))[:4000]) for one in found.hooks
+            ]
             skipped += [
-                SkippedRow(event, printable(one.name)[:1000], one.why, one.hint, one.unsafe)
+                SkippedRow(
+                    *(event, printable(one.name)[:1000], one.why[:4000], one.hint[:4000]),
+                    one.unsafe,
+                )
                 for one in found.skipped
             ]
         return HookRows(
-            str(settings.folder),
-            settings.limit,
-            tuple(hooks[:1000]),
-            tuple(skipped[:1000]),
-            tuple(problems),
+            *(printable(str(settings.folder))[:4000], settings.limit),
+            *(tuple(hooks[:1000]), tuple(skipped[:1000]), tuple(problems)),
         )
 
 

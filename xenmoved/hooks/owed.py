@@ -44,10 +44,12 @@ class OwedStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    async def keep(self, job: str, owed: OwedHooks) -> None:
-        """Write down what a job tells its hooks."""
+    async def keep(self, job: str, owed: OwedHooks, needed: Callable[[], bool]) -> None:
+        """Write down what a job tells its hooks, where that is `needed`, which may block."""
 
         def work() -> None:
+            if not needed():
+                return
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_file(self._file(job), json.dumps(plain(owed)))
 

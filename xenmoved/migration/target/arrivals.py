@@ -131,7 +131,6 @@ class Arrivals:
         if found.problems or offer.guest is None:
             return found
         expected = found.expected(self.host, offer, keep_partial=False)
-        # Not while others wait for a look: they may have a guest in doubt.
         asked = await self.host.hooks.plan(about_arrival(self.host, peer, expected, offer.mode))
         if asked.problems:
             return Assessment(asked.problems)
@@ -147,7 +146,7 @@ class Arrivals:
         offer, guest = begin.offer, begin.offer.guest
         assert guest is not None
         self.host.hooks.require_room(visitor.peer)
-        async with self._placing:
+        async with self.looking(visitor.peer), self._placing:
             accepted = await self._accept(visitor, begin)
             placements = accepted.placements
             memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
@@ -169,8 +168,10 @@ class Arrivals:
         self._tasks.create_task(self._keep(migration))
         try:
             await self.host.jobs.add(job)
+            # Not while others wait for a look: they may have a guest in doubt.
             await migration.ask_hooks()
-            placements = await migration.guest.landing.provision(offer, placements)
+            async with self.looking(visitor.peer):
+                placements = await migration.guest.landing.provision(offer, placements)
         except Exception as error:
             await migration.handover.fail(TargetEvent.FAILED, problems_of(error)[0].text)
             raise
