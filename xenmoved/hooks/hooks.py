@@ -41,7 +41,7 @@ _AT_A_TIME: Final = 8
 """Jobs whose hooks are run afterwards at the same time."""
 _ASKED_AT_A_TIME: Final = 2
 """Plans, of this host's operators and of each peer, for which hooks are asked at the same time."""
-_MOST_OWED: Final = 64
+MOST_OWED: Final = 64
 """Jobs of a peer that have ended, and whose hooks have not."""
 
 Look = Callable[[HookInput], Awaitable[tuple[HookInterface, ...] | None]]
@@ -109,7 +109,7 @@ class Hooks:
     def require_room(self, peer: str) -> None:
         """Raise Obstructed while too many hooks are still to be run of what came from a peer."""
         behind = [one for one in self._of_jobs.values() if one.owes and one.about.peer == peer]
-        if len(behind) >= _MOST_OWED:
+        if len(behind) >= MOST_OWED:
             text = f"the hooks of {self.node} are still at {len(behind)} guests of {peer}"
             hint = f"see on {self.node} why they take long: xenmovectl hooks; then try again"
             raise Obstructed([problem("hooks-behind", text, hint)])
