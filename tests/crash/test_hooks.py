@@ -18,7 +18,9 @@ from xenmoved.sandbox.harness import wait_until
 RECORD = """#!/bin/sh
 cat > {place}/$$.part && mv {place}/$$.part {place}/$(date +%s%N)-$$.json
 """
-SOON = {LIMITS: "xenmoved.hooks.hooks.DOUBT_LASTS=0.2"}
+SOON = {
+    LIMITS: "xenmoved.hooks.hooks.DOUBT_LASTS=0.2 xenmoved.migration.target.handover.LOOK_EVERY=2"
+}
 
 
 class Told:
@@ -158,3 +160,25 @@ def test_a_doubt_that_lasts_is_told_and_settled_as_before(
     source.stop()
     source.launch()
     source.wait_ready()
+
+
+def test_a_doubt_of_the_target(world: World, told: dict[str, Told]) -> None:
+    source = world.source
+    target = world.other(source)
+    target.stop()
+    target.launch(**SOON)
+    target.wait_ready()
+    target.arm("raise=OSError@incoming:commit:before", "raise=OSError@incoming:settle:before")
+    source.migrate(target)
+    doubt = told[target.name]
+    wait_until(lambda: bool(doubt.all(HookEvent.DOUBT)), "the doubt", PATIENCE)
+    (heard,) = doubt.all(HookEvent.DOUBT)
+    assert (heard["direction"], heard["outcome"]) == ("arrival", None)
+    assert heard["problems"][0]["code"] == "in-doubt"
+    world.wait_quiet()
+    wait_until(lambda: bool(doubt.all(*AFTERWARDS)), "what became of it", PATIENCE)
+    event = "after-arrival" if world.owner() is target else "failure"
+    assert [one["event"] for one in doubt.all(*AFTERWARDS)] == [event]
+    target.stop()
+    target.launch()
+    target.wait_ready()

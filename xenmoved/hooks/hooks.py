@@ -237,8 +237,11 @@ class Hooks:
                 for one in found.skipped
             ]
         return HookRows(
-            *(printable(str(settings.folder))[:4000], settings.limit),
-            *(tuple(hooks[:1000]), tuple(skipped[:1000]), tuple(problems)),
+            folder=printable(str(settings.folder))[:4000],
+            limit=settings.limit,
+            hooks=tuple(hooks[:1000]),
+            skipped=tuple(skipped[:1000]),
+            problems=tuple(problems),
         )
 
 
