@@ -6,6 +6,7 @@ handlers     answers to what operators ask
 evacuation   moving every guest away
 migration    moving one guest or volume: the source, the target
 jobs         what the daemon is busy with
+hooks        what operators have run before, at and after moves
 sync         bringing volumes of two hosts to the same bytes
 link         the SSH connection to a peer
 toolstack    everything that is done with Xen

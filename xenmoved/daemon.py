@@ -28,6 +28,7 @@ from xenmoved.config.pools import make_pool
 from xenmoved.control.server import ControlServer
 from xenmoved.evacuation.run import Evacuations
 from xenmoved.handlers import Services, answer
+from xenmoved.hooks.hooks import Hooks
 from xenmoved.jobs.board import JobBoard
 from xenmoved.jobs.report import JobState
 from xenmoved.journal.database import Journal, JournalFailed
@@ -35,6 +36,7 @@ from xenmoved.link.identity import fingerprint, load_identity, parse_public
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.across_boots import put_copies_to_rest, take_up_copies
 from xenmoved.migration.expiry import expire_copies
+from xenmoved.migration.hooked import interfaces_here
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.pool_folders import expect_folders
 from xenmoved.migration.qemu_leftovers import remove_leftovers
@@ -93,12 +95,21 @@ class Daemon:
             boot_folders=boot_folders(stack.boot_folders, stack.root),
             backends=Backends(stack.sysfs_backends, stack.processes),
         )
+        jobs = JobBoard(journal)
+        hooks = Hooks(
+            config.node,
+            config.state_dir,
+            jobs,
+            lambda: host.config.hooks,
+            functools.partial(interfaces_here, toolstack),
+        )
         host = Host(
             config=config,
             toolstack=toolstack,
             pools={name: make_pool(pool) for name, pool in config.pools.items()},
             journal=journal,
-            jobs=JobBoard(journal),
+            jobs=jobs,
+            hooks=hooks,
             links=Links(identity),
             outgoing_buffers=Buffers(_BUFFERS),
             incoming_buffers=Buffers(_BUFFERS),
@@ -138,6 +149,7 @@ class Daemon:
                 watching = self._watching(space)
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
+                await host.hooks.begin(tasks)
                 await clear_settled(host)
                 await expect_folders(host)
                 await follow_volumes(host)
@@ -174,6 +186,7 @@ class Daemon:
                 await host.links.close()
                 for task in for_ever:
                     task.cancel()
+                host.hooks.end()
                 # What is left is in doubt or waits for a peer: the journal has it.
                 raise _Stop
         except* _Stop:
@@ -280,6 +293,7 @@ class Daemon:
             transfer=new.transfer,
             timeouts=new.timeouts,
             retain=new.retain,
+            hooks=new.hooks,
             default_pool=new.default_pool if new.default_pool in self._host.pools else None,
             log_level=new.log_level,
         )

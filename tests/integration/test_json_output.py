@@ -67,6 +67,7 @@ def test_every_verb_prints_what_is_described(hosts: tuple[Dom0, Dom0], tmp_path:
     assert shown(b, "evacuate", "host-a", "--dry-run") == ["evacuation"]
     assert set(shown(b, "evacuate", "host-a")) == {"evacuation"}
     assert shown(a, "recover") == ["doubts"]
+    assert shown(a, "hooks") == ["hooks"]
 
     assert shown(a, "show", "nothing", code=1) == ["failure"]
     assert shown(a, "set", "nothing", code=2) == ["failure"]

@@ -32,6 +32,7 @@ from xenmoved.config.fields import (
     Limit,
     ListenAddress,
     Networks,
+    Parsed,
     PoolNames,
     Port,
     PublicKey,
@@ -39,6 +40,7 @@ from xenmoved.config.fields import (
     SharedPlaces,
     VolumeNames,
 )
+from xenmoved.units import parse_duration
 
 DEFAULT_PORT: Final = 7222
 DEFAULT_METRICS_PORT: Final = 9722
@@ -231,6 +233,18 @@ class Retain:
     age: Age = None
 
 
+@dataclass(frozen=True, slots=True)
+class HooksConfig:
+    """Programs that are run before, at and after moves.
+
+    They are in the folders of `folder` that are called like an event, and may take `limit` seconds
+    each.
+    """
+
+    folder: AbsolutePath = Path("/etc/xenmoved/hooks")
+    limit: Annotated[float, Parsed(parse_duration), Range(1, 300)] = 30.0
+
+
 def short_hostname() -> str:
     """Return the host's name without its domain."""
     return socket.gethostname().partition(".")[0] or "localhost"
@@ -256,4 +270,5 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     retain: Retain = field(default_factory=Retain)
     metrics: Metrics = field(default_factory=Metrics)
+    hooks: HooksConfig = field(default_factory=HooksConfig)
     log_level: LogLevel = LogLevel.INFO

@@ -122,6 +122,12 @@ def _add_views(verbs: Any) -> None:
     )
     check.refusal = CheckState.UNKNOWN
     add_check_options(check)
+    _add_verb(
+        verbs,
+        "hooks",
+        "list what this host runs before, at and after moves, what it does not, and why",
+        examples="xenmovectl hooks",
+    )
 
 
 def _add_transfers(verbs: Any) -> None:

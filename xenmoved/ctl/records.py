@@ -12,6 +12,7 @@ from xenmoved.control.api import Done, Guests, Jobs, Plan, Status
 from xenmoved.control.peer_api import Identity, PeerPing, Peers
 from xenmoved.ctl.checks import Check
 from xenmoved.evacuation.report import Evacuation
+from xenmoved.hooks.report import HookRows
 from xenmoved.jobs.report import JobReport
 from xenmoved.migration.report import Doubts, Volumes
 
@@ -43,6 +44,7 @@ RECORDS: Final[Mapping[type, str]] = {
     PeerPing: "peer_ping",
     Doubts: "doubts",
     Volumes: "volumes",
+    HookRows: "hooks",
     Evacuation: "evacuation",
     Identity: "identity",
     Done: "done",

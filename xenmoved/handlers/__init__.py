@@ -7,13 +7,24 @@ guests       guests of this host, plans, migrations
 plans        what a migration would be, for an operator
 jobs         jobs: list, watch, change, abort
 volumes      volumes and copies that are kept; syncs
+hooks        which hooks this host would run
 evacuations  moving every guest away
 doubts       what is in doubt, and decisions about it
 peers        keys and entries of peers, and whether they answer
 peer_rows    between a peer as it is configured and as a client sees it
 """
 
-from xenmoved.handlers import doubts, evacuations, guests, health, jobs, peers, status, volumes
+from xenmoved.handlers import (
+    doubts,
+    evacuations,
+    guests,
+    health,
+    hooks,
+    jobs,
+    peers,
+    status,
+    volumes,
+)
 from xenmoved.handlers.dispatch import Services, answer
 
 __all__ = [
@@ -23,6 +34,7 @@ __all__ = [
     "evacuations",
     "guests",
     "health",
+    "hooks",
     "jobs",
     "peers",
     "status",

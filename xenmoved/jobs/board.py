@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from protocol.errors import SchemaError
-from protocol.messages import Problem
+from protocol.messages import Problem, Remark
 from protocol.schema import build, plain
 from xenmoved.jobs.job import Job, log
 from xenmoved.jobs.report import (
@@ -22,6 +22,7 @@ from xenmoved.jobs.report import (
 from xenmoved.jobs.timeline import FIRST_INTERVAL, Samples
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.problems import Obstructed, problem
+from xenmoved.remarks import together
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ class JobBoard:
         self._live: dict[str, Job] = {}
         self._unsaved: dict[str, Job] = {}
         self._busy = asyncio.Event()
+        self._amending = asyncio.Lock()
         self._ending = False
         self.watchers: list[JobWatcher] = []
 
@@ -136,11 +138,29 @@ class JobBoard:
 
     async def amend(self, job: str, **changes: Any) -> None:
         """Change fields of the report of a job that has ended, when more is known of it."""
+        async with self._amending:
+            await self._amend(job, lambda report: replace(report, **changes))
+
+    async def remark(self, job: str, found: Collection[Remark], *, instead_of: str = "") -> None:
+        """Add to the remarks of a job, ended or not; those with the code `instead_of` go."""
+
+        def more(remarks: tuple[Remark, ...]) -> tuple[Remark, ...]:
+            return together((one for one in remarks if one.code != instead_of), found)
+
+        if not found and not instead_of:
+            return
+        async with self._amending:
+            if (known := self._live.get(job) or self._unsaved.get(job)) is not None:
+                known.remarks = more(known.remarks)
+                await self.save(known)
+            else:
+                await self._amend(job, lambda one: replace(one, remarks=more(one.remarks)))
+
+    async def _amend(self, job: str, change: Callable[[JobReport], JobReport]) -> None:
         reports = {report.job: report for report in await self.reports()}
         if (report := reports.get(job)) is not None:
-            amended = replace(report, **changes)
             try:
-                await self._record(amended)
+                await self._record(change(report))
             except JournalFailed as error:
                 log.warning("what became of job %s is not written down: %s", job, error)
 

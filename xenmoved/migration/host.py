@@ -16,6 +16,7 @@ from storage.contracts import Pool, PoolVolume
 from storage.opening import open_source
 from storage.qemu.additions import GuestQemu, monitor_of
 from xenmoved.config.model import Config, Peer
+from xenmoved.hooks.hooks import Hooks
 from xenmoved.jobs.board import JobBoard
 from xenmoved.journal.database import Journal
 from xenmoved.link.client import PeerLink, connect
@@ -96,6 +97,7 @@ class Host:
     pools: Mapping[str, Pool]
     journal: Journal
     jobs: JobBoard
+    hooks: Hooks
     links: Links
     outgoing_buffers: Buffers
     incoming_buffers: Buffers

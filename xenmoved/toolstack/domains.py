@@ -283,6 +283,7 @@ def parse_domain(entry: Mapping[str, object]) -> Domain:
                 mac=_text(item, "mac") or None,
                 bridge=_text(item, "bridge") or None,
                 script=_text(item, "script") or None,
+                ip=_text(item, "ip") or None,
             )
             for item in items(config, "nics")
         ),

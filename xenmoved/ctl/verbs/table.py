@@ -11,6 +11,7 @@ from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.verbs import peers
 from xenmoved.ctl.verbs.check import run_check
+from xenmoved.ctl.verbs.hooks import run_hooks
 from xenmoved.ctl.verbs.host import (
     run_completion,
     run_identity,
@@ -50,6 +51,7 @@ VERBS: Final[dict[str, Verb]] = {
     "cutover": run_cutover,
     "set": run_set,
     "recover": run_recover,
+    "hooks": run_hooks,
     "volumes": run_volumes,
     "volumes drop": run_drop,
     "identity": run_identity,

@@ -177,6 +177,7 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
                 mac=child_value(body, "mac"),
                 bridge=child_value(body, "bridge"),
                 script=child_value(body, "script"),
+                ip=child_value(body, "ip"),
             )
             for body in bodies
             if name_of(body) == "vif"
