@@ -14,7 +14,7 @@ cold       a guest that does not run, on its way
 restart    a guest that is shut down here, to be started on another host
 paused     a domain that one command builds, paused, from a file
 created    a guest that is created here from its configuration
-sizes      how large a guest is where what says so leaves something out
+sizes      how large a guest is, whatever form says so
 announced  whether the guest that comes is the one that was announced
 vetting    what a configuration from another host may make this host do
 policy     what each of its keys may say

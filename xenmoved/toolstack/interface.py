@@ -125,11 +125,12 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A virtual network interface."""
+    """A virtual network interface. What `ip` says of addresses tells it from no other."""
 
     mac: str | None
     bridge: str | None
     script: str | None = None
+    ip: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

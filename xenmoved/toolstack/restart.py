@@ -243,7 +243,7 @@ class RestartOutgoing:
                 return await self._create()  # what it does from now on is its own
             if there is not None and there.state is DomainState.RUNNING:
                 if there.domid != self._domid or monotonic() > deadline:
-                    return
+                    return None
             elif there is not None and there.state is DomainState.SHUTDOWN:
                 await self._see_it_go(there)
             elif there is not None:

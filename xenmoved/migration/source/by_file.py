@@ -21,7 +21,8 @@ from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import Phase
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.dialogue import Dialogue
-from xenmoved.migration.source.finding import config_of, users_of
+from xenmoved.migration.source.finding import users_of
+from xenmoved.migration.source.guest_text import text_of
 from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.source.inventory import GuestFacts, require_same, take
 from xenmoved.migration.source.offer import Sending
@@ -42,8 +43,9 @@ Work = Callable[[], Awaitable[object]]
 class ByFile:
     """Hands over the guest of one job.
 
-    `still_runs` sees that it is as it was, `note_written` notes when its volumes were written to
-    last, and `verify` compares them, if that is wanted.
+    `at_cutover` is told when it has shut down, `still_runs` sees that it is as it was,
+    `note_written` notes when its volumes were written to last, and `verify` compares them, if that
+    is wanted.
     """
 
     host: Host
@@ -52,6 +54,7 @@ class ByFile:
     facts: GuestFacts
     image: OutgoingImage
     handover: SourceHandover
+    at_cutover: Callable[[], None]
     still_runs: Work
     note_written: Work
     verify: Callable[[Disks], Awaitable[None]]
@@ -89,6 +92,7 @@ class ByFile:
             await self.image.suspended()
             quiet.set()
         job.enter(Phase.FINAL_DELTA)
+        self.at_cutover()
         await self._until_disks_are_free()
         await disks.take()
         await disks.round()
@@ -149,7 +153,7 @@ class ByFile:
         """See that the file that starts a guest is the one that was offered. Raises Obstructed."""
         offered = self.sending.offer.guest
         assert offered is not None
-        text = await config_of(self.host, offered.name, offered.uuid)
+        text = await text_of(self.host, offered.name, offered.uuid)
         if text is not None and text != offered.config_text:
             what = (
                 f"the configuration file of {offered.name} was changed while its disks were copied"

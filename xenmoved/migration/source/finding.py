@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import UUID, uuid4
 
 from protocol.messages import Mode, Problem, Remark
 from storage.places import place_at, places_at
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.anew import as_configured
+from xenmoved.migration.source.guest_text import config_of
 from xenmoved.migration.source.obstacles import guest_obstacles, moving_disks
 from xenmoved.migration.volume_notes import known_holding
 from xenmoved.problems import problem
-from xenmoved.remarks import good_to_know, to_look_at
-from xenmoved.toolstack.configs.guest_file import GuestFile
 from xenmoved.toolstack.interface import (
     Domain,
     DomainState,
@@ -55,7 +53,7 @@ async def find_guest(host: Host, guest: str, peer: str, mode: Mode) -> Found:
         hint = f"to follow it: xenmovectl watch {busy.job}"
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
     problems += await _twins(host, domain)
-    config, remarks = await _config_of(host, domain, peer, mode)
+    config, remarks = await config_of(host, domain, peer, mode)
     offered: Domain | None = domain
     if mode is Mode.RESTART:
         state = await guest_state(host, guest) or DomainState.SHUTDOWN
@@ -166,55 +164,3 @@ def _is_uuid(text: str) -> bool:
         return str(UUID(text)) == text
     except ValueError:
         return False
-
-
-async def config_of(host: Host, guest: str, uuid: str) -> str | None:
-    """Return the text of the file that a guest is started from, None without one."""
-    files = await _files_of(host, guest, uuid)
-    return files[0].text if files else None
-
-
-async def _files_of(host: Host, guest: str, uuid: str) -> list[GuestFile]:
-    files = await host.toolstack.configs.files(guest, uuid)
-    return [file for file in files if file.is_of(guest, uuid) is not False]
-
-
-async def _config_of(
-    host: Host, guest: Domain, peer: str, mode: Mode
-) -> tuple[str | None, tuple[Remark, ...]]:
-    """Return the text to start a guest from one day, and what the operator should know of it."""
-    if files := await _files_of(host, guest.name, guest.uuid):
-        return files[0].text, _about_files(host, guest.name, peer, files)
-    if mode is Mode.COLD:
-        return None, ()
-    said = f"{guest.name} has no configuration file in {host.config.toolstack.config_dir}"
-    hint = f"if it has one elsewhere, take that to {peer}, and do not start it from there here"
-    text = None
-    try:
-        text = await host.toolstack.compose_config(guest.name)
-        what = "none will be" if text is None else "one is written from how it runs now,"
-        said = f"{said}: {what} on {peer}"
-    except ToolstackError as error:
-        said = f"{said}, and none can be written: {error}"
-    remark = to_look_at if text is None else good_to_know
-    return text, (remark("no-config-file", said, hint),)
-
-
-def _about_files(
-    host: Host, guest: str, peer: str, files: Sequence[GuestFile]
-) -> tuple[Remark, ...]:
-    """Say which of a guest's files is taken and why, and what becomes of the rest here."""
-    taken, *others = files
-    found = []
-    if others:
-        text = f"{len(files)} files name {guest}: {taken.path} moves to {peer}"
-        text += f", as {taken.reason(others[0])}. These stay as they are, and start nothing at boot"
-        hint = f"start {guest} from none of them when it has moved; rename what is not its file"
-        paths = ", ".join(str(file.path) for file in others)
-        found.append(good_to_know("config-files", f"{text}: {paths}", hint))
-    folder = Path(host.config.toolstack.config_dir)
-    if taken.path.parent not in (folder, folder / "auto"):
-        text = f"{taken.path}, the file of {guest}, is not in {folder}: it stays as it is"
-        hint = f"do not start {guest} from it when it has moved"
-        found.append(to_look_at("config-elsewhere", text, hint))
-    return tuple(found)
