@@ -34,7 +34,7 @@ BLACKOUTS: Final = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30
 LAGS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _LAG_EVERY: Final = 0.25
 
-_MODES: Final = (Mode.LIVE, Mode.SAVE)
+_MODES: Final = (Mode.LIVE, Mode.SAVE, Mode.RESTART)
 _OUTCOMES: Final = ("moved", "stayed")
 _PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.ENDED)
 _DIRECTIONS: Final = ("sent", "received")
