@@ -5,6 +5,7 @@ parser            verbs and options, and their help
 help              how help texts are wrapped
 arguments         the kinds of values that options take
 transfer_options  options of every verb that sends something
+trust_verbs       verbs about certificates
 completion        the names that a shell can complete
 exits             exit codes, and the error that carries one
 daemon            requests to the daemon, and their refusals

@@ -82,6 +82,15 @@ def nothing(**_: Any) -> list[str]:
     return []
 
 
+def folders(prefix: str = "", **_: Any) -> list[str]:
+    """Return the folders whose paths begin like this."""
+    from argcomplete.completers import DirectoriesCompleter
+
+    with suppress(OSError):
+        return list(DirectoriesCompleter()(prefix))
+    return []
+
+
 def peers(parsed_args: Namespace, **_: Any) -> list[str]:
     """Return the names of the peers."""
     from xenmoved.control.peer_api import ListPeers, Peers

@@ -14,6 +14,7 @@ from xenmoved.ctl.exits import Exit
 from xenmoved.evacuation.report import Evacuation
 from xenmoved.jobs.report import JobReport
 from xenmoved.migration.report import Doubts, Volumes
+from xenmoved.trust.report import Certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ RECORDS: Final[Mapping[type, str]] = {
     Volumes: "volumes",
     Evacuation: "evacuation",
     Identity: "identity",
+    Certificates: "certificates",
     Done: "done",
     CommandFailure: "failure",
 }

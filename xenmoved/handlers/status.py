@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from time import time
+
 import xenmoved
+from protocol.messages import Problem
 from xenmoved.control.api import GetStatus, Status
 from xenmoved.handlers.dispatch import Services, answers
 from xenmoved.link.identity import fingerprint
 from xenmoved.migration.doubts import alarms
+from xenmoved.migration.host import Host
+from xenmoved.problems import problem
+from xenmoved.trust.validity import warnings
+
+
+def _of_certificate(host: Host) -> list[Problem]:
+    config = host.config
+    return [problem(*one) for one in warnings(host.own, config.fleet, config.node, time())]
 
 
 @answers(GetStatus)
@@ -22,7 +33,7 @@ async def status(services: Services, _: GetStatus) -> Status:
         free_memory=info.free_memory,
         listening=f"{host.config.listen.address} port {services.port}",
         fingerprint=fingerprint(services.identity),
-        peers=len(host.config.peers),
+        peers=len(host.roster.all()),
         jobs=tuple(job.report() for job in host.jobs.live)[:1000],
-        alarms=(await alarms(host))[:1000],
+        alarms=(*_of_certificate(host), *await alarms(host))[:1000],
     )

@@ -8,4 +8,5 @@ jobs       jobs: list, watch, set, cut over, abort
 recover    what is in doubt, and decisions about it
 volumes    volumes and copies that are kept
 peers      keys and entries of peers
+authority  certificates: what an authority signs, and enrolling this host
 """

@@ -5,5 +5,6 @@ jobs        jobs as text
 course      the course of a job, as numbers
 live        a running job on a terminal
 evacuation  an evacuation as text
+authority   what an authority has signed
 remarks     remarks, those that need somebody first
 """

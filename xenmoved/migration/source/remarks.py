@@ -62,7 +62,7 @@ async def hear_later(host: Host, report: JobReport, migration: str) -> None:
     Returns at once where nothing is missing.
     """
     attempt = 0
-    while is_unheard(report) and report.peer in host.config.peers:
+    while is_unheard(report) and host.roster.get(report.peer) is not None:
         await asyncio.sleep(_LATER_AFTER[min(attempt, len(_LATER_AFTER) - 1)])
         attempt += 1
         if (told := await _ask(host, report.peer, migration)) is not None:
