@@ -174,7 +174,7 @@ async def connect(
         client = _VouchedClient(judge)
     keys: list[Any] = [identity]
     if certificate is not None and not settling:
-        keys.insert(0, key_pair(identity, certificate))
+        keys = [key_pair(identity, certificate)]
     where = f"{peer} ({address} port {port})"
     before = _cancellations()
     try:

@@ -118,7 +118,7 @@ class LinkServer:
     def _host_keys(self) -> list[object]:
         if self._certificate is None:
             return [self._identity]
-        return [key_pair(self._identity, self._certificate), self._identity]
+        return [key_pair(self._identity, self._certificate)]
 
     @property
     def unproven(self) -> int:
@@ -217,6 +217,7 @@ class _Gatekeeper(asyncssh.SSHServer):
     def __init__(self, server: LinkServer) -> None:
         self._server = server
         self._connection: asyncssh.SSHServerConnection | None = None
+        self._address = ""
         self._proof: Visitor | None = None
         """What is proven if the key that was asked about last is."""
         self._visitor: Visitor | None = None
@@ -224,8 +225,9 @@ class _Gatekeeper(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
+        self._address = _address(conn)
         drop_ignored(conn)
-        Flow.watch(conn, lambda: self._visitor.peer if self._visitor else _address(conn))
+        Flow.watch(conn, lambda: self._visitor.peer if self._visitor else self._address)
         refuse_requests(conn)
         take_login_certificate(conn, self._judge)
         self._server.greet(conn)
@@ -237,15 +239,17 @@ class _Gatekeeper(asyncssh.SSHServer):
             self._visitor.gone = True
             self._server.visitors.remove(self._visitor)
             log.info("connection from %s ended%s", self._visitor.peer, f": {exc}" if exc else "")
-        elif self._connection is not None:
-            self._tell_refused(_address(self._connection), exc)
+        else:
+            self._tell_refused(exc)
 
-    def _tell_refused(self, address: str, untrusted_exc: Exception | None) -> None:
+    def _tell_refused(self, untrusted_exc: Exception | None) -> None:
         if self._refusal is not None:
-            self._server.refused(address, f"{self._refusal}; {self._refusal.hint}")
+            what = f"what it proves is not believed: {self._refusal}; {self._refusal.hint}"
+            self._server.refused(self._address, what)
         elif isinstance(untrusted_exc, asyncssh.HostKeyNotVerifiable):
             why = "".join(filter(str.isprintable, str(untrusted_exc)))[:_LONGEST_REASON]
-            self._server.refused(address, f"it does not believe that this host is who it is: {why}")
+            what = f"it does not believe that this host is who it is: {why}"
+            self._server.refused(self._address, what)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -295,7 +299,7 @@ class _Gatekeeper(asyncssh.SSHServer):
         self._visitor = self._proof
         self._server.admit(self._visitor)
         only = ", to settle what is in doubt" if self._visitor.settling else ""
-        log.info("connection from %s (%s)%s", self._visitor.peer, _address(self._connection), only)
+        log.info("connection from %s (%s)%s", self._visitor.peer, self._address, only)
 
     def session_requested(self) -> tuple[SSHServerChannel[bytes], Channel] | bool:
         if self._visitor is None:

@@ -42,7 +42,7 @@ class Trust(Protocol):
 
 
 def key_pair(key: asyncssh.SSHKey, certificate: Certificate) -> tuple[Any, Any]:
-    """Return a key with its certificate as asyncssh takes the two."""
+    """Return a key as asyncssh takes it to prove it with its certificate first, or without."""
     return key, asyncssh.import_certificate(certificate.text)
 
 
