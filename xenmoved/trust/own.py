@@ -30,27 +30,37 @@ class OwnCertificate:
 
 
 def load_own(state_dir: Path, node: str, key: str) -> OwnCertificate:
-    """Return the certificate of this host."""
+    """Return the certificate of this host, whose public key is `key`."""
+    try:
+        return _read_own(state_dir, node, key)
+    except OSError as error:
+        text = f"{state_dir / FILE} cannot be read: {error.strerror}"
+        return OwnCertificate(None, Refusal(Flaw.DAMAGED, text, _ASK_AGAIN))
+
+
+def seen_own(state_dir: Path, node: str) -> OwnCertificate:
+    """Return likewise what can be seen without the key of this host. Raises OSError."""
+    return _read_own(state_dir, node, None)
+
+
+def _read_own(state_dir: Path, node: str, key: str | None) -> OwnCertificate:
     try:
         text = (state_dir / FILE).read_text("ascii", errors="replace")
         return OwnCertificate(fitting(text, node, key))
     except FileNotFoundError:
         return OwnCertificate()
-    except OSError as error:
-        text = f"{state_dir / FILE} cannot be read: {error.strerror}"
-        return OwnCertificate(None, Refusal(Flaw.DAMAGED, text, _ASK_AGAIN))
     except Refusal as refusal:
         return OwnCertificate(None, refusal)
 
 
-def fitting(untrusted_text: str, node: str, key: str) -> Certificate:
-    """Return a certificate that is for this host and its key. Raises Refusal."""
+def fitting(untrusted_text: str, node: str, key: str | None) -> Certificate:
+    """Return a certificate that is for this host, and its key if that is known. Raises Refusal."""
     certificate = read_certificate(untrusted_text)
     if certificate.name != node:
         text = f"it is for {certificate.name}, and this host is {node}"
         hint = f"have it signed with --name {node}, or correct `node` in the configuration"
         raise Refusal(Flaw.OTHER, text, hint)
-    if certificate.key != key:
+    if key is not None and certificate.key != key:
         text = "it is for another key than the one that this host has now"
         raise Refusal(Flaw.OTHER, text, _ASK_AGAIN)
     return certificate
