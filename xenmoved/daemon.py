@@ -249,7 +249,7 @@ class Daemon:
         """
         host, old = self._host, self._host.config
         before = {name: host.roster.get(name) for name in self._connected()}
-        new, wrong = await asyncio.to_thread(load_again, self._config_file, old.peers)
+        new, wrong = await asyncio.to_thread(load_again, self._config_file, old)
         for problem in wrong:
             log.error("a peer stays as it was: %s", problem)
         host.config = replace(

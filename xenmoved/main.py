@@ -106,7 +106,7 @@ def _tell_unsettled(state_dir: Path) -> int:
 
 
 def _warn_of_certificate(config: Config) -> None:
-    """Print what is wrong, or soon will be, with the certificate of this host, if it can be seen."""
+    """Print what needs somebody about the certificate of this host, if that can be seen."""
     try:
         own = seen_own(config.state_dir, config.node)
     except OSError:

@@ -109,10 +109,10 @@ def parse_shared(written: object) -> tuple[str, ...]:
     return tuple(written)
 
 
-def parse_revoked(written: object) -> int | str:
+def parse_revoked(written: object) -> str:
     """Return the serial of a certificate, or the fingerprint of a key. Raises ValueError."""
     if isinstance(written, int) and not isinstance(written, bool) and 0 <= written <= MOST_SERIAL:
-        return written
+        return str(written)
     if isinstance(written, str) and _FINGERPRINT.fullmatch(written):
         return written
     raise ValueError(
@@ -144,7 +144,7 @@ PoolNames = Annotated[Mapping[str, str], Parsed(parse_pool_names)]
 VolumeNames = Annotated[Mapping[str, str], Parsed(parse_volume_names)]
 SharedPlaces = Annotated[tuple[str, ...], Parsed(parse_shared)]
 Networks = Annotated[tuple[str, ...], Parsed(parse_networks)]
-Revoked = Annotated[int | str, Parsed(parse_revoked)]
+Revoked = Annotated[str, Parsed(parse_revoked)]
 PublicKey = Annotated[str, Parsed(parse_public_key)]
 
 # Names become file names and parts of `pool:volume`, so they hold neither slashes nor colons.

@@ -21,6 +21,7 @@ FLEET_FILE: Final = "fleet.yaml"
 
 _SECTIONS: Final = ("hosts", "defaults", "groups")
 _NOT_WRITTEN: Final = ("file", "own", "pools")
+_MOST_AUTHORITIES: Final = 16
 _OWN: Final = ("name", "address", "port", "key")
 """What is a host's own, and has no default."""
 
@@ -62,6 +63,8 @@ def read_fleet(document: Document, reader: Reader) -> Fleet | None:
     """Return the fleet that a document describes; None where anything is wrong in it."""
     before = len(reader.problems)
     data = reader.map(document.data, ())
+    if "revoked" in data and data["revoked"] is None:  # every line of it is a comment
+        data = {**data, "revoked": []}
     arguments = reader.fields(Fleet, data, (), besides=(*_NOT_WRITTEN, *_SECTIONS))
     for key in data.keys() & set(_NOT_WRITTEN):
         reader.refuse((key,), "unknown key")
@@ -71,6 +74,9 @@ def read_fleet(document: Document, reader: Reader) -> Fleet | None:
     if len(reader.problems) > before:
         return None
     fleet = Fleet(file=document.file, **arguments, hosts=hosts, defaults=defaults, groups=groups)
+    if not 1 <= len(fleet.authorities) <= _MOST_AUTHORITIES:
+        reason = f"must name 1 to {_MOST_AUTHORITIES} keys, or nobody is believed"
+        reader.refuse(("authorities",), reason)
     for index, key in enumerate(fleet.authorities):
         if fleet.revokes(key):
             reason = "is revoked: take it out here, so that nothing that it signed is believed"

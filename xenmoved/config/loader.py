@@ -32,13 +32,14 @@ def load(file: Path = DEFAULT_CONFIG) -> Config:
     return _Loading(file).run()
 
 
-def load_again(file: Path, peers: Mapping[str, Peer]) -> tuple[Config, tuple[ConfigProblem, ...]]:
-    """Read the configuration while one is in use, in which the `peers` are.
+def load_again(file: Path, used: Config) -> tuple[Config, tuple[ConfigProblem, ...]]:
+    """Read the configuration while another one is in use.
 
     A peer whose entry is wrong stays as it was, or away where it is new, so that a slip about one
     does not concern the others: such problems are returned. Raises ConfigError for all else.
     """
-    loading = _Loading(file, known=peers)
+    own = used.fleet.own if used.fleet is not None else {}
+    loading = _Loading(file, known=used.peers, known_own=own)
     config = loading.run()
     return config, ConfigError(loading.tolerated).problems
 
@@ -75,6 +76,8 @@ class _Loading:
     file: Path
     known: Mapping[str, Peer] | None = None
     """Peers that stay where their entries are wrong; None where a wrong entry is an error."""
+    known_own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What those without keys said."""
     problems: list[ConfigProblem] = field(default_factory=list)
     tolerated: list[ConfigProblem] = field(default_factory=list)
     origins: dict[str, tuple[Document, KeyPath]] = field(default_factory=dict)
@@ -96,15 +99,16 @@ class _Loading:
         values = {name: value for name, value in values.items() if value is not None}
         if "default_pool" not in values and len(pools) == 1:
             values["default_pool"] = next(iter(pools))
-        if self.fleet is not None:
-            own = {name: said for name, said in self.own.items() if name in peers}
-            self.fleet = replace(self.fleet, own=own, pools=frozenset(pools))
         config = Config(**values, pools=pools, peers=peers, fleet=self.fleet)
         section = main.get("pools")
         # What names a pool that is there but wrong is no further mistake.
         pool_names = section if isinstance(section, dict) else pools
         if self.known is not None:
             config = replace(config, peers=self._without_wrong(config, pool_names))
+        if self.fleet is not None:
+            own = {name: said for name, said in self.own.items() if name in config.peers}
+            fleet = replace(self.fleet, own=own, pools=frozenset(pools))
+            config = replace(config, fleet=fleet)
         for path, reason in _contradictions(config, pool_names):
             self.problems.append(self._problem(document, path, reason))
         if self.problems:
@@ -166,10 +170,10 @@ class _Loading:
             self.problems += problems
             return
         self.tolerated += problems
-        known = self.known.get(name)
-        # Of one without a key nothing is left but its name: the fleet file is another one now.
-        if known is not None and known.key is not None:
-            yield name, known
+        if name in self.known:
+            if name in self.known_own:  # else it might do what only its group is allowed
+                self.own[name] = self.known_own[name]
+            yield name, self.known[name]
 
     def _without_wrong(self, config: Config, pools: Collection[str]) -> dict[str, Peer]:
         """Return the peers, those that contradict something being as they were, or left out."""

@@ -208,7 +208,7 @@ class Fleet:
     """
 
     file: Path
-    authorities: Annotated[tuple[PublicKey, ...], Length(1, 16)]
+    authorities: tuple[PublicKey, ...]
     revoked: tuple[Revoked, ...] = ()
     unlisted: AddressByName | None = None
     hosts: Mapping[str, FleetHost] = field(default_factory=dict)
@@ -221,6 +221,10 @@ class Fleet:
     def revokes(self, key: str) -> bool:
         """Whether a public key is revoked."""
         return fingerprint_of(key) in self.revoked
+
+    def revokes_serial(self, serial: int) -> bool:
+        """Whether a certificate is revoked by its serial."""
+        return str(serial) in self.revoked
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +23,8 @@ def add_trust_verbs(verbs: Any, add_verb: AddVerb, parser_class: type[ArgumentPa
         "sign certificates, by which hosts trust each other without keys for every pair",
         verb="ca show",
     )
+    ca.set_defaults(name=None, dir=Path(DEFAULT_FOLDER).expanduser())
     _add_folder(ca)
-    ca.set_defaults(name=None)
     of_ca = ca.add_subparsers(title="verbs", metavar="VERB", parser_class=parser_class)
     init = add_verb(
         of_ca,
@@ -44,7 +44,8 @@ def add_trust_verbs(verbs: Any, add_verb: AddVerb, parser_class: type[ArgumentPa
         verb="ca show",
         examples="xenmovectl ca show\nxenmovectl ca show host-b --json",
     )
-    show.add_argument("name", metavar="NAME", nargs="?", help="of this host only")
+    name = show.add_argument("name", metavar="NAME", nargs="?", help="of this host only")
+    completion.offer(name, completion.signed)
     _add_folder(show)
     enroll = add_verb(
         verbs,
@@ -98,7 +99,8 @@ def _add_renew_and_revoke(verbs: Any, add_verb: AddVerb) -> None:
         verb="ca renew",
         examples="xenmovectl ca renew host-a host-b\nxenmovectl ca renew --all --valid 365d",
     )
-    renew.add_argument("names", metavar="NAME", nargs="*", help="hosts")
+    names = renew.add_argument("names", metavar="NAME", nargs="*", help="hosts")
+    completion.offer(names, completion.signed)
     renew.add_argument("--all", action="store_true", help="of all hosts that are not revoked")
     _add_validity(renew)
     _add_folder(renew)
@@ -110,7 +112,8 @@ def _add_renew_and_revoke(verbs: Any, add_verb: AddVerb) -> None:
         verb="ca revoke",
         examples="xenmovectl ca revoke host-b\nxenmovectl ca revoke --serial 66773222389370",
     )
-    revoke.add_argument("name", metavar="NAME", nargs="?", help="every key that it ever had")
+    name = revoke.add_argument("name", metavar="NAME", nargs="?", help="every key that it ever had")
+    completion.offer(name, completion.signed)
     revoke.add_argument(
         "--serial", metavar="N", type=arguments.serial, help="this certificate, and no other"
     )
@@ -122,7 +125,7 @@ def _add_folder(parser: ArgumentParser) -> None:
         "--dir",
         metavar="FOLDER",
         type=Path,
-        default=Path(DEFAULT_FOLDER).expanduser(),
+        default=SUPPRESS,  # it may stand before the second verb, too
         help=f"where the authority is (default: {DEFAULT_FOLDER})",
     )
     completion.offer(action, completion.folders)

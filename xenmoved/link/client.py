@@ -21,7 +21,7 @@ from xenmoved.link.errors import (
     WrongHostKey,
 )
 from xenmoved.link.flow import Flow
-from xenmoved.link.identity import fingerprint
+from xenmoved.link.identity import fingerprint, public_text
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import (
     CERTIFICATES,
@@ -102,12 +102,16 @@ class PeerLink:
         self,
         peer: str,
         connection: asyncssh.SSHClientConnection,
+        key: str = "",
+        *,
         certificate: Certificate | None = None,
         shown: Certificate | None = None,
     ) -> None:
         self.peer = peer
         self.certificate = certificate
         """What the peer has proven, None where its key is pinned."""
+        self.key = key
+        """The public key that the peer has proven."""
         self.shown = shown
         """What this host has shown of itself."""
         self._connection = connection
@@ -205,7 +209,9 @@ async def connect(
     Flow.watch(connection, lambda: peer)
     refuse_requests(connection)
     proven = client.certificate if isinstance(client, _VouchedClient) else None
-    return PeerLink(peer, connection, proven, certificate)
+    key = connection.get_server_host_key()
+    known = public_text(key) if key is not None else ""
+    return PeerLink(peer, connection, known, certificate=proven, shown=certificate)
 
 
 def _failure(

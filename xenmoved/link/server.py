@@ -150,10 +150,13 @@ class LinkServer:
                 visitor.connection.abort()
 
     def drop_revoked(self) -> None:
-        """End the connections of which the certificates are not believed any more."""
+        """End the connections of which the keys or certificates are not believed any more."""
         for visitor in self.visitors:
-            if visitor.certificate is not None and not self.trust.stands(visitor.certificate):
-                log.warning("%s is cut off: its certificate is not believed now", visitor.peer)
+            if visitor.settling:
+                continue
+            proven = visitor.certificate
+            if self.trust.revoked(visitor.key) or not (proven is None or self.trust.stands(proven)):
+                log.warning("%s is cut off: what it proved is not believed now", visitor.peer)
                 visitor.connection.abort()
 
     async def stop(self) -> None:

@@ -34,6 +34,9 @@ class Trust(Protocol):
     def stands(self, certificate: Certificate) -> bool:
         """Whether a connection that began with a certificate may go on."""
 
+    def revoked(self, key: str) -> bool:
+        """Whether nothing is believed of a public key any more."""
+
     def current(self, certificate: Certificate) -> bool:
         """Whether a certificate that was believed has not expired."""
 

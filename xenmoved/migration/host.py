@@ -129,10 +129,11 @@ class Links:
                 link.abort()
 
     def drop_revoked(self, roster: Roster) -> None:
-        """End the connections to peers of which the certificates are not believed any more."""
+        """End the connections to peers that are not believed to be those any more."""
         for link in [*self._links.values(), *self._used_up]:
-            if link.certificate is not None and not roster.stands(link.certificate):
-                log.warning("%s is cut off: its certificate is not believed now", link.peer)
+            proven = link.certificate
+            if roster.revoked(link.key) or not (proven is None or roster.stands(proven)):
+                log.warning("%s is cut off: what it proved is not believed now", link.peer)
                 self.drop(link.peer)
 
     @property

@@ -93,7 +93,7 @@ class Authority:
 
     def report(self, name: str | None = None) -> Certificates:
         """Return what has been signed, of one host or of all."""
-        fleet, now = load_fleet(self.fleet_file), time.time()
+        fleet, now = self._fleet(), time.time()
         rows = (
             CertificateRow(
                 one.name,
@@ -143,7 +143,7 @@ class Authority:
         A name has one key and a key has one name, and the groups of a host are those that were
         signed last. With `replace`, what contradicts that is revoked.
         """
-        fleet, now = load_fleet(self.fleet_file), time.time()
+        fleet, now = self._fleet(), time.time()
         self._require_groups(fleet, groups)
         if fleet.revokes(key):
             text = f"that key is revoked: {fingerprint_of(key)}"
@@ -166,14 +166,14 @@ class Authority:
         for item in revoked:
             add_revoked(self.fleet_file, item, f"{name}, {time.strftime('%Y-%m-%d')}")
         self._keep(certificate)
-        return certificate, tuple(map(str, revoked))
+        return certificate, tuple(revoked)
 
     def renew(self, names: Iterable[str], validity: float) -> list[Certificate]:
         """Sign anew, as they were, the newest certificates of hosts.
 
         Without names: of all that have a certificate that is not revoked.
         """
-        fleet = load_fleet(self.fleet_file)
+        fleet = self._fleet()
         newest = {one.name: one for one in self.issued() if not _revoked(one, fleet)}
         wanted = list(dict.fromkeys(names)) or sorted(newest)
         if missing := [name for name in wanted if name not in newest]:
@@ -205,8 +205,12 @@ class Authority:
         if not names:
             text = f"no certificate here has the serial {serial}"
             raise AuthorityError("certificate-unknown", text, "xenmovectl ca show lists all")
-        add_revoked(self.fleet_file, serial, f"{names[0]}, {time.strftime('%Y-%m-%d')}")
+        add_revoked(self.fleet_file, str(serial), f"{names[0]}, {time.strftime('%Y-%m-%d')}")
         return names[0]
+
+    def _fleet(self) -> Fleet:
+        self.public()  # says so where there is no authority at all
+        return load_fleet(self.fleet_file)
 
     def _require_groups(self, fleet: Fleet, groups: Sequence[str]) -> None:
         if missing := [group for group in groups if group not in fleet.groups]:
@@ -279,17 +283,15 @@ def _state(one: Certificate, fleet: Fleet, now: float) -> CertificateState:
 
 
 def _revoked(one: Certificate, fleet: Fleet) -> bool:
-    return fleet.revokes(one.key) or one.serial in fleet.revoked
+    return fleet.revokes(one.key) or fleet.revokes_serial(one.serial)
 
 
 def _to_revoke(
     others: Iterable[Certificate], changed: Iterable[Certificate], name: str
-) -> list[int | str]:
+) -> list[str]:
     """Return what is not to be believed any more: keys that had the name, and certificates."""
-    found: list[int | str] = []
-    for one in others:
-        found.append(fingerprint_of(one.key) if one.name == name else one.serial)
-    return [*found, *(one.serial for one in changed)]
+    found = [fingerprint_of(one.key) if one.name == name else str(one.serial) for one in others]
+    return [*found, *(str(one.serial) for one in changed)]
 
 
 def _contradiction(other: Certificate, name: str) -> AuthorityError:

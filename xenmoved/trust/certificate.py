@@ -85,11 +85,11 @@ def read_certificate(untrusted_text: str) -> Certificate:
     text = f"{words[0]} {words[1]}"
     try:
         untrusted = load_ssh_public_identity(text.encode("ascii"))
-    except (ValueError, UnsupportedAlgorithm):
+        if not isinstance(untrusted, SSHCertificate):
+            raise _damaged("it is no certificate of OpenSSH")
+        return _checked(untrusted, text)
+    except (ValueError, UnsupportedAlgorithm):  # some of it is parsed only when it is asked for
         raise _damaged("it is damaged, perhaps cut off") from None
-    if not isinstance(untrusted, SSHCertificate):
-        raise _damaged("it is no certificate of OpenSSH")
-    return _checked(untrusted, text)
 
 
 def sign(
@@ -139,7 +139,7 @@ def _checked(untrusted: SSHCertificate, text: str) -> Certificate:
         raise Refusal(Flaw.KIND, "it, or its authority, has a key that is not ed25519", _SIGN_AGAIN)
     try:
         untrusted.verify_cert_signature()
-    except (InvalidSignature, ValueError, UnsupportedAlgorithm):
+    except InvalidSignature:
         raise _damaged("its signature is not right") from None
     if untrusted.critical_options:
         names = _shown(untrusted.critical_options)

@@ -65,7 +65,7 @@ def load_fleet(file: Path) -> Fleet:
     return fleet
 
 
-def add_revoked(file: Path, revoked: int | str, comment: str) -> None:
+def add_revoked(file: Path, revoked: str, comment: str) -> None:
     """Add a line to `revoked`, and change nothing else in the file.
 
     Raises ConfigError, with the file as it was, if it is wrong or the place is not found.

@@ -58,10 +58,15 @@ class Roster:
         """Return the peer to which a public key is pinned. Raises Refusal if it is revoked."""
         config = self._config()
         name = next((name for name, peer in config.peers.items() if peer.key == key), None)
-        if name is not None and config.fleet is not None and config.fleet.revokes(key):
+        if name is not None and self.revoked(key):
             text = f"its key is revoked by the fleet file, though it is pinned to {name}"
             raise Refusal(Flaw.REVOKED, text, "give it a new key, or take it out of `revoked`")
         return name
+
+    def revoked(self, key: str) -> bool:
+        """Whether nothing is believed of a public key any more, certificate or not."""
+        fleet = self._config().fleet
+        return fleet is not None and fleet.revokes(key)
 
     def admit(self, untrusted_text: str) -> Certificate:
         """Return a certificate that is believed. Raises Refusal.
@@ -121,7 +126,7 @@ class Roster:
             text = f"it is signed by an authority that {config.node} does not trust"
             hint = "see that all hosts have the same fleet file, with that authority in it"
             raise Refusal(Flaw.AUTHORITY, text, hint)
-        if fleet.revokes(certificate.key) or certificate.serial in fleet.revoked:
+        if fleet.revokes(certificate.key) or fleet.revokes_serial(certificate.serial):
             what = "key" if fleet.revokes(certificate.key) else f"serial {certificate.serial}"
             hint = "if that host is to be trusted: a new key, and xenmovectl ca sign"
             raise Refusal(Flaw.REVOKED, f"it is revoked ({what})", hint)

@@ -41,7 +41,7 @@ def _refused_by(fleet: Fleet, certificate: Certificate) -> list[tuple[str, str, 
     if certificate.authority not in fleet.authorities:
         text = "the certificate of this host is signed by none of the authorities in the fleet file"
         return [(Flaw.AUTHORITY.value, text, "have it signed by one of them: xenmovectl ca sign")]
-    if fleet.revokes(certificate.key) or certificate.serial in fleet.revoked:
+    if fleet.revokes(certificate.key) or fleet.revokes_serial(certificate.serial):
         text = "the certificate of this host is revoked by the fleet file: others refuse it"
         return [(Flaw.REVOKED.value, text, "if that is no mistake, take this host out of service")]
     return []

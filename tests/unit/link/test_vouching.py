@@ -285,7 +285,7 @@ async def test_a_key_without_its_certificate_is_nobodys():
 @pytest.mark.parametrize("by", ["key", "serial"])
 async def test_what_is_revoked_is_refused_and_cut_off(by, caplog):
     a, b = Host("host-a", A), Host("host-b", B)
-    revoked = fingerprint_of(text_of(B)) if by == "key" else b.certificate.serial
+    revoked = fingerprint_of(text_of(B)) if by == "key" else str(b.certificate.serial)
     async with listening(a, b):
         visit = await b.dial(a)
         link = await a.dial(b)

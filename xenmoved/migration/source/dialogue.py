@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -36,6 +37,8 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.source.stalls import stalled_hint
 from xenmoved.problems import JobError, Obstructed, PeerFailed, from_peer, problem
 from xenmoved.tasks import TookTooLong, at_most, result_within, within
+
+log = logging.getLogger(__name__)
 
 PATIENCE: Final = 600.0
 """Seconds for an answer: longer than the target's own limits, so that it is the one to tell."""
@@ -228,12 +231,23 @@ async def open_dialogue(
             if not was_there or host.links.connected(peer):
                 raise
             dialogue = await stack.enter_async_context(await _dialogue(host, peer, settling))
-        except (NotTrusted, NotAuthorized, Obstructed):
-            if not migration or (link := await host.link_to_settle(migration)) is None:
-                raise
+        except (NotTrusted, NotAuthorized, Obstructed) as refused:
+            link = await _link_to_settle(host, migration, refused)
             stack.callback(link.abort)
             dialogue = await stack.enter_async_context(await _on_link(host, link, settling=True))
         yield dialogue
+
+
+async def _link_to_settle(host: Host, migration: str, refused: Exception) -> PeerLink:
+    """Return a connection on which no more than a migration is settled, or raise `refused`."""
+    link = None
+    try:
+        link = await host.link_to_settle(migration) if migration else None
+    except NotAuthorized as error:
+        log.debug("it is not settled by the noted key: %s", error)
+    if link is None:
+        raise refused
+    return link
 
 
 async def _dialogue(host: Host, peer: str, settling: bool) -> Dialogue:
