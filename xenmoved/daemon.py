@@ -139,11 +139,11 @@ class Daemon:
                 await expect_folders(host)
                 await follow_volumes(host)
                 await take_up_copies(host)
-                # What an earlier daemon left comes first, so that nothing new meets it half-made.
-                await recover(host, arrivals, tasks)
                 for key, peer in await host.journal.noted_keys():
                     host.roster.may_settle(key, peer)
                 self._use_certificate()
+                # What an earlier daemon left comes first, so that nothing new meets it half-made.
+                await recover(host, arrivals, tasks)
                 port = await self._listen(reception)
                 services = self._services(port, tasks)
                 control = await self._open_control(services)
@@ -248,8 +248,8 @@ class Daemon:
         entry is wrong. Raises ConfigError; then everything stays as it was.
         """
         host, old = self._host, self._host.config
-        before = {name: host.roster.get(name) for name in self._connected()}
         new, wrong = await asyncio.to_thread(load_again, self._config_file, old)
+        before = {name: host.roster.get(name) for name in self._connected()}
         for problem in wrong:
             log.error("a peer stays as it was: %s", problem)
         host.config = replace(
@@ -289,16 +289,18 @@ class Daemon:
         host.own = load_own(config.state_dir, config.node, known)
         host.links.certificate = host.own.certificate
         self._server.show(host.own.certificate)
-        for _, text, hint in warnings(host.own, config.fleet, config.node, time.time()):
+        self._warn_of_certificate()
+
+    def _warn_of_certificate(self) -> None:
+        config = self._host.config
+        for _, text, hint in warnings(self._host.own, config.fleet, config.node, time.time()):
             log.warning("%s; %s", text, hint)
 
     async def _watch_certificate(self) -> None:
         """Say in the log, too, when the certificate of this host is about to expire."""
         while True:
             await asyncio.sleep(DAY)
-            config = self._host.config
-            for _, text, hint in warnings(self._host.own, config.fleet, config.node, time.time()):
-                log.warning("%s; %s", text, hint)
+            self._warn_of_certificate()
 
     async def _end_jobs(self) -> None:
         """Ask every job that can still be aborted to end, and wait for it, for a while."""

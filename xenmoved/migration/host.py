@@ -99,6 +99,9 @@ class Links:
             keepalive=keepalive,
         )
         if link.certificate is not None:
+            if not roster.stands(link.certificate):  # the configuration was read meanwhile
+                link.abort()
+                raise PeerUnreachable(f"{peer.name} is not believed any more", "try again")
             roster.proven(link.certificate)
         return link
 

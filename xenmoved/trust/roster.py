@@ -7,13 +7,17 @@ name.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from xenmoved.config.fleet import peer_of_fleet
+from xenmoved.config.keys import fingerprint_of
 from xenmoved.config.model import Config, Fleet, Peer
 from xenmoved.trust.certificate import Certificate, read_certificate
 from xenmoved.trust.refusals import Flaw, Refusal, moment
+
+log = logging.getLogger(__name__)
 
 
 class Roster:
@@ -88,6 +92,14 @@ class Roster:
 
     def proven(self, certificate: Certificate) -> None:
         """Note what a peer has proven, which holds until it proves something else."""
+        before = self._proven.get(certificate.name)
+        if before is not None and before.key != certificate.key:
+            log.warning(
+                "%s proves another key than before, %s: what is here of %s counts as its own",
+                certificate.name,
+                fingerprint_of(certificate.key),
+                certificate.name,
+            )
         self._proven[certificate.name] = certificate
 
     def stands(self, certificate: Certificate) -> bool:
