@@ -2,13 +2,16 @@
 
 import asyncio
 import copy
+import itertools
 import signal
 from dataclasses import replace
 
 import pytest
 import yaml
 
+from protocol.handover import Word
 from protocol.messages import Accepted, Commit, Failed, HandOver, Ready, Receiving, Refused
+from storage.identify import file_identity
 from storage.shared_identity import shared_identity
 from tests.integration.test_hostile_guest import come, went, with_file
 from tests.integration.test_hostile_ids import OTHERS, an_outbound, write_down
@@ -24,6 +27,7 @@ from tests.integration.test_hostile_peer import (
 )
 from tests.support.hostile import new_migration, transferring, with_config
 from tests.support.journals import query
+from xenmoved.toolstack.configs.compose import _HEAD as COMPOSED
 
 __all__ = ["guest", "running", "saved", "target"]  # fixtures
 
@@ -75,23 +79,52 @@ async def test_a_file_that_is_put_there_meanwhile_stays(target, guest, folder, e
     assert (folder / f"{guest.name}.cfg.received").exists()
 
 
-@pytest.mark.parametrize("form", ["without a file", "with a file"])
-@pytest.mark.parametrize("uuid", ["no uuid", "its uuid"])
-async def test_a_disk_that_is_made_brings_back_nothing(target, guest, folder, form, uuid):
-    """The guest left for another host, and its copy here was dropped: the name of that is free."""
+@pytest.mark.parametrize("disk_is", ["made for it", "left by it", "emptied for it"])
+@pytest.mark.parametrize("form", [*itertools.product(["", "composed"], [False, True])], ids=str)
+async def test_only_a_disk_that_stayed_brings_anything_back(target, guest, folder, form, disk_is):
+    """The guest left for another host, and its copy here was dropped: the name of that is free.
+
+    Unless the peer leaves something there itself, or may have what is there emptied.
+    """
     aside = folder / f"{guest.name}.cfg.moved"
     entries = folder / f"{guest.name}.auto.moved"
     entries.mkdir()
     entry = entries / f"00-{guest.name}.cfg"
     entry.symlink_to(f"../{guest.name}.cfg")
-    said_uuid = f"uuid='{guest.uuid}'\n" if uuid == "its uuid" else ""
+    file, with_uuid = form
+    said_uuid = f"uuid='{guest.uuid}'\n" if with_uuid else ""
     disk = f"disk=['{target.host.images}/{guest.name}-xvda,raw,xvda,w']\n"
     aside.write_text(left := f"name='{guest.name}'\n{said_uuid}memory=2\n{disk}")
-    offer = with_file(guest, "", autostart=True) if form == "with a file" else guest.offer(SIZE)
-    async with come(target, guest, offer):
-        assert aside.read_text() == left
-        assert entry.is_symlink()
-        entry.unlink()
+    offer = replace(guest.offer(SIZE), overwrite=disk_is == "emptied for it")
+    if file == "composed":
+        path = guest.config["disks"][0]["pdev_path"]
+        text = f"{COMPOSED}name = '{guest.name}'\nmemory = 2\ndisk = ['{path},raw,xvda,w']\n"
+        offer = replace(offer, guest=replace(offer.guest, config=text.encode(), autostart=True))
+    if disk_is == "left by it":
+        async with transferring(target.evil, offer) as transfer:
+            assert isinstance(await transfer.begin(keep_partial=True), Accepted)
+            await transfer.copy()
+        await until_idle(target)
+    elif disk_is == "emptied for it":
+        gone = an_outbound(new_migration(), guest.name, guest.uuid, "done")
+        write_down(target, "outbound", **gone)
+        volume = make_image(target.host.images / f"{guest.name}-xvda", 1)
+        write_down(
+            target,
+            "owners",
+            **{"pool": "images", "name": volume.name, "owner": guest.uuid, "guest": guest.name},
+            **{"identity": str(file_identity(volume)), "migration": gone["migration"]},
+            **{"moved_by": gone["migration"], "since": 1.0, "place": "good"},
+        )
+        target.evil.introduce(overwrite=True)
+    try:
+        async with come(target, guest, offer) as (said, _):
+            assert getattr(said, "word", None) is Word.STARTED, said
+            assert aside.read_text() == left
+            assert entry.is_symlink()
+    finally:
+        target.evil.introduce()
+        entry.unlink(missing_ok=True)
 
 
 async def test_the_copy_of_a_guest_that_is_lost_is_the_last_one(target, guest, folder):

@@ -12,20 +12,26 @@ old     as scripts do it: its disk is compared and copied while it runs, then `x
 
 and meanwhile pinged by host-b, ten times a second: the blackout is the longest pause between two
 answers. Only the ratios mean anything, as the processors are emulated.
+
+After that it prints what the blackouts of `live` were spent on, and what Xen's own scripts took on
+host-b, which attach the disk and the network: for how long any ran, and the processes of that time.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
 import threading
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from tests.lab import image, moving, storage
 from tests.lab.errors import LabError
 from tests.lab.guests import Guest, writing
+from tests.lab.host import Host
 from tests.lab.pair import Pair, booted, say
 
 _SIZE: Final = 1024  # MiB
@@ -112,6 +118,43 @@ class Pinger:
         self._thread.join()
 
 
+_TRACE: Final = "/sys/kernel/tracing/instances/scripts"
+_EXEC: Final = re.compile(r" ([\d.]+): sched_process_exec: filename=(\S+) pid=(\d+) ")
+_EXIT: Final = re.compile(r" ([\d.]+): sched_process_exit: comm=\S+ pid=(\d+) ")
+
+
+class Scripts:
+    """What Xen's scripts did on host-b while the context lasted.
+
+    `seconds` is how long any ran, `processes` what was begun meanwhile: by them, mostly.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.seconds, self.processes = 0.0, 0
+
+    def __enter__(self) -> Scripts:
+        events = f"{_TRACE}/events/sched"
+        self._host.run(
+            f"mkdir -p {_TRACE} && echo 4096 > {_TRACE}/buffer_size_kb && echo > {_TRACE}/trace && "
+            f"echo 1 > {events}/sched_process_exec/enable && "
+            f"echo 1 > {events}/sched_process_exit/enable"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        text = self._host.run(f"cat {_TRACE}/trace; rmdir {_TRACE}").stdout
+        begun = [(float(one[1]), one[2], one[3]) for one in _EXEC.finditer(text)]
+        ended = {one[2]: float(one[1]) for one in _EXIT.finditer(text)}
+        last = 0.0
+        for at, file, process in begun:
+            end = ended.get(process, at)
+            if file.startswith("/etc/xen/scripts/") and end > last:
+                self.seconds += end - max(at, last)
+                self.processes += sum(max(at, last) <= one < end for one, _, _ in begun)
+                last = end
+
+
 def connect(pair: Pair) -> None:
     """Connect the bridges of the two hosts, and let host-a into host-b."""
     for host in pair.hosts:
@@ -138,10 +181,11 @@ def fresh_guest(pair: Pair) -> Guest:
     return guest
 
 
-def live(pair: Pair, guest: Guest) -> None:
+def live(pair: Pair, guest: Guest) -> dict[str, Any]:
     """Our way."""
-    moving.migrate(pair.a, pair.b, guest, "--mode live")
+    report = moving.migrate(pair.a, pair.b, guest, "--mode live")
     guest.await_writes(pair.b, guest.seq(pair.a), verified=True)
+    return report
 
 
 def plain(pair: Pair, guest: Guest) -> None:
@@ -167,17 +211,31 @@ def compare(pair: Pair, disk: str = _DISK) -> None:
     pair.a.run(f"python3 /root/compare.py {disk} {there}", timeout=3600)
 
 
-WAYS: Final[dict[str, Callable[[Pair, Guest], None]]] = {"live": live, "plain": plain, "old": old}
+WAYS: Final[dict[str, Callable[[Pair, Guest], dict[str, Any] | None]]] = {
+    "live": live,
+    "plain": plain,
+    "old": old,
+}
 
 
-def measure(pair: Pair, way: str) -> float:
-    """Move a new guest, and return its blackout in seconds."""
+@dataclass(frozen=True)
+class Measured:
+    """A migration: its blackout in seconds, what our own record says it was spent on, scripts."""
+
+    blackout: float
+    parts: dict[str, float]
+    scripts: Scripts
+
+
+def measure(pair: Pair, way: str) -> Measured:
+    """Move a new guest, and return how that went."""
     guest = fresh_guest(pair)
-    with Pinger(pair) as pinger:
-        WAYS[way](pair, guest)
+    with Pinger(pair) as pinger, Scripts(pair.b) as scripts:
+        report = WAYS[way](pair, guest)
         pair.b.run("sleep 5")
     say(f"{way}: {pinger.longest:.1f} s")
-    return pinger.longest
+    parts = {one["what"]: one["seconds"] for one in report["blackout_parts"]} if report else {}
+    return Measured(pinger.longest, parts, scripts)
 
 
 def main() -> None:
@@ -190,15 +248,27 @@ def main() -> None:
     with booted(image.make()) as pair:
         connect(pair)
         pair.each(lambda host: storage.make_lv(host, "blackout", _SIZE))
-        found: dict[str, list[float]] = {way: [] for way in WAYS}
+        found: dict[str, list[Measured]] = {way: [] for way in WAYS}
         for _ in range(arguments.runs):
-            for way, blackouts in found.items():
-                blackouts.append(measure(pair, way))
-    medians = {way: statistics.median(blackouts) for way, blackouts in found.items()}
+            for way, measured in found.items():
+                measured.append(measure(pair, way))
+    show(found)
+
+
+def show(found: dict[str, list[Measured]]) -> None:
+    """Print what was measured, of each way."""
+    medians = {way: statistics.median(one.blackout for one in all_) for way, all_ in found.items()}
     print(f"{'way':<6} {'median s':>9} {'times live':>11}   all")
     for way, median in medians.items():
-        shown = " ".join(f"{one:.1f}" for one in found[way])
+        shown = " ".join(f"{one.blackout:.1f}" for one in found[way])
         print(f"{way:<6} {median:>9.1f} {median / medians['live']:>11.2f}   {shown}")
+    for part in found["live"][0].parts:
+        seconds = statistics.median(one.parts.get(part, 0.0) for one in found["live"])
+        print(f"live: {part:<24} {seconds:>5.1f} s")
+    for way, measured in found.items():
+        seconds = statistics.median(one.scripts.seconds for one in measured)
+        processes = statistics.median(one.scripts.processes for one in measured)
+        print(f"{way}: scripts {seconds:.1f} s, {processes:g} processes")
 
 
 if __name__ == "__main__":

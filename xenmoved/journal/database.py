@@ -195,6 +195,14 @@ class Journal(VolumeTables):
         )
         return read_outbound(rows[0]) if rows else None
 
+    async def departure(self, migration: str) -> Outbound | None:
+        """Return a migration by which a guest was to leave, None when none is known by this id."""
+        rows = await self._select(
+            "SELECT migration, state, guest, peer, job, uuid FROM outbound WHERE migration=?",
+            migration,
+        )
+        return read_outbound(rows[0]) if rows else None
+
     async def went_to(self, guest: str) -> tuple[str, str] | None:
         """Return the peer to which a guest of this name went last, and its uuid, if one did."""
         rows = await self._select(

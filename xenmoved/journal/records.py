@@ -165,7 +165,7 @@ _NOT_OF_A_WORD: Final = ", ".join(
     f"'$.{key}'"
     for key in (
         *("announced", "wiring", "sources", "formats", "bridges", "left_out", "boot_order"),
-        *("read_only", "remarks", "made", "shared", "unweighed"),
+        *("read_only", "remarks", "stayed", "shared", "unweighed"),
     )
 )
 """Details that a record may be without, and that are not read of one that does not come."""

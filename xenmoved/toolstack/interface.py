@@ -202,8 +202,8 @@ class Arrival:
     where nobody announced anything (see `announced.require_announced`). `wiring` is what its
     interfaces may have of this host, `boot_order` what the name of its new entry of `auto` is to
     begin with. One that `returns` went from here to where it comes from: what was set aside under
-    its name is its own. Else only what names one of its disks is, other than those that were `made`
-    for it: another guest's may have been called so.
+    its name is its own. Else only what names one of its disks is that `stayed` here when a guest of
+    this name went from here to where it comes from: another guest's may have been called so.
     """
 
     name: str
@@ -218,13 +218,13 @@ class Arrival:
     wiring: Wiring = CAUTIOUS
     boot_order: str = ""
     returns: bool = True
-    made: frozenset[str] = frozenset()
+    stayed: frozenset[str] = frozenset()
 
     @property
     def kept_disks(self) -> frozenset[str]:
-        """Those of `own_disks` that were here before it came."""
-        made = {self.disks.get(vdev) for vdev in self.made}
-        return frozenset(path for path in self.own_disks if path not in made)
+        """Those of `own_disks` that stayed here when it went from here."""
+        stayed = {self.disks.get(vdev) for vdev in self.stayed}
+        return frozenset(path for path in self.own_disks if path in stayed)
 
     @property
     def own_disks(self) -> frozenset[str]:

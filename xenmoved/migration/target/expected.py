@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from protocol.errors import Code, ProtocolError
 from protocol.messages import GuestSize, ImageFormat, Mode, Offer, Remark
@@ -12,6 +12,9 @@ from protocol.schema import build
 from xenmoved.journal.records import Inbound
 from xenmoved.toolstack.interface import Announced, Arrival, Nic, SourceDisk
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
+
+NOT_READ_ANY_MORE: Final = frozenset({"made"})
+"""What earlier releases kept of a guest, and nobody asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ class Expected:
     """What the name of its entry begins with that starts it at boot at the source."""
     returns: bool = True
     """It went from here to the peer that it comes from; not known in records of old releases."""
-    made: list[str] = field(default_factory=list)
-    """Disks that were made for it."""
+    stayed: list[str] = field(default_factory=list)
+    """Disks that stayed here when it went from here."""
     shared: list[str] = field(default_factory=list)
     """Disks that were not copied."""
     not_at_boot: str = ""
@@ -62,7 +65,8 @@ class Expected:
     @classmethod
     def of(cls, entry: Inbound) -> Expected:
         """Return what the journal keeps of it."""
-        return cls(**entry.details)
+        details = entry.details.items()
+        return cls(**{key: value for key, value in details if key not in NOT_READ_ANY_MORE})
 
     @property
     def arrival(self) -> Arrival:
@@ -80,7 +84,7 @@ class Expected:
             _wiring(self.wiring) if self.wiring is not None else CAUTIOUS,
             self.boot_order,
             self.returns,
-            frozenset(self.made),
+            frozenset(self.stayed),
         )
 
     @property
@@ -118,14 +122,14 @@ def expect(
     bridges: dict[str, str],
     wiring: Wiring,
     *,
-    made: Collection[str],
+    stayed: Collection[str],
     returns: bool,
     keep_partial: bool,
 ) -> Expected:
     """Return what is to be kept of an offer of a guest.
 
     `disks` maps each vdev to its path here, `bridges` the source's to those here, and `wiring` is
-    what its interfaces may have beside them. `made` are the vdevs of volumes that are made for it.
+    what its interfaces may have beside them. `stayed` are the vdevs of volumes that it left here.
     `returns`: it went from here to this very peer.
     """
     guest = offer.guest
@@ -164,6 +168,6 @@ def expect(
         wiring=asdict(wiring),
         boot_order=guest.boot_order or "",
         returns=returns,
-        made=list(made),
+        stayed=sorted(stayed),
         shared=[disk.vdev for disk in guest.shared],
     )

@@ -67,7 +67,8 @@ class Assessment:
     `placements` is where each volume would go, `shared` the path here of each disk that is not
     copied, `bridges` the name here of each bridge of the guest, `wiring` what else its interfaces
     may have, and `remarks` what there will be to remark when it has come. One that `returns` went
-    from here to the peer that it comes from. `at_boot` says whether it is started at boot.
+    from here to the peer that it comes from; `stayed` are the disks that it left here then, also
+    where it has another uuid since. `at_boot` says whether it is started at boot.
     """
 
     problems: tuple[Problem, ...]
@@ -76,6 +77,7 @@ class Assessment:
     bridges: dict[str, str] = field(default_factory=dict)
     wiring: Wiring = CAUTIOUS
     returns: bool = False
+    stayed: frozenset[str] = frozenset()
     at_boot: AtBoot = NO_START
     remarks: tuple[Remark, ...] = ()
 
@@ -92,17 +94,12 @@ class Assessment:
 
     def expected(self, host: Host, offer: Offer, *, keep_partial: bool) -> Expected:
         """Return what is to be kept of the guest of an offer that is accepted."""
-        made = [
-            volume.vdev
-            for volume, placement in zip(offer.volumes, self.placements, strict=True)
-            if volume.vdev is not None and placement.fresh
-        ]
         found = expect(
             offer,
             self.disks(host, offer),
             self.bridges,
             self.wiring,
-            made=made,
+            stayed=self.stayed,
             returns=self.returns,
             keep_partial=keep_partial,
         )
@@ -182,7 +179,12 @@ async def assess(
     at_boot = NO_START
     if guest is not None:
         at_boot = await weigh_at_boot(host, guest, info, [one for one, _ in here], returns=returns)
-    found = Assessment((), placed, shared, bridges, wiring_for(host, peer), returns, at_boot)
+    found = Assessment(
+        *((), placed, shared, bridges, wiring_for(host, peer)),
+        returns=returns,
+        stayed=frozenset(checker.stayed),
+        at_boot=at_boot,
+    )
     foreseen = await _foreseen(host, offer, found)
     if lost := [one for one in foreseen if one.code == NOT_KEPT]:
         return Assessment(tuple(problem(one.code, one.text, one.hint) for one in lost))
@@ -288,6 +290,8 @@ class _VolumeChecks:
         }
         self._paths: set[object] = set()
         self.problems: list[Problem] = []
+        self.stayed: set[str] = set()
+        """Disks of a guest that stayed here when it went from here."""
 
     async def place(self, volume: VolumeOffer) -> Placement | None:
         """Find where a volume goes, noting what is wrong."""
@@ -363,6 +367,8 @@ class _VolumeChecks:
         claim = Claim(self._peer, self._offer, volume)
         found = await reuse(self._host, claim, info, self._needs)
         self.problems += found.problems
+        if found.stayed and volume.vdev is not None:
+            self.stayed.add(volume.vdev)
         return Placement(pool.name, name, fresh=False, zeroed=not found.kept, size=info.size)
 
     async def _needs_of_others(self) -> Needs:

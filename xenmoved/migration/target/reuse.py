@@ -43,10 +43,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """What stands against writing to a volume, and whether what it holds is `kept`."""
+    """What stands against writing to a volume, and whether what it holds is `kept`.
+
+    One that is kept may have `stayed` here when the guest that comes went from here, to this very
+    peer. It may also be what an attempt of that peer has left, which proves nothing of the guest.
+    """
 
     problems: tuple[Problem, ...]
     kept: bool
+    stayed: bool = False
 
 
 def owner_of(peer: str, offer: Offer) -> str:
@@ -67,11 +72,22 @@ async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reu
         return Reuse((*problems, *against(found, info, holding, NEEDED_HINT)), kept=False)
     if needed := against(found, info, holding, NEEDED_HINT, own=kept):
         return Reuse(tuple(needed), kept)
-    if kept or (holding is not None and known and is_blank(holding, peer)):
+    if holding is not None and kept:
+        return Reuse((), kept, await _stayed(host, claim, holding))
+    if holding is not None and known and is_blank(holding, peer):
         return Reuse((), kept)
     why = _why_not_kept(holding, info, owner, claim.peer)
     text = f"{info.pool}:{info.name} on {host.config.node} {why}"
     return Reuse(_refusal(host.config.node, claim, text), kept=False)
+
+
+async def _stayed(host: Host, claim: Claim, holding: Holding) -> bool:
+    """Whether a copy that is kept is of when the guest, by this name, went to this peer."""
+    guest = claim.offer.guest
+    left = await host.journal.departure(holding.moved_by) if holding.since is not None else None
+    if guest is None or left is None:
+        return False
+    return (left.guest, left.peer) == (guest.target_name, claim.peer.name)
 
 
 def _why_not_kept(holding: Holding | None, info: VolumeInfo, owner: str, peer: Peer) -> str:

@@ -35,6 +35,7 @@ RECEIVED: Final = ".received"
 _WAITS: Final = re.compile(r"(.+)\.cfg(?:\.\d+)?\.received")
 MOST_RECEIVED: Final = 8
 """Texts of one name that wait for their operator."""
+_ONLY_COMPOSED: Final = "the one that came was only composed from how it runs"
 _OWN_MODE: Final = 0o600
 """Of a file that is new here: it may hold passwords, and only root's tools read it."""
 
@@ -103,7 +104,12 @@ def _chosen(here: Here, adapted: str, arrival: Arrival) -> str:
     if not fits(own.text, arrival):
         raise ToolstackError(
             f"{own.path} is an operator's, and has other disks or bridges than {arrival.name} has "
-            "now; the one that came was only composed from how it runs"
+            f"now; {_ONLY_COMPOSED}"
+        )
+    if not (own in here.aside or arrival.returns or own.writes(arrival.kept_disks)):
+        raise ToolstackError(
+            f"{own.path} is an operator's, and nothing tells that it is of the {arrival.name} "
+            f"that came; {_ONLY_COMPOSED}"
         )
     return own.text
 

@@ -257,6 +257,21 @@ async def test_a_composed_file_takes_no_operators_place(folder, tmp_path, aside)
     assert not await folder.autostart("web"), "nobody has read it"
 
 
+async def test_what_was_composed_has_an_operators_file_only_of_a_guest_that_was_here(
+    folder, tmp_path
+):
+    """Whoever takes its name, and the place of a disk that is gone, is not booted by that file."""
+    (tmp_path / "web.cfg").write_text(HERE)
+    stranger = replace(ARRIVAL, returns=False)
+    (remark,) = await folder.install("web", _HEAD + COMES, stranger, True)
+    assert (remark.code, "nothing tells" in remark.text) == ("config-received", True)
+    assert (tmp_path / "web.cfg").read_text() == HERE
+    assert not await folder.autostart("web")
+    known = replace(stranger, stayed=frozenset(ARRIVAL.disks))
+    assert not await folder.install("web", _HEAD + COMES, known, True)
+    assert await folder.autostart("web")
+
+
 async def test_what_cannot_be_described_is_not_installed(folder, tmp_path):
     """What it would be is weighed by its description."""
     for text in (COMES.replace("512", "''"), COMES + "vif = ['bridge=xenbr0,foo=\t1']\n"):
@@ -380,6 +395,7 @@ async def test_what_names_more_than_the_guest_has_now_stays_aside(folder, tmp_pa
     """It may be another guest's by now."""
     disks = {**ARRIVAL.disks, "xvdc": "/srv/here/data.img"}
     arrival = replace(ARRIVAL, disks=disks, read_only=frozenset({"xvdc"}), returns=returns)
+    arrival = replace(arrival, stayed=frozenset(ARRIVAL.disks))
     aside = tmp_path / "web.cfg.moved"
     aside.write_text(text)
     for _ in range(2):
