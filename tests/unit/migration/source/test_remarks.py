@@ -35,9 +35,7 @@ async def test_a_peer_cannot_have_its_remarks_asked_for_for_ever(
     async def amend(job: str, **said: Any) -> None:
         reports[job] = said["remarks"]
 
-    host: Any = SimpleNamespace(
-        config=SimpleNamespace(peers={"b": None}), jobs=SimpleNamespace(amend=amend)
-    )
+    host: Any = SimpleNamespace(roster={"b": object()}, jobs=SimpleNamespace(amend=amend))
     ours = Remark(Weight.ACTION, UNHEARD, "not heard", "wait")
     job = Job(JobKind.MIGRATE, "web", "b", Mode.LIVE, job="j1")
     job.remarks = (ours,)
