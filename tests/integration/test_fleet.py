@@ -124,7 +124,7 @@ def test_a_revoked_host_is_cut_off_and_refused_at_both_ends(fleet: Fleet[Dom0]) 
     assert "does not believe this host's certificate: it is revoked (key)" in found.text
     found = the_problem(a.ask(PingPeer("host-b")), "certificate-revoked")
     assert "the certificate of host-b (127.0.0.1 port" in found.text
-    wait_until(lambda: "was not taken in: it is revoked (key)" in a.log(), "what is logged")
+    wait_until(lambda: "is not believed: it is revoked (key)" in a.log(), "what is logged")
     assert answers(a, "host-c")
     fleet.hand_out(["host-b"])
     shown = b.ctl("status")

@@ -416,3 +416,27 @@ def test_a_damaged_certificate_is_refused(cut):
         with pytest.raises(Exception) as refused:
             read_certificate(wrong)
         assert type(refused.value).__name__ == "Refusal"
+
+
+def test_a_name_that_passes_to_another_key_is_told(caplog):
+    a = Host("host-a", A)
+    for key, told in ((B, False), (B, False), (X, True)):
+        a.roster.proven(signed(key, "host-b"))
+        assert ("host-b proves another key than before" in caplog.text) is told
+    assert a.roster.groups("host-b") == ("hosts",)
+
+
+async def test_a_pinned_connection_is_cut_off_when_its_key_is_revoked():
+    pinned = {"host-b": Peer(name="host-b", address="127.0.0.1", key=text_of(B))}
+    a, b = Host("host-a", A, peers=pinned), Host("host-b", B)
+    async with listening(a):
+        link = await connect(
+            "host-a", "127.0.0.1", a.port, identity=B, pinned=A, timeout=5, keepalive=30
+        )
+        a.server.drop_revoked()
+        await asyncio.sleep(0.2)
+        assert not link.closed
+        assert b.name == a.server.visitors[0].peer
+        a.config = Host("host-a", A, peers=pinned, revoked=(fingerprint_of(text_of(B)),)).config
+        a.server.drop_revoked()
+        await until(lambda: link.closed)
