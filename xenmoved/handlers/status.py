@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from time import time
-
 import xenmoved
-from protocol.messages import Problem
 from xenmoved.control.api import GetStatus, Status
 from xenmoved.handlers.dispatch import Services, answers
 from xenmoved.link.identity import fingerprint
 from xenmoved.migration.doubts import alarms
-from xenmoved.migration.host import Host
-from xenmoved.problems import problem
-from xenmoved.trust.validity import warnings
-
-
-def _of_certificate(host: Host) -> list[Problem]:
-    config = host.config
-    return [problem(*one) for one in warnings(host.own, config.fleet, config.node, time())]
 
 
 @answers(GetStatus)
@@ -35,5 +24,5 @@ async def status(services: Services, _: GetStatus) -> Status:
         fingerprint=fingerprint(services.identity),
         peers=len(host.roster.all()),
         jobs=tuple(job.report() for job in host.jobs.live)[:1000],
-        alarms=(*_of_certificate(host), *await alarms(host))[:1000],
+        alarms=(*host.certificate_alarms(), *await alarms(host))[:1000],
     )

@@ -31,6 +31,7 @@ from xenmoved.link.options import (
     USERNAME,
     ssh_options,
 )
+from xenmoved.link.round_trip import round_trip
 from xenmoved.link.vouching import key_pair, take_host_certificate
 from xenmoved.tasks import at_most
 from xenmoved.trust.certificate import Certificate
@@ -120,6 +121,11 @@ class PeerLink:
     def closed(self) -> bool:
         """Whether the connection has ended."""
         return self._connection.is_closed()
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back, as far as the kernel knows."""
+        return round_trip(self._connection)
 
     async def open(self, purpose: Purpose) -> Channel:
         """Open a channel. Raises LinkError when the peer refuses or the connection is gone."""

@@ -21,6 +21,7 @@ from xenmoved.link.flow import Flow
 from xenmoved.link.identity import public_text
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, SETTLING, USERNAME, ssh_options
+from xenmoved.link.round_trip import round_trip
 from xenmoved.link.vouching import Trust, key_pair, take_login_certificate
 from xenmoved.trust.certificate import Certificate
 from xenmoved.trust.refusals import Refusal
@@ -65,6 +66,11 @@ class Visitor:
     """Whether the connection has ended."""
     messages: MessageSet = PEER
     """Those of the version that was agreed on when it greeted last: one release has all of it."""
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back, as far as the kernel knows."""
+        return round_trip(self.connection)
 
 
 Serve = Callable[[Visitor, Purpose, Channel], None]

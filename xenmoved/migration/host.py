@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time
 from typing import Protocol
 
 import asyncssh
@@ -18,6 +19,7 @@ from storage.contracts import Pool, PoolVolume
 from storage.opening import open_source
 from storage.qemu.additions import GuestQemu, monitor_of
 from xenmoved.config.model import Config, Peer
+from xenmoved.hooks.hooks import Hooks
 from xenmoved.jobs.board import JobBoard
 from xenmoved.journal.database import Journal
 from xenmoved.journal.records import NotedKey
@@ -32,6 +34,7 @@ from xenmoved.trust.certificate import Certificate
 from xenmoved.trust.own import OwnCertificate
 from xenmoved.trust.refusals import Refusal
 from xenmoved.trust.roster import Roster
+from xenmoved.trust.validity import warnings
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,10 @@ class Links:
     def connected(self, peer: str) -> bool:
         """Whether there is a connection to the peer now."""
         return peer in self._links and not self._links[peer].closed
+
+    def round_trip(self, peer: str) -> float | None:
+        """Seconds to the peer and back; None where there is no connection, or nothing tells."""
+        return self._links[peer].round_trip if self.connected(peer) else None
 
     async def get(
         self, peer: Peer, roster: Roster, *, timeout: float, keepalive: float
@@ -177,6 +184,7 @@ class Host:
     pools: Mapping[str, Pool]
     journal: Journal
     jobs: JobBoard
+    hooks: Hooks
     links: Links
     outgoing_buffers: Buffers
     incoming_buffers: Buffers
@@ -265,6 +273,11 @@ class Host:
             timeout=timeouts.connect,
             keepalive=timeouts.keepalive,
         )
+
+    def certificate_alarms(self) -> list[Problem]:
+        """Return what an operator must know of the certificate of this host."""
+        config = self.config
+        return [problem(*one) for one in warnings(self.own, config.fleet, config.node, time())]
 
     def pool_of(self, path: str) -> tuple[Pool, str] | None:
         """Return the pool and the name that a disk path denotes, None when no pool has it."""

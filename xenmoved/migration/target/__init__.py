@@ -14,6 +14,7 @@ at_home        whether it, or another of its name or uuid, is here already
 reuse          what may become of a volume that is here already
 arrivals       all that is on its way to this host
 expected       what is known of a guest that comes, across restarts
+hooked         what the hooks of this host are told of a guest that comes
 migration      a guest that comes, step by step
 guest          what has come of it, and its record in the journal
 memory         its memory as it comes
