@@ -137,12 +137,13 @@ class JobReport:
     down, to the target's word that it runs, or to when it ran here again, known when the job has
     ended; `blackout_parts` is what it was spent on if the guest has moved. `remark` is why the
     guest is held although it was to go, and `remarks` what an operator should know of a guest that
-    has moved, on both hosts: what needs somebody comes first. `keep_partial` is as in the job's options, and `confirmed` whether the target has confirmed that
-    it gave the job up. `suspended` is when the guest stood still, in seconds since the job began.
-    `guest` is empty for a sync. `other_name` is what the other host calls it, empty when that is
-    the same. `left` is the bytes that the guest had written and that were not sent when this was
-    last looked at. `doing` is what is done in this phase, where that is known more closely.
-    `samples` are only in the answer to `GetJob`: they are many.
+    has moved, on both hosts: what needs somebody comes first. `keep_partial` is as in the job's
+    options, and `confirmed` whether the target has confirmed that it gave the job up. `suspended`
+    is when the guest stood still, in seconds since the job began. `guest` is empty for a sync.
+    `other_name` is what the other host calls it, empty when that is the same. `left` is the bytes
+    that the guest had written and that were not sent when this was last looked at. `doing` is what
+    is done in this phase, where that is known more closely. `samples` are only in the answer to
+    `GetJob`: they are many.
     """
 
     job: JobId

@@ -1,6 +1,7 @@
 """The SSH connection between two daemons and the channels on it.
 
 identity    this host's key and fingerprints
+vouching    certificates in the place of keys, at both ends
 channel     one byte stream on a connection, with back-pressure in both directions
 framed      one reader of the frames of a channel
 flow        back-pressure of a whole connection
@@ -14,6 +15,7 @@ round_trip  how long it takes to a peer and back
 errors      what can go wrong
 
 A daemon dials the peers to which it sends; one connection carries every channel of all that goes
-from it to that peer. Both ends prove themselves with pinned ed25519 keys. The only things that can
+from it to that peer. Both ends prove themselves with ed25519 keys, which are pinned, or for which
+certificates vouch. The only things that can
 be opened on a connection are the subsystems named in `channel.Purpose`.
 """

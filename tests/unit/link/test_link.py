@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import asyncssh
 import pytest
 
+from tests.support.trusting import Keys
 from xenmoved.link import server as server_module
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.client import connect, fetch_host_key
@@ -36,7 +37,7 @@ class Served:
 
     def __init__(self):
         self.peers = {HOST.public_data: "itself", PEER.public_data: "peer"}
-        self.server = LinkServer(HOST, lambda: self.peers, 30)
+        self.server = LinkServer(HOST, Keys(self.peers), 30)
         self.came = asyncio.Queue()
         self.port = 0
 

@@ -16,6 +16,7 @@ from storage.contracts import EVERYTHING, Extent
 from storage.errors import StorageError
 from storage.files.volume import RawFile
 from tests.support.fed import VolumeSender
+from tests.support.trusting import Keys
 from xenmoved.choices import Compression
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import connect
@@ -52,7 +53,7 @@ class Bench:
         self.limiter = RateLimiter(None)
 
     async def start(self):
-        self.server = LinkServer(KEY, lambda: {KEY.public_data: "far"}, 30)
+        self.server = LinkServer(KEY, Keys({KEY.public_data: "far"}), 30)
         port = await self.server.start("127.0.0.1", 0, lambda v, p, c: self.came.put_nowait(c))
         self.stack.push_async_callback(self.server.stop)
         self.link = await connect(

@@ -118,10 +118,18 @@ def peers(answer: Peers) -> list[Block]:
     rows: list[tuple[Cell, ...] | Across] = []
     for peer in answer.peers:
         may = permissions(peer.actions, peer.pools, peer.guests, _more(peer))
-        address = str(Address(peer.address, peer.port))
+        address = str(Address(peer.address, peer.port)) if peer.address else UNKNOWN
         rows.append((Span(peer.name, Style.BOLD), address, _connected(peer), may))
-        rows.append(Across((line("  ", Span(peer.fingerprint, Style.DIM)),)))
+        rows.append(Across((line("  ", Span(_proof(peer), Style.DIM)),)))
     return [table(header, rows)]
+
+
+def _proof(peer: PeerRow) -> str:
+    """Return by what a peer is known."""
+    if peer.pinned:
+        return peer.fingerprint
+    groups = ", ".join(peer.groups)
+    return f"by its certificate: {groups}" if groups else "by its certificate, not seen yet"
 
 
 def _more(peer: PeerRow) -> list[str]:

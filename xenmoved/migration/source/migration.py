@@ -120,6 +120,7 @@ class OutboundMigration:
         await self._claim_volumes()
         async with open_dialogue(self._host, job.peer) as dialogue:
             self._handover.dialogue = dialogue
+            await self._host.note_key(self._migration, dialogue.link)
             await self._transfer.attend(dialogue, self._send_all(dialogue), self._failed)
             job.enter(Phase.COMMIT)
             await self._handover.happen(SourceEvent.TARGET_READY)

@@ -111,7 +111,7 @@ async def make_offer(
     problems = list(found.problems)
     if (runs := found.domain) is None or (domain := found.offered) is None:
         return None, problems
-    disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
+    disks = await sort_disks(host, moving_disks(domain), host.roster.get(peer), peer, options)
     problems += disks.problems
     look = await take(host, runs)
     problems += [*look.missing, *look.problems]
