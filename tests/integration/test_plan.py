@@ -148,7 +148,8 @@ def test_an_older_xen_takes_over_no_memory(hosts: Hosts) -> None:
     (found,) = a.plan(RESIDENT).problems
     assert found.code == "xen-version"
     assert older in found.text
-    assert "--mode cold" in found.hint
+    assert "--mode restart" in found.hint
+    assert not a.plan(RESIDENT, mode=Mode.RESTART).problems
     says_of_itself(b, xen_version="4.20.5-pre")
     assert a.plan(RESIDENT).problems == ()
 

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import Mode, Problem
-from tests.support.dom0 import MIB, RESIDENT, Dom0, Guest, image, problems, the_problem, unique
+from tests.support.dom0 import (
+    MIB,
+    QUIET,
+    RESIDENT,
+    Dom0,
+    Guest,
+    image,
+    problems,
+    the_problem,
+    unique,
+)
 from xenmoved.control.api import AbortJob, Done, Plan, SetJob
 from xenmoved.jobs.report import JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
@@ -318,3 +328,19 @@ def test_a_host_is_emptied_by_starting_its_guests_anew(hosts: Hosts) -> None:
     b.assert_runs(web.name)
     b.assert_runs(RESIDENT)
     b.migrate(RESIDENT, "host-a", mode=Mode.SAVE)
+
+
+def test_one_whose_disk_another_guest_has_is_not_shut_down(hosts: Hosts) -> None:
+    a, _ = hosts
+    web = guest(a)
+    job = a.begin(web.name, mode=Mode.RESTART, hold=True)
+    a.until(job.job, lambda report: report.phase is Phase.HOLD)
+    before = a.domain(web.name)
+    other = unique("other")
+    a.boot(other, [], specs=[f"file:{web.disks[0]},xvda,r"], extra=QUIET)
+    let_go(a, job.job)
+    assert stays(a, web.name, a.finish(job.job)) == "volume-in-use"
+    now = a.domain(web.name)
+    assert now is not None and before is not None and now.domid == before.domid
+    found = the_problem(a.try_migrate(web.name, mode=Mode.RESTART), "volume-in-use")
+    assert other in found.text

@@ -81,6 +81,7 @@ class ByFile:
         job = self.job
         await self._check_text()
         await self.still_runs()
+        await self._require_free_disks(runs=True)
         await self._get_ready(dialogue)
         job.enter(Phase.SHUTDOWN)
         job.suspended_at = monotonic()
@@ -117,9 +118,10 @@ class ByFile:
         await self._get_ready(dialogue)
         await dialogue.ask(Seal(0, blake3().digest()), Ready)
 
-    async def _require_free_disks(self) -> None:
-        """See that no domain has a disk of a guest that does not run. Raises Obstructed."""
-        if found := await users_of(self.host, self.job.guest, self.sending.paths):
+    async def _require_free_disks(self, *, runs: bool = False) -> None:
+        """See that no other domain has a disk of the guest: none at all unless it `runs`."""
+        guest, paths = self.job.guest, self.sending.paths
+        if found := await users_of(self.host, guest, paths, runs=runs):
             raise Obstructed(found)
 
     async def _until_disks_are_free(self) -> None:

@@ -132,17 +132,19 @@ async def _find_stopped(
     return replace(domain, uuid=domain.uuid or await _known_uuid(host, moving)), problems
 
 
-async def users_of(host: Host, guest: str, paths: Collection[str]) -> list[Problem]:
-    """Find the domains that have disks of a guest that does not run, by whatever path they do.
+async def users_of(
+    host: Host, guest: str, paths: Collection[str], *, runs: bool = False
+) -> list[Problem]:
+    """Find the domains that have disks of a guest, by whatever path they do.
 
-    Raises ToolstackError.
+    One that `runs` has them itself. Raises ToolstackError.
     """
     wanted = places_at(paths)
     found = []
     for status, other in guests_among(await host.toolstack.describe_all()):
         if isinstance(other, ToolstackError):
             raise other
-        for disk in other.disks:
+        for disk in () if runs and status.name == guest else other.disks:
             if disk.path and place_at(disk.path) in wanted:
                 text = f"{disk.path}, a disk of {guest}, is in use by {status.name}"
                 found.append(problem("volume-in-use", text, f"shut {status.name} down first"))

@@ -40,7 +40,7 @@ from xenmoved.migration.source.content import (
     methods_of,
     name_of_content,
 )
-from xenmoved.migration.source.finding import find_guest
+from xenmoved.migration.source.finding import find_guest, users_of
 from xenmoved.migration.source.inventory import GuestFacts, take
 from xenmoved.migration.source.obstacles import moving_disks
 from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
@@ -137,6 +137,8 @@ async def make_offer(
             volumes=[_name_here(host, disk.path) for disk in disks.copied],
             bridges=names_of(domain.nics),
         )
+    if mode is Mode.RESTART:
+        problems += await users_of(host, guest, paths, runs=True)
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
     methods = await asyncio.to_thread(methods_of, volumes, mode, paths, served)
