@@ -10,11 +10,11 @@ from typing import Any, Final, cast
 import asyncssh
 
 from xenmoved.link.bounds import refuse_requests
+from xenmoved.link.bulk import Bulk, drop_ignored
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized, PeerUnreachable, WrongHostKey
 from xenmoved.link.flow import Flow
 from xenmoved.link.identity import fingerprint
-from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
 from xenmoved.tasks import at_most
 
@@ -132,6 +132,7 @@ async def connect(
     drop_ignored(connection)
     Flow.watch(connection, lambda: peer)
     refuse_requests(connection)
+    Bulk.carry(connection)
     return PeerLink(peer, connection)
 
 

@@ -16,9 +16,9 @@ from asyncssh.channel import SSHServerChannel
 from protocol.codec import MessageSet
 from protocol.messages import PEER
 from xenmoved.link.bounds import refuse_requests
+from xenmoved.link.bulk import Bulk, drop_ignored
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.flow import Flow
-from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
 
 log = logging.getLogger(__name__)
@@ -217,6 +217,7 @@ class _Gatekeeper(asyncssh.SSHServer):
         if self._connection is None or self._peer is None:
             raise asyncssh.PermissionDenied("no peer has this key")
         self._server.proven(self._connection)
+        Bulk.carry(self._connection)
         self._visitor = Visitor(self._peer, self._connection)
         self._server.admit(self._visitor)
         log.info("connection from %s (%s)", self._peer, _address(self._connection))

@@ -12,7 +12,7 @@ from typing import Final
 
 from protocol.blocksync import HashesArrived, ReceiptArrived, VolumeSender, ZerosArrived
 from protocol.fingerprints import ZERO_FINGERPRINT
-from protocol.frames import HASH_SIZE, MAX_PAYLOAD
+from protocol.frames import HASH_SIZE, MAX_PAYLOAD, Bytes
 from protocol.messages import BLOCK_SIZE
 from storage.contracts import Everything, Extent, Volume
 from storage.extents import align, total
@@ -236,8 +236,8 @@ class VolumeSource:
         for piece, smaller in zip(pieces, packed, strict=True):
             frame = self._sender.data(piece.offset, piece.data, piece.fingerprints, smaller)
             began = monotonic()
-            await self._send(frame)
-            self._compressor.observe(len(frame), monotonic() - began)
+            await self._send(*frame)
+            self._compressor.observe(sum(map(len, frame)), monotonic() - began)
             progress.diff += piece.blocks
             progress.data_bytes += len(piece.data)
 
@@ -255,9 +255,9 @@ class VolumeSource:
                 f"{wrong[0] * BLOCK_SIZE} ({wrong[1]} blocks) than the source"
             )
 
-    async def _send(self, data: bytes) -> None:
-        await self._tools.limiter.take(len(data))
-        await self._channel.send(data)
+    async def _send(self, *pieces: Bytes) -> None:
+        await self._tools.limiter.take(sum(map(len, pieces)))
+        await self._channel.send(*pieces)
 
 
 def _pieces(examined: Examined, start: int, count: int) -> Iterator[_Piece]:

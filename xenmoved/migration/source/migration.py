@@ -11,7 +11,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from protocol.frames import MAX_PAYLOAD, encode_memory
+from protocol.frames import MAX_PAYLOAD, memory_frame
 from protocol.handover import SourceEvent, SourceState
 from protocol.messages import (
     HandOver,
@@ -297,9 +297,9 @@ class OutboundMigration:
             view = memoryview(piece)
             digest.update(view)
             for start in range(0, len(view), MAX_PAYLOAD):
-                frame = encode_memory(view[start : start + MAX_PAYLOAD])
-                await self._transfer.limiter.take(len(frame))
-                await stalls.limit(channel.send(frame), f"the memory of {self._job.guest}")
+                frame = memory_frame(view[start : start + MAX_PAYLOAD])
+                await self._transfer.limiter.take(sum(map(len, frame)))
+                await stalls.limit(channel.send(*frame), f"the memory of {self._job.guest}")
                 await asyncio.sleep(0)  # a turn for the disks, which are to stay close
             size += len(view)
             self._job.memory_sent = size
