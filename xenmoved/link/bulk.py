@@ -231,6 +231,7 @@ class Bulk(asyncio.BufferedProtocol):
         cipher = connection._send_encryption
         if (
             not self.takes(size)
+            or not isinstance(channel, SSHChannel)  # as what only looks like one
             or type(cipher) is not encryption.GCMEncryption
             or connection._transport is None
             or connection._compressor is not None

@@ -149,8 +149,9 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         refuse_requests(chan)
         chan.set_write_buffer_limits(high=self.window)
         self._bulk = Bulk.of(chan.get_connection())
-        self._most_at_once = chan._send_window // 2
-        self._heed_window(chan)
+        if self._bulk is not None:
+            self._most_at_once = chan._send_window // 2
+            self._heed_window(chan)
         self._flow = Flow.of(chan.get_connection())
         self._flow.join(self._look)
         self._look()

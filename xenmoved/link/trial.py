@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncssh
+from asyncssh import encryption
 
 from xenmoved.link.bulk import Bulk, drop_ignored
 from xenmoved.link.channel import Channel, Purpose
@@ -95,6 +96,8 @@ async def _try(side: str) -> None:
         connection = client if side == "client" else server
         _see("connection", connection, _CONNECTION, _CONNECTION_CALLS)
         first = connection._recv_encryption
+        if type(first) is not encryption.GCMEncryption:
+            raise TypeError(f"it has another cipher, {type(first).__name__}")
         bulk = Bulk(connection)
         bulk.begin()
         options: dict[str, Any] = CHANNEL_OPTIONS
@@ -176,6 +179,7 @@ async def _connected() -> AsyncIterator[tuple[Any, Any, asyncio.Queue[Channel]]]
                 far,
                 server_factory=lambda: _Server(come),
                 server_host_keys=[key],
+                line_editor=False,
                 gss_host=None,
                 **options,
             ),
