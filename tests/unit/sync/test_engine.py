@@ -423,6 +423,34 @@ async def test_a_source_that_gives_no_credit_gets_nothing_and_holds_no_buffers_f
     await whole(bench.buffers)
 
 
+async def test_fingerprints_are_told_many_at_once_and_not_beyond_credit(bench_of_40_mib):
+    """Each frame costs far more than what is in it; an older source grants as many as ever."""
+    bench = bench_of_40_mib
+    bench.write(bench.theirs, 0, noise(bench.size))
+    async with served_target(bench) as (channel, serving):
+        await channel.send(PEER.encode(BeginRound(1, True)) + PEER.encode(Credit(4)))
+        decoder, told = FrameDecoder([Kind.HASHES]), []
+        while len(told) < 5:
+            while (frame := decoder.next_frame()) is not None:
+                told.append(len(frame.untrusted_body) - 8)
+            if len(told) == 4:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(channel.receive(), 0.2)
+                await channel.send(PEER.encode(Credit(1)))
+            if len(told) < 5:
+                decoder.feed(await asyncio.wait_for(channel.receive(), 5))
+        assert told == [8 * 2**20 // B * 32] * 5
+        assert not serving.done()
+
+
+@pytest.fixture
+async def bench_of_40_mib(tmp_path):
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        made = Bench(tmp_path, 40 * 2**20, stack)
+        await made.start()
+        yield made
+
+
 async def whole(buffers):
     async with asyncio.timeout(2):
         taken = [await buffers.acquire() for _ in range(12)]
