@@ -89,8 +89,10 @@ class Bulk(asyncio.BufferedProtocol):
     @classmethod
     def carry(cls, connection: Any) -> None:
         """Take on the bulk packets of an authenticated connection, if that is possible."""
-        if cls.refused is None and connection._transport is not None:
-            cls(connection).begin()
+        if cls.refused is None:
+            transport = connection._transport
+            if transport is not None and not transport.is_closing():
+                cls(connection).begin()
 
     @classmethod
     def of(cls, connection: Any) -> Bulk | None:
@@ -130,13 +132,16 @@ class Bulk(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come."""
+        connection = self._connection
+        if connection._transport is None:  # it ends, and what still comes is nobody's
+            return
         self._end += nbytes
-        self._connection._reset_keepalive_timer()
-        while self._end > self._begin and self._connection._transport is not None:
+        connection._reset_keepalive_timer()
+        while self._end > self._begin and connection._transport is not None:
             if not (taken := self._next()):
                 break
             self._begin += taken
-        if self._connection._transport is None or self._begin == self._end:
+        if connection._transport is None or self._begin == self._end:
             self._begin = self._end = 0
         elif self._begin + _ROOM > _BUFFER:
             rest = bytes(self._buffer[self._begin : self._end])
