@@ -68,7 +68,7 @@ more of a buffer than it fills, as long as somebody has it."""
 _ROOM: Final = _LENGTH.size + _MOST + _TAG
 _BUFFER: Final = 4 * _ROOM
 
-_LOANS: Final = Loans(_ROOM, 48)
+_LOANS: Final = Loans(_ROOM, 80)
 
 
 class Bulk(asyncio.BufferedProtocol):
