@@ -26,6 +26,7 @@ from xenmoved.control.peer_api import (
 )
 from xenmoved.handlers.dispatch import Services, answers
 from xenmoved.handlers.peer_rows import peer_data, peer_row
+from xenmoved.link.bulk import Bulk
 from xenmoved.link.client import fetch_host_key
 from xenmoved.link.identity import fingerprint, public_text
 from xenmoved.link.probe import measure
@@ -158,6 +159,7 @@ async def ping(services: Services, request: PingPeer) -> PeerPing:
             capabilities=tuple(sorted(dialogue.capabilities)),
             round_trip=round_trip,
             throughput=throughput,
+            slow_because=Bulk.refused,
             actions=pong.actions,
             pools=pong.pools,
             guests=pong.guests,
