@@ -43,6 +43,7 @@ async def test_it_is_used_with_the_asyncssh_that_is_here() -> None:
 
 TRANSFER = """
 import asyncio, asyncssh
+from tests.support.trusting import Keys
 from xenmoved.link import trial
 from xenmoved.link.bulk import Bulk
 from xenmoved.link.channel import Purpose
@@ -75,7 +76,7 @@ async def main():
     def serve(visitor, purpose, channel):
         served.set_result(asyncio.create_task(both(channel)))
 
-    server = LinkServer(HOST, lambda: {PEER.public_data: "peer"}, 30)
+    server = LinkServer(HOST, Keys({PEER.public_data: "peer"}), 30)
     port = await server.start("127.0.0.1", 0, serve)
     pinned = parse_public(public_text(HOST))
     link = await connect(
