@@ -26,9 +26,7 @@ from protocol.frames import (
     encode_zero,
 )
 from protocol.messages import (
-    CAPABILITIES,
     PEER,
-    VERSION,
     Accepted,
     Action,
     Attach,
@@ -48,6 +46,7 @@ from protocol.messages import (
     Seal,
     VolumeOffer,
     Working,
+    greeting,
 )
 from xenmoved.control.peer_api import AddPeer
 from xenmoved.link.channel import Channel, Purpose
@@ -176,7 +175,7 @@ async def talk(link: PeerLink, purpose: Purpose = Purpose.CONTROL) -> Talk:
 async def greeted(link: PeerLink) -> Talk:
     """Open a control channel and greet."""
     control = await talk(link)
-    answer = await control.ask(Hello(VERSION, "hostile 1", "hostile", CAPABILITIES))
+    answer = await control.ask(greeting("hostile 1", "hostile"))
     assert isinstance(answer, Hello), answer
     return control
 

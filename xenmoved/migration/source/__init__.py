@@ -3,7 +3,8 @@
 start       begins migrations
 preflight   what a migration would be, looked at on both hosts
 offer       what this host would send, and why it cannot
-content     images of guests that run: what the guest sees is sent
+volume_offers  how one volume of it is offered
+content     disks whose content is sent, and not the image in which it lies
 obstacles   why a guest or a disk cannot move, whatever the target
 renames     what is to be called otherwise on the other host
 inventory   what a guest has at one moment, and how that differs from another moment
