@@ -35,8 +35,8 @@ _REMOVE_FILE, _MAKE_SOCKET, _TRUNCATE = 1 << 5, 1 << 9, 1 << 14
 _OF_A_FILE: Final = _EXECUTE | _WRITE | _READ | _TRUNCATE
 _RIGHTS: Final = {1: 13, 2: 14, 3: 15, 5: 16}
 """How many rights about files there are, from a version of Landlock on."""
-_TCP_SINCE: Final = 4
-_TCP: Final = 0b11  # to listen, to connect
+_NOTHING_ELSE: Final = {4: 0b11, 6: 0b11}
+"""What else is refused, from a version on: TCP; abstract sockets and signals of others."""
 
 _NO_NEW_PRIVILEGES, _DROP_CAPABILITY = 38, 24
 _OPEN_ANY_FILE: Final = 1  # CAP_DAC_OVERRIDE
@@ -98,7 +98,7 @@ def _confine(rights: dict[str, int]) -> None:
         log.debug("this kernel has no Landlock: files are not limited")
         return
     handled = (1 << max(count for since, count in _RIGHTS.items() if since <= version)) - 1
-    limits = [handled, _TCP] if version >= _TCP_SINCE else [handled]
+    limits = [handled, *(bits for since, bits in _NOTHING_ELSE.items() if since <= version)]
     attributes = struct.pack(f"={len(limits)}Q", *limits)
     ruleset = _checked(_libc.syscall(_CREATE_RULESET, attributes, len(attributes), 0))
     try:
