@@ -38,7 +38,7 @@ def _fill(root: Path) -> None:
     for python in PYTHONS:
         wheels.unpack(sorted(wheels.kept(python).glob("*.whl")), site)
     tree.add_program(site)
-    tree.add_system_files(system, site)
+    tree.add_system_files(system, site, "/opt/xenmoved/bin/python")
     # Where the distributions that this is for look for them.
     (system / "usr/share/zsh/vendor-completions").rename(system / "usr/share/zsh/site-functions")
     tree.add_commands(root / "bin", "/opt/xenmoved/bin/python")

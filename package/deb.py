@@ -88,7 +88,7 @@ def _fill(root: Path, release: Release, found: list[Path], full: str) -> None:
     site = prefix / f"lib/python{release.python}/site-packages"
     wheels.unpack(found, site)
     tree.add_program(site)
-    tree.add_system_files(root, site)
+    tree.add_system_files(root, site, f"/{_PREFIX}/bin/python")
     tree.add_commands(prefix / "bin", f"/{_PREFIX}/bin/python")
     (prefix / "bin" / "python").symlink_to(f"../../../bin/python{release.python}")
     lines = ("home = /usr/bin", "include-system-site-packages = false")

@@ -30,6 +30,12 @@ _SYSTEMD: Final = {
     "xenmoved.tmpfiles": "usr/lib/tmpfiles.d/xenmoved.conf",
 }
 
+_WATCHING: Final = {
+    "prometheus/xenmoved.rules.yml": "usr/share/xenmoved/prometheus/xenmoved.rules.yml",
+    "grafana/xenmoved.json": "usr/share/xenmoved/grafana/xenmoved.json",
+}
+"""For monitoring systems, which may be on other hosts: from here they are copied."""
+
 
 def version() -> str:
     """Return the version that the source says it has."""
@@ -77,14 +83,22 @@ def add_commands(folder: Path, python: str) -> None:
         put(folder / name, "\n".join((*lines, "sys.exit(main())", "")), 0o755)
 
 
-def add_system_files(root: Path, site: Path) -> None:
-    """Put units, manuals, completions and the configuration where they belong below `root`."""
+def add_system_files(root: Path, site: Path, python: str) -> None:
+    """Put units, manuals, completions, alerts, hooks and the configuration where they belong."""
     for name, place in _SYSTEMD.items():
         put(root / place, (ROOT / "systemd" / name).read_bytes())
     for manual in sorted((ROOT / "docs" / "man").iterdir()):
         put(root / f"usr/share/man/man{manual.suffix[1:]}" / manual.name, manual.read_bytes())
     for shell, place in _COMPLETIONS.items():
         put(root / place, _completion(shell, site))
+    for name, place in _WATCHING.items():
+        put(root / place, (ROOT / "etc" / name).read_bytes())
+    for file in sorted((ROOT / "share" / "hooks").iterdir()):
+        text, installed = file.read_text(), root / "usr/share/xenmoved/hooks" / file.name
+        if file.suffix:
+            put(installed, text)
+        else:  # runs with the interpreter `python` that is certain to be there
+            put(installed, text.replace("#!/usr/bin/python3", f"#!{python}", 1), 0o755)
     put(root / "etc/xenmoved/xenmoved.yaml", (ROOT / "etc" / "xenmoved.yaml").read_bytes())
 
 

@@ -6,12 +6,14 @@ handlers     answers to what operators ask
 evacuation   moving every guest away
 migration    moving one guest or volume: the source, the target
 jobs         what the daemon is busy with
+hooks        what operators have run before, at and after moves
 sync         bringing volumes of two hosts to the same bytes
 link         the SSH connection to a peer
 toolstack    everything that is done with Xen
 journal      what the daemon must know after a crash
 config       what an operator can configure
 choices      what an operator can choose between
+monitoring   what tells a monitoring system how this host is
 control      the control socket: messages, server, client
 ctl          the command `xenmovectl`
 problems     how things that go wrong reach an operator

@@ -10,11 +10,11 @@ import functools
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from time import monotonic
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import asyncssh
 
@@ -28,6 +28,7 @@ from xenmoved.config.pools import make_pool
 from xenmoved.control.server import ControlServer
 from xenmoved.evacuation.run import Evacuations
 from xenmoved.handlers import Services, answer
+from xenmoved.hooks.hooks import Hooks
 from xenmoved.jobs.board import JobBoard
 from xenmoved.jobs.report import JobState
 from xenmoved.journal.database import Journal, JournalFailed
@@ -35,6 +36,7 @@ from xenmoved.link.identity import fingerprint, load_identity, parse_public
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.across_boots import put_copies_to_rest, take_up_copies
 from xenmoved.migration.expiry import expire_copies
+from xenmoved.migration.hooked import interfaces_here
 from xenmoved.migration.host import Host, Links
 from xenmoved.migration.pool_folders import expect_folders
 from xenmoved.migration.qemu_leftovers import remove_leftovers
@@ -44,6 +46,7 @@ from xenmoved.migration.source.start import Starter
 from xenmoved.migration.spool_leftovers import clear_settled
 from xenmoved.migration.target.arrivals import Arrivals
 from xenmoved.migration.target.channels import Reception
+from xenmoved.monitoring.space import StorageSpace
 from xenmoved.sync.devices import Buffers
 from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
@@ -51,6 +54,9 @@ from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.policy import boot_folders
 
 log = logging.getLogger(__name__)
+
+_Work = Callable[[], Coroutine[Any, Any, None]]
+"""What is done for ever."""
 
 _BUFFERS: Final = 24
 """Buffers of 2 MiB for each direction: what all volumes together may have in memory."""
@@ -89,12 +95,21 @@ class Daemon:
             boot_folders=boot_folders(stack.boot_folders, stack.root),
             backends=Backends(stack.sysfs_backends, stack.processes),
         )
+        jobs = JobBoard(journal)
+        hooks = Hooks(
+            config.node,
+            config.state_dir,
+            jobs,
+            lambda: host.config.hooks,
+            functools.partial(interfaces_here, toolstack),
+        )
         host = Host(
             config=config,
             toolstack=toolstack,
             pools={name: make_pool(pool) for name, pool in config.pools.items()},
             journal=journal,
-            jobs=JobBoard(journal),
+            jobs=jobs,
+            hooks=hooks,
             links=Links(identity),
             outgoing_buffers=Buffers(_BUFFERS),
             incoming_buffers=Buffers(_BUFFERS),
@@ -130,8 +145,11 @@ class Daemon:
             log.info("released the metadata of %s, reserved by a daemon that was killed", name)
         try:
             async with Guarded() as tasks:
+                space = StorageSpace(host, tasks)
+                watching = self._watching(space)
                 arrivals = Arrivals(host, tasks)
                 reception = Reception(arrivals, tasks)
+                await host.hooks.begin(tasks)
                 await clear_settled(host)
                 await expect_folders(host)
                 await follow_volumes(host)
@@ -139,7 +157,7 @@ class Daemon:
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)
                 port = await self._listen(reception)
-                services = self._services(port, tasks)
+                services = self._services(port, tasks, space)
                 control = await self._open_control(services)
                 log.info(
                     "%s listens on port %d, key %s",
@@ -148,16 +166,15 @@ class Daemon:
                     fingerprint(self._identity),
                 )
                 notify.ready()
-                for_ever = [
-                    tasks.create_task(keep_doing(work))
-                    for work in (
-                        self._beat,
-                        self._keep_journal,
-                        host.jobs.observe,
-                        functools.partial(expire_copies, host),
-                        functools.partial(remove_leftovers, host),
-                    )
-                ]
+                works: tuple[_Work, ...] = (
+                    self._beat,
+                    self._keep_journal,
+                    host.jobs.observe,
+                    functools.partial(expire_copies, host),
+                    functools.partial(remove_leftovers, host),
+                    *watching,
+                )
+                for_ever = [tasks.create_task(keep_doing(work)) for work in works]
                 await self._stopping.wait()
                 notify.stopping("ending jobs")
                 host.jobs.begin_no_more()
@@ -169,6 +186,7 @@ class Daemon:
                 await host.links.close()
                 for task in for_ever:
                     task.cancel()
+                host.hooks.end()
                 # What is left is in doubt or waits for a peer: the journal has it.
                 raise _Stop
         except* _Stop:
@@ -192,7 +210,27 @@ class Daemon:
                 f"see `listen` in {self._config_file}"
             ) from None
 
-    def _services(self, port: int, tasks: asyncio.TaskGroup) -> Services:
+    def _watching(self, space: StorageSpace) -> tuple[_Work, ...]:
+        """Begin to count for metrics, where they are configured; return what is done for ever."""
+        if self._host.config.metrics.address is None:
+            return ()
+        # Only here, so that without metrics their library takes no time and no memory.
+        from xenmoved.monitoring import exporter, looks, metrics
+
+        now_and_then = looks.Looks(self._host, space)
+        collector = metrics.MetricsCollector(
+            self._host, now_and_then, lambda: self._server.visitors
+        )
+        self._host.jobs.watchers.append(collector)
+        return (
+            collector.measure_lag,
+            now_and_then.at_doubts,
+            now_and_then.at_pools,
+            now_and_then.at_copies,
+            functools.partial(exporter.serve, self._host, collector),
+        )
+
+    def _services(self, port: int, tasks: asyncio.TaskGroup, space: StorageSpace) -> Services:
         starter = Starter(self._host, tasks)
         return Services(
             self._host,
@@ -203,6 +241,7 @@ class Daemon:
             reload=self._reload,
             tasks=tasks,
             starter=starter,
+            space=space,
             evacuations=Evacuations(self._host, starter, tasks),
         )
 
@@ -254,6 +293,7 @@ class Daemon:
             transfer=new.transfer,
             timeouts=new.timeouts,
             retain=new.retain,
+            hooks=new.hooks,
             default_pool=new.default_pool if new.default_pool in self._host.pools else None,
             log_level=new.log_level,
         )

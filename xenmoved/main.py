@@ -101,24 +101,29 @@ def _tell_unsettled(state_dir: Path) -> int:
 
 
 def _check_listen(config: Config, file: Path) -> int:
-    """See that this host has the address to listen on; returns the exit code.
+    """See that this host has the addresses to listen on; returns the exit code.
 
     Not when the daemon starts, where the attempt tells: an interface may come late at boot.
     """
-    host = config.listen.host
-    if host is None:
-        return 0
+    status = 0
+    for key, host in (("listen", config.listen.host), ("metrics", config.metrics.address)):
+        if host is not None and (reason := _why_not_here(host)) is not None:
+            text = f"this host cannot listen on {host}: {reason}"
+            print(ConfigProblem(file, None, f"{key}.address", text), file=sys.stderr)
+            status = EXIT_CONFIG
+    return status
+
+
+def _why_not_here(host: str) -> str | None:
+    """Return why this host cannot listen on an address, None if it can."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in found:
             with socket.socket(family, kind, protocol) as probe:
                 probe.bind(address)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        text = f"this host cannot listen on {host}: {reason}"
-        print(ConfigProblem(file, None, "listen.address", text), file=sys.stderr)
-        return EXIT_CONFIG
-    return 0
+        return error.strerror if isinstance(error, OSError) else str(error)
+    return None
 
 
 def _tell(errors: BaseExceptionGroup[Exception], status: int) -> int:

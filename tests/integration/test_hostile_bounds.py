@@ -95,14 +95,22 @@ async def test_what_a_peer_has_started_at_boot_leaves_room_for_the_operators(tmp
         assert "boot3 is not started at boot on target" in host.host.log()
 
 
+TRACES = "vmtrace_buf_kb = 65536\n"
+OF_TRACES = GuestSize(64 * MIB, 64 * MIB, 8500 * MIB, 128, 128)
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "size"),
     [
         ("maxmem = 9000\n", "pv", GuestSize(9000 * MIB, 9000 * MIB, 0, 1, 1)),
         ("maxmem = 9000\n", "pv", GuestSize(0, 9000 * MIB, 0, 1, 1)),
         ("memory = 64\nmaxmem = 1500000\n", "hvm", GuestSize(64 * MIB, 1500000 * MIB, 0, 1, 1)),
+        *(
+            (f"memory = 64\nvcpus = 128\nmaxvcpus = 0\n{TRACES}", kind, OF_TRACES)
+            for kind in ("hvm", "pv")
+        ),
     ],
-    ids=["maxmem", "announced as before", "shadow memory"],
+    ids=["maxmem", "announced as before", "shadow memory", "traces", "traces of pv"],
 )
 async def test_what_a_text_leaves_out_is_weighed(tmp_path, saved, text, kind, size):
     with with_operators_guest(tmp_path) as (host, folder):
@@ -110,6 +118,18 @@ async def test_what_a_text_leaves_out_is_weighed(tmp_path, saved, text, kind, si
         await sent_off(host, saved.named("large"), said, size, kind)
         assert at_boot(folder) == []
         assert "large is not started at boot on target: it takes" in host.host.log()
+
+
+async def test_what_xm_would_build_as_another_type_waits_for_its_operator(tmp_path, saved):
+    """xm knows no `type`: it builds an HVM guest, with shadow memory by `maxmem`."""
+    size = GuestSize(64 * MIB, 1500000 * MIB, 0, 1, 1)
+    text = "type = 'pv'\nbuilder = 'hvm'\nmemory = 64\nmaxmem = 1500000\n"
+    with with_operators_guest(tmp_path) as (host, folder):
+        offer = with_file(saved.named("two"), text, size=size, nics=(), autostart=True)
+        said = await sent(host, replace(offer, mode=Mode.COLD), b"")
+        assert isinstance(said, Refused) or (folder / "two.cfg.received").exists(), said
+        assert at_boot(folder) == []
+        assert not (folder / "two.cfg").exists()
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,11 @@ TOO_LARGE = {
     "plain": "memory = 65536\n",
     "no-number": "memory = ''\nmaxmem = 65536\n",
     "vcpus": "vcpus = ''\nmaxvcpus = 99\n",
+    "no-vcpus": "memory = 2\nvcpus = 99\nmaxvcpus = 0\n",
+    "nodes": "memory = 2\nvnuma = [['pnode=0', 'size=65536', 'vcpus=0']]\n",
+    "vcpus-of-nodes": "memory = 2\nvnuma = [['pnode=0', 'size=2', 'vcpus=0-98']]\n",
+    "traces": "memory = 2\nvmtrace_buf_kb = 131072\n",
+    "tables": "memory = 2\nmaxmem = 60\npassthrough = 'sync_pt'\nshadow_memory = 18\n",
     "unseen": "memory = 65536\nvif = ['bridge=xenbr0,foo=\t1']\n",
 }
 

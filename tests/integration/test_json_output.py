@@ -42,6 +42,7 @@ def test_every_verb_prints_what_is_described(hosts: tuple[Dom0, Dom0], tmp_path:
 
     assert shown(a, "status") == ["status"]
     assert shown(a, "list") == ["guests"]
+    assert shown(a, "check", "--pool-warning", "100", "--pool-critical", "100") == ["check"]
     assert shown(a, "identity") == ["identity"]
     assert shown(a, "peer", "list") == ["peers"]
     assert shown(a, "peer", "ping", "host-b") == ["peer_ping"]
@@ -66,6 +67,7 @@ def test_every_verb_prints_what_is_described(hosts: tuple[Dom0, Dom0], tmp_path:
     assert shown(b, "evacuate", "host-a", "--dry-run") == ["evacuation"]
     assert set(shown(b, "evacuate", "host-a")) == {"evacuation"}
     assert shown(a, "recover") == ["doubts"]
+    assert shown(a, "hooks") == ["hooks"]
 
     assert shown(a, "show", "nothing", code=1) == ["failure"]
     assert shown(a, "set", "nothing", code=2) == ["failure"]

@@ -134,6 +134,18 @@ class TestControlSocket:
         assert "control.group" in done.stderr
         assert "was refused at the control socket" in open_host.log()
 
+    def test_a_member_of_the_group_may_check_the_host(self, open_host: Dom0) -> None:
+        group = next(one for one in grp.getgrall() if one.gr_gid not in (0, NOBODY))
+        open_host.write_config(control={"socket": str(open_host.socket), "group": group.gr_name})
+        open_host.start()
+        words = ("check", "--pool-warning", "100", "--pool-critical", "100")
+        member = self.status_as_nobody(open_host, group.gr_gid, words=words)
+        assert member.returncode == 0, (member.stdout, member.stderr)
+        assert member.stdout.startswith("XENMOVED OK - host-p: 0 jobs, 0 peers answer | ")
+        other = self.status_as_nobody(open_host, words=words)
+        assert other.returncode == 3, (other.stdout, other.stderr)
+        assert other.stdout.startswith("XENMOVED UNKNOWN - no permission to use ")
+
     def test_what_is_in_no_pool_is_only_roots_to_sync(self, open_host: Dom0) -> None:
         group = next(one for one in grp.getgrall() if one.gr_gid not in (0, NOBODY))
         open_host.write_config(control={"socket": str(open_host.socket), "group": group.gr_name})

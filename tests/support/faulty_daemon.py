@@ -28,6 +28,8 @@ Points, each with `:before` and `:after` unless said otherwise:
     landing:noted, landing:in-place      the journal's note of it before and after that
     outgoing:start, suspended, stream, rollback, discard    as in `OutgoingImage`; `stream:middle`
     disk:read                            a thread reads a piece of a disk (no suffix)
+    hooks:kept, owed, forgotten          what a job tells its hooks is written down, or removed
+    hooks:EVENT                          the hooks of an event are run
     holder:start, ready, done, back      a word to the process that holds the pipes of `xl migrate`
     incoming:start, write, build, commit, settle, abort     as in `IncomingImage`
 
@@ -54,6 +56,8 @@ from typing import Any
 
 from storage.devices.volume import BlockDevice
 from storage.files.volume import RawFile
+from xenmoved.hooks.hooks import Hooks
+from xenmoved.hooks.owed import OwedStore
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobKind
 from xenmoved.journal.database import Journal, JournalFailed
@@ -329,6 +333,11 @@ def install(faults: Faults) -> None:
         for step in ("start", "suspended", "rollback", "discard"):
             if step in vars(outgoing):
                 _around(faults, outgoing, step, f"outgoing:{step}")
+    _around(
+        faults, OwedStore, "keep", lambda _, owed, __: f"hooks:{'owed' if owed.owed else 'kept'}"
+    )
+    _around(faults, OwedStore, "forget", "hooks:forgotten")
+    _around(faults, Hooks, "run", lambda about: f"hooks:{about.event}")
     _around(faults, HolderConnection, "tell", lambda command: f"holder:{command}")
     for incoming in (XlIncoming, XmIncoming):
         for step in ("start", "write", "build", "commit", "settle", "abort"):

@@ -17,7 +17,14 @@ ROOT = Path(__file__).parents[2]
 _ABOVE = ("", "xenmoved", "xenmoved/migration")
 PACKAGES = ("xenmoved", "protocol", "storage")
 LONGEST = 500
-RUNS_COMMANDS = ("xenmoved.toolstack", "xenmoved.sandbox", "storage.commands", "storage.pipes")
+RUNS_COMMANDS = (
+    "xenmoved.toolstack",
+    "xenmoved.sandbox",
+    "xenmoved.hooks.running",
+    "xenmoved.hooks.keeper",
+    "storage.commands",
+    "storage.pipes",
+)
 HAVE_WORDS = ("xenmoved.tasks", "storage.qemu.monitor")
 PROCESS_MODULES = {"subprocess", "multiprocessing", "pty", "_posixsubprocess"}
 PROCESS_CALLS = {
@@ -143,7 +150,7 @@ def test_what_the_client_shares_loads_no_network_library(package):
     assert [reached[name] for name in ("asyncssh", "uvloop") if name in reached] == []
 
 
-def test_only_toolstack_sandbox_and_storage_commands_run_commands():
+def test_only_toolstack_sandbox_hooks_and_storage_commands_run_commands():
     wrong = []
     for module in _modules():
         if any(_within(module, allowed) for allowed in RUNS_COMMANDS):
@@ -185,6 +192,20 @@ def test_whatever_is_waited_for_with_a_limit_has_words_for_its_end():
     assert wrong == []
 
 
+def test_hooks_know_nothing_of_moves():
+    """And nothing that is run there is told more than `about` has: no arguments, no environment."""
+    wrong = [
+        f"{module} imports {name}"
+        for module in _modules()
+        if _within(module, "xenmoved.hooks")
+        for name in _imports(module)
+        if _within(name, "xenmoved.migration") or _within(name, "xenmoved.link")
+    ]
+    assert wrong == []
+    alone = {name for name in _imports("xenmoved.hooks.keeper") if name in _modules()}
+    assert alone == set(), "it has to start at once, and to depend on nothing"
+
+
 @pytest.mark.parametrize(("one", "other"), [("source", "target"), ("target", "source")])
 def test_source_and_target_know_nothing_of_each_other(one, other):
     wrong = [
@@ -198,7 +219,7 @@ def test_source_and_target_know_nothing_of_each_other(one, other):
 
 
 @pytest.mark.parametrize(
-    "package", ["jobs", "migration", "evacuation", "sync", "toolstack", "link", "journal"]
+    "package", ["hooks", "jobs", "migration", "evacuation", "sync", "toolstack", "link", "journal"]
 )
 def test_the_core_knows_nothing_of_the_control_socket(package):
     wrong = [

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from xenmoved.config.addresses import EVERY_ADDRESS
 from xenmoved.config.errors import ConfigError, ConfigProblem
-from xenmoved.config.model import Config, Peer
+from xenmoved.config.model import Config, Listen, Metrics, Peer
 from xenmoved.config.pools import read_pools
 from xenmoved.config.reader import Reader
 from xenmoved.config.yamlfile import Document, KeyPath, check_protected, read_yaml
@@ -193,6 +194,8 @@ def _contradictions(config: Config, pools: Collection[str]) -> Iterator[tuple[Ke
     if config.default_pool is not None and config.default_pool not in pools:
         reason = f"there is no pool {config.default_pool!r} (pools: {known})"
         yield ("default_pool",), reason
+    if _meet(config.metrics, config.listen):
+        yield ("metrics", "port"), "is where peers connect to: see 'listen'"
     owners: dict[str, str] = {}
     for name, peer in config.peers.items():
         owner = owners.setdefault(peer.key, name)
@@ -206,6 +209,14 @@ def _contradictions(config: Config, pools: Collection[str]) -> Iterator[tuple[Ke
                 yield path, f"there is no pool {pool!r} (pools: {known})"
         yield from _unknown_pools(peer, pools, known)
         yield from _useless_grants(peer)
+
+
+def _meet(metrics: Metrics, listen: Listen) -> bool:
+    """Whether both are to be had at one port of one address."""
+    if metrics.address is None or metrics.port != listen.port:
+        return False
+    everywhere = {EVERY_ADDRESS, "0.0.0.0", "::"}
+    return metrics.address == listen.address or bool(everywhere & {metrics.address, listen.address})
 
 
 def _unknown_pools(peer: Peer, pools: Collection[str], known: str) -> Iterator[tuple[KeyPath, str]]:

@@ -32,6 +32,7 @@ from xenmoved.config.fields import (
     Limit,
     ListenAddress,
     Networks,
+    Parsed,
     PoolNames,
     Port,
     PublicKey,
@@ -39,8 +40,10 @@ from xenmoved.config.fields import (
     SharedPlaces,
     VolumeNames,
 )
+from xenmoved.units import parse_duration
 
 DEFAULT_PORT: Final = 7222
+DEFAULT_METRICS_PORT: Final = 9722
 
 
 class ToolstackKind(StrEnum):
@@ -216,10 +219,30 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where metrics can be had by HTTP; nowhere while there is no address."""
+
+    address: HostAddress | None = None
+    port: Port = DEFAULT_METRICS_PORT
+
+
+@dataclass(frozen=True, slots=True)
 class Retain:
     """How long volumes are kept whose guest has moved away, in seconds; None is for ever."""
 
     age: Age = None
+
+
+@dataclass(frozen=True, slots=True)
+class HooksConfig:
+    """Programs that are run before, at and after moves.
+
+    They are in the folders of `folder` that are called like an event, and may take `limit` seconds
+    each.
+    """
+
+    folder: AbsolutePath = Path("/etc/xenmoved/hooks")
+    limit: Annotated[float, Parsed(parse_duration), Range(1, 300)] = 30.0
 
 
 def short_hostname() -> str:
@@ -246,4 +269,6 @@ class Config:
     transfer: TransferDefaults = field(default_factory=TransferDefaults)
     timeouts: Timeouts = field(default_factory=Timeouts)
     retain: Retain = field(default_factory=Retain)
+    metrics: Metrics = field(default_factory=Metrics)
+    hooks: HooksConfig = field(default_factory=HooksConfig)
     log_level: LogLevel = LogLevel.INFO

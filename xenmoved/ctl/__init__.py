@@ -2,13 +2,16 @@
 
 main              entry point: from a command line to an exit code
 parser            verbs and options, and their help
+command_line      how argparse is used
 help              how help texts are wrapped
 arguments         the kinds of values that options take
 transfer_options  options of every verb that sends something
+check_options     options of `check`
 completion        the names that a shell can complete
 exits             exit codes, and the error that carries one
 daemon            requests to the daemon, and their refusals
 verbs             one function for each verb
+checks            what `check` finds wrong with a host
 confirm           asks at the terminal whether something is meant
 follow            watches a job to its end, on a terminal, as lines or as JSON
 views             what the daemon's answers look like

@@ -169,6 +169,31 @@ def public_key(written: str) -> str:
         raise ArgumentTypeError(str(error)) from None
 
 
+def percent(written: str) -> int:
+    """Parse a share of 1 to 100 percent, as ``85`` or ``85%``."""
+    number = written.removesuffix("%")
+    if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= 100:
+        raise ArgumentTypeError(f"{written!r} is not a share from 1 to 100 percent")
+    return int(number)
+
+
+def age_or_never(written: str) -> float | None:
+    """Parse an age in seconds, with its unit; None for ``never``."""
+    from xenmoved.config.fields import parse_age
+
+    try:
+        return parse_age(written)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def age(written: str) -> float:
+    """Parse an age in seconds, with its unit."""
+    if (found := age_or_never(written)) is None:
+        raise ArgumentTypeError(f"{written!r} is no age: write it like 10m or 2h")
+    return found
+
+
 def concurrency(written: str) -> int:
     """Parse how many guests move at a time."""
     from xenmoved.evacuation.report import MOST_AT_ONCE

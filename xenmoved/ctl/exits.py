@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -20,7 +21,16 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-MEANINGS: Final = {
+class CheckState(IntEnum):
+    """How `xenmovectl check` ends: what monitoring systems know."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+MEANINGS: Final[Mapping[IntEnum, str]] = {
     Exit.OK: "done",
     Exit.FAILED: "the job failed or was aborted, and the guest still runs here; or another command "
     "failed",
@@ -34,11 +44,23 @@ MEANINGS: Final = {
     Exit.INTERRUPTED: "interrupted while following: the job goes on",
 }
 
+STATE_MEANINGS: Final[Mapping[IntEnum, str]] = {
+    CheckState.OK: "nothing is wrong",
+    CheckState.WARNING: "something needs somebody, not at once",
+    CheckState.CRITICAL: "a guest is in doubt for long, the daemon does not answer, its journal "
+    "cannot be written, or a pool is nearly full or away",
+    CheckState.UNKNOWN: "it cannot be told: no permission, volumes that cannot be listed, or the "
+    "command line is wrong",
+}
+
 
 class CommandError(Exception):
-    """Ends the command. `problems` are a code, a text and a hint each; the hint may be empty."""
+    """Ends the command. `problems` are a code, a text and a hint each; the hint may be empty.
 
-    def __init__(self, exit_code: Exit, *problems: tuple[str, str, str]) -> None:
+    The exit code is an `Exit`, but for `check`, which has codes of its own.
+    """
+
+    def __init__(self, exit_code: IntEnum, *problems: tuple[str, str, str]) -> None:
         self.exit_code = exit_code
         self.problems = problems
         super().__init__("; ".join(text for _, text, _ in problems))

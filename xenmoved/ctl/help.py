@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
+from enum import IntEnum
 from textwrap import fill, wrap
 from typing import Final
 
@@ -30,10 +32,10 @@ def help_width() -> int:
     return max(20, min(79, shutil.get_terminal_size().columns - 2))
 
 
-def exit_codes() -> str:
-    """Return the exit codes as part of a help text."""
+def exit_codes(meanings: Mapping[IntEnum, str] = MEANINGS) -> str:
+    """Return exit codes as part of a help text."""
     wrapped = (
         fill(text, help_width(), initial_indent=f"  {code:<4}", subsequent_indent=" " * 6)
-        for code, text in MEANINGS.items()
+        for code, text in meanings.items()
     )
     return "\n".join(("exit codes:", *wrapped))

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # What the locale cannot show is shown as an escape, and never a reason to fail.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(arguments)
+        code: int = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Nothing may be flushed into the pipe at exit.
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(code)
 
 
-def _run(arguments: Sequence[str]) -> Exit:
+def _run(arguments: Sequence[str]) -> int:
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:
         from xenmoved.ctl.completion import complete

@@ -67,7 +67,7 @@ class Output:
             from xenmoved.ctl.records import CommandFailure, Reason
 
             reasons = tuple(Reason(*problem) for problem in error.problems)
-            _record(CommandFailure(error.exit_code, reasons))
+            _record(CommandFailure(int(error.exit_code), reasons))
             return
         for _, text, hint in error.problems:
             self.tell(line(Span("xenmovectl: ", Style.BAD), text))

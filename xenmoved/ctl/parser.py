@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from argparse import (
-    SUPPRESS,
-    ArgumentParser,
-    BooleanOptionalAction,
-    RawDescriptionHelpFormatter,
-)
-from collections.abc import Callable
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction
+from collections.abc import Callable, Mapping
+from enum import IntEnum
 from pathlib import Path
 from textwrap import fill
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from xenmoved import __version__
 from xenmoved.ctl import arguments, completion
-from xenmoved.ctl.exits import CommandError, Exit
-from xenmoved.ctl.help import exit_codes, help_width, narrow_usage
+from xenmoved.ctl.check_options import add_check_options
+from xenmoved.ctl.command_line import Parser
+from xenmoved.ctl.exits import MEANINGS, STATE_MEANINGS, CheckState
+from xenmoved.ctl.help import exit_codes, help_width
 from xenmoved.ctl.transfer_options import add_names, add_transfer_options
 
 DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
@@ -34,24 +32,6 @@ examples:
   xenmovectl watch web           watch from another terminal
   xenmovectl report web          a page about it, with plots
 """
-
-
-class Parser(ArgumentParser):
-    """Raises `CommandError` where argparse would exit."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **options)
-
-    def format_help(self) -> str:
-        """Return the help text, with a usage that fits a narrow terminal."""
-        usage, end, rest = super().format_help().partition("\n\n")
-        if max(map(len, usage.splitlines())) > help_width():
-            usage = narrow_usage(usage)
-        return usage + end + rest
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
-        raise CommandError(Exit.USAGE, ("usage", message, f"see: {self.prog} --help"))
 
 
 def build_parser() -> Parser:
@@ -102,10 +82,16 @@ def _add_global_options(parser: ArgumentParser, *, top: bool = False) -> None:
 
 
 def _add_verb(
-    verbs: Any, name: str, text: str, *, verb: str | None = None, examples: str = ""
+    verbs: Any,
+    name: str,
+    text: str,
+    *,
+    verb: str | None = None,
+    examples: str = "",
+    meanings: Mapping[IntEnum, str] = MEANINGS,
 ) -> Parser:
     shown = "".join(f"  {example}\n" for example in examples.splitlines())
-    epilog = (f"examples:\n{shown}\n" if shown else "") + exit_codes()
+    epilog = (f"examples:\n{shown}\n" if shown else "") + exit_codes(meanings)
     description = fill(f"{text[0].upper()}{text[1:]}.", help_width())
     parser: Parser = verbs.add_parser(name, help=text, description=description, epilog=epilog)
     _add_global_options(parser)
@@ -126,6 +112,21 @@ def _add_views(verbs: Any) -> None:
         "list",
         "list the guests here, their disks, and whether each can move",
         examples="xenmovectl list\nxenmovectl list --json",
+    )
+    check = _add_verb(
+        verbs,
+        "check",
+        "tell a monitoring system whether anything is wrong here",
+        examples="xenmovectl check\nxenmovectl check --pool-warning 80 --copies-warning 14d",
+        meanings=STATE_MEANINGS,
+    )
+    check.refusal = CheckState.UNKNOWN
+    add_check_options(check)
+    _add_verb(
+        verbs,
+        "hooks",
+        "list what this host runs before, at and after moves, what it does not, and why",
+        examples="xenmovectl hooks",
     )
 
 

@@ -10,8 +10,9 @@ from protocol.jsonschema import DIALECT, Definitions, Schema
 from xenmoved import __version__
 from xenmoved.control.api import Done, Guests, Jobs, Plan, Status
 from xenmoved.control.peer_api import Identity, PeerPing, Peers
-from xenmoved.ctl.exits import Exit
+from xenmoved.ctl.checks import Check
 from xenmoved.evacuation.report import Evacuation
+from xenmoved.hooks.report import HookRows
 from xenmoved.jobs.report import JobReport
 from xenmoved.migration.report import Doubts, Volumes
 
@@ -29,7 +30,7 @@ class Reason:
 class CommandFailure:
     """Why a command failed, every problem at once. It is the last record."""
 
-    exit_code: Exit
+    exit_code: int
     problems: tuple[Reason, ...]
 
 
@@ -43,9 +44,11 @@ RECORDS: Final[Mapping[type, str]] = {
     PeerPing: "peer_ping",
     Doubts: "doubts",
     Volumes: "volumes",
+    HookRows: "hooks",
     Evacuation: "evacuation",
     Identity: "identity",
     Done: "done",
+    Check: "check",
     CommandFailure: "failure",
 }
 """The `type` of every record. Part of the client's interface: scripts rely on the names."""

@@ -18,6 +18,7 @@ from xenmoved.evacuation.run import Evacuations
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.start import Starter
+from xenmoved.monitoring.space import StorageSpace
 from xenmoved.problems import Obstructed, problem
 
 
@@ -36,6 +37,7 @@ class Services:
     reload: Callable[[], Awaitable[None]]
     tasks: asyncio.TaskGroup
     starter: Starter
+    space: StorageSpace
     evacuations: Evacuations
     by_root: bool = False
 

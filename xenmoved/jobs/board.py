@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from protocol.errors import SchemaError
-from protocol.messages import Problem
+from protocol.messages import Problem, Remark
 from protocol.schema import build, plain
 from xenmoved.jobs.job import Job, log
 from xenmoved.jobs.report import (
@@ -22,8 +22,19 @@ from xenmoved.jobs.report import (
 from xenmoved.jobs.timeline import FIRST_INTERVAL, Samples
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.problems import Obstructed, problem
+from xenmoved.remarks import together
 
 T = TypeVar("T")
+
+
+class JobWatcher(Protocol):
+    """Is told of every job that the board takes in, and of its end. Must not raise."""
+
+    def begun(self, job: Job) -> None:
+        """Learn of a job that begins here, or that an earlier process began."""
+
+    def ended(self, job: Job) -> None:
+        """Learn that a job has ended, as its fields say."""
 
 
 class JobBoard:
@@ -34,7 +45,9 @@ class JobBoard:
         self._live: dict[str, Job] = {}
         self._unsaved: dict[str, Job] = {}
         self._busy = asyncio.Event()
+        self._amending = asyncio.Lock()
         self._ending = False
+        self.watchers: list[JobWatcher] = []
 
     @property
     def live(self) -> list[Job]:
@@ -64,6 +77,8 @@ class JobBoard:
         """Take in a job that begins, or that an earlier process began."""
         self._live[job.job] = job
         self._busy.set()
+        for watcher in self.watchers:
+            watcher.begun(job)
         await self.save(job)
 
     async def save(self, job: Job) -> None:
@@ -118,14 +133,34 @@ class JobBoard:
         finally:
             self._live.pop(job.job, None)
             job.finished.set()
+            for watcher in self.watchers:
+                watcher.ended(job)
 
     async def amend(self, job: str, **changes: Any) -> None:
         """Change fields of the report of a job that has ended, when more is known of it."""
+        async with self._amending:
+            await self._amend(job, lambda report: replace(report, **changes))
+
+    async def remark(self, job: str, found: Collection[Remark], *, instead_of: str = "") -> None:
+        """Add to the remarks of a job, ended or not; those with the code `instead_of` go."""
+
+        def more(remarks: tuple[Remark, ...]) -> tuple[Remark, ...]:
+            return together((one for one in remarks if one.code != instead_of), found)
+
+        if not found and not instead_of:
+            return
+        async with self._amending:
+            if (known := self._live.get(job) or self._unsaved.get(job)) is not None:
+                known.remarks = more(known.remarks)
+                await self.save(known)
+            else:
+                await self._amend(job, lambda one: replace(one, remarks=more(one.remarks)))
+
+    async def _amend(self, job: str, change: Callable[[JobReport], JobReport]) -> None:
         reports = {report.job: report for report in await self.reports()}
         if (report := reports.get(job)) is not None:
-            amended = replace(report, **changes)
             try:
-                await self._record(amended)
+                await self._record(change(report))
             except JournalFailed as error:
                 log.warning("what became of job %s is not written down: %s", job, error)
 

@@ -84,6 +84,17 @@ class Job:
         self.abort_requested.set()
 
     @property
+    def wire_bytes(self) -> int:
+        """Bytes on the wire so far, of volumes and of memory."""
+        rounds = (one for volume in self.volumes for one in volume.rounds)
+        return sum(one.wire_bytes for one in rounds) + self.memory_sent
+
+    @property
+    def fallbacks(self) -> int:
+        """How often a tracker could not tell what was written to one of its volumes."""
+        return sum(volume.fallbacks for volume in self.volumes)
+
+    @property
     def stuck(self) -> bool:
         """Whether nobody can say when it ends: it is in doubt, or tries again what must be done."""
         return self.persisting or self.state is JobState.IN_DOUBT
@@ -166,7 +177,7 @@ class Job:
             volumes=volumes,
             memory_sent=self.memory_sent,
             memory_total=self.memory_total,
-            wire_bytes=sum(one.wire_bytes for one in rounds) + self.memory_sent,
+            wire_bytes=self.wire_bytes,
             blackout=self.blackout,
             left=self.left,
             rate_limit=self.steering.limiter.rate,

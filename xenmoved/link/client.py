@@ -16,6 +16,7 @@ from xenmoved.link.flow import Flow
 from xenmoved.link.identity import fingerprint
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
+from xenmoved.link.round_trip import round_trip
 from xenmoved.tasks import at_most
 
 OPEN_TIMEOUT: Final = 60.0
@@ -47,6 +48,11 @@ class PeerLink:
     def closed(self) -> bool:
         """Whether the connection has ended."""
         return self._connection.is_closed()
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back, as far as the kernel knows."""
+        return round_trip(self._connection)
 
     async def open(self, purpose: Purpose) -> Channel:
         """Open a channel. Raises LinkError when the peer refuses or the connection is gone."""

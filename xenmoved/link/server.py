@@ -20,6 +20,7 @@ from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.flow import Flow
 from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
+from xenmoved.link.round_trip import round_trip
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ class Visitor:
     """Whether the connection has ended."""
     messages: MessageSet = PEER
     """Those of the version that was agreed on when it greeted last: one release has all of it."""
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back, as far as the kernel knows."""
+        return round_trip(self.connection)
 
 
 Serve = Callable[[Visitor, Purpose, Channel], None]

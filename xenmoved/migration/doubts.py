@@ -50,7 +50,7 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
     """
     told = _unfinished(host)
     try:
-        rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
+        rows = await in_doubt(host)
     except JournalFailed as error:
         rows, told = [], [*told, *problems_of(error)]
     answers = dict.fromkeys({one.peer for one in rows})
@@ -76,6 +76,15 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
         )[:1000],
         tuple(told)[:1000],
     )
+
+
+async def in_doubt(host: Host) -> list[Standing]:
+    """Return what is in doubt here, or was decided without the peer's word. Raises JournalFailed.
+
+    A start that is under way is no doubt, and neither is a commit that is being sent.
+    """
+    rows = await host.journal.standing()
+    return [one for one in rows if one.state not in _IN_DOUBT or one.job in host.doubts]
 
 
 async def alarms(host: Host) -> tuple[Problem, ...]:
@@ -133,11 +142,6 @@ async def _outcome(host: Host, one: Standing, decision: Decision) -> str:
     return f"{one.guest} is {one.peer}'s; its domain here: {domain}"
 
 
-def _needs_somebody(host: Host, one: Standing) -> bool:
-    # A start that is under way is no doubt, and neither is a commit that is being sent.
-    return one.state not in _IN_DOUBT or one.job in host.doubts
-
-
 def _heard(host: Host, one: Standing) -> DoubtWord | None:
     """Return what the target has said last to a source in doubt."""
     doubt = host.doubts.get(one.job)
@@ -162,7 +166,7 @@ async def _find(host: Host, wanted: str) -> Standing:
     Also one whose report is not kept: what is to be decided is in the journal without it.
     """
     report = await host.jobs.find(wanted)
-    rows = [one for one in await host.journal.standing() if _needs_somebody(host, one)]
+    rows = await in_doubt(host)
     named = [one for one in rows if report is not None and one.job == report.job]
     named = named or [one for one in rows if wanted in (one.job, one.guest)]
     if not named and report is None:

@@ -16,6 +16,7 @@ from storage.contracts import Pool, PoolVolume
 from storage.opening import open_source
 from storage.qemu.additions import GuestQemu, monitor_of
 from xenmoved.config.model import Config, Peer
+from xenmoved.hooks.hooks import Hooks
 from xenmoved.jobs.board import JobBoard
 from xenmoved.journal.database import Journal
 from xenmoved.link.client import PeerLink, connect
@@ -37,6 +38,10 @@ class Links:
     def connected(self, peer: str) -> bool:
         """Whether there is a connection to the peer now."""
         return peer in self._links and not self._links[peer].closed
+
+    def round_trip(self, peer: str) -> float | None:
+        """Seconds to the peer and back; None where there is no connection, or nothing tells."""
+        return self._links[peer].round_trip if self.connected(peer) else None
 
     async def get(self, peer: Peer, *, timeout: float, keepalive: float) -> PeerLink:
         """Return the connection to a peer, making it when there is none. Raises LinkError."""
@@ -92,6 +97,7 @@ class Host:
     pools: Mapping[str, Pool]
     journal: Journal
     jobs: JobBoard
+    hooks: Hooks
     links: Links
     outgoing_buffers: Buffers
     incoming_buffers: Buffers

@@ -28,6 +28,7 @@ from xenmoved.migration.target.at_boot import as_here
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.presence import runs_here
 from xenmoved.problems import problem
+from xenmoved.remarks import together
 from xenmoved.tasks import all_done
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ async def recover(host: Host, arrivals: Arrivals, tasks: asyncio.TaskGroup) -> N
     outbound = await host.journal.unsettled_outbound()
     unconfirmed = [one for one in await host.journal.standing() if _waits_for_word(one)]
     taken_up = {entry.job for entry in inbound} | {entry.job for entry in outbound}
+    await host.hooks.take_up(taken_up)
     for report in list(reports.values()):
         if report.state not in ENDED and report.job not in taken_up:
             reports[report.job] = await _end_job(host, report)
@@ -72,7 +74,7 @@ async def _end_job(host: Host, report: JobReport) -> JobReport:
     came, left = await host.journal.inbound_of(job.job), await host.journal.outbound_of(job.job)
     if came is not None and came.state is TargetState.STARTED:
         expected = Expected.of(came)
-        job.remarks = as_here(expected, expected.all_remarks)
+        job.remarks = together(as_here(expected, expected.all_remarks), job.remarks)
         await host.jobs.end(job, JobState.DONE)
     elif left is not None and left.state is SourceState.DONE:
         note_unheard(job)

@@ -135,8 +135,11 @@ async def needs(
         counted = {str(file.path) for file in own}
         everything = _in_use(await host.toolstack.configs.read_all(moved=True))
         copies = await asyncio.to_thread(_copies_of, coming, everything)
+        # One that is in use and set aside is of a guest that is leaving.
         texts = {
-            file: text for file, text in texts.items() if file in counted or file not in copies
+            file: text
+            for file, text in texts.items()
+            if file in counted or file not in copies or file.endswith(MOVED)
         }
     guests |= await asyncio.to_thread(_names_in, texts.values())
     named_in, below = await asyncio.to_thread(_paths_in, texts, peer)

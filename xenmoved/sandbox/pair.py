@@ -91,6 +91,7 @@ class SandboxHost:
         self.images = self.folder / "images"
         self.config_file = self.folder / "etc" / "xenmoved.yaml"
         self.socket = self.folder / "control.sock"
+        self.hooks = self.folder / "etc" / "hooks"
         self.log_file = self.folder / "daemon.log"
         self.xen = EmulatedHost(root / f"{name}-xen")
         self.port = _free_port()
@@ -101,6 +102,7 @@ class SandboxHost:
             "listen": {"address": "127.0.0.1", "port": self.port},
             "state_dir": str(self.folder / "state"),
             "control": {"socket": str(self.socket)},
+            "hooks": {"folder": str(self.hooks)},
             "toolstack": {
                 "kind": tool,
                 "command": self.xen.command(tool),

@@ -84,7 +84,8 @@ class VolumeProgress:
     """One volume of a job, with its rounds in order.
 
     A `streamed` one goes as streams that its storage makes, in all rounds but those that verify:
-    what such a round examines is the bytes of the stream.
+    what such a round examines is the bytes of the stream. `fallbacks` is how often its tracker
+    could not tell what was written, so that all of it has to be read.
     """
 
     name: str
@@ -93,6 +94,7 @@ class VolumeProgress:
     fresh: bool = False
     rounds: list[RoundProgress] = field(default_factory=list)
     streamed: bool = False
+    fallbacks: int = 0
 
     @property
     def next_number(self) -> int:

@@ -10,7 +10,7 @@ lookup     finding and ending domains
 backends   what the backends of a domain really have open
 configs    guests' configuration files
 cold       a guest that does not run, on its way
-sizes      how large a guest is where what says so leaves something out
+sizes      how large a guest is, whatever form says so
 announced  whether the guest that comes is the one that was announced
 vetting    what a configuration from another host may make this host do
 policy     what each of its keys may say

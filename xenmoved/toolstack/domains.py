@@ -21,7 +21,7 @@ from xenmoved.toolstack.interface import (
     Nic,
     ToolstackError,
 )
-from xenmoved.toolstack.sizes import complete
+from xenmoved.toolstack.sizes import sized
 
 _MIB: Final = 1 << 20
 
@@ -210,7 +210,9 @@ def _kind(create: Mapping[str, object], build: Mapping[str, object]) -> str:
         both = " and ".join(sorted(known))
         raise ToolstackError(f"the domain's configuration is of more than one type: {both}.")
     if known:
-        return known.pop()
+        kind = known.pop()
+        # Of Xen before 4.10: such a guest has the tables of one that is not `pv`.
+        return "pvh" if kind == "pv" and truth(create.get("pvh")) else kind
     if "hvm" in create:
         return "hvm" if truth(create["hvm"]) else "pv"
     raise ToolstackError("expected a type (pv, pvh or hvm) in the domain's configuration.")
@@ -237,24 +239,26 @@ def _passthrough(config: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _kib(build: Mapping[str, object], key: str) -> int:
-    """Bytes of a member in KiB, 0 without it. Raises ToolstackError on what is no size."""
-    if (value := integer(build, key)) < 0:
-        raise ToolstackError(f"expected a size as {key} in the domain's configuration.")
-    return value * 1024
+def size_of(build: Mapping[str, object], passthrough: str = "") -> GuestSize:
+    """How large a domain is to be, from its build information. Raises ToolstackError.
 
+    Some members are in the section of its type, in one release or another.
+    """
+    sections = [build, *(_section(build, f"type.{kind}") for kind in KINDS)]
 
-def size_of(build: Mapping[str, object]) -> GuestSize:
-    """How large a domain is to be, from its build information."""
-    memory, maximum = _kib(build, "target_memkb"), _kib(build, "max_memkb")
-    processors = max(1, integer(build, "max_vcpus", 1))
-    online = build.get("avail_vcpus") or [0]
-    if not isinstance(online, list):
-        raise ToolstackError("expected an array as avail_vcpus in the domain's configuration.")
-    beside = sum(_kib(build, key) for key in ("shadow_memkb", "iommu_memkb"))
-    beside += _kib(_section(build, "type.pv"), "slack_memkb")
-    beside += _kib(build, "vmtrace_buf_kb") * processors
-    return complete(GuestSize(memory, maximum, beside, len(online), processors))
+    def number(key: str) -> int:
+        if key == "vcpus":
+            online = build.get("avail_vcpus") or []
+            if not isinstance(online, list):
+                text = "expected an array as avail_vcpus in the domain's configuration."
+                raise ToolstackError(text)
+            return len(online)
+        said = [integer(section, key) for section in sections]
+        if min(said) < 0:
+            raise ToolstackError(f"expected a size as {key} in the domain's configuration.")
+        return max(said)
+
+    return sized(number, passthrough)
 
 
 def parse_domain(entry: Mapping[str, object]) -> Domain:
@@ -272,13 +276,14 @@ def parse_domain(entry: Mapping[str, object]) -> Domain:
         uuid=uuid,
         domid=integer(entry, "domid", -1),
         kind=_kind(create, build),
-        size=size_of(build),
+        size=size_of(build, _text(create, "passthrough")),
         disks=tuple(parse_disk(item) for item in items(config, "disks")),
         nics=tuple(
             Nic(
                 mac=_text(item, "mac") or None,
                 bridge=_text(item, "bridge") or None,
                 script=_text(item, "script") or None,
+                ip=_text(item, "ip") or None,
             )
             for item in items(config, "nics")
         ),

@@ -114,11 +114,12 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A virtual network interface."""
+    """A virtual network interface. What `ip` says of addresses tells it from no other."""
 
     mac: str | None
     bridge: str | None
     script: str | None = None
+    ip: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,17 +357,13 @@ class GuestConfigs(Protocol):
         """Return what is in the place of a domain's file or entry and cannot be read, if any."""
 
     async def read_all(self, *, moved: bool = False) -> dict[str, str]:
-        """Texts of all configuration files of guests here, by path.
+        """Texts of all configuration files of guests here, by path. Raises ToolstackError.
 
-        Those that are disabled count only with `moved`. Raises ToolstackError when one cannot be
-        read.
+        Those that are disabled count only with `moved`, but for those of guests that are leaving.
         """
 
     async def describe_text(self, name: str, text: str) -> Domain:
-        """Describe the domain that the text of a configuration file would start.
-
-        Raises ToolstackError when that cannot be told without executing it.
-        """
+        """Describe the domain that a text would start. Raises ToolstackError if it is a program."""
 
     async def check(self, text: str, arrival: Arrival) -> None:
         """Raise ToolstackError with all that keeps a text from being installed as it should.
@@ -396,8 +393,11 @@ class GuestConfigs(Protocol):
     async def autostart(self, name: str, uuid: str = "") -> str | None:
         """Name the entry of CONFIG_DIR/auto that starts the domain at boot, None without one."""
 
+    async def called_alone(self, name: str, uuid: str) -> list[Path]:
+        """Return the entries of auto that only their names make the domain's."""
+
     async def at_boot(self, name: str, uuid: str) -> StartedAtBoot:
-        """Return what this host starts at boot besides a domain."""
+        """Return what this host starts at boot besides a domain, guests that are leaving, too."""
 
     async def left_at_boot(self, name: str, uuid: str) -> int:
         """Return how many bytes a domain took that was started at boot until it left, else 0."""

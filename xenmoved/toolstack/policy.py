@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from xenmoved.toolstack import sizes
 from xenmoved.toolstack.readable import Readable
 from xenmoved.toolstack.wiring import BRIDGE_SCRIPTS, Wiring, script_name
 
@@ -194,13 +195,9 @@ _EACH: Final[tuple[tuple[str, Rule], ...]] = (
     ("name uuid builder type", Rule(PLAIN.pattern)),
     # What it may be is announced (see `announced`): these only see that it is a number, and one
     # that is read in one way.
-    ("memory maxmem shadow_memory videoram stubdomain_memory", _count(1 << 31)),
-    (
-        "max_memkb target_memkb video_memkb shadow_memkb iommu_memkb slack_memkb "
-        "stubdomain_memkb vmtrace_buf_kb",
-        _count(1 << 41),
-    ),
-    ("vcpus maxvcpus max_vcpus", _count(MOST_VCPUS)),
+    (f"{sizes.keys_in(1 << 20)} videoram stubdomain_memory", _count(1 << 31)),
+    (f"{sizes.keys_in(1 << 10)} video_memkb stubdomain_memkb", _count(1 << 41)),
+    (sizes.keys_in(1), _count(MOST_VCPUS)),
     # Memory of Xen's own, for each domain.
     ("max_grant_frames", _count(1024)),
     ("max_maptrack_frames", _count(4096)),

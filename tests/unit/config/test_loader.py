@@ -364,3 +364,50 @@ def test_a_file_that_everybody_may_write_is_refused(file):
 
 def test_an_alias_to_itself_ends(file):
     assert "1: toolstack.command" in _problems(file, "toolstack: {command: &a [*a, *a]}")[0]
+
+
+def test_metrics_are_nowhere_unless_there_is_an_address(file):
+    _write(file, "{}")
+    assert load(file).metrics.address is None
+    _write(file, "metrics: {address: 192.0.2.1, port: 9000}")
+    assert (load(file).metrics.address, load(file).metrics.port) == ("192.0.2.1", 9000)
+    _write(file, "metrics: {address: '::1'}")
+    assert (load(file).metrics.address, load(file).metrics.port) == ("::1", 9722)
+
+
+@pytest.mark.parametrize(
+    ("written", "key", "reason"),
+    [
+        ("{address: '127.0.0.1:9722'}", "metrics.address", "say `port: 9722` beside it"),
+        ("{address: '*'}", "metrics.address", "is no host name"),
+        ("{address: 9722}", "metrics.address", "must be a host name or an IP address"),
+        ("{port: 0}", "metrics.port", "1"),
+        ("{listen: 127.0.0.1}", "metrics.listen", "unknown key"),
+        ("127.0.0.1", "metrics", "must be a map"),
+    ],
+)
+def test_metrics_that_are_written_wrong(file, written, key, reason):
+    (problem,) = _problems(file, f"metrics: {written}")
+    assert f"{key}: " in problem
+    assert reason in problem
+
+
+@pytest.mark.parametrize(
+    ("listen", "metrics", "meet"),
+    [
+        ("{address: '*', port: 9722}", "{address: 127.0.0.1}", True),
+        ("{address: 127.0.0.1, port: 9722}", "{address: '::'}", True),
+        ("{address: 192.0.2.1, port: 9722}", "{address: 192.0.2.1}", True),
+        ("{address: 192.0.2.1, port: 9722}", "{address: 192.0.2.2}", False),
+        ("{port: 9722}", "{}", False),
+        ("{port: 9723}", "{address: 127.0.0.1}", False),
+    ],
+)
+def test_metrics_are_not_where_peers_connect_to(file, listen, metrics, meet):
+    text = f"listen: {listen}\nmetrics: {metrics}\n"
+    if meet:
+        (problem,) = _problems(file, text)
+        assert "metrics.port: is where peers connect to: see 'listen'" in problem
+    else:
+        _write(file, text)
+        load(file)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from xenmoved.ctl.parser import Parser, build_parser
+from xenmoved.ctl.command_line import Parser
+from xenmoved.ctl.parser import build_parser
 
 
 def _parsers(parser: Parser) -> Iterator[Parser]:

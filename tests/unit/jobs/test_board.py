@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from protocol.messages import Remark
 from xenmoved.jobs.board import JobBoard
 from xenmoved.jobs.job import Job
-from xenmoved.jobs.report import JobKind
-from xenmoved.journal.database import Journal
-from xenmoved.problems import Obstructed
+from xenmoved.jobs.report import JobKind, JobState
+from xenmoved.journal.database import Journal, JournalFailed
+from xenmoved.problems import Obstructed, problem
+from xenmoved.remarks import good_to_know
 
 
 @pytest.fixture
@@ -58,3 +60,42 @@ async def test_nothing_begins_when_the_daemon_ends(board: JobBoard) -> None:
         with pytest.raises(Obstructed, match="being stopped"):
             await board.begin(a_job(), tasks, work)
     assert not board.live
+
+
+def remark(code: str) -> Remark:
+    return good_to_know(code, f"the text of {code}")
+
+
+async def test_remarks_come_to_a_job_whenever_they_are_found(board: JobBoard) -> None:
+    """While it lives, when it has ended, and all of those that come at the same time."""
+    job = a_job()
+    await board.add(job)
+    await board.remark(job.job, [remark("first")])
+    assert job.remarks == (remark("first"),)
+    await board.end(job, JobState.DONE)
+    await asyncio.gather(*(board.remark(job.job, [remark(f"c{n}")]) for n in range(10)))
+    await board.amend(job.job, problem=problem("code", "text"))
+    await board.remark(job.job, [remark("instead")], instead_of="first")
+    await board.remark(job.job, [])
+    await board.remark("00000000", [remark("of no job")])
+    (report,) = await board.reports()
+    assert {one.code for one in report.remarks} == {"instead", *(f"c{n}" for n in range(10))}
+    assert report.problem == problem("code", "text")
+
+
+async def test_a_remark_on_a_job_that_is_not_written_down_yet(
+    board: JobBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = a_job()
+    await board.add(job)
+
+    async def full(*_: object, **__: object) -> None:
+        raise JournalFailed("no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "record_job", full)
+        await board.end(job, JobState.DONE)
+        await board.remark(job.job, [remark("late")])
+    await board.save_rest()
+    (report,) = await board.reports()
+    assert (report.state, report.remarks) == (JobState.DONE, (remark("late"),))

@@ -2,10 +2,12 @@
 
 table      the function of every verb
 host       this host and its daemon
+check      a plug-in for monitoring systems
 transfers  what sends something, or tells what that would be
 evacuate   every guest away, to the end of it
 jobs       jobs: list, watch, set, cut over, abort
 recover    what is in doubt, and decisions about it
+hooks      what is run before, at and after moves
 volumes    volumes and copies that are kept
 peers      keys and entries of peers
 """

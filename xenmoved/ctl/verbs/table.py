@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Final
 
 from xenmoved.ctl.daemon import RunningDaemon
-from xenmoved.ctl.exits import Exit
 from xenmoved.ctl.output import Output
 from xenmoved.ctl.verbs import peers
+from xenmoved.ctl.verbs.check import run_check
+from xenmoved.ctl.verbs.hooks import run_hooks
 from xenmoved.ctl.verbs.host import (
     run_completion,
     run_identity,
@@ -30,12 +32,13 @@ from xenmoved.ctl.verbs.recover import run_recover
 from xenmoved.ctl.verbs.transfers import run_evacuate, run_migrate, run_plan, run_sync
 from xenmoved.ctl.verbs.volumes import run_drop, run_volumes
 
-Verb = Callable[[RunningDaemon, Output, Namespace], Exit]
+Verb = Callable[[RunningDaemon, Output, Namespace], IntEnum]
 
 
 VERBS: Final[dict[str, Verb]] = {
     "status": run_status,
     "list": run_list,
+    "check": run_check,
     "plan": run_plan,
     "migrate": run_migrate,
     "evacuate": run_evacuate,
@@ -48,6 +51,7 @@ VERBS: Final[dict[str, Verb]] = {
     "cutover": run_cutover,
     "set": run_set,
     "recover": run_recover,
+    "hooks": run_hooks,
     "volumes": run_volumes,
     "volumes drop": run_drop,
     "identity": run_identity,

@@ -4,6 +4,7 @@ host        the daemon, its guests, plans and peers
 jobs        jobs as text
 course      the course of a job, as numbers
 live        a running job on a terminal
+hooks       what is run before, at and after moves
 evacuation  an evacuation as text
 remarks     remarks, those that need somebody first
 """

@@ -16,6 +16,7 @@ from xenmoved.migration.source.obstacles import disk_obstacle, guest_obstacles
 from xenmoved.migration.source.volume_offers import volume_offer
 from xenmoved.migration.uncopied_disks import measure
 from xenmoved.problems import Obstructed
+from xenmoved.toolstack.configs.keeping import MOVED
 from xenmoved.toolstack.configs.text import named as name_in
 from xenmoved.toolstack.interface import (
     Disk,
@@ -38,7 +39,9 @@ async def guest_rows(host: Host) -> list[GuestRow]:
 async def stopped_rows(host: Host, running: Collection[str]) -> list[GuestRow]:
     """Describe every guest that does not run and has a configuration here, likewise."""
     texts = await host.toolstack.configs.read_all()
-    names = {name for text in texts.values() if (name := name_in(text)) is not None}
+    # What is set aside is of a guest that is leaving.
+    here = (text for file, text in texts.items() if not file.endswith(MOVED))
+    names = {name for text in here if (name := name_in(text)) is not None}
     return [await _stopped_row(host, name) for name in sorted(names.difference(running))]
 
 

@@ -236,6 +236,7 @@ class SourceHandover:
         self._doubtful_since = self._doubtful_since or monotonic()
         await self._show_doubt()
         self._host.doubts[self._job.job] = self
+        self._host.hooks.of(self._job, self._uuid).in_doubt(self._lasting_doubt)
         while (event := await self._next_word()) is None:
             pass
         if event in (SourceEvent.TARGET_FORGOT, SourceEvent.TARGET_READY):
@@ -253,6 +254,9 @@ class SourceHandover:
     def doubt(self) -> Problem:
         """What is known of a guest in doubt, and why no more."""
         return doubt(self._job.both_names, self._job.peer, self.heard, self._silence)
+
+    def _lasting_doubt(self) -> Problem | None:
+        return self.doubt if self._job.state is JobState.IN_DOUBT else None
 
     async def _show_doubt(self) -> None:
         if self._job.problem != self.doubt:

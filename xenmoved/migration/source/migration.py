@@ -24,6 +24,8 @@ from protocol.messages import (
 from storage.backing import compare_backings
 from storage.errors import StorageError
 from xenmoved.codes import LINK_LOST
+from xenmoved.hooks.about import HookOutcome
+from xenmoved.hooks.events import HookEvent
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.jobs.report import JobState, Phase
@@ -38,6 +40,7 @@ from xenmoved.migration.source.channels import open_attached
 from xenmoved.migration.source.content import form_of, settled
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.source.handover import SourceHandover
+from xenmoved.migration.source.hooked import about_departure
 from xenmoved.migration.source.inventory import (
     require_running,
     require_same,
@@ -93,6 +96,7 @@ class OutboundMigration:
         self._image = _image(host, job, self._migration, uuid)
         self._handover = SourceHandover(host, job, self._migration, self._image, uuid)
         self._transfer = Transfer(host, job, sending, options)
+        self._hooks = host.hooks.attach(job, about_departure(host, job.peer, sending))
         self._remove_source = options.remove_source
         self._verified = False
 
@@ -139,6 +143,7 @@ class OutboundMigration:
 
     async def _send_all(self, dialogue: Dialogue) -> None:
         """Copy, suspend and send everything, until the target waits for the commit."""
+        await self._hooks.before()
         self._job.enter(Phase.PROVISION)
         async with self._transfer.disks(dialogue, self._migration) as disks:
             try:
@@ -234,6 +239,7 @@ class OutboundMigration:
                 await self._image.suspended()
                 job.suspended_at = monotonic()
                 job.enter(Phase.FINAL_DELTA)
+                self._hooks.at_cutover()
                 group.create_task(self._check_suspended())
                 # A device model finishes what it has under way after the domain is suspended, and
                 # the state that says so ends the stream: only then is nothing written any more.
@@ -363,6 +369,8 @@ async def conclude(
 
 async def _end(host: Host, job: Job, handover: SourceHandover, remove: Sending | None) -> None:
     decided = verdict(handover.state, job.both_names, job.peer, job.job)
+    hooks = host.hooks.of(job, handover.uuid)
+    _note_blackout(job, handover)
     if handover.state in (SourceState.DONE, SourceState.GIVEN_UP):
         job.enter(Phase.TIDY)
         try:
@@ -370,20 +378,20 @@ async def _end(host: Host, job: Job, handover: SourceHandover, remove: Sending |
         except (ToolstackError, OSError) as error:
             _note_still_enabled(job, error)
         await host.journal.retain(handover.migration, job.peer, moved=True)
+        outcome = HookOutcome.DECIDED if decided is not None else HookOutcome.MOVED
+        await hooks.owe(HookEvent.AFTER_DEPARTURE, outcome, decided)
         await handover.finish()
         if handover.state is SourceState.DONE:
             await hear(host, job, handover.migration)
         else:
             note_unheard(job)
-        _note_blackout(job, handover)
         log.info("%s is on %s now", job.both_names, job.peer)
         remark = decided
         if remove is not None and remark is None:
             remark = await _remove_source(host, job, handover.migration, remove)
         await host.jobs.end(job, JobState.DONE, remark)
+        hooks.pay()
         return
-    await handover.finish()
-    _note_blackout(job, handover)
     found = (
         decided
         or job.problem
@@ -393,12 +401,17 @@ async def _end(host: Host, job: Job, handover: SourceHandover, remove: Sending |
             f"the log of {job.peer} says more; the guest runs here",
         )
     )
+    outcome = HookOutcome.DECIDED if decided is not None else HookOutcome.STAYED
+    await hooks.owe(HookEvent.FAILURE, outcome, found)
+    await handover.finish()
+    _note_blackout(job, handover)
     if found.code in _ABOUT_DOUBT and not await _is_where_it_was(host, job):
         hint = "start it from its configuration; its disks are as they were when it ended"
         found = problem("guest-gone", f"{found.text}; no domain of it is left here", hint)
     log.error("%s stays here: %s", job.guest, found.text)
     state = JobState.ABORTED if found.code == "aborted" else JobState.FAILED
     await host.jobs.end(job, state, found)
+    hooks.pay()
 
 
 def _note_still_enabled(job: Job, error: Exception) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from uuid import UUID, uuid4
 
 from protocol.errors import SchemaError
@@ -34,6 +33,7 @@ from xenmoved.migration.source.content import (
     Reader,
     methods_of,
 )
+from xenmoved.migration.source.guest_text import config_of
 from xenmoved.migration.source.inventory import GuestFacts, take
 from xenmoved.migration.source.obstacles import guest_obstacles, moving_disks
 from xenmoved.migration.source.renames import idle_wishes
@@ -41,10 +41,9 @@ from xenmoved.migration.source.volume_offers import name_here, offer_disk, volum
 from xenmoved.migration.uncopied_disks import SortedDisks, measure, sort_disks
 from xenmoved.migration.volume_notes import known_holding
 from xenmoved.problems import Obstructed, problem, problems_of
-from xenmoved.remarks import good_to_know, left_out, to_look_at
+from xenmoved.remarks import left_out
 from xenmoved.toolstack.backends import OpenByBackends
 from xenmoved.toolstack.configs.boot_entries import order_of
-from xenmoved.toolstack.configs.guest_file import GuestFile
 from xenmoved.toolstack.interface import (
     Disk,
     Domain,
@@ -168,7 +167,7 @@ async def make_offer(
         )
     if options.remove_source:
         problems += await asyncio.to_thread(_unremovable, host, paths)
-    config, warnings = await _config_of(host, domain, peer, mode)
+    config, warnings = await config_of(host, domain, peer, mode)
     methods = await asyncio.to_thread(methods_of, volumes, mode, paths, served)
     left = left_out(options.rename or guest, domain.left_out if mode is not Mode.COLD else ())
     try:
@@ -355,52 +354,6 @@ def _in_pool(host: Host, path: str) -> str:
         raise Obstructed([problem("access-denied", f"{path} is in no pool of this host", hint)])
     pool, name = located
     return pool.path(name)
-
-
-async def _config_of(
-    host: Host, guest: Domain, peer: str, mode: Mode
-) -> tuple[str | None, tuple[Remark, ...]]:
-    """Return the text to start a guest from one day, and what the operator should know of it."""
-    files = [
-        file
-        for file in await host.toolstack.configs.files(guest.name, guest.uuid)
-        if file.is_of(guest.name, guest.uuid) is not False
-    ]
-    if files:
-        return files[0].text, _about_files(host, guest.name, peer, files)
-    if mode is Mode.COLD:
-        return None, ()
-    said = f"{guest.name} has no configuration file in {host.config.toolstack.config_dir}"
-    hint = f"if it has one elsewhere, take that to {peer}, and do not start it from there here"
-    text = None
-    try:
-        text = await host.toolstack.compose_config(guest.name)
-        what = "none will be" if text is None else "one is written from how it runs now,"
-        said = f"{said}: {what} on {peer}"
-    except ToolstackError as error:
-        said = f"{said}, and none can be written: {error}"
-    remark = to_look_at if text is None else good_to_know
-    return text, (remark("no-config-file", said, hint),)
-
-
-def _about_files(
-    host: Host, guest: str, peer: str, files: Sequence[GuestFile]
-) -> tuple[Remark, ...]:
-    """Say which of a guest's files is taken and why, and what becomes of the rest here."""
-    taken, *others = files
-    found = []
-    if others:
-        text = f"{len(files)} files name {guest}: {taken.path} moves to {peer}"
-        text += f", as {taken.reason(others[0])}. These stay as they are, and start nothing at boot"
-        hint = f"start {guest} from none of them when it has moved; rename what is not its file"
-        paths = ", ".join(str(file.path) for file in others)
-        found.append(good_to_know("config-files", f"{text}: {paths}", hint))
-    folder = Path(host.config.toolstack.config_dir)
-    if taken.path.parent not in (folder, folder / "auto"):
-        text = f"{taken.path}, the file of {guest}, is not in {folder}: it stays as it is"
-        hint = f"do not start {guest} from it when it has moved"
-        found.append(to_look_at("config-elsewhere", text, hint))
-    return tuple(found)
 
 
 async def _guest_offer(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from protocol.messages import Findings, Mode, Placement, Problem
+from protocol.messages import Findings, Mode, Placement, Problem, Remark
+from xenmoved.hooks.hooks import HooksSaid
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.content import require_understood
 from xenmoved.migration.source.dialogue import open_dialogue
+from xenmoved.migration.source.hooked import about_departure
 from xenmoved.migration.source.offer import Sending, choose_mode, make_offer
 from xenmoved.problems import from_peer as objections
 from xenmoved.problems import is_expected, problems_of
@@ -40,6 +42,8 @@ class Preflight:
     sending: Sending | None
     problems: tuple[Problem, ...]
     findings: Findings
+    remarks: tuple[Remark, ...] = ()
+    """What the hooks of this host remark."""
 
     @property
     def placements(self) -> tuple[Placement, ...]:
@@ -55,7 +59,10 @@ async def preflight(host: Host, move: Move, options: TransferOptions) -> Preflig
         if not is_expected(error):
             raise
         sending, problems = None, list(problems_of(error))
-    findings = Findings((), (), (), {}, ())
+    findings, asked = Findings((), (), (), {}, ()), HooksSaid()
+    if sending is not None:
+        asked = await host.hooks.plan(about_departure(host, move.peer, sending))
+        problems += asked.problems
     try:
         if sending is None:
             await host.link(move.peer)
@@ -72,4 +79,5 @@ async def preflight(host: Host, move: Move, options: TransferOptions) -> Preflig
         if not is_expected(error):
             raise
         problems += problems_of(error)
-    return Preflight(move, sending, (*problems, *findings.problems), findings)
+    found = (*problems, *findings.problems)
+    return Preflight(move, sending, found, findings, asked.remarks)

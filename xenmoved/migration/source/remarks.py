@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from time import monotonic
 from typing import Final
 
@@ -61,14 +60,13 @@ async def hear_later(host: Host, report: JobReport, migration: str) -> None:
 
     Returns at once where nothing is missing.
     """
-    attempt = 0
-    while is_unheard(report) and report.peer in host.config.peers:
+    attempt, unheard = 0, is_unheard(report)
+    while unheard and report.peer in host.config.peers:
         await asyncio.sleep(_LATER_AFTER[min(attempt, len(_LATER_AFTER) - 1)])
         attempt += 1
         if (told := await _ask(host, report.peer, migration)) is not None:
-            known = [one for one in report.remarks if one.code != UNHEARD]
-            report = replace(report, remarks=together(known, _noted(told)))
-            await host.jobs.amend(report.job, remarks=report.remarks)
+            await host.jobs.remark(report.job, _noted(told), instead_of=UNHEARD)
+            unheard = False
 
 
 async def _ask(host: Host, peer: str, migration: str) -> tuple[Remark, ...] | None:

@@ -24,7 +24,7 @@ def lasting(found: Preflight) -> tuple[Remark, ...]:
 
 def warnings(found: Preflight) -> tuple[Remark, ...]:
     """Return everything that both hosts have to remark before a guest moves."""
-    return together(lasting(found), found.findings.remarks, _untracked(found))
+    return together(lasting(found), found.findings.remarks, found.remarks, _untracked(found))
 
 
 def _untracked(found: Preflight) -> list[Remark]:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from storage.commands import TIMEOUT
 from storage.contracts import EVERYTHING, Everything, Extent, Tracker
 from storage.extents import merge
+from storage.tracking.rehash import RehashTracker
 from xenmoved.sync.devices import DeviceThreads
 from xenmoved.sync.source import VolumeSource
 from xenmoved.sync.stream_source import StreamSource
@@ -61,6 +62,8 @@ class ByBlocks:
     async def drain(self) -> None:
         """See `Way`."""
         written = await self.threads.run(self.tracker.drain)
+        if isinstance(written, Everything) and not isinstance(self.tracker, RehashTracker):
+            self.source.progress.fallbacks += 1
         if isinstance(written, Everything) or isinstance(self.pending, Everything):
             self.pending = EVERYTHING
         else:

@@ -15,6 +15,7 @@ reuse          what may become of a volume that is here already
 layouts        how the disk of a guest lies here: raw, or in an image
 arrivals       all that is on its way to this host
 expected       what is known of a guest that comes, across restarts
+hooked         what the hooks of this host are told of a guest that comes
 migration      a guest that comes, step by step
 guest          what has come of it, and its record in the journal
 memory         its memory as it comes

@@ -7,7 +7,7 @@ import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
@@ -46,11 +46,13 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.promises import Promise
 from xenmoved.migration.retrying import until_done
 from xenmoved.migration.target.expected import Expected
+from xenmoved.migration.target.hooked import about_arrival
 from xenmoved.migration.target.migration import InboundMigration
 from xenmoved.migration.target.preflight import Assessment, assess
 from xenmoved.migration.target.presence import Sighting, sight
 from xenmoved.migration.target.volumes import Landing
 from xenmoved.problems import JobError, Obstructed, problem, problems_of
+from xenmoved.remarks import together
 from xenmoved.tasks import within
 from xenmoved.toolstack.interface import NotAnnounced, ToolstackError
 from xenmoved.toolstack.sizes import weight
@@ -122,6 +124,18 @@ class Arrivals:
         }
         return await assess(self.host, self.host.peer(peer), offer, arriving)
 
+    async def foresee(self, peer: str, offer: Offer) -> Assessment:
+        """Look at what an offer needs, and ask the hooks if nothing else stands in its way."""
+        async with self.looking(peer):
+            found = await self.assess(peer, offer)
+        if found.problems or offer.guest is None:
+            return found
+        expected = found.expected(self.host, offer, keep_partial=False)
+        asked = await self.host.hooks.plan(about_arrival(self.host, peer, expected, offer.mode))
+        if asked.problems:
+            return Assessment(asked.problems)
+        return replace(found, remarks=together(found.remarks, asked.remarks))
+
     async def begin_guest(
         self, visitor: Visitor, begin: Begin, on_failure: OnFailure
     ) -> tuple[InboundMigration, tuple[Placement, ...]]:
@@ -131,7 +145,8 @@ class Arrivals:
         """
         offer, guest = begin.offer, begin.offer.guest
         assert guest is not None
-        async with self._placing:
+        self.host.hooks.require_room(visitor.peer)
+        async with self.looking(visitor.peer), self._placing:
             accepted = await self._accept(visitor, begin)
             placements = accepted.placements
             memory = 0 if offer.mode is Mode.COLD else weight(guest.kind, guest.size)
@@ -153,7 +168,10 @@ class Arrivals:
         self._tasks.create_task(self._keep(migration))
         try:
             await self.host.jobs.add(job)
-            placements = await migration.guest.landing.provision(offer, placements)
+            # Not while others wait for a look: they may have a guest in doubt.
+            await migration.ask_hooks()
+            async with self.looking(visitor.peer):
+                placements = await migration.guest.landing.provision(offer, placements)
         except Exception as error:
             await migration.handover.fail(TargetEvent.FAILED, problems_of(error)[0].text)
             raise
@@ -198,6 +216,8 @@ class Arrivals:
         """Have what is being made for a migration come to an end, as nobody waits for it."""
         if (site := self._landings.get(migration)) is not None:
             site.landing.give_up()
+        if (coming := self._migrations.get(migration)) is not None:
+            coming.unwanted.set()
 
     def landing(self, visitor: Visitor, migration: str) -> Landing:
         """Return the volumes that a channel of this connection may write to."""

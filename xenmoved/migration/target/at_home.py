@@ -28,6 +28,7 @@ from xenmoved.migration.volume_needs import Needs
 from xenmoved.migration.volume_notes import is_held
 from xenmoved.migration.whereabouts import Seen, Whereabouts
 from xenmoved.problems import problem
+from xenmoved.toolstack.configs.boot_entries import is_entry_called
 from xenmoved.toolstack.configs.text import named, own_disks, uuid_in
 from xenmoved.toolstack.interface import HostInfo
 
@@ -166,7 +167,8 @@ def _in_files(
 ) -> list[Problem]:
     """Look for files of its uuid, or of its name without one, whose guest has other disks here.
 
-    Blocks.
+    An entry of `auto` that is called like it, and says neither, is of its name, as whoever has that
+    may be started from it. Blocks.
     """
     mine = places_at(disks)
     found = []
@@ -174,7 +176,8 @@ def _in_files(
         said, same_name = uuid_in(text), named(text) == guest.target_name
         if said and said != guest.uuid and same_name:
             found.append(_namesake(host, peer, guest, file))
-        if said != guest.uuid and (said or not same_name):
+        by_entry = named(text) is None and is_entry_called(file, guest.target_name)
+        if said != guest.uuid and (said or not (same_name or by_entry)):
             continue
         if (why := _at_home_by(host, text, mine)) is not None:
             log.info("%s does not come: of %s, %s", guest.name, file, why)
@@ -182,8 +185,11 @@ def _in_files(
             shown = peer.shown_file(file, name)
             told = f"{shown} on {host.config.node} has the uuid or name of {guest.name}, and "
             told += why if peer.shown(name, "") else "its disks may be there"
+            away = (
+                "take it out of auto" if by_entry else f"rename {shown} there to end in .replaced"
+            )
             hint = (
-                f"if it is out of date, rename {shown} there to end in .replaced; if that guest is "
+                f"if it is out of date, {away}; if that guest is "
                 "at home there, call this one otherwise (--rename), or see why it has its uuid"
             )
             found.append(problem("guest-here", told, hint))

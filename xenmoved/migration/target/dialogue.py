@@ -164,8 +164,7 @@ class ControlSession:
                 async with self._arrivals.looking(peer):
                     return await self._pong()
             case Offer():
-                async with self._arrivals.looking(peer):
-                    found = await self._arrivals.assess(peer, message)
+                found = await self._arrivals.foresee(peer, message)
                 return Findings(
                     *(found.problems[:256], found.placements, found.shared, found.bridges),
                     together(found.remarks),
@@ -201,8 +200,7 @@ class ControlSession:
     async def _begin(self, begin: Begin) -> object:
         self._migration = begin.migration
         try:
-            async with self._arrivals.looking(self._visitor.peer):
-                placements = await self._place(begin)
+            placements = await self._place(begin)
         except Obstructed as error:
             return Refused(error.problems[:256])
         return Accepted(placements)
@@ -210,7 +208,8 @@ class ControlSession:
     async def _place(self, begin: Begin) -> tuple[Placement, ...]:
         arrivals, visitor = self._arrivals, self._visitor
         if begin.offer.action is Action.SYNC:
-            _, placements = await arrivals.begin_sync(visitor, begin, self._volume_failed)
+            async with arrivals.looking(visitor.peer):
+                _, placements = await arrivals.begin_sync(visitor, begin, self._volume_failed)
             self._sync = begin.migration
         else:
             self._guest, placements = await arrivals.begin_guest(

@@ -24,6 +24,9 @@ from protocol.handover import (
     target_word,
 )
 from protocol.messages import Problem
+from xenmoved.hooks.about import HookOutcome
+from xenmoved.hooks.events import HookEvent
+from xenmoved.hooks.hooks import JobHooks
 from xenmoved.jobs.report import JobState, Phase
 from xenmoved.logs import log_context
 from xenmoved.migration.doubt_texts import ended_with_host, verdict
@@ -32,6 +35,7 @@ from xenmoved.migration.retrying import end_alarm, pause_after, raise_alarm
 from xenmoved.migration.target.at_boot import as_here
 from xenmoved.migration.target.guest import IncomingGuest
 from xenmoved.problems import problem, problems_of
+from xenmoved.remarks import together
 from xenmoved.tasks import wait_through
 from xenmoved.toolstack.interface import Settled, StartFailed
 
@@ -40,6 +44,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY: Final = 30.0
 """Seconds until it is looked again what became of a start that is in doubt."""
 _SOME_ATTEMPTS: Final = 3
+_GONE: Final = "the source went away"
 _DECIDED: Final = (TargetState.STARTED, TargetState.ABORTED, TargetState.RAN_TWICE)
 """States after which only tidying up is left: the guest is here, but for `ABORTED`."""
 
@@ -170,6 +175,8 @@ class TargetHandover:
 
     async def _start_guest(self) -> TargetEvent | None:
         self._job.enter(Phase.COMMIT)
+        if not self._guest.expected.cold:
+            self._hooks.at_cutover()
         try:
             await self._guest.image.commit()
         except StartFailed as error:
@@ -202,6 +209,7 @@ class TargetHandover:
         self.in_doubt, self.reason = True, why
         self._again_at = monotonic() + LOOK_EVERY
         self._host.doubts[self._job.job] = self
+        self._hooks.in_doubt(lambda: self._job.problem if self.in_doubt else None)
         self._job.state = JobState.IN_DOUBT
         text = f"nobody knows whether {self._guest.name} was started here: {why}"
         self._job.problem = problem("in-doubt", text, "see: xenmovectl recover")
@@ -255,16 +263,37 @@ class TargetHandover:
                 await self._guest.write_down(self.state, self.reason)
             await self._guest.settle_in()
         self._host.clear_spool(self._guest.migration)
+        await self._owe_hooks()
         await self._guest.write_down(self.state, self.reason, settled=True)
         self._unrecorded = False
 
+    @property
+    def _hooks(self) -> JobHooks:
+        return self._host.hooks.of(self._job, self._guest.expected.uuid)
+
+    async def _owe_hooks(self) -> None:
+        """Note what those that are run afterwards are to be told."""
+        if self.state is TargetState.STARTED:
+            await self._hooks.owe(HookEvent.AFTER_ARRIVAL, HookOutcome.MOVED, self._remark)
+        elif self.state is TargetState.ABORTED:
+            found = problem("aborted", self.reason or _GONE)
+            await self._hooks.owe(HookEvent.FAILURE, HookOutcome.STAYED, found)
+        else:
+            await self._hooks.owe(HookEvent.FAILURE, HookOutcome.DECIDED, self._second_run())
+
     async def _end_job(self) -> None:
+        try:
+            await self._report_end()
+        finally:
+            self._hooks.pay()
+
+    async def _report_end(self) -> None:
         job, jobs = self._job, self._host.jobs
         if self.state is TargetState.RAN_TWICE:
             await jobs.end(job, JobState.FAILED, self._second_run())
             return
         if self.state is TargetState.ABORTED:
-            text = self.reason or "the source went away"
+            text = self.reason or _GONE
             log.warning("%s does not come: %s", self._guest.name, text)
             await jobs.end(job, JobState.FAILED, problem("aborted", text))
             return
@@ -273,7 +302,7 @@ class TargetHandover:
             log.error("%s; %s", self._remark.text, self._remark.hint)
         told = self._remark.code if self._remark is not None else None
         remarks = as_here(self._guest.expected, self._guest.expected.all_remarks)
-        job.remarks = tuple(one for one in remarks if one.code != told)
+        job.remarks = together((one for one in remarks if one.code != told), job.remarks)
         await jobs.end(job, JobState.DONE, self._remark)
 
     async def _report_second_run(self) -> None:

@@ -7,7 +7,7 @@ from xenmoved.config.model import Peer
 from xenmoved.migration.host import Host
 from xenmoved.problems import problem
 from xenmoved.toolstack.interface import Announced, ToolstackError
-from xenmoved.toolstack.sizes import weight
+from xenmoved.toolstack.sizes import complete, weight
 from xenmoved.units import format_size
 
 
@@ -45,7 +45,7 @@ def _beyond_limits(
     host: Host, peer: Peer, name: str, size: GuestSize, said: str = ""
 ) -> list[Problem]:
     """Find what a peer may not bring. `said` is what says so, where it is not the guest itself."""
-    node, allow, found = host.config.node, peer.allow, []
+    node, allow, found, size = host.config.node, peer.allow, [], complete(size)
     raised = f"or raise `allow` of peer {peer.name} on {node}"
     if allow.memory is not None and (most := most_memory(size)) > allow.memory:
         text = (

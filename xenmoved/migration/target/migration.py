@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -13,9 +14,11 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.target.expected import Expected
 from xenmoved.migration.target.guest import IncomingGuest
 from xenmoved.migration.target.handover import TargetHandover
+from xenmoved.migration.target.hooked import about_arrival
 from xenmoved.migration.target.memory_limits import resize_problems
 from xenmoved.migration.target.presence import runs_here
 from xenmoved.problems import JobError, Obstructed, problem
+from xenmoved.tasks import unless
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ class InboundMigration:
     def __init__(self, host: Host, peer: str, migration: str, expected: Expected, job: Job) -> None:
         self.guest = IncomingGuest(host, peer, migration, expected, job)
         self.handover = TargetHandover(self.guest)
+        self.unwanted = asyncio.Event()
+        """Nobody waits for it any more, while it is begun."""
 
     async def begin(self) -> None:
         """Write down that it comes, before anything is made for it."""
@@ -48,6 +53,16 @@ class InboundMigration:
             event = TargetEvent.GUEST_RUNS
         self.handover.take_up(state, reason)
         await self.handover.happen(event)
+
+    async def ask_hooks(self) -> None:
+        """Ask the hooks of this host, until nobody waits for that. Raises Obstructed, JobError."""
+        mode, guest = self.guest.job.mode, self.guest
+        about = about_arrival(guest.host, guest.peer, guest.expected, mode)
+        hooks = guest.host.hooks.attach(guest.job, about)
+        guest.landing.step("asking its hooks")
+        asking = unless(hooks.before(), self.handover.ended.wait())
+        await unless(asking, self.unwanted.wait())
+        self._require_wanted()
 
     async def resize(self, size: GuestSize) -> None:
         """Note how large the guest has become since it was offered.

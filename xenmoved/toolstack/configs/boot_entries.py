@@ -19,6 +19,8 @@ from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, free, keep, move
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import sync_folder
 
+_AUTO: Final = "auto"
+_HELD: Final = ".held"
 _NOTE: Final = ".file"
 _ORDER: Final = re.compile(r"\d{1,8}[-_.+]?", re.ASCII)
 
@@ -37,6 +39,13 @@ def is_called(entry: str, name: str) -> bool:
     return entry.removesuffix(".cfg").removeprefix(order_of(entry, name)) == name
 
 
+def is_entry_called(path: str, name: str) -> bool:
+    """Whether a path is that of an entry, in `auto` or held back, that has a domain's name."""
+    place = Path(path)
+    among = place.parent.name
+    return (among == _AUTO or among.endswith(_AUTO + _HELD)) and is_called(place.name, name)
+
+
 def starts_one(entry: Path) -> bool:
     """Whether something may be started from an entry: what is hidden is passed by, and folders."""
     return entry.name[0] != "." and not entry.is_dir()
@@ -47,22 +56,43 @@ class BootEntries:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.auto = folder / "auto"
+        self.auto = folder / _AUTO
 
     def held_folder(self, name: str) -> Path:
         """Where the entries of a guest wait until it is decided where it is."""
-        return self._beside(name, ".held")
+        return self._beside(name, _HELD)
 
     def moved_folder(self, name: str) -> Path:
         """Where the entries of a guest are that has moved away."""
         return self._beside(name, MOVED)
 
     def _beside(self, name: str, suffix: str) -> Path:
-        return self._folder / f"{check_name(name)}.auto{suffix}"
+        return self._folder / f"{check_name(name)}.{_AUTO}{suffix}"
 
     def all(self) -> list[Path]:
         """Every entry of `auto`, in the order in which they are started."""
         return sorted(self.auto.iterdir()) if self.auto.is_dir() else []
+
+    def waiting(self) -> list[Path]:
+        """Entries of all guests that are held back, and may be put back at any time."""
+        return [entry for folder in self._held_folders() for entry in _entries(folder)]
+
+    def _held_folders(self) -> list[Path]:
+        return sorted(self._folder.glob(f"*.{_AUTO}{_HELD}"))
+
+    def leaving(self) -> dict[Path, Path]:
+        """Where the files of guests are that are set aside until it is decided where these are.
+
+        By the places to which they come back if the guests stay.
+        """
+        notes = (folder / _NOTE for folder in self._held_folders())
+        places = (note.readlink() for note in notes if note.is_symlink())
+        found = ((place, place.with_name(place.name + MOVED)) for place in places)
+        return {
+            place: aside
+            for place, aside in found
+            if os.path.lexists(aside) and not os.path.lexists(place)
+        }
 
     def called(self, name: str) -> list[Path]:
         """Entries of `auto` that have a guest's name (see `is_called`)."""
@@ -92,23 +122,40 @@ class BootEntries:
         files: Collection[Path],
         disks: Collection[str] | None = None,
     ) -> list[Path]:
-        """Entries of `auto` that start a guest: by what is in them, or by their names.
+        """Entries of `auto` that start a guest, by what is in them and where they lead.
 
         `files` are where its file is or was: a link may lead to one that is not there now. Those
-        that start another guest are not among them (see `GuestFile.is_of`).
+        that start another guest are not among them (see `GuestFile.is_of`), nor those that only
+        their names make its own (`called_alone`).
         """
+        return [entry for entry, told in self._of(name, uuid, files, disks) if told]
+
+    def called_alone(self, name: str, uuid: str, files: Collection[Path]) -> list[Path]:
+        """Entries that have a guest's name, and do not say whose they are.
+
+        A peer may call a guest as it likes: such an entry is not one's who comes.
+        """
+        return [entry for entry, told in self._of(name, uuid, files, None) if not told]
+
+    def _of(
+        self, name: str, uuid: str, files: Collection[Path], disks: Collection[str] | None
+    ) -> Iterator[tuple[Path, bool]]:
+        """Find entries that are a guest's or have its name, each with whether it says so."""
         known = {os.path.realpath(path) for path in files}
-        found: list[Path] = []
         for entry in self.all():
             file = look_at(entry)
-            if file is not None and file.is_of(name, uuid, disks) is False:
+            whose = file.is_of(name, uuid, disks) if file is not None else None
+            if whose is False:
                 continue
-            if file is not None and file.name is not None:
-                starts = True
-            else:
-                starts = is_called(entry.name, name) or os.path.realpath(entry) in known
-            found += [entry] if starts else []
-        return found
+            called = is_called(entry.name, name)
+            # A uuid or a disk tells whose it is, of what is called so.
+            told = file is not None and (
+                file.name is not None or (called and (whose or disks is not None))
+            )
+            if told or os.path.realpath(entry) in known:
+                yield entry, True
+            elif called:
+                yield entry, False
 
     def note(self, name: str, file: Path) -> None:
         """Note which file is a guest's, unless that was noted. Durable."""

@@ -272,4 +272,5 @@ def describe_vif(vif: str) -> Nic:
     if not vif.isprintable():
         raise ToolstackError(f"interface {vif!r} has characters in it that nobody sees")
     said = {key: value for _, key, value in _parts(vif)}
-    return Nic(said.get("mac") or None, said.get("bridge") or None, said.get("script") or None)
+    told = (said.get(key) or None for key in ("mac", "bridge", "script", "ip"))
+    return Nic(*told)

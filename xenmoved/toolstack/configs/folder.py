@@ -36,7 +36,7 @@ from xenmoved.toolstack.configs.keeping import (
     place_of,
     same,
 )
-from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits
+from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits, own_disks
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
@@ -46,6 +46,8 @@ from xenmoved.toolstack.sizes import StartedAtBoot
 T = TypeVar("T")
 
 _OUT_OF_USE: Final = (MOVED, REPLACED)
+_LOOKS: Final = 8
+"""How often the folder is read anew while files in it are renamed."""
 
 
 def is_block_device(path: str) -> bool:
@@ -54,6 +56,12 @@ def is_block_device(path: str) -> bool:
         return stat.S_ISBLK(Path(path).stat().st_mode)
     except OSError:
         return False
+
+
+def _has_others(entry: Path, mine: Collection[str]) -> bool:
+    """Whether an entry is certain to start a domain with other disks than these."""
+    file = look_at(entry) if mine else None
+    return file is not None and bool(own_disks(file.text)) and not file.writes(mine)
 
 
 class ConfigFolder:
@@ -156,21 +164,31 @@ class ConfigFolder:
     async def read_all(self, *, moved: bool = False) -> dict[str, str]:
         """Texts of the files here and in `auto`, by path; with `moved` of guests that left too.
 
-        A file too large to be a guest's configuration is none. Raises ToolstackError.
+        The file of a guest that is leaving is one here until it has left, also while it is set
+        aside. A file too large to be a guest's configuration is none. Raises ToolstackError.
         """
         return await self._call(self._read_all, moved)
 
     def _read_all(self, moved: bool) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for _ in range(_LOOKS):
+            listed = self._listed(moved)
+            texts |= {
+                str(path): read_text(path) or ""
+                for path in listed
+                if path.is_file() and path.stat().st_size <= TEXT_LIMIT
+            }
+            # What was renamed meanwhile may have been seen at neither place.
+            if listed == self._listed(moved):
+                break
+        return texts
+
+    def _listed(self, moved: bool) -> list[Path]:
         paths: list[Path] = []
         for pattern in ("*", "auto/*", "*.auto.held/*", *([f"*.auto{MOVED}/*"] if moved else [])):
             paths += sorted(self._folder.glob(pattern))
-        return {
-            str(path): read_text(path) or ""
-            for path in paths
-            if (moved or path.suffix not in _OUT_OF_USE)
-            and path.is_file()
-            and path.stat().st_size <= TEXT_LIMIT
-        }
+        in_use = [path for path in paths if moved or path.suffix not in _OUT_OF_USE]
+        return list(dict.fromkeys([*in_use, *self._boot.leaving().values()]))
 
     async def describe(self, name: str) -> Domain | None:
         """Describe the domain that its file would start, None without one."""
@@ -245,9 +263,31 @@ class ConfigFolder:
 
     # --- a guest that leaves, or is held ---
 
-    def _starters(self, name: str, uuid: str) -> list[Path]:
+    def _certain(self, name: str, uuid: str) -> list[Path]:
         places = self._places(name, self._possible(name, uuid), self._aside(name, uuid))
         return self._boot.starters(name, uuid, places)
+
+    def _starters(self, name: str, uuid: str) -> list[Path]:
+        """Return what starts a domain of this host, also where only a name tells so.
+
+        Otherwise it would be started here when it has left.
+        """
+        return [*self._certain(name, uuid), *self._called_alone(name, uuid)]
+
+    async def called_alone(self, name: str, uuid: str) -> list[Path]:
+        """Return the entries of `auto` that only their names make a domain's, and not its file."""
+        return await self._call(self._doubtful, name, uuid)
+
+    def _doubtful(self, name: str, uuid: str) -> list[Path]:
+        mine = {os.path.realpath(file.path) for file in self._possible(name, uuid)}
+        entries = self._called_alone(name, uuid)
+        return [entry for entry in entries if os.path.realpath(entry) not in mine]
+
+    def _called_alone(self, name: str, uuid: str) -> list[Path]:
+        files, aside = self._possible(name, uuid), self._aside(name, uuid)
+        entries = self._boot.called_alone(name, uuid, self._places(name, files, aside))
+        mine = {disk for file in (*files, *aside) for disk in own_disks(file.text) or ()}
+        return [entry for entry in entries if not _has_others(entry, mine)]
 
     async def autostart(self, name: str, uuid: str = "") -> str | None:
         """Name the entry that has the host start the domain at boot, held back or not."""
@@ -258,18 +298,22 @@ class ConfigFolder:
         return entries[0].name if entries else None
 
     async def at_boot(self, name: str, uuid: str) -> StartedAtBoot:
-        """Return what is started at boot besides a domain."""
+        """Return what is started at boot besides a domain, or is when its guest does not leave."""
         return await self._call(self._at_boot, name, uuid)
 
     def _at_boot(self, name: str, uuid: str) -> StartedAtBoot:
-        own = self._starters(name, uuid)
+        own = {*self._certain(name, uuid), *self._boot.held(name)}
+        leaving = {os.path.realpath(file): aside for file, aside in self._boot.leaving().items()}
         found: dict[str, int] = {}
         unweighed: list[str] = []
-        for entry in self._boot.all():
+        # What waits beside `auto` may come back, and may be moved while this looks.
+        entries = [*self._boot.waiting(), *self._boot.all(), *self._boot.waiting()]
+        for entry in dict.fromkeys(entries):
             if entry in own or not starts_one(entry):
                 continue
+            file = look_at(leaving.get(os.path.realpath(entry), entry))
             # What cannot be read now, or leads to what is not mounted now, may be started at boot.
-            if (file := look_at(entry)) is None or (memory := self._memory(file)) is None:
+            if file is None or (memory := self._memory(file)) is None:
                 unweighed.append(entry.name)
             else:
                 other = file.name or entry.name.removesuffix(".cfg")

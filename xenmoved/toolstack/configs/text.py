@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from protocol.messages import GuestSize
 from xenmoved.toolstack import policy
 from xenmoved.toolstack.configs.device_text import (
     absent_disk,
@@ -27,11 +26,11 @@ from xenmoved.toolstack.configs.device_text import (
     parse_disk,
 )
 from xenmoved.toolstack.configs.per_text import per_text
+from xenmoved.toolstack.configs.size_text import LISTED, kind_said, size_said
 from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, ToolstackError
 from xenmoved.toolstack.policy import Rule
 from xenmoved.toolstack.readable import Readable
-from xenmoved.toolstack.sizes import complete
 from xenmoved.toolstack.wiring import UNKNOWN
 
 TEXT_LIMIT: Final = 1 << 20
@@ -318,7 +317,7 @@ def _values(text: str) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
     for statement in statements(text):
         before = values.pop(statement.key, []) if statement.added else []
-        if statement.listed != (statement.key in _LISTS):
+        if statement.listed != (statement.key in _LISTS or statement.key in LISTED):
             values.pop(statement.key, None)  # xl passes it by
             continue
         strings = [text[start:end] for start, end in statement.strings]
@@ -330,7 +329,7 @@ def _values(text: str) -> dict[str, list[str]]:
 def describe(text: str, name: str, boot_folders: Readable) -> Domain:
     """Describe the domain that a configuration file would start. It has no id.
 
-    Raises ToolstackError when it is not made of plain assignments.
+    Raises ToolstackError when it is not made of plain assignments, or may be read in two ways.
     """
     values = _values(text)
     obstacles: list[str] = []
@@ -357,8 +356,8 @@ def describe(text: str, name: str, boot_folders: Readable) -> Domain:
         name=name,
         uuid=normal_uuid(next(iter(values.get("uuid", [])), "")),
         domid=0,
-        kind=_kind(values),
-        size=_size(values),
+        kind=kind_said(values),
+        size=size_said(values),
         disks=tuple(disks),
         nics=nics,
         obstacles=tuple(dict.fromkeys(obstacles)),
@@ -413,29 +412,6 @@ def fits(text: str, arrival: Arrival) -> bool:
         for disk in domain.disks
         if not disk.cdrom
     )
-
-
-def _size(values: Mapping[str, list[str]]) -> GuestSize:
-    """Say how large a domain is to be. Raises ToolstackError for what may be read in two ways."""
-
-    def number(key: str, default: int) -> int:
-        said = values.get(key, [])
-        if len(said) > 1 or (said and policy.number_in(said[0]) is None):
-            raise ToolstackError(f"{key} = {', '.join(said)[:80]} is no plain number")
-        return (policy.number_in(said[0]) or 0) if said else default
-
-    memory, maximum = number("memory", 0) << 20, number("maxmem", 0) << 20
-    vcpus = number("vcpus", 1)
-    beside = number("shadow_memory", 0) << 20
-    return complete(GuestSize(memory, maximum, beside, vcpus, number("maxvcpus", vcpus)))
-
-
-def _kind(values: Mapping[str, list[str]]) -> str:
-    """Return the type of a domain: xl takes the first that begins like what is said."""
-    for key, kinds in (("type", ("hvm", "pv", "pvh")), ("builder", ("hvm",))):
-        for said in values.get(key, [])[:1]:
-            return next((kind for kind in kinds if kind.startswith(said)), "pv")
-    return "pv"
 
 
 def _renamed(name: str, arrival: Arrival) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.messages import GuestSize
@@ -19,12 +19,11 @@ from xenmoved.toolstack.domains import normal_uuid
 from xenmoved.toolstack.interface import Arrival, Disk, Domain, Nic, ToolstackError
 from xenmoved.toolstack.policy import PYGRUB, Rule, words
 from xenmoved.toolstack.readable import Readable
-from xenmoved.toolstack.sizes import complete
+from xenmoved.toolstack.sizes import KEYS, complete, sized
 from xenmoved.toolstack.xm.sexpr import Sexpr, child_value, children, name_of
 
-_MIB: Final = 1 << 20
 _DISKS: Final = ("vbd", "tap", "tap2")
-_ONCE: Final = words("name uuid image memory maxmem shadow_memory vcpus online_vcpus")
+_ONCE: Final = words("name uuid image online_vcpus") | KEYS.keys()
 _HARMLESS: Final = ("vfb", "vkbd", "console")
 
 # xend unpacks a paravirtual guest's kernel here before it boots it.
@@ -137,16 +136,10 @@ def _number(domain: Sexpr, key: str, default: int) -> int:
 
 
 def _size(domain: Sexpr, images: list[Sexpr]) -> GuestSize:
-    """How large a domain is to be."""
-    vcpus = max(1, _number(domain, "vcpus", 1), *(_number(image, "vcpus", 1) for image in images))
-    said = GuestSize(
-        memory=_number(domain, "memory", 0) * _MIB,
-        maximum=_number(domain, "maxmem", 0) * _MIB,
-        beside=_number(domain, "shadow_memory", 0) * _MIB,
-        vcpus=max(1, _number(domain, "online_vcpus", vcpus)),
-        max_vcpus=vcpus,
-    )
-    return complete(said)
+    """How large a domain is to be. Its `vcpus` are all that it has, in use or not."""
+    size = sized(lambda key: max(_number(part, key, 0) for part in (domain, *images)))
+    online = _number(domain, "online_vcpus", 0)
+    return complete(replace(size, vcpus=online or size.vcpus))
 
 
 def _has_attributes(expression: Sexpr) -> bool:
@@ -184,6 +177,7 @@ def parse_xm_domain(domain: Sexpr) -> Domain:
                 mac=child_value(body, "mac"),
                 bridge=child_value(body, "bridge"),
                 script=child_value(body, "script"),
+                ip=child_value(body, "ip"),
             )
             for body in bodies
             if name_of(body) == "vif"

@@ -32,11 +32,12 @@ async def test_a_peer_cannot_have_its_remarks_asked_for_for_ever(
     monkeypatch.setattr(hearing, "_LATER_AFTER", (0.0,))
     reports: dict[str, Any] = {}
 
-    async def amend(job: str, **said: Any) -> None:
-        reports[job] = said["remarks"]
+    async def remark(job: str, found: Any, *, instead_of: str) -> None:
+        assert instead_of == UNHEARD
+        reports[job] = found
 
     host: Any = SimpleNamespace(
-        config=SimpleNamespace(peers={"b": None}), jobs=SimpleNamespace(amend=amend)
+        config=SimpleNamespace(peers={"b": None}), jobs=SimpleNamespace(remark=remark)
     )
     ours = Remark(Weight.ACTION, UNHEARD, "not heard", "wait")
     job = Job(JobKind.MIGRATE, "web", "b", Mode.LIVE, job="j1")

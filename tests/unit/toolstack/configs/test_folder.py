@@ -638,7 +638,127 @@ async def test_what_is_started_at_boot_and_cannot_be_weighed_is_told(folder, tmp
     (tmp_path / "auto/sum").write_text("name = 'sum'\nmemory = 7 * 1024\n")
     (tmp_path / "auto/db").write_text("name = 'db'\nmemory = 64\n")
     assert await folder.at_boot("web", UUID) == (64 << 20, ("10-gone", "program", "sum"))
-    assert (await folder.at_boot("gone", UUID)).unweighed == ("program", "sum"), "but for its own"
+    assert (await folder.at_boot("sum", UUID)).unweighed == ("10-gone", "program"), (
+        "but for its own"
+    )
+
+
+PROGRAM = "vm = 'web'\nname = vm\nmemory = 7 * 1024\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "memory", "unweighed"),
+    [(PROGRAM, 0, ("10-web.cfg",)), ("memory = 512\n", 512 << 20, ()), (None, 0, ("10-web.cfg",))],
+    ids=["program", "plain", "not mounted"],
+)
+async def test_an_entry_that_is_only_called_like_a_guest_is_weighed_for_whoever_comes(
+    folder, tmp_path, text, memory, unweighed
+):
+    if text is not None:
+        (tmp_path / "elsewhere").write_text(text)
+    (tmp_path / "auto/10-web.cfg").symlink_to(tmp_path / "elsewhere")
+    assert await folder.at_boot("web", UUID) == (memory, unweighed)
+    await folder.install("web", COMES, ARRIVAL, True)
+    assert sorted(entry.name for entry in (tmp_path / "auto").iterdir()) == [
+        "10-web.cfg",
+        "web.cfg",
+    ]
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["no file", "file"])
+@pytest.mark.parametrize("text", [PROGRAM, "memory = 512\n"], ids=["program", "plain"])
+async def test_an_entry_that_is_called_like_a_guest_of_this_host_leaves_with_it_and_is_told(
+    folder, tmp_path, text, own
+):
+    """It would be started here, from disks that are the other host's by then."""
+    (tmp_path / "elsewhere").write_text(text)
+    (entry := tmp_path / "auto/10-web.cfg").symlink_to(tmp_path / "elsewhere")
+    if own:
+        (tmp_path / "web.cfg").write_text(HERE)
+    assert await folder.called_alone("web", UUID) == [entry]
+    assert await folder.autostart("web", UUID) == entry.name
+    await folder.hold_autostart("web", UUID)
+    assert not os.path.lexists(entry)
+    await folder.release_autostart("web")
+    assert entry.is_symlink()
+    for _ in range(2):
+        await folder.retire("web", UUID)
+        assert (tmp_path / "web.auto.moved/10-web.cfg").is_symlink()
+
+
+async def test_a_file_in_the_place_of_the_guests_need_not_say_its_name(folder, tmp_path):
+    """xm calls a guest like its file."""
+    (tmp_path / "web").write_text("memory = 512\n")
+    (tmp_path / "auto/10-web").symlink_to("../web")
+    assert await folder.called_alone("web", UUID) == []
+    assert await folder.autostart("web", UUID) == "10-web"
+
+
+async def test_an_entry_that_says_other_disks_stays_whatever_it_is_called(folder, tmp_path):
+    (entry := tmp_path / "auto/10-web").write_text("disk = ['file:/srv/other.img,xvda,w']\n")
+    (tmp_path / "web.cfg").write_text(HERE)
+    assert await folder.called_alone("web", UUID) == []
+    for _ in range(2):
+        await folder.retire("web", UUID)
+        assert entry.exists()
+
+
+async def test_what_may_come_back_into_auto_is_weighed(folder, tmp_path):
+    """It is put back when its guest does not leave."""
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "auto/05-web").symlink_to("../web.cfg")
+    (tmp_path / "auto/db").write_text("name = 'db'\nmemory = 64\n")
+    everything = ((512 + 64) << 20, ())
+    assert await folder.at_boot("new", OTHER) == everything
+    await folder.hold_autostart("web", UUID)
+    await folder.hold_autostart("db", UUID)
+    assert not list((tmp_path / "auto").iterdir())
+    assert await folder.at_boot("new", OTHER) == everything
+    await folder.set_aside("web", UUID)
+    assert not (tmp_path / "web.cfg").exists()
+    assert await folder.at_boot("new", OTHER) == everything
+    assert await folder.at_boot("web", UUID) == (64 << 20, ()), "but for its own"
+    await folder.retire("web", UUID)
+    assert await folder.at_boot("new", OTHER) == (64 << 20, ())
+    (tmp_path / "db.auto.held" / "db").write_text("memory = 1 + 1\n")
+    assert await folder.at_boot("new", OTHER) == (0, ("db",))
+
+
+async def test_a_file_is_in_use_until_its_guest_has_left(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "old.cfg.moved").write_text("name = 'old'\n")
+    await folder.set_aside("web", UUID)
+    aside = str(tmp_path / "web.cfg.moved")
+    assert await folder.read_all() == {aside: HERE}
+    await folder.release_autostart("web")
+    assert await folder.read_all() == {str(tmp_path / "web.cfg"): HERE}
+    await folder.set_aside("web", UUID)
+    await folder.retire("web", UUID)
+    assert await folder.read_all() == {}
+
+
+async def test_what_was_set_aside_before_is_not_in_use_while_its_guest_leaves(folder, tmp_path):
+    (tmp_path / "web.cfg").write_text(HERE)
+    (tmp_path / "web.cfg.moved").write_text(COMES)
+    await folder.hold_autostart("web", UUID)
+    assert COMES not in (await folder.read_all()).values()
+
+
+async def test_a_file_that_is_renamed_while_the_folder_is_read_is_seen(
+    folder, tmp_path, monkeypatch
+):
+    (tmp_path / "web.cfg").write_text(HERE)
+    listed = ConfigFolder._listed
+    moves = iter([folder._set_aside, None, None, None, folder._retire])
+
+    def then_moved(self, moved):
+        found = listed(self, moved)
+        if (move := next(moves, None)) is not None:
+            move("web", UUID)
+        return found
+
+    monkeypatch.setattr(ConfigFolder, "_listed", then_moved)
+    assert HERE in (await folder.read_all()).values(), "between the listing and the reading"
 
 
 async def test_the_memory_with_which_it_was_started_at_boot_until_it_left(folder, tmp_path):
