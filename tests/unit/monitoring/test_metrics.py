@@ -59,6 +59,7 @@ async def scene(journal: Journal) -> Any:
             pools={},
             journal=journal,
             jobs=JobBoard(journal),
+            hooks=None,  # type: ignore[arg-type]
             links=Links(asyncssh.generate_private_key("ssh-ed25519")),
             outgoing_buffers=Buffers(1),
             incoming_buffers=Buffers(1),
