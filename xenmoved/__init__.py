@@ -9,6 +9,7 @@ jobs         what the daemon is busy with
 hooks        what operators have run before, at and after moves
 sync         bringing volumes of two hosts to the same bytes
 link         the SSH connection to a peer
+trust        who another host is, and why that is believed
 toolstack    everything that is done with Xen
 journal      what the daemon must know after a crash
 config       what an operator can configure

@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from storage.tracking.tracefs import TracingUnavailable, clean_up_stale, mount_t
 from xenmoved import logs, notify
 from xenmoved.config.errors import ConfigError
 from xenmoved.config.loader import load_again
-from xenmoved.config.model import Config
+from xenmoved.config.model import Config, Fleet
 from xenmoved.config.pools import make_pool
 from xenmoved.control.server import ControlServer
 from xenmoved.evacuation.run import Evacuations
@@ -32,7 +33,7 @@ from xenmoved.hooks.hooks import Hooks
 from xenmoved.jobs.board import JobBoard
 from xenmoved.jobs.report import JobState
 from xenmoved.journal.database import Journal, JournalFailed
-from xenmoved.link.identity import fingerprint, load_identity, parse_public
+from xenmoved.link.identity import fingerprint, load_identity, public_text
 from xenmoved.link.server import LinkServer
 from xenmoved.migration.across_boots import put_copies_to_rest, take_up_copies
 from xenmoved.migration.expiry import expire_copies
@@ -52,6 +53,8 @@ from xenmoved.tasks import Guarded, all_done, keep_doing
 from xenmoved.toolstack.backends import Backends
 from xenmoved.toolstack.detect import detect
 from xenmoved.toolstack.policy import boot_folders
+from xenmoved.trust.own import load_own
+from xenmoved.trust.validity import DAY, warnings
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +81,7 @@ class Daemon:
         self._host = host
         self._identity = identity
         self._config_file = config_file
-        self._server = LinkServer(identity, self._peers_by_key, host.config.timeouts.keepalive)
+        self._server = LinkServer(identity, host.roster, host.config.timeouts.keepalive)
         self._stopping = asyncio.Event()
 
     @classmethod
@@ -154,6 +157,9 @@ class Daemon:
                 await expect_folders(host)
                 await follow_volumes(host)
                 await take_up_copies(host)
+                for key, peer in await host.journal.noted_keys():
+                    host.roster.may_settle(key, peer)
+                self._use_certificate()
                 # What an earlier daemon left comes first, so that nothing new meets it half-made.
                 await recover(host, arrivals, tasks)
                 port = await self._listen(reception)
@@ -169,6 +175,7 @@ class Daemon:
                 works: tuple[_Work, ...] = (
                     self._beat,
                     self._keep_journal,
+                    self._watch_certificate,
                     host.jobs.observe,
                     functools.partial(expire_copies, host),
                     functools.partial(remove_leftovers, host),
@@ -265,10 +272,6 @@ class Daemon:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload_by_signal()))
 
-    def _peers_by_key(self) -> Mapping[bytes, str]:
-        peers = self._host.config.peers.values()
-        return {parse_public(peer.key).public_data: peer.name for peer in peers}
-
     async def _reload_by_signal(self) -> None:
         notify.reloading()
         try:
@@ -283,31 +286,61 @@ class Daemon:
         What cannot, as pools, is told in the log, and so is a peer that stays as it was because its
         entry is wrong. Raises ConfigError; then everything stays as it was.
         """
-        old = self._host.config
-        new, wrong = await asyncio.to_thread(load_again, self._config_file, old.peers)
+        host, old = self._host, self._host.config
+        new, wrong = await asyncio.to_thread(load_again, self._config_file, old)
+        before = {name: host.roster.get(name) for name in self._connected()}
         for problem in wrong:
             log.error("a peer stays as it was: %s", problem)
-        self._host.config = replace(
+        host.config = replace(
             old,
             peers=new.peers,
             transfer=new.transfer,
             timeouts=new.timeouts,
             retain=new.retain,
+            fleet=_for_pools(new.fleet, host.pools),
             hooks=new.hooks,
-            default_pool=new.default_pool if new.default_pool in self._host.pools else None,
+            default_pool=new.default_pool if new.default_pool in host.pools else None,
             log_level=new.log_level,
         )
         logs.setup(new.log_level.value)
-        for name, peer in old.peers.items():
-            if new.peers.get(name) != peer:
-                self._host.links.drop(name)
+        host.roster.forget_revoked()
+        self._use_certificate()
+        self._server.drop_revoked()
+        host.links.drop_revoked(host.roster)
+        for name, peer in before.items():
+            if host.roster.get(name) != peer:
+                host.links.drop(name)
                 self._server.drop(name)
-        used = self._host.config
+        used = host.config
         keys = [field.name for field in fields(used)]
         later = [key for key in keys if getattr(used, key) != getattr(new, key)]
         if later:
             log.warning("change only when xenmoved is restarted: %s", ", ".join(later))
         log.info("configuration read: %d peers", len(new.peers))
+
+    def _connected(self) -> set[str]:
+        """Return the peers to or from which there are connections."""
+        return {*self._host.links.peers, *(visitor.peer for visitor in self._server.visitors)}
+
+    def _use_certificate(self) -> None:
+        """Prove this host by the certificate that it has now, and say what is wrong with it."""
+        host = self._host
+        config, known = host.config, public_text(self._identity)
+        host.own = load_own(config.state_dir, config.node, known)
+        host.links.certificate = host.own.certificate
+        self._server.show(host.own.certificate)
+        self._warn_of_certificate()
+
+    def _warn_of_certificate(self) -> None:
+        config = self._host.config
+        for _, text, hint in warnings(self._host.own, config.fleet, config.node, time.time()):
+            log.warning("%s; %s", text, hint)
+
+    async def _watch_certificate(self) -> None:
+        """Say in the log, too, when the certificate of this host is about to expire."""
+        while True:
+            await asyncio.sleep(DAY)
+            self._warn_of_certificate()
 
     async def _end_jobs(self) -> None:
         """Ask every job that can still be aborted to end, and wait for it, for a while."""
@@ -353,6 +386,11 @@ class Daemon:
                 notify.status(status)
                 shown = status
             await asyncio.sleep(interval)
+
+
+def _for_pools(fleet: Fleet | None, pools: Mapping[str, object]) -> Fleet | None:
+    """Return a fleet with the pools that the daemon has: what is configured may come later."""
+    return replace(fleet, pools=frozenset(pools)) if fleet is not None else None
 
 
 @contextlib.contextmanager

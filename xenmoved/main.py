@@ -7,6 +7,7 @@ import logging
 import socket
 import sqlite3
 import sys
+import time
 from pathlib import Path
 
 import uvloop
@@ -18,9 +19,11 @@ from xenmoved.config.loader import DEFAULT_CONFIG, load
 from xenmoved.config.model import Config
 from xenmoved.daemon import CannotStart, Daemon, keep_memory
 from xenmoved.journal.unsettled import unsettled
-from xenmoved.link import lean
+from xenmoved.link import trial
 from xenmoved.link.identity import IdentityError
 from xenmoved.toolstack.interface import ToolstackError
+from xenmoved.trust.own import seen_own
+from xenmoved.trust.validity import warnings
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--check-config",
         action="store_true",
-        help="only check the configuration: silent with exit 0 when it is right",
+        help="only check the configuration: exit 0 when it is right, and silent, but for a "
+        "certificate of this host that needs somebody",
     )
     parser.add_argument(
         "--unsettled",
@@ -70,13 +74,14 @@ def _run(arguments: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     if arguments.check_config:
+        _warn_of_certificate(config)
         return _check_listen(config, file)
     logs.setup(config.log_level.value)
     keep_memory()
-    if (reason := lean.install()) is not None:
-        log.warning("transfers are slower than they could be: %s", reason)
 
     async def serve() -> None:
+        if (reason := await trial.choose()) is not None:
+            log.warning("transfers are slower than they could be: %s", reason)
         await (await Daemon.create(config, file)).run()
 
     status = 0
@@ -98,6 +103,16 @@ def _tell_unsettled(state_dir: Path) -> int:
         return EXIT_FAILED
     print("".join(f"{line}\n" for line in lines), end="")
     return EXIT_UNSETTLED if lines else 0
+
+
+def _warn_of_certificate(config: Config) -> None:
+    """Print what needs somebody about the certificate of this host, if that can be seen."""
+    try:
+        own = seen_own(config.state_dir, config.node)
+    except OSError:
+        return
+    for _, text, hint in warnings(own, config.fleet, config.node, time.time()):
+        print(f"xenmoved: warning: {text}; {hint}", file=sys.stderr)
 
 
 def _check_listen(config: Config, file: Path) -> int:

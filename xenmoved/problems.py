@@ -36,6 +36,7 @@ from xenmoved.link.errors import (
     LinkError,
     LinkLost,
     NotAuthorized,
+    NotTrusted,
     PeerUnreachable,
     WrongHostKey,
 )
@@ -175,6 +176,8 @@ def _leaves(error: BaseException) -> Iterable[BaseException]:
 def _describe(error: BaseException) -> Problem:
     if isinstance(error, ReleasesDiffer):
         return _differing(error)
+    if isinstance(error, NotTrusted):
+        return problem(error.code, str(error), error.hint)
     own = error.hint if isinstance(error, LinkError) else ""
     for kind, code, hint in _KINDS:
         if isinstance(error, kind) and str(error):

@@ -14,15 +14,7 @@ import zstandard
 from blake3 import blake3
 
 from protocol.blocksync import RoundDigest
-from protocol.frames import (
-    MAX_PAYLOAD,
-    FrameDecoder,
-    Kind,
-    encode_data,
-    encode_memory,
-    encode_stream,
-    encode_zero,
-)
+from protocol.frames import MAX_PAYLOAD, FrameDecoder, Kind, encode_zero
 from protocol.handover import Word
 from protocol.messages import (
     CAPABILITIES,
@@ -59,6 +51,7 @@ from protocol.messages import (
     greeting,
 )
 from tests.support import preloaded
+from tests.support.frames import encode_data, encode_memory, encode_stream
 from tests.support.hostile import (
     Guest,
     Stranger,

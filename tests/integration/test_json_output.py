@@ -69,8 +69,30 @@ def test_every_verb_prints_what_is_described(hosts: tuple[Dom0, Dom0], tmp_path:
     assert shown(a, "recover") == ["doubts"]
     assert shown(a, "hooks") == ["hooks"]
 
+    _enroll(shown, a, tmp_path / "ca")
+
     assert shown(a, "show", "nothing", code=1) == ["failure"]
     assert shown(a, "set", "nothing", code=2) == ["failure"]
 
     assert shown.verbs == VERBS.keys() - {"completion", "schema"}
     assert shown.types == set(RECORDS.values())
+
+
+def _enroll(shown: Recorder, host: Dom0, folder: Path) -> None:
+    """Have an authority sign the host's key, and the host use that for a while."""
+    where = ("--dir", str(folder))
+    request = folder.parent / "host-a.pub"
+    request.write_text(host.ctl("identity", "--request").stdout)
+    assert shown(host, "ca", "init", *where) == ["done"]
+    assert shown(host, "ca", "sign", str(request), "--group", "hosts", *where) == ["done"]
+    assert shown(host, "ca", "renew", "host-a", *where) == ["done"]
+    assert shown(host, "ca", "show", *where) == ["certificates"]
+    file = host.config_file.parent / "fleet.yaml"
+    file.write_bytes((folder / "fleet.yaml").read_bytes())
+    try:
+        assert shown(host, "enroll", str(folder / "host-a-cert.pub")) == ["done"]
+    finally:
+        file.unlink()
+        (host.folder / "state" / "identity-cert.pub").unlink()
+        host.reload()
+    assert shown(host, "ca", "revoke", "host-a", *where) == ["done"]

@@ -141,14 +141,19 @@ class World:
             host.launch()
         for host in self.hosts:
             host.wait_ready()
-        first, second = self.hosts
-        first.trust(second)
-        second.trust(first)
+        self._introduce()
+        first = self.hosts[0]
         disks = [make_image(first.images / name, 8) for name in DISKS]
         self._create(first, disks)
         file = first.config_dir / f"{GUEST}.cfg"
         file.write_text((first.xen.root / f"{GUEST}.cfg").read_text())
         (first.config_dir / "auto" / file.name).symlink_to(Path("..") / file.name)
+
+    def _introduce(self) -> None:
+        """Have the hosts trust each other."""
+        first, second = self.hosts
+        first.trust(second)
+        second.trust(first)
 
     def _create(self, host: CrashHost, disks: list[Path]) -> None:
         extra = "sandbox.rate=1 sandbox.dirty=1"

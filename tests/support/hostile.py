@@ -17,14 +17,7 @@ from blake3 import blake3
 
 from protocol.blocksync import RoundDigest
 from protocol.fingerprints import BLOCK_SIZE
-from protocol.frames import (
-    MAX_PAYLOAD,
-    FrameDecoder,
-    Kind,
-    encode_data,
-    encode_memory,
-    encode_zero,
-)
+from protocol.frames import MAX_PAYLOAD, FrameDecoder, Kind, encode_zero
 from protocol.messages import (
     PEER,
     Accepted,
@@ -48,6 +41,7 @@ from protocol.messages import (
     Working,
     greeting,
 )
+from tests.support.frames import encode_data, encode_memory
 from xenmoved.control.peer_api import AddPeer
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink, connect

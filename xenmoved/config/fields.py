@@ -22,6 +22,12 @@ from xenmoved.namemap import check_rule
 from xenmoved.units import parse_count, parse_duration, parse_limit, parse_size
 
 NEVER: Final = "never"
+NAME_IN_ADDRESS: Final = "{name}"
+"""What stands for the name of a host in an address."""
+MOST_SERIAL: Final = 2**64 - 1
+"""The largest serial of a certificate of OpenSSH."""
+
+_FINGERPRINT: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,29 @@ def parse_shared(written: object) -> tuple[str, ...]:
     return tuple(written)
 
 
+def parse_revoked(written: object) -> str:
+    """Return the serial of a certificate, or the fingerprint of a key. Raises ValueError."""
+    if isinstance(written, int) and not isinstance(written, bool) and 0 <= written <= MOST_SERIAL:
+        return str(written)
+    if isinstance(written, str) and _FINGERPRINT.fullmatch(written):
+        return written
+    raise ValueError(
+        f"{written!r} is neither the serial of a certificate nor the fingerprint of a key, as in "
+        "SHA256:..."
+    )
+
+
+def parse_unlisted(written: object) -> str:
+    """Return an address in which {name} stands for the name of a host. Raises ValueError."""
+    if not isinstance(written, str) or written.count(NAME_IN_ADDRESS) != 1:
+        raise ValueError(
+            f"must have {NAME_IN_ADDRESS} in it once, as in {NAME_IN_ADDRESS}.example.net, is "
+            f"{written!r}"
+        )
+    parse_address(written.replace(NAME_IN_ADDRESS, "host"))
+    return written
+
+
 Size = Annotated[int, Parsed(parse_size)]
 Limit = Annotated[int | None, Parsed(parse_limit)]
 Count = Annotated[int | None, Parsed(parse_count)]
@@ -115,6 +144,7 @@ PoolNames = Annotated[Mapping[str, str], Parsed(parse_pool_names)]
 VolumeNames = Annotated[Mapping[str, str], Parsed(parse_volume_names)]
 SharedPlaces = Annotated[tuple[str, ...], Parsed(parse_shared)]
 Networks = Annotated[tuple[str, ...], Parsed(parse_networks)]
+Revoked = Annotated[str, Parsed(parse_revoked)]
 PublicKey = Annotated[str, Parsed(parse_public_key)]
 
 # Names become file names and parts of `pool:volume`, so they hold neither slashes nor colons.
@@ -123,6 +153,7 @@ NAME_PATTERN = Pattern(
 )
 ConfigName = Annotated[str, NAME_PATTERN]
 HostAddress = Annotated[str, Parsed(parse_address)]
+AddressByName = Annotated[str, Parsed(parse_unlisted)]
 ListenAddress = Annotated[str, Parsed(parse_listen_address)]
 ScriptName = Annotated[
     str, Pattern(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}", "the name of a script, without its folder")

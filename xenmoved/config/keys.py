@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from typing import Final
 
 ALGORITHM: Final = "ssh-ed25519"
@@ -39,6 +40,12 @@ def parse_public_key(written: object) -> str:
     if len(key) != _KEY_LENGTH or tail:
         raise ValueError(f"is damaged (wrong length), perhaps cut off: {_EXAMPLE}")
     return f"{ALGORITHM} {base64.b64encode(blob).decode()}"
+
+
+def fingerprint_of(key: str) -> str:
+    """Return the fingerprint of a parsed key as ``SHA256:...``, as ssh-keygen -l shows it."""
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def _string(blob: bytes) -> tuple[bytes, bytes]:

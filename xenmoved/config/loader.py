@@ -2,8 +2,10 @@
 
     /etc/xenmoved/xenmoved.yaml
     /etc/xenmoved/peers.d/NAME.yaml
+    /etc/xenmoved/fleet.yaml
 
-A file in `peers.d` holds what stands under ``peers: NAME:`` in the main file.
+A file in `peers.d` holds what stands under ``peers: NAME:`` in the main file. The fleet file is
+`xenmoved.config.fleet`'s.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from xenmoved.config.addresses import EVERY_ADDRESS
 from xenmoved.config.errors import ConfigError, ConfigProblem
-from xenmoved.config.model import Config, Listen, Metrics, Peer
+from xenmoved.config.fields import parse_path
+from xenmoved.config.fleet import FLEET_FILE, read_fleet
+from xenmoved.config.model import Config, Fleet, Listen, Metrics, Peer
 from xenmoved.config.pools import read_pools
 from xenmoved.config.reader import Reader
 from xenmoved.config.yamlfile import Document, KeyPath, check_protected, read_yaml
@@ -29,13 +33,14 @@ def load(file: Path = DEFAULT_CONFIG) -> Config:
     return _Loading(file).run()
 
 
-def load_again(file: Path, peers: Mapping[str, Peer]) -> tuple[Config, tuple[ConfigProblem, ...]]:
-    """Read the configuration while one is in use, in which the `peers` are.
+def load_again(file: Path, used: Config) -> tuple[Config, tuple[ConfigProblem, ...]]:
+    """Read the configuration while another one is in use.
 
     A peer whose entry is wrong stays as it was, or away where it is new, so that a slip about one
     does not concern the others: such problems are returned. Raises ConfigError for all else.
     """
-    loading = _Loading(file, known=peers)
+    own = used.fleet.own if used.fleet is not None else {}
+    loading = _Loading(file, known=used.peers, known_own=own)
     config = loading.run()
     return config, ConfigError(loading.tolerated).problems
 
@@ -56,7 +61,7 @@ def peer_from(name: str, data: object, file: Path) -> Peer:
     `file` is what errors name as the place.
     """
     reader = Reader(Document(file, data, {}), [])
-    peer = _read_peer(reader, name, data, ())
+    peer = _read_peer(reader, name, data, (), pinned=True)
     if peer is None:
         raise ConfigError(reader.problems)
     return peer
@@ -72,9 +77,14 @@ class _Loading:
     file: Path
     known: Mapping[str, Peer] | None = None
     """Peers that stay where their entries are wrong; None where a wrong entry is an error."""
+    known_own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What those without keys said."""
     problems: list[ConfigProblem] = field(default_factory=list)
     tolerated: list[ConfigProblem] = field(default_factory=list)
     origins: dict[str, tuple[Document, KeyPath]] = field(default_factory=dict)
+    fleet: Fleet | None = None
+    own: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What entries without a key say, as plain data."""
 
     def run(self) -> Config:
         document = read_yaml(self.file, self.problems)
@@ -82,24 +92,45 @@ class _Loading:
             raise ConfigError(self.problems)
         reader = Reader(document, self.problems)
         main = reader.map(document.data, ())
-        values = reader.fields(Config, main, (), besides=("pools", "peers"))
+        values = reader.fields(Config, main, (), besides=("pools", "peers", "fleet"))
         pools = read_pools(reader, main.get("pools"))
+        self.fleet = self._fleet(reader, main)
         peers = dict(self._peers(reader, main.get("peers")))
         # A section that is wrong counts as left out here, so that the rest is checked all the same.
         values = {name: value for name, value in values.items() if value is not None}
         if "default_pool" not in values and len(pools) == 1:
             values["default_pool"] = next(iter(pools))
-        config = Config(**values, pools=pools, peers=peers)
+        config = Config(**values, pools=pools, peers=peers, fleet=self.fleet)
         section = main.get("pools")
         # What names a pool that is there but wrong is no further mistake.
         pool_names = section if isinstance(section, dict) else pools
         if self.known is not None:
             config = replace(config, peers=self._without_wrong(config, pool_names))
+        if self.fleet is not None:
+            own = {name: said for name, said in self.own.items() if name in config.peers}
+            fleet = replace(self.fleet, own=own, pools=frozenset(pools))
+            config = replace(config, fleet=fleet)
         for path, reason in _contradictions(config, pool_names):
             self.problems.append(self._problem(document, path, reason))
         if self.problems:
             raise ConfigError(self.problems)
         return config
+
+    def _fleet(self, reader: Reader, main: Mapping[str, Any]) -> Fleet | None:
+        """Read the fleet file that is named, or the one beside the main file, if there is one."""
+        file = self.file.parent / FLEET_FILE
+        if main.get("fleet") is not None:
+            try:
+                file = parse_path(main["fleet"])
+            except ValueError as error:
+                reader.refuse(("fleet",), str(error))
+                return None
+        elif not file.exists():
+            return None
+        document = read_yaml(file, self.problems)
+        if document is None:
+            return None
+        return read_fleet(document, Reader(document, self.problems))
 
     def _peers(self, reader: Reader, section: object) -> Iterator[tuple[str, Peer]]:
         for name, data in reader.map(section, ("peers",)).items():
@@ -126,8 +157,10 @@ class _Loading:
         self, document: Document, name: str, data: object, path: KeyPath
     ) -> Iterator[tuple[str, Peer]]:
         reader = Reader(document, [])
-        peer = _read_peer(reader, name, data, path)
+        peer = _read_peer(reader, name, data, path, pinned=self.fleet is None)
         if peer is not None:
+            if peer.key is None:
+                self.own[name] = reader.map(data, path)
             yield name, peer
         else:
             yield from self._wrong_peer(name, reader.problems)
@@ -139,6 +172,8 @@ class _Loading:
             return
         self.tolerated += problems
         if name in self.known:
+            if name in self.known_own:  # else it might do what only its group is allowed
+                self.own[name] = self.known_own[name]
             yield name, self.known[name]
 
     def _without_wrong(self, config: Config, pools: Collection[str]) -> dict[str, Peer]:
@@ -182,10 +217,18 @@ class _Loading:
         return document.problem(path, reason)
 
 
-def _read_peer(reader: Reader, name: str, data: object, path: KeyPath) -> Peer | None:
+def _read_peer(
+    reader: Reader, name: str, data: object, path: KeyPath, *, pinned: bool
+) -> Peer | None:
+    """Read an entry. One that is not `pinned` may be without a key, and then without an address."""
     before = len(reader.problems)
     reader.check_name(name, path)
     arguments = reader.fields(Peer, data, path, besides=("name",))
+    written = data if isinstance(data, dict) else {}
+    if pinned or written.get("key") is not None:
+        for key in ("address", "key"):
+            if written.get(key) is None:
+                reader.refuse((*path, key), "missing")
     return Peer(name=name, **arguments) if len(reader.problems) == before else None
 
 
@@ -198,7 +241,7 @@ def _contradictions(config: Config, pools: Collection[str]) -> Iterator[tuple[Ke
         yield ("metrics", "port"), "is where peers connect to: see 'listen'"
     owners: dict[str, str] = {}
     for name, peer in config.peers.items():
-        owner = owners.setdefault(peer.key, name)
+        owner = owners.setdefault(peer.key, name) if peer.key is not None else name
         if owner != name:
             yield ("peers", name, "key"), f"is also the key of peer {owner!r}; a key names one host"
         if name == config.node:
@@ -208,7 +251,8 @@ def _contradictions(config: Config, pools: Collection[str]) -> Iterator[tuple[Ke
                 path = ("peers", name, "allow", "pools", index)
                 yield path, f"there is no pool {pool!r} (pools: {known})"
         yield from _unknown_pools(peer, pools, known)
-        yield from _useless_grants(peer)
+        if peer.key is not None:  # else the groups of the fleet say the rest of it
+            yield from _useless_grants(peer)
 
 
 def _meet(metrics: Metrics, listen: Listen) -> bool:

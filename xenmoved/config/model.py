@@ -13,7 +13,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from os.path import normpath
 from pathlib import Path, PurePath
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from protocol.messages import Action
 from protocol.schema import Length, Range
@@ -21,6 +21,7 @@ from xenmoved.choices import CdromChoice, Compression
 from xenmoved.config.addresses import EVERY_ADDRESS
 from xenmoved.config.fields import (
     AbsolutePath,
+    AddressByName,
     Age,
     BridgeNames,
     ConfigName,
@@ -36,10 +37,12 @@ from xenmoved.config.fields import (
     PoolNames,
     Port,
     PublicKey,
+    Revoked,
     ScriptName,
     SharedPlaces,
     VolumeNames,
 )
+from xenmoved.config.keys import fingerprint_of
 from xenmoved.units import parse_duration
 
 DEFAULT_PORT: Final = 7222
@@ -143,15 +146,16 @@ class Allow:
 class Peer:
     """Another host that runs this program. Its key identifies it, wherever it connects from.
 
-    A peer can always be sent to; what it may do here is in `allow`. `bridges`, `pools` and
-    `volumes` say what is called otherwise here than there, for guests that come from there.
-    `shared` names what both hosts see: pools here, and patterns of absolute paths. `cdrom` is about
-    guests that are sent there.
+    Without a `key` its certificate identifies it, by the name in that; without an `address` it can
+    only come here. Any other can always be sent to; what it may do here is in `allow`. `bridges`,
+    `pools` and `volumes` say what is called otherwise here than there, for guests that come from
+    there. `shared` names what both hosts see: pools here, and patterns of absolute paths. `cdrom`
+    is about guests that are sent there.
     """
 
     name: ConfigName
-    address: HostAddress
-    key: PublicKey
+    address: HostAddress | None = None
+    key: PublicKey | None = None
     port: Port = DEFAULT_PORT
     allow: Allow = field(default_factory=Allow)
     bridges: BridgeNames = field(default_factory=dict)
@@ -185,6 +189,45 @@ class Peer:
         """Whether a path is declared as shared with the peer. A `*` matches no slash."""
         patterns = (place for place in self.shared if place.startswith("/"))
         return normpath(path) == path and any(PurePath(path).match(one) for one in patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetHost:
+    """Where a host is reached."""
+
+    address: HostAddress
+    port: Port = DEFAULT_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Hosts that are trusted because of their certificates, and what they may do here.
+
+    `authorities` are the keys that sign certificates; `revoked` has fingerprints of keys, of which
+    nothing is believed any more, and serials of certificates. `unlisted` is where a host is reached
+    that is not in `hosts`; None: nowhere. `defaults` is what an entry of a peer may say, and
+    `groups` has what `allow` says for members of a group, both as plain data. `own` has what this
+    host's configuration says of peers without pinning their keys.
+    """
+
+    file: Path
+    authorities: tuple[PublicKey, ...]
+    revoked: tuple[Revoked, ...] = ()
+    unlisted: AddressByName | None = None
+    hosts: Mapping[str, FleetHost] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    pools: frozenset[str] = frozenset()
+    """Those of this host: what the file says of others is not about it."""
+
+    def revokes(self, key: str) -> bool:
+        """Whether a public key is revoked."""
+        return fingerprint_of(key) in self.revoked
+
+    def revokes_serial(self, serial: int) -> bool:
+        """Whether a certificate is revoked by its serial."""
+        return str(serial) in self.revoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +298,7 @@ class Config:
     """The whole configuration of one daemon.
 
     `default_pool` takes the volumes of arriving guests for which no pool was asked; the loader
-    makes it the only pool when there is just one.
+    makes it the only pool when there is just one. `fleet` is what a file of its own says.
     """
 
     node: ConfigName = field(default_factory=short_hostname)
@@ -266,6 +309,7 @@ class Config:
     pools: Mapping[str, PoolConfig] = field(default_factory=dict)
     default_pool: ConfigName | None = None
     peers: Mapping[str, Peer] = field(default_factory=dict)
+    fleet: Fleet | None = None
     transfer: TransferDefaults = field(default_factory=TransferDefaults)
     timeouts: Timeouts = field(default_factory=Timeouts)
     retain: Retain = field(default_factory=Retain)

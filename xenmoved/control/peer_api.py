@@ -30,6 +30,14 @@ class Identity:
 
 @CONTROL.add
 @dataclass(frozen=True, slots=True)
+class Enroll:
+    """Have this host prove itself by a certificate, the line of it. Answered by `Done`."""
+
+    certificate: Annotated[str, Length(1, 16384)]
+
+
+@CONTROL.add
+@dataclass(frozen=True, slots=True)
 class FetchPeerKey:
     """Ask for the key that a host shows, before it is trusted. Answered by `PeerKey`."""
 
@@ -48,10 +56,14 @@ class PeerKey:
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """A peer as configured, and whether connections exist. A limit of None is none."""
+    """A peer as configured, and whether connections exist. A limit of None is none.
+
+    Where its key is not `pinned` there is no `fingerprint`, and `groups` are those that its
+    certificate had when it was proven last. `address` is "" where nobody has said it.
+    """
 
     name: Name
-    address: Name
+    address: Text
     port: U16
     fingerprint: Text
     actions: Annotated[tuple[Action, ...], Length(0, 16)]
@@ -63,6 +75,8 @@ class PeerRow:
     overwrite: bool
     connected_from: bool
     connected_to: bool
+    pinned: bool = True
+    groups: Annotated[tuple[Name, ...], Length(0, 64)] = ()
 
 
 @CONTROL.add
@@ -120,6 +134,7 @@ class PeerPing:
     """What a peer answers, and what this host may do there. `throughput` is in bytes a second.
 
     `protocol_version` is the newest that it speaks, `spoken_version` that of both hosts together.
+    `slow_because` says why this host leaves bulk data to asyncssh, None where it does not.
     """
 
     peer: Name
@@ -132,6 +147,7 @@ class PeerPing:
     capabilities: Annotated[tuple[Name, ...], Length(0, 256)]
     round_trip: Seconds
     throughput: Rate
+    slow_because: Text | None
     actions: Annotated[tuple[Name, ...], Length(0, 256)]
     pools: Annotated[tuple[Name, ...], Length(0, 256)]
     guests: Annotated[tuple[Name, ...], Length(0, 256)]

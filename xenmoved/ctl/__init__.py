@@ -6,6 +6,7 @@ command_line      how argparse is used
 help              how help texts are wrapped
 arguments         the kinds of values that options take
 transfer_options  options of every verb that sends something
+trust_verbs       verbs about certificates
 check_options     options of `check`
 completion        the names that a shell can complete
 exits             exit codes, and the error that carries one

@@ -7,6 +7,9 @@ from argparse import ArgumentTypeError
 from typing import Final, NamedTuple
 
 DEFAULT_PORT: Final = 7222
+_SHORTEST: Final = 3600.0
+_LONGEST: Final = 3650 * 86400.0
+"""Seconds for which a certificate may be valid."""
 
 
 class Address(NamedTuple):
@@ -167,6 +170,26 @@ def public_key(written: str) -> str:
         return parse_public_key(written)
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def serial(written: str) -> int:
+    """Parse the serial of a certificate."""
+    if not (written.isascii() and written.isdigit() and int(written) < 2**64):
+        raise ArgumentTypeError(f"{written!r} is no serial: xenmovectl ca show has them")
+    return int(written)
+
+
+def validity(written: str) -> float:
+    """Parse for how long a certificate is valid, in seconds."""
+    from xenmoved.config.fields import parse_age
+
+    try:
+        seconds = parse_age(written)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+    if seconds is None or not _SHORTEST <= seconds <= _LONGEST:
+        raise ArgumentTypeError(f"{written!r} is not from 1h to 3650d")
+    return seconds
 
 
 def percent(written: str) -> int:

@@ -82,6 +82,23 @@ def nothing(**_: Any) -> list[str]:
     return []
 
 
+def folders(prefix: str = "", **_: Any) -> list[str]:
+    """Return the folders whose paths begin like this."""
+    from argcomplete.completers import DirectoriesCompleter
+
+    with suppress(OSError):
+        return list(DirectoriesCompleter()(prefix))
+    return []
+
+
+def signed(parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the hosts of which an authority has a certificate."""
+    with suppress(OSError):
+        names = (file.name for file in Path(parsed_args.dir).glob("*-cert.pub"))
+        return _words(sorted(name.removesuffix("-cert.pub") for name in names))
+    return []
+
+
 def peers(parsed_args: Namespace, **_: Any) -> list[str]:
     """Return the names of the peers."""
     from xenmoved.control.peer_api import ListPeers, Peers

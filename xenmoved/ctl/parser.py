@@ -17,6 +17,7 @@ from xenmoved.ctl.command_line import Parser
 from xenmoved.ctl.exits import MEANINGS, STATE_MEANINGS, CheckState
 from xenmoved.ctl.help import exit_codes, help_width
 from xenmoved.ctl.transfer_options import add_names, add_transfer_options
+from xenmoved.ctl.trust_verbs import add_trust_verbs
 
 DEFAULT_SOCKET: Final = "/run/xenmoved/control.sock"
 AUTO: Final = "auto"
@@ -55,6 +56,7 @@ def build_parser() -> Parser:
         _add_set_up,
     ):
         add(verbs)
+    add_trust_verbs(verbs, _add_verb, Parser)
     return parser
 
 
@@ -450,11 +452,14 @@ def _add_peer_add(verbs: Any) -> None:
 
 
 def _add_set_up(verbs: Any) -> None:
-    _add_verb(
+    identity = _add_verb(
         verbs,
         "identity",
         "show this host's key, and the command that makes it known to another host",
-        examples="xenmovectl identity",
+        examples="xenmovectl identity\nxenmovectl identity --request > host-a.pub",
+    )
+    identity.add_argument(
+        "--request", action="store_true", help="print the line that 'xenmovectl ca sign' signs"
     )
     shells = _add_verb(
         verbs,

@@ -15,6 +15,7 @@ from xenmoved.evacuation.report import Evacuation
 from xenmoved.hooks.report import HookRows
 from xenmoved.jobs.report import JobReport
 from xenmoved.migration.report import Doubts, Volumes
+from xenmoved.trust.report import Certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ RECORDS: Final[Mapping[type, str]] = {
     HookRows: "hooks",
     Evacuation: "evacuation",
     Identity: "identity",
+    Certificates: "certificates",
     Done: "done",
     Check: "check",
     CommandFailure: "failure",

@@ -47,7 +47,7 @@ async def health(services: Services, request: GetHealth) -> Health:
         node=host.config.node,
         version=xenmoved.__version__,
         jobs=min(len(live), 65535),
-        alarms=doubts.alarms,
+        alarms=(*host.certificate_alarms(), *doubts.alarms)[:1000],
         doubts=doubts.doubts,
         trackers=tuple(
             TrackerHealth(job.job, job.guest, job.fallbacks) for job in live if job.fallbacks
@@ -74,7 +74,7 @@ async def _peers(host: Host, *, reach: bool) -> tuple[PeerHealth, ...] | None:
         async with turns:
             return await _peer(host, name)
 
-    return tuple(await asyncio.gather(*map(ask, sorted(host.config.peers)[:1000])))
+    return tuple(await asyncio.gather(*map(ask, [one.name for one in host.roster.all()][:1000])))
 
 
 async def _peer(host: Host, name: str) -> PeerHealth:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from protocol.schema import plain
+from xenmoved.config.keys import fingerprint_of
 from xenmoved.config.model import Peer
 from xenmoved.control.peer_api import AddPeer, PeerRow
-from xenmoved.link.identity import fingerprint, parse_public
 
 _KEPT: Final = ("bridges", "pools", "volumes", "shared", "cdrom")
 _KEPT_IN_ALLOW: Final = ("scripts", "ip", "gatewaydev")
@@ -15,14 +15,16 @@ _KEPT_IN_ALLOW: Final = ("scripts", "ip", "gatewaydev")
 _LIMITS: Final = ("quota", "memory", "vcpus")
 
 
-def peer_row(peer: Peer, connected_from: bool, connected_to: bool) -> PeerRow:
+def peer_row(
+    peer: Peer, groups: tuple[str, ...], *, connected_from: bool, connected_to: bool
+) -> PeerRow:
     """Return what a client is told of a peer."""
     allow = peer.allow
     return PeerRow(
         name=peer.name,
-        address=peer.address,
+        address=peer.address or "",
         port=peer.port,
-        fingerprint=fingerprint(parse_public(peer.key)),
+        fingerprint=fingerprint_of(peer.key) if peer.key is not None else "",
         actions=allow.actions,
         pools=allow.pools,
         guests=allow.guests,
@@ -32,6 +34,8 @@ def peer_row(peer: Peer, connected_from: bool, connected_to: bool) -> PeerRow:
         overwrite=allow.overwrite,
         connected_from=connected_from,
         connected_to=connected_to,
+        pinned=peer.key is not None,
+        groups=groups,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 from protocol.messages import Ping, Pong, newest
@@ -13,6 +13,7 @@ from xenmoved.config.peers import remove_peer, write_peer
 from xenmoved.control.api import Done
 from xenmoved.control.peer_api import (
     AddPeer,
+    Enroll,
     FetchPeerKey,
     GetIdentity,
     Identity,
@@ -25,11 +26,15 @@ from xenmoved.control.peer_api import (
 )
 from xenmoved.handlers.dispatch import Services, answers
 from xenmoved.handlers.peer_rows import peer_data, peer_row
+from xenmoved.link.bulk import Bulk
 from xenmoved.link.client import fetch_host_key
 from xenmoved.link.identity import fingerprint, public_text
 from xenmoved.link.probe import measure
 from xenmoved.migration.source.dialogue import open_dialogue
 from xenmoved.problems import Obstructed, problem
+from xenmoved.trust.own import OwnCertificate, fitting, install
+from xenmoved.trust.refusals import Refusal, moment
+from xenmoved.trust.validity import EXPIRES, warnings
 
 _PROBE_SECONDS: Final = 1.0
 _UNCHANGED: Final = "nothing was changed"
@@ -60,12 +65,16 @@ async def fetch_key(services: Services, request: FetchPeerKey) -> PeerKey:
 async def list_peers(services: Services, _: ListPeers) -> Peers:
     """Describe the peers that are configured."""
     host = services.host
-    connected = {visitor.peer for visitor in services.server.visitors}
-    peers = sorted(host.config.peers.values(), key=lambda peer: peer.name)
+    connected = {visitor.peer for visitor in services.server.visitors if not visitor.settling}
     return Peers(
         tuple(
-            peer_row(peer, peer.name in connected, host.links.connected(peer.name))
-            for peer in peers
+            peer_row(
+                peer,
+                host.roster.groups(peer.name),
+                connected_from=peer.name in connected,
+                connected_to=host.links.connected(peer.name),
+            )
+            for peer in host.roster.all()[:1000]
         )
     )
 
@@ -100,6 +109,36 @@ async def forget_peer(services: Services, request: RemovePeer) -> Done:
     return Done(f"peer {request.name} was removed: {path}")
 
 
+@answers(Enroll)
+async def enroll(services: Services, request: Enroll) -> Done:
+    """Take a certificate for this host into use, without a restart.
+
+    It must be one that others believe: the fleet file, which is read again first, has to say so.
+    """
+    host = services.host
+    try:
+        await services.reload()
+    except ConfigError as error:
+        raise Obstructed([problem("configuration", str(error), _UNCHANGED)]) from None
+    config = host.config
+    if config.fleet is None:
+        text = f"there is no fleet file beside {services.config_file}: nobody would believe it"
+        raise Obstructed([problem("no-fleet", text, "copy fleet.yaml there first; " + _UNCHANGED)])
+    try:
+        certificate = fitting(request.certificate, config.node, public_text(services.identity))
+    except Refusal as refusal:
+        text = f"that certificate is not for this host: {refusal}"
+        raise Obstructed([problem(refusal.flaw.value, text, refusal.hint)]) from None
+    found = warnings(OwnCertificate(certificate), config.fleet, config.node, time())
+    if found and found[0][0] != EXPIRES:
+        raise Obstructed([problem(*found[0])])
+    path = install(config.state_dir, certificate)
+    await services.reload()
+    groups = ", ".join(certificate.groups)
+    until = moment(certificate.valid_before)
+    return Done(f"{certificate.name} is enrolled, in {groups}, until {until}: {path}")
+
+
 @answers(PingPeer)
 async def ping(services: Services, request: PingPeer) -> PeerPing:
     """Tell whether a peer answers, what it allows, and how fast the link to it is."""
@@ -120,6 +159,7 @@ async def ping(services: Services, request: PingPeer) -> PeerPing:
             capabilities=tuple(sorted(dialogue.capabilities)),
             round_trip=round_trip,
             throughput=throughput,
+            slow_because=Bulk.refused,
             actions=pong.actions,
             pools=pong.pools,
             guests=pong.guests,

@@ -22,7 +22,7 @@ async def status(services: Services, _: GetStatus) -> Status:
         free_memory=info.free_memory,
         listening=f"{host.config.listen.address} port {services.port}",
         fingerprint=fingerprint(services.identity),
-        peers=len(host.config.peers),
+        peers=len(host.roster.all()),
         jobs=tuple(job.report() for job in host.jobs.live)[:1000],
-        alarms=(await alarms(host))[:1000],
+        alarms=(*host.certificate_alarms(), *await alarms(host))[:1000],
     )

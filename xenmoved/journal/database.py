@@ -17,6 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,7 @@ from protocol.handover import SourceState, TargetState
 from xenmoved.journal.file import LAYOUT, copied, is_about_space, layout_of, prepared
 from xenmoved.journal.records import (
     Inbound,
+    NotedKey,
     Outbound,
     Standing,
     read_inbound,
@@ -248,11 +250,27 @@ class Journal(VolumeTables):
         await self._execute(
             f"INSERT OR IGNORE INTO syncs {OLD_ATTEMPTS}", peer, TargetState.ABORTED, KEPT_ATTEMPTS
         )
-        await self._execute(
-            f"DELETE FROM inbound WHERE migration IN ({OLD_ATTEMPTS})",
-            peer,
-            TargetState.ABORTED,
-            KEPT_ATTEMPTS,
+        for table in ("keys", "inbound"):
+            await self._execute(
+                f"DELETE FROM {table} WHERE migration IN ({OLD_ATTEMPTS})",
+                peer,
+                TargetState.ABORTED,
+                KEPT_ATTEMPTS,
+            )
+
+    async def note_key(self, noted: NotedKey) -> None:
+        """Write down by which key a peer was known when a migration began: the first counts."""
+        await self._execute("INSERT OR IGNORE INTO keys VALUES (?,?,?,?,?)", *astuple(noted))
+
+    async def noted_key(self, migration: str) -> NotedKey | None:
+        """Return the key that was noted of a migration, None where none was."""
+        rows = await self._select("SELECT * FROM keys WHERE migration=?", migration)
+        return NotedKey(*rows[0]) if rows else None
+
+    async def noted_keys(self) -> list[tuple[str, str]]:
+        """Return each key with which migrations came here, and the peer whose it was last."""
+        return await self._select(
+            "SELECT key, peer FROM keys JOIN inbound USING (migration, peer) ORDER BY updated"
         )
 
     async def inbound(self, migration: str) -> Inbound | None:

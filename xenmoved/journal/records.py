@@ -28,6 +28,21 @@ class Outbound:
 
 
 @dataclass(frozen=True, slots=True)
+class NotedKey:
+    """The public key that a peer had proven by a certificate when a migration began.
+
+    With it what is in doubt is settled, whatever becomes of the certificate. `address` and `port`
+    are where the peer was reached, "" and 0 where it came from there.
+    """
+
+    migration: str
+    peer: str
+    key: str
+    address: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Inbound:
     """A migration that comes to this host. `details` is what is known of its guest, as plain data.
 

@@ -8,6 +8,7 @@ UPDATED: Final = "updated=CASE state WHEN excluded.state THEN updated ELSE exclu
 WITH_IDS: Final = (
     *(("outbound", "migration"), ("inbound", "migration"), ("syncs", "migration")),
     *(("made", "migration"), ("owners", "migration"), ("owners", "moved_by")),
+    ("keys", "migration"),
 )
 MADE_COLUMNS: Final = "migration, pool, name, size, peer, identity, disk_size"
 HOLDING_COLUMNS: Final = (

@@ -7,6 +7,11 @@ from typing import Any, Final
 from xenmoved.link.channel import PACKET_SIZE, WINDOW
 
 USERNAME: Final = "xenmoved"
+SETTLING: Final = "xenmoved-settling"
+"""Who logs in as this wants to settle what is in doubt, and may do nothing else."""
+KEYS: Final = ("ssh-ed25519",)
+CERTIFICATES: Final = ("ssh-ed25519-cert-v01@openssh.com",)
+"""Algorithms of host keys, and of host keys with certificates."""
 
 _CIPHERS: Final = (
     "aes128-gcm@openssh.com",  # twice as fast as chacha20 where the processor has AES

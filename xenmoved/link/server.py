@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
@@ -16,11 +16,15 @@ from asyncssh.channel import SSHServerChannel
 from protocol.codec import MessageSet
 from protocol.messages import PEER
 from xenmoved.link.bounds import refuse_requests
+from xenmoved.link.bulk import Bulk, drop_ignored
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.flow import Flow
-from xenmoved.link.lean import drop_ignored
-from xenmoved.link.options import CHANNEL_OPTIONS, USERNAME, ssh_options
+from xenmoved.link.identity import public_text
+from xenmoved.link.options import CHANNEL_OPTIONS, SETTLING, USERNAME, ssh_options
 from xenmoved.link.round_trip import round_trip
+from xenmoved.link.vouching import Trust, key_pair, take_login_certificate
+from xenmoved.trust.certificate import Certificate
+from xenmoved.trust.refusals import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +43,24 @@ _WINDOWS: Final = 64 * 1024 * 1024
 _LEAST_WINDOW: Final = 64 * 1024
 
 _QUIET: Final = 10.0
+_LONGEST_REASON: Final = 300
 
 
 @dataclass(slots=True, eq=False)
 class Visitor:
-    """An authenticated connection from a peer."""
+    """An authenticated connection from a peer.
+
+    One that is `settling` has proven no more than the key with which migrations began, and may only
+    ask for their fate.
+    """
 
     peer: str
     connection: asyncssh.SSHServerConnection
+    key: str = ""
+    """The public key that it has proven."""
+    certificate: Certificate | None = None
+    """What vouched for the key, None where it is pinned."""
+    settling: bool = False
     channels: set[Channel] = field(default_factory=set)
     gone: bool = False
     """Whether the connection has ended."""
@@ -65,18 +79,13 @@ Serve = Callable[[Visitor, Purpose, Channel], None]
 class LinkServer:
     """Accepts connections of known peers, and hands their channels to the `serve` of `start`.
 
-    `peer_of_key` maps the public data of pinned keys to peer names, and is asked anew for every
-    connection, so that peers may be added while the server runs.
+    `trust` is asked anew for every connection, so that peers may be added while the server runs.
     """
 
-    def __init__(
-        self,
-        identity: asyncssh.SSHKey,
-        peer_of_key: Callable[[], Mapping[bytes, str]],
-        keepalive: float,
-    ) -> None:
+    def __init__(self, identity: asyncssh.SSHKey, trust: Trust, keepalive: float) -> None:
         self._identity = identity
-        self._peer_of_key = peer_of_key
+        self._certificate: Certificate | None = None
+        self.trust = trust
         self._keepalive = keepalive
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._serve: Serve | None = None
@@ -91,7 +100,7 @@ class LinkServer:
             lambda: _Gatekeeper(self),
             address or "",
             port,
-            server_host_keys=[self._identity],
+            server_host_keys=self._host_keys(),
             login_timeout=LOGIN_TIMEOUT,
             allow_pty=False,
             line_editor=False,
@@ -105,6 +114,17 @@ class LinkServer:
             **ssh_options(self._keepalive),
         )
         return self._acceptor.get_port()
+
+    def show(self, certificate: Certificate | None) -> None:
+        """Prove this host to new connections with a certificate, too, or with none any more."""
+        self._certificate = certificate
+        if self._acceptor is not None:
+            self._acceptor.update(server_host_keys=self._host_keys())
+
+    def _host_keys(self) -> list[object]:
+        if self._certificate is None:
+            return [self._identity]
+        return [key_pair(self._identity, self._certificate)]
 
     @property
     def unproven(self) -> int:
@@ -131,8 +151,19 @@ class LinkServer:
 
     def drop(self, peer: str) -> None:
         """End the connections of a peer, as when it was removed."""
-        for visitor in self._of(peer):
-            visitor.connection.abort()
+        for visitor in self.visitors:
+            if visitor.peer == peer:
+                visitor.connection.abort()
+
+    def drop_revoked(self) -> None:
+        """End the connections of which the keys or certificates are not believed any more."""
+        for visitor in self.visitors:
+            if visitor.settling:
+                continue
+            proven = visitor.certificate
+            if self.trust.revoked(visitor.key) or not (proven is None or self.trust.stands(proven)):
+                log.warning("%s is cut off: what it proved is not believed now", visitor.peer)
+                visitor.connection.abort()
 
     async def stop(self) -> None:
         """Stop listening and end every connection."""
@@ -144,20 +175,27 @@ class LinkServer:
             connection.abort()
         await asyncio.gather(*(c.wait_closed() for c in connections), return_exceptions=True)
 
-    def peer_of(self, key: asyncssh.SSHKey) -> str | None:
-        """Return the name of the peer with this key."""
-        return self._peer_of_key().get(key.public_data)
-
     def admit(self, visitor: Visitor) -> None:
         """Take in a peer that has proven its key."""
-        others = self._of(visitor.peer)
+        if visitor.certificate is not None:
+            self.trust.proven(visitor.certificate)
+        others = self._like(visitor)
         if len(others) >= MAX_CONNECTIONS:
             log.warning("%s has %d connections: its oldest is dropped", visitor.peer, len(others))
             others[0].connection.abort()
         self.visitors.append(visitor)
 
-    def _of(self, peer: str) -> list[Visitor]:
-        return [visitor for visitor in self.visitors if visitor.peer == peer]
+    def _like(self, visitor: Visitor) -> list[Visitor]:
+        """Return the connections that count together: whoever only settles pushes out no other."""
+        who = visitor.peer, visitor.settling
+        return [one for one in self.visitors if (one.peer, one.settling) == who]
+
+    def refused(self, address: str, text: str) -> None:
+        """Say why somebody was not taken in; whoever does it often does not fill the log."""
+        now = monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            log.warning("a host at %s was not taken in: %s", address, text)
 
     def session(self, visitor: Visitor) -> tuple[SSHServerChannel[bytes], Channel] | None:
         """Return a new channel of the visitor, None when its peer has too many.
@@ -165,7 +203,7 @@ class LinkServer:
         What a peer may have us keep for it is bounded: the more channels it has open, the smaller
         are the windows of further ones. The first nine have the whole `WINDOW`.
         """
-        windows = [channel.window for one in self._of(visitor.peer) for channel in one.channels]
+        windows = [channel.window for one in self._like(visitor) for channel in one.channels]
         if len(windows) >= MAX_CHANNELS:
             log.warning("%s has %d channels open: one more refused", visitor.peer, MAX_CHANNELS)
             return None
@@ -188,24 +226,39 @@ class _Gatekeeper(asyncssh.SSHServer):
     def __init__(self, server: LinkServer) -> None:
         self._server = server
         self._connection: asyncssh.SSHServerConnection | None = None
-        self._peer: str | None = None
+        self._address = ""
+        self._proof: Visitor | None = None
+        """What is proven if the key that was asked about last is."""
         self._visitor: Visitor | None = None
+        self._refusal: Refusal | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
+        self._address = _address(conn)
         drop_ignored(conn)
-        Flow.watch(conn, lambda: self._visitor.peer if self._visitor else _address(conn))
+        Flow.watch(conn, lambda: self._visitor.peer if self._visitor else self._address)
         refuse_requests(conn)
+        take_login_certificate(conn, self._judge)
         self._server.greet(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection is not None:
             self._server.proven(self._connection)
-        if self._visitor is None:
-            return
-        self._visitor.gone = True
-        self._server.visitors.remove(self._visitor)
-        log.info("connection from %s ended%s", self._visitor.peer, f": {exc}" if exc else "")
+        if self._visitor is not None:
+            self._visitor.gone = True
+            self._server.visitors.remove(self._visitor)
+            log.info("connection from %s ended%s", self._visitor.peer, f": {exc}" if exc else "")
+        else:
+            self._tell_refused(exc)
+
+    def _tell_refused(self, untrusted_exc: Exception | None) -> None:
+        if self._refusal is not None:
+            what = f"what it proves is not believed: {self._refusal}; {self._refusal.hint}"
+            self._server.refused(self._address, what)
+        elif isinstance(untrusted_exc, asyncssh.HostKeyNotVerifiable):
+            why = "".join(filter(str.isprintable, str(untrusted_exc)))[:_LONGEST_REASON]
+            what = f"it does not believe that this host is who it is: {why}"
+            self._server.refused(self._address, what)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -213,19 +266,50 @@ class _Gatekeeper(asyncssh.SSHServer):
     def public_key_auth_supported(self) -> bool:
         return True
 
+    # Each is asked once for a mere offer and again with the signature; what was asked last is what
+    # was proven when auth_completed comes.
+
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        # Asked once for a mere offer and again with the signature; the last asked is the one that
-        # was proven when auth_completed comes.
-        self._peer = self._server.peer_of(key) if username == USERNAME else None
-        return self._peer is not None
+        self._proof, connection, known = None, self._connection, public_text(key)
+        if connection is None:
+            return False
+        if username == SETTLING and (peer := self._server.trust.settles(known)) is not None:
+            self._proof = Visitor(peer, connection, known, settling=True)
+        elif username == USERNAME:
+            try:
+                if (name := self._server.trust.peer_of_key(known)) is not None:
+                    self._proof = Visitor(name, connection, known)
+            except Refusal as refusal:
+                self._refuse(refusal)
+        return self._proof is not None
+
+    def _judge(self, username: str, untrusted_text: str) -> Certificate | None:
+        self._proof = None
+        if username != USERNAME or self._connection is None:
+            return None
+        try:
+            certificate = self._server.trust.admit(untrusted_text)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return None
+        self._proof = Visitor(certificate.name, self._connection, certificate.key, certificate)
+        return certificate
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Tell the other side why, the first time."""
+        if self._refusal is None and self._connection is not None:
+            self._connection.send_auth_banner(f"{refusal}\n{refusal.hint}\n")
+            self._refusal = refusal
 
     def auth_completed(self) -> None:
-        if self._connection is None or self._peer is None:
+        if self._connection is None or self._proof is None:
             raise asyncssh.PermissionDenied("no peer has this key")
         self._server.proven(self._connection)
-        self._visitor = Visitor(self._peer, self._connection)
+        Bulk.carry(self._connection)
+        self._visitor = self._proof
         self._server.admit(self._visitor)
-        log.info("connection from %s (%s)", self._peer, _address(self._connection))
+        only = ", to settle what is in doubt" if self._visitor.settling else ""
+        log.info("connection from %s (%s)%s", self._visitor.peer, self._address, only)
 
     def session_requested(self) -> tuple[SSHServerChannel[bytes], Channel] | bool:
         if self._visitor is None:

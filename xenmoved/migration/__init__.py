@@ -22,6 +22,7 @@ removal          removes volumes that were noted, and forgets them when they are
 renamed_volumes  volumes that are called otherwise than when it was noted whose data they hold
 volume_needs     who needs which volumes of this host
 across_boots     how a copy on a device stays known when its host is booted
+memory_digest    the digest of a saved image, in a thread beside what sends or takes it
 retained         copies of volumes that stay when their guest has gone
 expiry           drops them when they are old enough
 retrying         what must be done in the end, however often it fails

@@ -55,7 +55,8 @@ async def list_doubts(host: Host, *, reach: bool) -> Doubts:
         rows, told = [], [*told, *problems_of(error)]
     answers = dict.fromkeys({one.peer for one in rows})
     if reach:
-        reached = await asyncio.gather(*(_reaches(host, peer) for peer in answers))
+        last = {one.peer: one.migration for one in rows}
+        reached = await asyncio.gather(*(_reaches(host, peer, last[peer]) for peer in answers))
         answers = dict(zip(answers, reached, strict=True))
     states = await _domain_states(host)
     return Doubts(
@@ -279,10 +280,10 @@ def _state_of(states: dict[str, str], guest: str) -> str:
     return states[min(names)] if names else _ABSENT
 
 
-async def _reaches(host: Host, peer: str) -> bool:
+async def _reaches(host: Host, peer: str, migration: str) -> bool:
     try:
         limit = at_most(_PEER_PATIENCE, f"{peer} did not answer")
-        async with limit, open_dialogue(host, peer, settling=True):
+        async with limit, open_dialogue(host, peer, settling=True, migration=migration):
             return True
     except (TookTooLong, LinkError, ProtocolError, JobError):
         return False

@@ -167,7 +167,7 @@ class MetricsCollector:
             "Bytes of volumes and memory on the wire since the daemon was started.",
             labels=("peer", "direction"),
         )
-        for peer in self._host.config.peers:
+        for peer in (one.name for one in self._host.roster.all()):
             for direction in _DIRECTIONS:
                 found.add_metric((peer, direction), self._bytes[peer, direction])
         return found
@@ -196,7 +196,7 @@ class MetricsCollector:
         yield GaugeMetricFamily(
             "xenmoved_alarms",
             "Alarms: what is tried again and again, and a journal that cannot be written.",
-            len(host.alarms) + failed,
+            len(host.alarms) + len(host.certificate_alarms()) + failed,
         )
         yield GaugeMetricFamily(
             "xenmoved_journal_failed",
@@ -271,8 +271,8 @@ class MetricsCollector:
             labels=("peer",),
         )
         links = self._host.links
-        visitors = {visitor.peer: visitor for visitor in self._visitors()}
-        for peer in self._host.config.peers:
+        visitors = {one.peer: one for one in self._visitors() if not one.settling}
+        for peer in (one.name for one in self._host.roster.all()):
             visitor = visitors.get(peer)
             connected.add_metric((peer, "to"), links.connected(peer))
             connected.add_metric((peer, "from"), visitor is not None)

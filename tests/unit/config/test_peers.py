@@ -289,11 +289,12 @@ WRONG_PEERS = {
 def test_a_wrong_entry_of_a_peer_leaves_it_and_the_others_as_they_are(file, text):
     _drop_in(file, "host-b.yaml", f"address: fd00::2\nkey: {_key(1)}\n")
     _drop_in(file, "host-c.yaml", f"address: c\nkey: {_key(2)}\n")
-    before = load(file).peers
+    used = load(file)
+    before = used.peers
     written = _drop_in(file, "host-b.yaml", text)
     _drop_in(file, "host-c.yaml", f"address: c.example\nkey: {_key(2)}\n")
     _drop_in(file, "host-d.yaml", "port: x\n")  # new, and wrong
-    config, problems = load_again(file, before)
+    config, problems = load_again(file, used)
     assert set(config.peers) == {"host-m", "host-b", "host-c"}
     assert config.peers["host-b"] == before["host-b"]
     assert config.peers["host-c"].address == "c.example"
@@ -302,7 +303,7 @@ def test_a_wrong_entry_of_a_peer_leaves_it_and_the_others_as_they_are(file, text
 
 
 def test_what_is_wrong_with_the_main_file_changes_nothing(file):
-    before = load(file).peers
+    used = load(file)
     file.write_text(file.read_text() + "\nlog_level: loud\n")
     with pytest.raises(ConfigError, match="log_level"):
-        load_again(file, before)
+        load_again(file, used)

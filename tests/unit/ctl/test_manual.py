@@ -15,7 +15,7 @@ from protocol.messages import Mode
 from storage.registry import POOL_KINDS
 from tests.support.ctl import ROOT, run
 from xenmoved.choices import CdromChoice, Compression
-from xenmoved.config.model import DEFAULT_PORT, Config, Control, Peer
+from xenmoved.config.model import DEFAULT_PORT, Config, Control, Fleet, Peer
 from xenmoved.ctl import arguments, parser, transfer_options
 from xenmoved.ctl.exits import MEANINGS, Exit
 from xenmoved.ctl.records import RECORDS, schema
@@ -81,7 +81,7 @@ def test_every_type_of_json_output_is_documented():
 
 def test_every_option_of_the_configuration_is_in_its_manual():
     page = _page("xenmoved.yaml.5")
-    keys = {*_keys(Config), *_keys(Peer)} - {"name"}
+    keys = {*_keys(Config), *_keys(Peer), *_keys(Fleet)} - {"name", "file", "own"}
     for options, _ in POOL_KINDS.values():
         keys |= {field.name for field in dataclasses.fields(options)}
     for key in keys:

@@ -11,7 +11,7 @@ from xenmoved.handlers.peer_rows import peer_data
 from xenmoved.problems import Obstructed
 
 VERBS = (
-    *("Abort", "Add", "Decide", "Drop", "Fetch", "Get", "List", "Ping", "Plan"),
+    *("Abort", "Add", "Decide", "Drop", "Enroll", "Fetch", "Get", "List", "Ping", "Plan"),
     *("Remove", "Set", "Start", "Stop", "Watch"),
 )
 

@@ -12,6 +12,7 @@ import pytest
 from asyncssh.constants import MSG_CHANNEL_OPEN, MSG_GLOBAL_REQUEST
 from asyncssh.packet import Boolean, String, UInt32
 
+from tests.support.trusting import Keys
 from xenmoved.link import flow as flow_module
 from xenmoved.link import server as server_module
 from xenmoved.link.bounds import Pieces
@@ -33,7 +34,7 @@ class Served:
 
     def __init__(self):
         peers = {EVIL.public_data: "evil", GOOD.public_data: "good"}
-        self.server = LinkServer(HOST, lambda: peers, 30)
+        self.server = LinkServer(HOST, Keys(peers), 30)
         self.came = asyncio.Queue()
         self.port = 0
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import asyncssh
 import pytest
 
+from tests.support.trusting import Keys
 from xenmoved.link import server as server_module
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.client import connect, fetch_host_key
@@ -36,7 +37,7 @@ class Served:
 
     def __init__(self):
         self.peers = {HOST.public_data: "itself", PEER.public_data: "peer"}
-        self.server = LinkServer(HOST, lambda: self.peers, 30)
+        self.server = LinkServer(HOST, Keys(self.peers), 30)
         self.came = asyncio.Queue()
         self.port = 0
 
@@ -567,7 +568,7 @@ async def test_a_sender_that_waits_is_told_of_the_end():
                 await ours.send(bytes(256 * 1024))
 
         sending = asyncio.create_task(send_for_ever())
-        await until(lambda: not ours._writable.is_set(), "back-pressure", 10)
+        await until_it_waits(ours)
         served.server.drop("peer")
         with pytest.raises(LinkLost):
             await asyncio.wait_for(sending, 5)
@@ -587,6 +588,15 @@ async def test_what_came_before_the_end_is_not_lost():
 
 
 # Back-pressure
+
+
+async def until_it_waits(channel):
+    """Wait until a sender that could send for ever has to wait."""
+    async with asyncio.timeout(10):
+        sent = 0
+        while channel.sent_bytes == 0 or channel.sent_bytes != sent:
+            sent = channel.sent_bytes
+            await asyncio.sleep(0.2)
 
 
 def resident():
@@ -669,8 +679,7 @@ async def test_a_reader_that_stops_stops_the_sender_and_not_its_neighbours():
                 await stuck.send(bytes(64 * 1024))
 
         sending = asyncio.create_task(send_for_ever())
-        await until(lambda: not stuck._writable.is_set(), "back-pressure", 10)
-        await asyncio.sleep(0.2)
+        await until_it_waits(stuck)
         sent = stuck.sent_bytes
         assert sent < 4 * WINDOW
         for number in range(50):

@@ -207,7 +207,7 @@ async def test_pools_and_copies_as_they_were_seen_last(scene: Scene) -> None:
 async def test_connections_and_how_long_they_take(scene: Scene) -> None:
     assert scene.value("xenmoved_link_connected", peer="host-b", direction="from") == 0
     assert scene.value("xenmoved_link_round_trip_seconds", peer="host-b") is None
-    scene.visitors = [SimpleNamespace(peer="host-b", round_trip=0.002)]
+    scene.visitors = [SimpleNamespace(peer="host-b", settling=False, round_trip=0.002)]
     assert scene.value("xenmoved_link_connected", peer="host-b", direction="from") == 1
     assert scene.value("xenmoved_link_connected", peer="host-b", direction="to") == 0
     assert scene.value("xenmoved_link_round_trip_seconds", peer="host-b") == 0.002
@@ -226,7 +226,9 @@ async def test_series_do_not_grow_with_guests_jobs_and_what_peers_say(scene: Sce
         await scene.host.jobs.add(job)
         job.memory_sent = 100
         await scene.host.jobs.end(job, JobState.FAILED, Problem("x", HOSTILE, HOSTILE))
-    scene.visitors = [SimpleNamespace(peer=f"gone-{n}", round_trip=0.1) for n in range(20)]
+    scene.visitors = [
+        SimpleNamespace(peer=f"gone-{n}", settling=False, round_trip=0.1) for n in range(20)
+    ]
     assert set(series(scene.metrics())) == before
 
 

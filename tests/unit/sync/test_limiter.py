@@ -7,6 +7,7 @@ import time
 import asyncssh
 import pytest
 
+from tests.support.trusting import Keys
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import connect
 from xenmoved.link.server import LinkServer
@@ -96,7 +97,7 @@ async def test_the_rate_holds_on_the_wire():
         took.set()
 
     async with asyncio.TaskGroup() as group:
-        server = LinkServer(key, lambda: {key.public_data: "peer"}, 30)
+        server = LinkServer(key, Keys({key.public_data: "peer"}), 30)
         inner = await server.start("127.0.0.1", 0, lambda _v, _p, c: group.create_task(drain(c)))
 
         async def relay(reader, writer):

@@ -10,4 +10,5 @@ recover    what is in doubt, and decisions about it
 hooks      what is run before, at and after moves
 volumes    volumes and copies that are kept
 peers      keys and entries of peers
+authority  certificates: what an authority signs, and enrolling this host
 """

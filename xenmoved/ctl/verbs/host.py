@@ -50,6 +50,9 @@ def run_list(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
 def run_identity(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show this host's key."""
     answer = daemon.ask(GetIdentity(), Identity)
+    if args.request and not output.as_json:
+        print(f"{answer.key} {answer.node}")
+        return Exit.OK
     output.result(answer, views.identity(answer, socket.gethostname()))
     return Exit.OK
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.output import Output
-from xenmoved.ctl.verbs import peers
+from xenmoved.ctl.verbs import authority, peers
 from xenmoved.ctl.verbs.check import run_check
 from xenmoved.ctl.verbs.hooks import run_hooks
 from xenmoved.ctl.verbs.host import (
@@ -57,6 +57,12 @@ VERBS: Final[dict[str, Verb]] = {
     "identity": run_identity,
     "completion": run_completion,
     "schema": run_schema,
+    "ca init": authority.run_init,
+    "ca sign": authority.run_sign,
+    "ca renew": authority.run_renew,
+    "ca revoke": authority.run_revoke,
+    "ca show": authority.run_show,
+    "enroll": authority.run_enroll,
     "peer list": peers.run_list,
     "peer add": peers.run_add,
     "peer remove": peers.run_remove,

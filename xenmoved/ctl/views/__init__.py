@@ -6,5 +6,6 @@ course      the course of a job, as numbers
 live        a running job on a terminal
 hooks       what is run before, at and after moves
 evacuation  an evacuation as text
+authority   what an authority has signed
 remarks     remarks, those that need somebody first
 """

@@ -118,10 +118,18 @@ def peers(answer: Peers) -> list[Block]:
     rows: list[tuple[Cell, ...] | Across] = []
     for peer in answer.peers:
         may = permissions(peer.actions, peer.pools, peer.guests, _more(peer))
-        address = str(Address(peer.address, peer.port))
+        address = str(Address(peer.address, peer.port)) if peer.address else UNKNOWN
         rows.append((Span(peer.name, Style.BOLD), address, _connected(peer), may))
-        rows.append(Across((line("  ", Span(peer.fingerprint, Style.DIM)),)))
+        rows.append(Across((line("  ", Span(_proof(peer), Style.DIM)),)))
     return [table(header, rows)]
+
+
+def _proof(peer: PeerRow) -> str:
+    """Return by what a peer is known."""
+    if peer.pinned:
+        return peer.fingerprint
+    groups = ", ".join(peer.groups)
+    return f"by its certificate: {groups}" if groups else "by its certificate, not seen yet"
 
 
 def _more(peer: PeerRow) -> list[str]:
@@ -151,6 +159,11 @@ def permissions(
     return "; ".join([*parts, *more])
 
 
+def _link(slow_because: str | None) -> str:
+    """Return whether this host sends and receives as fast as it can."""
+    return "fast" if slow_because is None else f"slower than it could be: {slow_because}"
+
+
 def ping(answer: PeerPing) -> list[Block]:
     """Return what a peer answers."""
     milliseconds = f"{answer.round_trip * 1000:.3g}ms"
@@ -175,6 +188,7 @@ def ping(answer: PeerPing) -> list[Block]:
                         ("capabilities", capabilities),
                         ("round trip", milliseconds),
                         ("throughput", f"{size(round(answer.throughput))}/s"),
+                        ("link", _link(answer.slow_because)),
                         ("may do there", may),
                         ("quota there", f"{used} used of {quota}"),
                     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -29,13 +30,15 @@ from protocol.messages import (
 )
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink
-from xenmoved.link.errors import LinkLost
+from xenmoved.link.errors import LinkLost, NotAuthorized, NotTrusted
 from xenmoved.link.framed import Framed
 from xenmoved.migration.hello import hello
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.stalls import stalled_hint
-from xenmoved.problems import JobError, PeerFailed, from_peer, problem
+from xenmoved.problems import JobError, Obstructed, PeerFailed, from_peer, problem
 from xenmoved.tasks import TookTooLong, at_most, result_within, within
+
+log = logging.getLogger(__name__)
 
 PATIENCE: Final = 600.0
 """Seconds for an answer: longer than the target's own limits, so that it is the one to tell."""
@@ -207,13 +210,15 @@ class Dialogue:
 
 @asynccontextmanager
 async def open_dialogue(
-    host: Host, peer: str, *, settling: bool = False
+    host: Host, peer: str, *, settling: bool = False, migration: str = ""
 ) -> AsyncIterator[Dialogue]:
     """Greet a peer on a control channel of its own.
 
     Raises Obstructed, LinkError or ProtocolError.
 
-    With `settling`, for what is the same in every release, its release does not matter.
+    With `settling`, for what is the same in every release, its release does not matter. Of one
+    `migration` it can then also be spoken where one host does not believe the other's certificate
+    any more, by the keys that both had when it began.
 
     A connection that nobody has used for a while may have ended and nobody have noticed, as when
     the peer's daemon was started again. That is no failure of what begins now: it is made anew.
@@ -226,11 +231,30 @@ async def open_dialogue(
             if not was_there or host.links.connected(peer):
                 raise
             dialogue = await stack.enter_async_context(await _dialogue(host, peer, settling))
+        except (NotTrusted, NotAuthorized, Obstructed) as refused:
+            link = await _link_to_settle(host, migration, refused)
+            stack.callback(link.abort)
+            dialogue = await stack.enter_async_context(await _on_link(host, link, settling=True))
         yield dialogue
 
 
+async def _link_to_settle(host: Host, migration: str, refused: Exception) -> PeerLink:
+    """Return a connection on which no more than a migration is settled, or raise `refused`."""
+    link = None
+    try:
+        link = await host.link_to_settle(migration) if migration else None
+    except NotAuthorized as error:
+        log.debug("it is not settled by the noted key: %s", error)
+    if link is None:
+        raise refused
+    return link
+
+
 async def _dialogue(host: Host, peer: str, settling: bool) -> Dialogue:
-    link = await host.link(peer)
+    return await _on_link(host, await host.link(peer), settling)
+
+
+async def _on_link(host: Host, link: PeerLink, settling: bool) -> Dialogue:
     channel = await link.open(Purpose.CONTROL)
     greeting, stall = hello(host.config.node), host.config.timeouts.stall
     return Dialogue(link, channel, greeting, stall, settling=settling)

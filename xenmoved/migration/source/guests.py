@@ -86,7 +86,7 @@ def _guest_row(
 
 
 def _disk_row(host: Host, disk: Disk, *, cold: bool, asked: bool) -> DiskRow:
-    obstacle, size, peers = None, None, host.config.peers.values()
+    obstacle, size, peers = None, None, host.roster.all()
     if disk.path or not disk.cdrom:
         found = disk_obstacle(disk, cold=cold, asked=asked)
         obstacle = found[0] if found is not None else None

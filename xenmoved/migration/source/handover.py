@@ -386,7 +386,8 @@ class SourceHandover:
         if self.dialogue is not None:
             yield self.dialogue
             return
-        async with open_dialogue(self._host, self._job.peer, settling=True) as dialogue:
+        target = open_dialogue(self._host, self._job.peer, settling=True, migration=self._migration)
+        async with target as dialogue:
             yield dialogue
 
     async def _resume_guest(self) -> SourceEvent | None:
@@ -412,7 +413,9 @@ class SourceHandover:
         reason = self._job.problem.text if self._job.problem is not None else "aborted"
         try:
             limit = at_most(_ABORT_PATIENCE, f"{self._job.peer} did not answer to it")
-            target = open_dialogue(self._host, self._job.peer, settling=True)
+            target = open_dialogue(
+                self._host, self._job.peer, settling=True, migration=self._migration
+            )
             async with limit, target as dialogue:
                 self.heard = await dialogue.ask(Abort(self._migration, reason), Fate)
             self._job.confirmed = self.heard.word in (Word.ABORTED, Word.NEVER_READY)

@@ -11,7 +11,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from protocol.frames import MAX_PAYLOAD, encode_memory
+from protocol.frames import MAX_PAYLOAD, memory_frame
 from protocol.handover import SourceEvent, SourceState
 from protocol.messages import (
     HandOver,
@@ -34,6 +34,7 @@ from xenmoved.link.channel import Channel, Purpose
 from xenmoved.logs import log_context
 from xenmoved.migration.doubt_texts import verdict
 from xenmoved.migration.host import Host
+from xenmoved.migration.memory_digest import MemoryDigest
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.retrying import until_done
 from xenmoved.migration.source.channels import open_attached
@@ -121,6 +122,7 @@ class OutboundMigration:
         await self._claim_volumes()
         async with open_dialogue(self._host, job.peer) as dialogue:
             self._handover.dialogue = dialogue
+            await self._host.note_key(self._migration, dialogue.link)
             await self._transfer.attend(dialogue, self._send_all(dialogue), self._failed)
             job.enter(Phase.COMMIT)
             await self._handover.happen(SourceEvent.TARGET_READY)
@@ -307,20 +309,19 @@ class OutboundMigration:
 
     async def _send_memory(self, channel: Channel) -> Seal:
         """Send the saved image; returns what it came to."""
-        digest, size = blake3(), 0
+        digest = MemoryDigest()
         stalls = self._transfer.stalls
         async for piece in self._image.stream(stalls.seconds):
+            await digest.add(piece)
             view = memoryview(piece)
-            digest.update(view)
             for start in range(0, len(view), MAX_PAYLOAD):
-                frame = encode_memory(view[start : start + MAX_PAYLOAD])
-                await self._transfer.limiter.take(len(frame))
-                await stalls.limit(channel.send(frame), f"the memory of {self._job.guest}")
+                frame = memory_frame(view[start : start + MAX_PAYLOAD])
+                await self._transfer.limiter.take(sum(map(len, frame)))
+                await stalls.limit(channel.send(*frame), f"the memory of {self._job.guest}")
                 await asyncio.sleep(0)  # a turn for the disks, which are to stay close
-            size += len(view)
-            self._job.memory_sent = size
+            self._job.memory_sent = digest.size
         channel.finish()
-        return Seal(size, digest.digest())
+        return Seal(digest.size, await digest.value())
 
 
 def _image(host: Host, job: Job, migration: str, uuid: str) -> OutgoingImage:

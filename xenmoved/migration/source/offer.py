@@ -136,7 +136,7 @@ async def make_offer(
         hint = f"to follow it: xenmovectl watch {busy.job}"
         problems.append(problem("busy", f"job {busy.job} is busy with {guest} already", hint))
     problems += await _twins(host, domain)
-    disks = await sort_disks(host, moving_disks(domain), host.config.peers.get(peer), peer, options)
+    disks = await sort_disks(host, moving_disks(domain), host.roster.get(peer), peer, options)
     problems += disks.problems
     look = await take(host, domain)
     problems += [*look.missing, *look.problems]

@@ -61,7 +61,7 @@ async def hear_later(host: Host, report: JobReport, migration: str) -> None:
     Returns at once where nothing is missing.
     """
     attempt, unheard = 0, is_unheard(report)
-    while unheard and report.peer in host.config.peers:
+    while unheard and host.roster.get(report.peer) is not None:
         await asyncio.sleep(_LATER_AFTER[min(attempt, len(_LATER_AFTER) - 1)])
         attempt += 1
         if (told := await _ask(host, report.peer, migration)) is not None:

@@ -36,7 +36,7 @@ from protocol.messages import (
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobKind, Phase
 from xenmoved.journal.database import JournalFailed
-from xenmoved.journal.records import Inbound
+from xenmoved.journal.records import Inbound, NotedKey
 from xenmoved.link.channel import Purpose
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.framed import Framed
@@ -160,6 +160,10 @@ class Arrivals:
             expected = accepted.expected(self.host, offer, keep_partial=begin.keep_partial)
             await self._require_configured(expected)
             migration = InboundMigration(self.host, visitor.peer, begin.migration, expected, job)
+            if visitor.certificate is not None:
+                noted = NotedKey(begin.migration, visitor.peer, visitor.key)
+                await self.host.journal.note_key(noted)
+                self.host.roster.may_settle(visitor.key, visitor.peer)
             await migration.begin()
             self.host.promises.give(begin.migration, promise)
             self._migrations[begin.migration] = migration

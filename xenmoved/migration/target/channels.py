@@ -52,6 +52,8 @@ class Reception:
     async def _serve(self, visitor: Visitor, purpose: Purpose, channel: Channel) -> None:
         if purpose is Purpose.CONTROL:
             await ControlSession(self._arrivals, visitor, channel).run()
+        elif visitor.settling:
+            raise ProtocolError(Code.UNEXPECTED, f"{visitor.peer} may only settle doubts")
         elif purpose is Purpose.PROBE:
             await _swallow(channel)
         else:

@@ -47,9 +47,10 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.target.arrivals import Arrivals
 from xenmoved.migration.target.migration import InboundMigration
 from xenmoved.migration.target.space import free_space, quota_used
-from xenmoved.problems import Obstructed, is_expected, problems_of
+from xenmoved.problems import Obstructed, is_expected, problem, problems_of
 from xenmoved.remarks import together
 from xenmoved.tasks import alongside, at_most, wait_through
+from xenmoved.trust.refusals import Flaw
 
 log = logging.getLogger(__name__)
 
@@ -140,14 +141,14 @@ class ControlSession:
         await self._channel.send(self._messages.encode(message))
 
     async def _say_failed(self, error: Exception) -> None:
-        problem = problems_of(error)[0]
-        log.warning("%s: %s", self._visitor.peer, problem.text)
+        found = problems_of(error)[0]
+        log.warning("%s: %s", self._visitor.peer, found.text)
         if self._guest is None:
-            await self._tell(Failed(problem))
+            await self._tell(Failed(found))
             return
         # To remove what has come may take long, and the source has a guest to resume meanwhile.
-        failed = self._guest.handover.fail(TargetEvent.FAILED, problem.text)
-        await asyncio.gather(self._tell(Failed(problem)), failed)
+        failed = self._guest.handover.fail(TargetEvent.FAILED, found.text)
+        await asyncio.gather(self._tell(Failed(found)), failed)
 
     async def _tell(self, message: Failed) -> None:
         try:
@@ -156,7 +157,7 @@ class ControlSession:
             log.debug("%s is gone already", self._visitor.peer)
 
     async def _answer(self, message: object) -> object:  # noqa: PLR0911 - one line a message
-        peer = self._visitor.peer
+        peer = await self._asking(message)
         match message:
             case Hello():
                 return hello(self._arrivals.host.config.node)
@@ -175,6 +176,8 @@ class ControlSession:
                 # Whatever it makes must be known here, to be undone, even if this is cancelled.
                 hurry = partial(self._arrivals.give_up, message.migration)
                 return await wait_through(self._begin(message), hurry)
+            case Inquire(migration) if self._visitor.settling:
+                return await self._arrivals.fate(peer, migration)
             case Inquire():
                 return await self._arrivals.inquire(peer, message)
             case Commit(migration):
@@ -188,6 +191,34 @@ class ControlSession:
                 await self._finish_sync(self._sync)
                 return Finished()
         raise ProtocolError(Code.UNEXPECTED, f"{type(message).__name__} is out of turn")
+
+    async def _asking(self, message: object) -> str:
+        """Return the peer whose question it is. Raises Obstructed unless it may be asked.
+
+        Whoever has no more than the key with which a migration began may only settle that one; with
+        a certificate that has expired meanwhile nothing new begins.
+        """
+        visitor, host = self._visitor, self._arrivals.host
+        if not visitor.settling:
+            proven = visitor.certificate
+            if isinstance(message, Ping | Offer | Begin) and not (
+                proven is None or host.roster.current(proven)
+            ):
+                text = (
+                    f"the certificate of {visitor.peer} has expired meanwhile: nothing new begins"
+                )
+                hint = f"xenmovectl ca renew {visitor.peer}; then there: xenmovectl enroll"
+                raise Obstructed([problem(Flaw.EXPIRED.value, text, hint)])
+            return visitor.peer
+        if isinstance(message, Hello):
+            return visitor.peer
+        if isinstance(message, Inquire | Commit | Abort):
+            noted = await host.journal.noted_key(message.migration)
+            if noted is not None and noted.key == visitor.key:
+                return noted.peer
+        text = f"{host.config.node} lets this host only settle what it began with its key"
+        hint = "it has no certificate that is believed there: see the log of xenmoved there"
+        raise Obstructed([problem("only-settling", text, hint)])
 
     async def _finish_sync(self, migration: str) -> None:
         landing = self._arrivals.landing(self._visitor, migration)

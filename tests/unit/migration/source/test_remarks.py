@@ -36,9 +36,7 @@ async def test_a_peer_cannot_have_its_remarks_asked_for_for_ever(
         assert instead_of == UNHEARD
         reports[job] = found
 
-    host: Any = SimpleNamespace(
-        config=SimpleNamespace(peers={"b": None}), jobs=SimpleNamespace(remark=remark)
-    )
+    host: Any = SimpleNamespace(roster={"b": object()}, jobs=SimpleNamespace(remark=remark))
     ours = Remark(Weight.ACTION, UNHEARD, "not heard", "wait")
     job = Job(JobKind.MIGRATE, "web", "b", Mode.LIVE, job="j1")
     job.remarks = (ours,)
