@@ -418,6 +418,8 @@ class Pool(Protocol):
     """Whether what `create` makes reads as zeros. If not, it holds what was there before."""
     holds_files: bool
     """Whether its volumes are files, which may be images in a format of their own."""
+    disk_format: str
+    """Format of a guest's disk in a volume that is made for it: raw where there are no files."""
     reserves: bool
     """Whether a volume has all of its space when it is made, rather than as it is written."""
 

@@ -121,7 +121,7 @@ NEXT_CHANGES: Final = (
     ),
     _behind(_TARGET, "    Ping,\n", "    Census,\n    Counted,\n"),
     Change(_TARGET, "            case Ping():\n", f"{_ANSWERED}            case Ping():\n"),
-    Change(_PEERS, "import Ping, Pong\n", "import Census, Counted, Ping, Pong\n"),
+    Change(_PEERS, "import Ping, Pong, newest\n", "import Census, Counted, Ping, Pong, newest\n"),
     _behind(_PEERS, "        round_trip = (monotonic() - began) / 2", _ASKED.rstrip()),
     # Fields: of a message and in another one, of an answer, of structures, of volume channels.
     _field(_OFFER, _VOLUMES, "why", "Text", '"to see"'),
@@ -138,7 +138,6 @@ NEXT_CHANGES: Final = (
     Change(_ROUNDS, "from typing import Final\n", "from typing import Annotated, Final\n"),
     Change(_ROUNDS, "import U8, U16, U32, U63\n", "import U8, U16, U32, U63, Since\n"),
     Change(_GREETING, "Length, Name, Text\n", "Length, Name, Since, Text\n"),
-    Change(_OFFER, "Pattern, Range, Text\n", "Pattern, Range, Since, Text\n"),
     # The journal: what the present release could not read.
     Change(_JOURNAL, f"LAYOUT: Final = {LAYOUT}\n", f"LAYOUT: Final = {LAYOUT + 1}\n"),
     _behind(_EXPECTED, '    """Disks that were not copied."""\n', "    sparse: bool = True\n"),

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from protocol.messages import OLDEST, VERSION
-from tests.support.crash import GUEST
+from protocol.messages import EQUAL, OLDEST, VERSION
+from tests.support.crash import DISKS, GUEST
 from tests.support.releases import NEXT, PRESENT, earlier_releases
 from xenmoved.sandbox.harness import make_image
 
@@ -24,7 +24,9 @@ def pings(world, newest):
     for host, peer in (world.pair, reversed(world.pair)):
         told = ping(host, peer)
         assert told["node"] == peer.name
-        assert told["protocol_version"] == newest[peer.name]
+        # Releases that speak no later version than that know no other word for the newest one.
+        most = EQUAL if newest[host.name] <= EQUAL else newest[peer.name]
+        assert told["protocol_version"] == min(newest[peer.name], most)
         spoken = told.get("spoken_version")  # which not every release told
         assert spoken in (None, min(newest.values()))
 
@@ -78,3 +80,15 @@ def test_hosts_are_upgraded_one_after_the_other(world_of, other):
     world.pair[0].restart(new)
     world.move("save")
     assert [host.release for host in world.pair] == [new, new]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("other", SPOKEN)
+def test_a_release_that_knows_of_no_formats_is_asked_for_none(world_of, other):
+    """Nor is it asked without a word for something else; and what it sends may lie in any."""
+    world = world_of(PRESENT, other)
+    present, old = world.pair
+    wish = ("--volume", f"{DISKS[0]}=x.qcow2", "--mode", "save")
+    refused = present.ctl("plan", GUEST, old.name, *wish)
+    assert "whose release knows nothing of that" in refused.stdout
+    assert "no problems" in present.done("plan", GUEST, old.name, "--mode", "save")

@@ -19,9 +19,7 @@ from protocol.blocksync import RoundDigest
 from protocol.fingerprints import BLOCK_SIZE
 from protocol.frames import MAX_PAYLOAD, FrameDecoder, Kind, encode_zero
 from protocol.messages import (
-    CAPABILITIES,
     PEER,
-    VERSION,
     Accepted,
     Action,
     Attach,
@@ -41,6 +39,7 @@ from protocol.messages import (
     Seal,
     VolumeOffer,
     Working,
+    greeting,
 )
 from tests.support.frames import encode_data, encode_memory
 from xenmoved.control.peer_api import AddPeer
@@ -170,7 +169,7 @@ async def talk(link: PeerLink, purpose: Purpose = Purpose.CONTROL) -> Talk:
 async def greeted(link: PeerLink) -> Talk:
     """Open a control channel and greet."""
     control = await talk(link)
-    answer = await control.ask(Hello(VERSION, "hostile 1", "hostile", CAPABILITIES))
+    answer = await control.ask(greeting("hostile 1", "hostile"))
     assert isinstance(answer, Hello), answer
     return control
 

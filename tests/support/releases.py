@@ -133,9 +133,10 @@ class ReleaseHost(CrashHost):
         self.release = release
         self.tree = self._trees.tree(release)
         unknown = {one.name: one.unknown for one in earlier_releases()}.get(release, frozenset())
-        known = {k: v for k, v in self.settings["toolstack"].items() if k not in unknown}
         whole = self.settings
-        self.settings = {**whole, "toolstack": known}
+        known = {key: value for key, value in whole.items() if key not in unknown}
+        toolstack = {key: one for key, one in whole["toolstack"].items() if key not in unknown}
+        self.settings = {**known, "toolstack": toolstack}
         self.write_config()
         self.settings = whole
 

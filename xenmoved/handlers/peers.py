@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import Final
 
-from protocol.messages import Ping, Pong
+from protocol.messages import Ping, Pong, newest
 from xenmoved.config.addresses import parse_address
 from xenmoved.config.errors import ConfigError, PeerExists
 from xenmoved.config.loader import peer_from
@@ -152,7 +152,7 @@ async def ping(services: Services, request: PingPeer) -> PeerPing:
             peer=request.name,
             node=dialogue.peer_hello.node,
             software=dialogue.peer_hello.software,
-            protocol_version=dialogue.peer_hello.version,
+            protocol_version=newest(dialogue.peer_hello),
             spoken_version=dialogue.version or 0,
             toolstack=pong.toolstack,
             xen_version=pong.xen_version,

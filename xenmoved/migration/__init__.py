@@ -10,6 +10,7 @@ source           what sends
 target           what takes in
 report           what an operator is shown of guests, volumes and doubts
 uncopied_disks   disks that both hosts share, and CD-ROMs
+image_names      what images and their content are called
 geometry         whether a disk of a certain geometry can be a volume of another one
 hooked           what hooks are told of the interfaces of a guest that is here
 bridges          what the bridges of a guest are called here, and whether they are here

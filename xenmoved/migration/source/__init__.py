@@ -4,7 +4,8 @@ start       begins migrations
 preflight   what a migration would be, looked at on both hosts
 offer       what this host would send, and why it cannot
 guest_text  what a guest is started from, and what becomes of its files and entries here
-content     images of guests that run: what the guest sees is sent
+volume_offers  how one volume of it is offered
+content     disks whose content is sent, and not the image in which it lies
 obstacles   why a guest or a disk cannot move, whatever the target
 hooked      what the hooks of this host are told of a guest that leaves
 renames     what is to be called otherwise on the other host

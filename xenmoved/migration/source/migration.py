@@ -29,6 +29,7 @@ from xenmoved.hooks.events import HookEvent
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.jobs.report import JobState, Phase
+from xenmoved.journal.records import Form
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.logs import log_context
 from xenmoved.migration.doubt_texts import verdict
@@ -37,7 +38,7 @@ from xenmoved.migration.memory_digest import MemoryDigest
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.retrying import until_done
 from xenmoved.migration.source.channels import open_attached
-from xenmoved.migration.source.content import form_of, is_content, settled
+from xenmoved.migration.source.content import form_of, settled
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.source.hooked import about_departure
@@ -132,7 +133,15 @@ class OutboundMigration:
         assert guest is not None
         for path, offered in zip(self._sending.paths, self._sending.offer.volumes, strict=True):
             form = form_of(offered, self._job.mode)
-            await claim(self._host, path, guest.uuid, guest.name, self._migration, form=form)
+            await claim(
+                self._host,
+                path,
+                guest.uuid,
+                guest.name,
+                self._migration,
+                form=form,
+                image_format="" if form is Form.RAW else offered.format.value,
+            )
 
     async def _send_all(self, dialogue: Dialogue) -> None:
         """Copy, suspend and send everything, until the target waits for the commit."""
@@ -240,6 +249,7 @@ class OutboundMigration:
                 quiet.set()
                 await close
                 await disks.final_round()
+                await disks.settle_images()
                 await flush_shared(self._sending.offer.guest)
                 await self._note_written()
                 await self._verify(disks)
@@ -438,7 +448,7 @@ def _changed(sent: Sending) -> list[Problem]:
     found: list[Problem] = []
     for path, backing, offered in zip(sent.paths, sent.backings, sent.offer.volumes, strict=True):
         try:
-            content = is_content(offered, sent.offer.mode)
+            content = offered.is_content(sent.offer.mode)
             compare_backings(path, backing, settled(path, backing, content=content))
         except StorageError as error:
             found += problems_of(error)

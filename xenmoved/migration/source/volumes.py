@@ -37,7 +37,7 @@ from xenmoved.link.client import PeerLink
 from xenmoved.link.framed import Framed
 from xenmoved.migration.geometry import most_there
 from xenmoved.migration.source.channels import open_attached
-from xenmoved.migration.source.content import look
+from xenmoved.migration.source.content import Reader, look
 from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.rounds import Outlook, least_rate, outlook, send_rate
 from xenmoved.migration.source.stalls import Stalls
@@ -58,12 +58,12 @@ class _Disk:
 
     `path` led to `opened` when the volume was opened, and must not lead to anything else as long as
     it is copied. One that was removed or renamed meanwhile is what the guest has nevertheless. With
-    a `watch` nobody may write to it: it is no running guest's. `reader` is the QEMU that reads it
-    for us, if one does.
+    a `watch` nobody may write to it: it is no running guest's. `reader` is what reads it for us, if
+    anything does.
     """
 
     path: str
-    reader: GuestQemu | None
+    reader: Reader | None
     volume: Volume
     opened: Backing
     watch: Watching | None
@@ -83,7 +83,7 @@ class _Disk:
         if self.watch is not None:
             self.watch.require_alone()
         try:
-            compare_backings(self.path, self.opened, look(self.path, self.reader))
+            compare_backings(self.path, self.opened, look(self.path, self.opened, self.reader))
         except VolumeNotFound:
             compare_backings(self.path, self.opened, self.volume.backing())
 
@@ -167,6 +167,18 @@ class Disks:
     async def require_unwritten(self) -> None:
         """See that nobody wrote to any volume since the first round began. Raises StorageError."""
         await self._on_all(lambda disk: disk.require_unwritten(), "what is known of")
+
+    async def settle_images(self) -> None:
+        """Have QEMU write what it has in memory of the images whose content it reads for us.
+
+        It would do so when it ends: such an image is as it stays from now on. Raises StorageError.
+        """
+
+        async def settle(disk: _Disk) -> None:
+            if isinstance(disk.reader, GuestQemu):
+                await disk.threads.run(disk.volume.flush)
+
+        await self._on_all(settle, "what QEMU has in memory of")
 
     async def verify(self) -> None:
         """Compare all volumes in full. Raises VerificationFailed."""
@@ -253,7 +265,7 @@ class Attaching:
         path, opened = sending.paths[number], sending.backings[number]
         whole, tracker, watch = await self._open(number, sending, stack)
         reader = sending.reader(number)
-        compare_backings(path, opened, await asyncio.to_thread(look, path, reader))
+        compare_backings(path, opened, await asyncio.to_thread(look, path, opened, reader))
         if whole.backing() != opened:
             raise VolumeReplaced(f"{path} led to {whole.backing().what} as it was opened")
         threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", self.readers))
@@ -285,10 +297,11 @@ class Attaching:
     ) -> tuple[Volume, Tracker, Watching | None]:
         """Open a volume, to be closed by the stack; say how its writes are tracked."""
         path = sending.paths[number]
-        if (reader := sending.reader(number)) is not None:
+        if isinstance(reader := sending.reader(number), GuestQemu):
             disk = await _opened(partial(GuestDisk.open, reader, path), stack)
             return disk, BitmapTracker(reader, path, disk.reads), None
-        attempt = partial(_opened, partial(self.opener, path), stack)
+        opener = self.opener if reader is None else reader.open
+        attempt = partial(_opened, partial(opener, path), stack)
         volume = await when_let_go(attempt)
         watch = volume.watch() if self.alone else None
         if watch is not None:
