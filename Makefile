@@ -117,6 +117,7 @@ format: $(STAMP) ## Correct the style where that can be done by itself
 
 bench: $(STAMP) ## Measure the speed of transfers
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench.images
 
 clean: ## Remove .venv and everything else that was made
 	rm -rf $(VENV) build dist bench-results lab-results .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -36,10 +36,11 @@ from protocol.frames import (
     Bytes,
     Frame,
     Kind,
-    encode_data,
+    Pieces,
+    data_frame,
     encode_hashes,
-    encode_packed,
     encode_zero,
+    packed_frame,
     split_data,
     split_hashes,
     split_packed,
@@ -218,12 +219,12 @@ class VolumeSender:
         self._granted += frames
         return self._messages.encode(Credit(frames))
 
-    def data(self, offset: int, payload: Bytes, hashes: bytes, packed: bytes | None) -> bytes:
+    def data(self, offset: int, payload: Bytes, hashes: bytes, packed: bytes | None) -> Pieces:
         """Return the frame for differing bytes, with their fingerprints; `packed` if not None."""
         self._digest.add_data(offset, len(payload), hashes)
         if packed is not None:
-            return encode_packed(offset, len(payload), packed)
-        return encode_data(offset, payload)
+            return packed_frame(offset, len(payload), packed)
+        return data_frame(offset, payload)
 
     def zero(self, offset: int, length: int) -> bytes:
         """Return the frame for a range that is zero here and not there."""

@@ -17,6 +17,8 @@ from typing import Final
 from protocol.errors import Code, ProtocolError
 
 Bytes = bytes | bytearray | memoryview
+Pieces = tuple[bytes, Bytes]
+"""A frame whose payload is not copied to be encoded: what comes before it, and the payload."""
 
 MAX_PAYLOAD: Final = 256 * 1024
 """Most bytes of a volume or of memory in one frame."""
@@ -179,18 +181,28 @@ def encode_frame(kind: Kind, body: bytes) -> bytes:
     return _HEADER.pack(kind, len(body)) + body
 
 
-def encode_data(offset: int, payload: Bytes) -> bytes:
+def data_frame(offset: int, payload: Bytes) -> Pieces:
     """Return a DATA frame."""
     _check_payload(payload)
-    length = _OFFSET.size + len(payload)
-    return b"".join((_HEADER.pack(Kind.DATA, length), _OFFSET.pack(offset), payload))
+    head = _HEADER.pack(Kind.DATA, _OFFSET.size + len(payload))
+    return head + _OFFSET.pack(offset), payload
 
 
-def encode_packed(offset: int, unpacked_length: int, packed: Bytes) -> bytes:
+def packed_frame(offset: int, unpacked_length: int, packed: Bytes) -> Pieces:
     """Return a PACKED frame."""
     _check_payload(packed)
     head = _HEADER.pack(Kind.PACKED, _PACKED.size + len(packed))
-    return b"".join((head, _PACKED.pack(offset, unpacked_length), packed))
+    return head + _PACKED.pack(offset, unpacked_length), packed
+
+
+def memory_frame(payload: Bytes) -> Pieces:
+    """Return a MEMORY frame."""
+    return _payload_frame(Kind.MEMORY, payload)
+
+
+def stream_frame(payload: Bytes) -> Pieces:
+    """Return a STREAM frame."""
+    return _payload_frame(Kind.STREAM, payload)
 
 
 def encode_zero(offset: int, length: int) -> bytes:
@@ -201,16 +213,6 @@ def encode_zero(offset: int, length: int) -> bytes:
 def encode_hashes(first_block: int, hashes: Bytes) -> bytes:
     """Return a HASHES frame; `hashes` is the concatenation of `HASH_SIZE`-byte hashes."""
     return encode_frame(Kind.HASHES, _OFFSET.pack(first_block) + hashes)
-
-
-def encode_memory(payload: Bytes) -> bytes:
-    """Return a MEMORY frame."""
-    return _encode_payload(Kind.MEMORY, payload)
-
-
-def encode_stream(payload: Bytes) -> bytes:
-    """Return a STREAM frame."""
-    return _encode_payload(Kind.STREAM, payload)
 
 
 def split_data(untrusted_body: Bytes) -> tuple[int, memoryview]:
@@ -241,9 +243,9 @@ def split_hashes(untrusted_body: Bytes) -> tuple[int, bytes]:
     return _OFFSET.unpack(view[: _OFFSET.size])[0], hashes
 
 
-def _encode_payload(kind: Kind, payload: Bytes) -> bytes:
+def _payload_frame(kind: Kind, payload: Bytes) -> Pieces:
     _check_payload(payload)
-    return b"".join((_HEADER.pack(kind, len(payload)), payload))
+    return _HEADER.pack(kind, len(payload)), payload
 
 
 def _check_payload(payload: Bytes) -> None:

@@ -31,7 +31,7 @@ from typing import Final
 
 from protocol.codec import MessageSet
 from protocol.errors import Code, ProtocolError
-from protocol.frames import Bytes, Frame, Kind, encode_stream
+from protocol.frames import Bytes, Frame, Kind, Pieces, stream_frame
 from protocol.messages import (
     PEER,
     BeginRound,
@@ -84,10 +84,10 @@ class StreamSender:
         self._begun, self._claim, self._size = begun, None, 0
         return self._messages.encode(begun)
 
-    def piece(self, payload: Bytes) -> bytes:
+    def piece(self, payload: Bytes) -> Pieces:
         """Return the frame for the next bytes of the stream."""
         self._size += len(payload)
-        return encode_stream(payload)
+        return stream_frame(payload)
 
     def end(self) -> bytes:
         """Return the bytes that end the stream."""

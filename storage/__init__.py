@@ -30,6 +30,7 @@ same_volume      whether what is about to be removed is what was meant
 processes        which processes there are
 commands         runs the tools of storage
 pipes            runs those that stream; nothing else runs commands
+confinement      starts a tool that opens no other files than those that are meant
 ranges           what all volumes say of a range
 descriptor       what volumes that are one file descriptor have in common
 claiming         opens paths, and keeps others off what is written

@@ -300,11 +300,7 @@ class PoolVolume(Volume, Protocol):
         """Begin to watch for others who open it. The caller's to close."""
 
     def claim(self) -> None:
-        """Have it as if it had been opened to be written: nobody else may, until it is closed.
-
-        For one that was opened to be read, and whose guest has ended since. Raises `VolumeInUse`
-        while anybody else has it.
-        """
+        """Have one that was opened to be read as if to be written. Raises `VolumeInUse`."""
 
     def unlock(self) -> None:
         """Let programs that lock what they open have it too, while it stays open here."""
@@ -425,6 +421,8 @@ class Pool(Protocol):
     """Whether what `create` makes reads as zeros. If not, it holds what was there before."""
     holds_files: bool
     """Whether its volumes are files, which may be images in a format of their own."""
+    disk_format: str
+    """Format of a guest's disk in a volume that is made for it: raw where there are no files."""
     reserves: bool
     """Whether a volume has all of its space when it is made, rather than as it is written."""
 

@@ -10,7 +10,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -99,10 +99,10 @@ def _lockers(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
             yield holder, "".join(_lines(PROC / str(holder) / "comm")) if holder > 0 else ""
 
 
-def writer(path: str | os.PathLike[str], *, besides: int = 0) -> str | None:
+def writer(path: str | os.PathLike[str], *, besides: Collection[int] = ()) -> str | None:
     """Say which process has the path open for writing, as in ``process 12 (qemu-system-i38)``.
 
-    The process `besides` does not count. Loop devices and others who write from within the kernel
+    The processes `besides` do not count. Loop devices and others who write from within the kernel
     are not seen, nor is a process that closed the file and kept a mapping of it.
     """
     status = _stat(path)
@@ -110,7 +110,7 @@ def writer(path: str | os.PathLike[str], *, besides: int = 0) -> str | None:
         return None
     for process in sorted(int(one.name) for one in PROC.glob("[0-9]*")):
         folder = f"{PROC}/{process}"
-        if process != besides and _writes(folder, status):
+        if process not in besides and _writes(folder, status):
             command = "".join(_lines(Path(folder, "comm")))
             return f"process {process}" + (f" ({command})" if command else "")
     return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,11 +26,13 @@ starter has, for a moment."""
 class Watch:
     """Watches what a descriptor has open, from construction to `close`.
 
-    Where the kernel takes no more watches, only who has it open when it is looked at is seen.
+    A `helper` is a process of ours that has it open for writing, too, from before that on. Where
+    the kernel takes no more watches, only who has it open when it is looked at is seen.
     """
 
     descriptor: int
     name: str
+    helper: int | None = None
     _inotify: int = -1
     _opened: bool = True
     """Whether somebody may have it open of whom it is not known what for."""
@@ -47,9 +51,7 @@ class Watch:
         """
         happened = inotify_events(self._inotify) if self._inotify >= 0 else INOTIFY_OPEN
         if happened & INOTIFY_CLOSE_WRITE:
-            raise VolumeWritten(
-                f"volume {self.name} was open for writing in another program while it was copied"
-            )
+            raise self._written()
         who = usage.held(self._path)
         if who is None and (self._opened or happened):
             who = self._writer()
@@ -57,9 +59,30 @@ class Watch:
             raise VolumeInUse(f"volume {self.name} is in use, since it was to be copied: {who}")
         self._opened = False
 
+    @contextmanager
+    def helper_ending(self) -> Iterator[None]:
+        """Expect that the helper closes it, within this context; nobody else may open it then.
+
+        Raises what `require_alone` does.
+        """
+        self.require_alone()
+        yield
+        self.helper = None
+        # Who opened it in these milliseconds may have written to it, and whose closing it was that
+        # is told, nothing tells.
+        if self._inotify >= 0 and inotify_events(self._inotify) & INOTIFY_OPEN:
+            raise self._written()
+        self._opened = True
+
+    def _written(self) -> VolumeWritten:
+        return VolumeWritten(
+            f"volume {self.name} was open for writing in another program while it was copied"
+        )
+
     def _writer(self) -> str | None:
         deadline = time.monotonic() + _LEAVING_SECONDS
-        while (writer := usage.writer(self._path, besides=os.getpid())) is not None:
+        ours = {os.getpid(), self.helper or 0}
+        while (writer := usage.writer(self._path, besides=ours)) is not None:
             if time.monotonic() > deadline:
                 return f"open for writing in {writer}"
             time.sleep(0.05)

@@ -19,7 +19,7 @@ from xenmoved.config.loader import DEFAULT_CONFIG, load
 from xenmoved.config.model import Config
 from xenmoved.daemon import CannotStart, Daemon, keep_memory
 from xenmoved.journal.unsettled import unsettled
-from xenmoved.link import lean
+from xenmoved.link import trial
 from xenmoved.link.identity import IdentityError
 from xenmoved.toolstack.interface import ToolstackError
 from xenmoved.trust.own import seen_own
@@ -78,10 +78,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return _check_listen(config, file)
     logs.setup(config.log_level.value)
     keep_memory()
-    if (reason := lean.install()) is not None:
-        log.warning("transfers are slower than they could be: %s", reason)
 
     async def serve() -> None:
+        if (reason := await trial.choose()) is not None:
+            log.warning("transfers are slower than they could be: %s", reason)
         await (await Daemon.create(config, file)).run()
 
     status = 0

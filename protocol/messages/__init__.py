@@ -20,6 +20,7 @@ channels and ties them to a migration. The messages of volume channels come afte
 from protocol.messages.values import PEER, MigrationId, GuestName, VolumeName, Guid, Processors
 from protocol.messages.greeting import (
     VERSION,
+    EQUAL,
     OLDEST,
     CAPABILITIES,
     REQUIRED_CAPABILITIES,
@@ -30,6 +31,7 @@ from protocol.messages.greeting import (
     Pong,
     greeting,
     agreed_version,
+    newest,
     common_capabilities,
 )
 from protocol.messages.remarks import Weight, Problem, Remark, SomeRemarks
@@ -76,6 +78,7 @@ from protocol.messages.streams import (
 __all__ = [
     "BLOCK_SIZE",
     "CAPABILITIES",
+    "EQUAL",
     "OLDEST",
     "PEER",
     "REQUIRED_CAPABILITIES",
@@ -138,4 +141,5 @@ __all__ = [
     "agreed_version",
     "common_capabilities",
     "greeting",
+    "newest",
 ]

@@ -15,13 +15,18 @@ VERSION: Final = 8
 """The newest version that this release speaks. A message or field that comes makes a new one."""
 OLDEST: Final = 7
 """The oldest that it speaks: no later than what the release before it spoke as its newest."""
+EQUAL: Final = 7
+"""What the greeting says as its version, as long as that is spoken: releases without `from-N` speak
+this one, and only with who greets with it."""
 CAPABILITIES: Final = ("blake3-64k", "zstd", "zfs-stream")
 """What this release can do. `blake3-64k` is the block hash that every daemon has."""
 REQUIRED_CAPABILITIES: Final = frozenset({"blake3-64k"})
 
 
 _FROM: Final = re.compile(r"from-([0-9]{1,5})")
-"""The capability that says from which version on, to that of its `Hello`, a release speaks all."""
+"""The capability that says from which version on a release speaks all, to its newest."""
+_TO: Final = re.compile(r"to-([0-9]{1,5})")
+"""The capability that says which one that is, where it is later than that of its `Hello`."""
 
 
 @PEER.frozen
@@ -29,8 +34,9 @@ _FROM: Final = re.compile(r"from-([0-9]{1,5})")
 class Hello:
     """Who speaks. Both sides use the intersection of the capabilities.
 
-    `version` is the newest that it speaks; the capability `from-N` says that it speaks all from N
-    on. Without it, it speaks its own only, and with nobody who has another one.
+    The capability `from-N` says that it speaks all versions from N on to the newest that it speaks:
+    that is `version`, unless `to-M` says a later one. Without `from-N`, it speaks `version` only,
+    and with nobody who has another one there.
     """
 
     version: U16
@@ -89,7 +95,15 @@ class Pong:
 
 def greeting(software: str, node: str) -> Hello:
     """Return the greeting of this release."""
-    return Hello(VERSION, software, node, (*CAPABILITIES, f"from-{OLDEST}"))
+    said = EQUAL if OLDEST <= EQUAL else VERSION
+    return Hello(said, software, node, (*CAPABILITIES, f"from-{OLDEST}", f"to-{VERSION}"))
+
+
+def newest(hello: Hello) -> int:
+    """Return the newest version that a release speaks."""
+    if _range_start(hello) is None:
+        return hello.version
+    return max(hello.version, *_numbers(_TO, hello), 0)
 
 
 def agreed_version(one: Hello | None, other: Hello) -> int | None:
@@ -100,7 +114,7 @@ def agreed_version(one: Hello | None, other: Hello) -> int | None:
     """
     if one is None or not intersect(one.capabilities, other.capabilities) >= REQUIRED_CAPABILITIES:
         return None
-    agreed = min(one.version, other.version)
+    agreed = min(newest(one), newest(other))
     return agreed if agreed in _spoken(one, other) and agreed in _spoken(other, one) else None
 
 
@@ -112,11 +126,11 @@ def common_capabilities(ours: Hello, untrusted_hello: Hello, peer: str) -> froze
     common = intersect(CAPABILITIES, untrusted_hello.capabilities)
     if missing := ", ".join(sorted(REQUIRED_CAPABILITIES - common)):
         text = f"{peer} ({untrusted_hello.software}) lacks {missing}"
-        behind = untrusted_hello.version <= ours.version
+        behind = newest(untrusted_hello) <= newest(ours)
         needed = f"that {'has' if behind else 'can do without'} {missing}"
         raise ReleasesDiffer(peer, text, needed, peer_is_older=behind)
     if agreed_version(ours, untrusted_hello) is None:
-        older, newer = sorted((ours, untrusted_hello), key=lambda one: one.version)
+        older, newer = sorted((ours, untrusted_hello), key=newest)
         raise ReleasesDiffer(
             peer,
             f"{peer} ({untrusted_hello.software}) speaks {_versions(untrusted_hello)} of the "
@@ -131,12 +145,12 @@ def _spoken(one: Hello, to: Hello) -> range:
     """Return the versions in which a release speaks to another."""
     if _range_start(one) is None and one.version != to.version:
         return range(0)
-    return range(_oldest(one), one.version + 1)
+    return range(_oldest(one), newest(one) + 1)
 
 
 def _needed(older: Hello, newer: Hello) -> int:
     """Return the version that the older release must speak to be understood by the newer one."""
-    return _oldest(newer) if _range_start(older) is not None else newer.version
+    return _oldest(newer) if _range_start(older) is not None else newest(newer)
 
 
 def _oldest(one: Hello) -> int:
@@ -145,13 +159,18 @@ def _oldest(one: Hello) -> int:
 
 
 def _range_start(one: Hello) -> int | None:
-    said = [int(found[1]) for name in one.capabilities if (found := _FROM.fullmatch(name))]
+    said = _numbers(_FROM, one)
     return max(said) if said else None
+
+
+def _numbers(pattern: re.Pattern[str], one: Hello) -> list[int]:
+    return [int(found[1]) for name in one.capabilities if (found := pattern.fullmatch(name))]
 
 
 def _versions(one: Hello) -> str:
     first = _oldest(one)
-    return f"version {first}" if first == one.version else f"versions {first} to {one.version}"
+    last = newest(one)
+    return f"version {first}" if first == last else f"versions {first} to {last}"
 
 
 def intersect(ours: Iterable[str], untrusted_theirs: Iterable[str]) -> frozenset[str]:

@@ -61,11 +61,12 @@ class OfferedMode(StrEnum):
 
 
 class ImageFormat(StrEnum):
-    """How a disk lies in its volume at the source. All but raw ones are never looked into.
+    """How a disk lies in its volume.
 
-    Of a guest that is off they are copied as they are. Of one that runs the content is sent, as the
-    guest sees it, and is raw on the target; releases that do not know of that refuse it. One that
-    is to be started anew has none.
+    Images of a guest that is off are copied as they are, unless another format is wanted. Of one
+    that runs the content is sent, as the guest sees it; releases that do not know of that refuse
+    it. One that is to be started anew has none. Where content arrives in a format other than raw,
+    the target makes the image.
     """
 
     RAW = "raw"
@@ -186,6 +187,12 @@ class VolumeOffer:
     `moved_by` is the migration with which the volume's guest came to the source, where that is
     known: the target may have a copy of it from then, though the guest was started anew with
     another uuid since.
+
+    `wanted` is the format that was asked for on the target, None for what the target has. Where it
+    is another one than `format`, the content is sent, also of a guest that is off. Of an image of
+    which that is so `cluster` is the size of its clusters in bytes, 0 where it has none, or nothing
+    tells. What an older release does not know it would take for an image as it is: it is offered no
+    content of a guest that is off, and nothing with a format that is wanted.
     """
 
     name: VolumeName
@@ -200,6 +207,15 @@ class VolumeOffer:
     path: SourcePath | None
     writable: bool
     moved_by: MigrationId | None
+    wanted: Annotated[ImageFormat | None, Since(8)] = None
+    cluster: Annotated[int, Range(0, 2 << 20), Since(8)] = 0
+
+    def is_content(self, mode: Mode) -> bool:
+        """Whether what is sent is the content of an image, and not the image itself."""
+        if self.format is ImageFormat.RAW:
+            return False
+        by_file = mode in (Mode.COLD, Mode.RESTART)
+        return not by_file or self.wanted not in (None, self.format)
 
 
 @PEER.add
@@ -256,7 +272,8 @@ class Placement:
 
     A fresh volume is made for it. A zeroed one reads as zeros: nothing there needs to be hashed.
     `size` is that of the whole volume in bytes, at least that of the offered one: all that is
-    beyond the end of the source is zeros, and is copied as such.
+    beyond the end of the source is zeros, and is copied as such. `format` is how the disk of a
+    guest will lie there; where that is an image, `size` is still that of the disk.
     """
 
     pool: PoolName
@@ -264,6 +281,7 @@ class Placement:
     fresh: bool
     zeroed: bool
     size: U63
+    format: Annotated[ImageFormat, Since(8)] = ImageFormat.RAW
 
 
 @PEER.add

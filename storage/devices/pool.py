@@ -39,6 +39,7 @@ class BlockPool:
     kind = "block"
     makes_zeros = False
     holds_files = False
+    disk_format = "raw"
     reserves = True
 
     def __init__(self, name: str, options: BlockOptions) -> None:

@@ -18,7 +18,7 @@ from storage.buffers import AlignedBuffer
 from storage.contracts import Volume
 
 QCOW_MAGIC: Final = b"QFI\xfb"
-_QCOW_HEAD: Final = struct.Struct(">4sIQI")
+_QCOW_HEAD: Final = struct.Struct(">4sIQII")
 _QCOW_SIZE: Final = struct.Struct(">Q")
 _QCOW_SIZE_AT: Final = 24
 _QCOW_FEATURES: Final = struct.Struct(">Q")
@@ -84,9 +84,10 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class QcowHeader:
-    """What a qcow or qcow2 image says of itself."""
+    """What a qcow or qcow2 image says of itself. `cluster_bits` counts in qcow2 alone."""
 
     version: int
+    cluster_bits: int
     disk_size: int
     features: int
     backing_at: int
@@ -123,13 +124,13 @@ def read_range(volume: Volume, offset: int, length: int) -> bytes:
 def qcow_header(volume: Volume) -> QcowHeader | None:
     """Read the header of a qcow or qcow2 image, None where there is none. Raises VolumeError."""
     head = read_range(volume, 0, _QCOW_HEADER).ljust(_QCOW_HEADER, b"\0")
-    magic, version, at, length = _QCOW_HEAD.unpack_from(head)
+    magic, version, at, length, bits = _QCOW_HEAD.unpack_from(head)
     if magic != QCOW_MAGIC:
         return None
     (size,) = _QCOW_SIZE.unpack_from(head, _QCOW_SIZE_AT)
     (features,) = _QCOW_FEATURES.unpack_from(head, _QCOW_FEATURES_AT) if version > 2 else (0,)
     (own,) = _QCOW_LENGTH.unpack_from(head, _QCOW_LENGTH_AT) if version > 2 else (_QCOW2_HEADER,)
-    return QcowHeader(version, size, features, at, length, own)
+    return QcowHeader(version, bits, size, features, at, length, own)
 
 
 def vhd_footers(volume: Volume) -> list[VhdFooter]:

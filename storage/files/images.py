@@ -37,6 +37,12 @@ def require_standalone(volume: Volume, image_format: str) -> int:
     return check(volume)
 
 
+def clusters(volume: Volume) -> int:
+    """Return the bytes of a cluster of a qcow2 image, 0 for another one. Raises VolumeError."""
+    header = qcow_header(volume)
+    return 1 << header.cluster_bits if header is not None and header.cluster_bits < 32 else 0
+
+
 def is_cdrom(volume: Volume) -> bool:
     """Tell whether a volume is an image of a CD-ROM or DVD (ISO 9660, UDF). Raises `VolumeError`.
 

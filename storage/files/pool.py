@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +35,10 @@ from storage.files.volume import RawFile
 from storage.identify import file_identity
 from storage.names import check_name
 from storage.places import place_at
+from storage.qemu.image import FORMATS, create_image
 from storage.same_volume import require_same
 
+_RAW: Final = "raw"
 _ALLOCATION_UNIT: Final = 512  # of st_blocks, whatever the file system's block size is
 
 
@@ -44,16 +48,18 @@ class DirectoryOptions:
 
     `path` is the folder. `reserve` is how many bytes of the file system new volumes leave free.
     With `overcommit`, volumes may be larger than what is free: files are sparse, but writes fail
-    when the space does run out.
+    when the space does run out. `format` is that of the disks of guests in new volumes: ``raw`` or
+    one of `storage.qemu.image.FORMATS`.
     """
 
     path: Path
     overcommit: bool = False
     reserve: int = 0
+    format: str = _RAW
 
 
 class DirectoryPool:
-    """A folder of sparse image files; a volume's name is its file's."""
+    """A folder of sparse raw files and images; a volume's name is its file's."""
 
     kind = "dir"
     makes_zeros = True
@@ -61,7 +67,13 @@ class DirectoryPool:
     reserves = False
 
     def __init__(self, name: str, options: DirectoryOptions) -> None:
+        """Raise `ValueError` for options that cannot be."""
+        if options.format not in (known := (_RAW, *FORMATS)):
+            raise ValueError(
+                f"pool {name}: format is {options.format!r}, must be one of: {', '.join(known)}"
+            )
         self.name = name
+        self.disk_format = options.format
         self._options = options
         self._expected: VolumeIdentity | None = None
 
@@ -159,6 +171,35 @@ class DirectoryPool:
         Raises `VolumeExists`, `PoolFull`, `InvalidVolumeName` and `VolumeError`; nothing is left
         behind then.
         """
+        return self._create(volume, size, partial(self._make_file, volume, size))
+
+    def create_image(
+        self, volume: str, size: int, image_format: str, *, cluster: int | None = None
+    ) -> VolumeInfo:
+        """Make an image of one of `FORMATS`, whose content is `size` bytes of zeros.
+
+        For `cluster` see `storage.qemu.image.create_image`. The size of what is returned is that of
+        the file, as for every image. Raises what `create` does.
+        """
+        make = partial(create_image, image_format=image_format, size=size, cluster=cluster)
+        return self._create(volume, size, make)
+
+    def _make_file(self, volume: str, size: int, file: Path) -> None:
+        try:
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError as error:
+            raise VolumeExists(f"volume {self.name}:{volume} is already there") from error
+        try:
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+
+    def _create(self, volume: str, size: int, make: Callable[[Path], None]) -> VolumeInfo:
+        """Have a file made, which is removed again when anything fails; see `create`."""
         if size <= 0:
             raise VolumeError(f"volume {self.name}:{volume}: cannot have {size} bytes")
         if self.find(volume) is not None:
@@ -166,17 +207,10 @@ class DirectoryPool:
         self._check_space(volume, size)
         file = self._folder() / volume  # not resolved: a dangling link is in the way, too
         try:
-            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError as error:
-            raise VolumeExists(f"volume {self.name}:{volume} is already there") from error
+            make(file)
         except OSError as error:
-            raise self._failure(volume, "create", error) from error
+            raise self._failure(volume, f"create {size} bytes as", error) from error
         try:
-            try:
-                os.ftruncate(fd, size)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
             self._sync_folder()
             info = self.find(volume)
         except OSError as error:

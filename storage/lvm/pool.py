@@ -84,6 +84,7 @@ class _GroupPool:
     kind: str
     makes_zeros: bool
     holds_files = False
+    disk_format = "raw"
     reserves: bool
 
     def __init__(self, name: str, group: str) -> None:

@@ -112,6 +112,11 @@ def look(qemu: GuestQemu, path: str | os.PathLike[str]) -> Backing:
     return content_backing(backing_of(name), _node(qemu, name).size)
 
 
+def cluster_of(qemu: GuestQemu, path: str | os.PathLike[str]) -> int:
+    """Tell the size of the clusters of an image in bytes, 0 where it has none. Raises as `look`."""
+    return _node(qemu, os.fspath(path)).cluster
+
+
 def _node(qemu: GuestQemu, name: str) -> DiskNode:
     node, *others = qemu.find(name)
     if others:

@@ -24,11 +24,15 @@ _RAW: Final = "raw"
 
 @dataclass(frozen=True, slots=True)
 class DiskNode:
-    """The top node of a guest's disk. `format` is by QEMU's name, `size` what the guest sees."""
+    """The top node of a guest's disk. `format` is by QEMU's name, `size` what the guest sees.
+
+    `cluster` is the size of the clusters of an image in bytes, 0 where it has none.
+    """
 
     name: str
     format: str
     size: int
+    cluster: int = 0
 
 
 def find_nodes(query_block: object, path: str | os.PathLike[str]) -> tuple[DiskNode, ...]:
@@ -46,7 +50,12 @@ def find_nodes(query_block: object, path: str | os.PathLike[str]) -> tuple[DiskN
         for one in found:
             _refuse_unfit(name, one["image"])
         nodes = tuple(
-            DiskNode(one["node-name"], one["image"]["format"], one["image"]["virtual-size"])
+            DiskNode(
+                one["node-name"],
+                one["image"]["format"],
+                one["image"]["virtual-size"],
+                one["image"].get("cluster-size", 0),
+            )
             for one in found
         )
     except (KeyError, TypeError, AttributeError) as error:

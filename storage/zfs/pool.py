@@ -59,6 +59,7 @@ class ZfsPool:
     kind = "zfs"
     makes_zeros = True
     holds_files = False
+    disk_format = "raw"
 
     def __init__(self, name: str, options: ZfsOptions) -> None:
         """Raise `ValueError` for options that cannot be."""

@@ -1,7 +1,10 @@
 """Speed of `xenmovectl sync` beside what a user would pick instead, on the same data in one run.
 
     python -m tests.bench [--size MIB] [--runs N] [--dir DIR] [--cap SECONDS] [--case CASE]...
-                          [--json FILE]
+                          [--alone] [--json FILE]
+
+The last case is the memory of a guest that is saved. "loops" are the processor seconds of the event
+loops for each GiB, at the source and the target: of them each daemon has one, on one processor.
 
 Everything lies in one folder, by default in memory, so that the programs are compared and not the
 disk; with another --dir the page cache is dropped before each run. Every copy is durable when its
@@ -14,7 +17,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -59,7 +61,7 @@ FLOORS = {
 }
 """What no program that looks at both volumes can be faster than: alone, and with a safe hash."""
 
-Prepare = Callable[[Path, Path], None]
+Prepare = Callable[[Contender, Path, Path], None]
 Results = dict[str, dict[str, list[Run]]]
 
 
@@ -71,9 +73,10 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="default: %(default)s")
     parser.add_argument("--cap", type=float, default=60, help="seconds after which others end")
     parser.add_argument("--case", action="append", help="only this case; may be repeated")
+    parser.add_argument("--alone", action="store_true", help="no other programs beside ours")
     parser.add_argument("--json", type=Path, default=Path("bench-results/sync.json"))
     arguments = parser.parse_args()
-    if missing := missing_tools():
+    if not arguments.alone and (missing := missing_tools()):
         sys.exit(
             f"error: the programs to compare with are missing: apt-get install {' '.join(missing)}"
         )
@@ -93,14 +96,18 @@ def measure(folder: Path, arguments: argparse.Namespace, stack: ExitStack) -> Re
     source_host, target_host = stack.enter_context(
         sandbox_pair(folder / "hosts", settings=settings, overcommit=True)
     )
-    server = OpenSsh(folder / "ssh")
-    stack.callback(server.close)
     ours = Ours(source_host, target_host)
-    others: list[Contender] = [
-        Dd(server),
-        Rsync(server, whole_file=True),
-        Rsync(server, whole_file=False),
-    ]
+    others: list[Contender] = []
+    fast: list[Contender] = []
+    if not arguments.alone:
+        server = OpenSsh(folder / "ssh")
+        stack.callback(server.close)
+        whole = (Rsync(server, whole_file=True), Rsync(server, whole_file=False))
+        others = [Dd(server), *whole]
+        fast = [
+            Dd(server, cipher=FAST_CIPHER),
+            Rsync(server, whole_file=True, cipher=FAST_CIPHER),
+        ]
     source, target = folder / "source.img", target_host.images / "target.img"
     random_file(source, arguments.size)
     in_memory = str(folder).startswith("/dev/shm")
@@ -114,7 +121,7 @@ def measure(folder: Path, arguments: argparse.Namespace, stack: ExitStack) -> Re
         by_name = results.setdefault(name, {})
         for _ in range(runs):
             for contender in contenders:
-                prepare(path, target)
+                prepare(contender, path, target)
                 if not in_memory:
                     drop_caches()
                 run = contender.run(path, target, arguments.cap)
@@ -124,14 +131,16 @@ def measure(folder: Path, arguments: argparse.Namespace, stack: ExitStack) -> Re
                 print(f"{name:>24}  {contender.name:<32} {run.wall:7.2f} s", flush=True)
 
     all_of_them: list[Contender] = [ours, *others]
-    fast: list[Contender] = [
-        Dd(server, cipher=FAST_CIPHER),
-        Rsync(server, whole_file=True, cipher=FAST_CIPHER),
-    ]
     case("initial copy", [*all_of_them, *fast], fresh, arguments.runs, source)
     case("identical", all_of_them, identical, arguments.runs, source)
     case("1 % changed", all_of_them, changed, arguments.runs, source)
-    identical(source, target)
+    if not arguments.case or "memory" in arguments.case:
+        results["memory"] = {
+            ours.name: [ours.move_memory(arguments.size) for _ in range(arguments.runs)]
+        }
+    if arguments.case:
+        return results
+    identical(ours, source, target)
     results["both volumes at once"] = {
         name: [together(command, source, target) for _ in range(arguments.runs)]
         for name, command in FLOORS.items()
@@ -140,29 +149,26 @@ def measure(folder: Path, arguments: argparse.Namespace, stack: ExitStack) -> Re
     sparse = folder / "sparse.img"
     sparse_file(sparse, SPARSE_SIZE)
     case("100 GiB sparse", all_of_them, fresh, 1, sparse)
-    case("100 GiB sparse again", [ours], sparse_copy, 1, sparse)
+    case("100 GiB sparse again", [ours], identical, 1, sparse)
     sparse_file(sparse, HUGE_SIZE)
     case("1 TiB sparse", [ours], fresh, 1, sparse)
     return results
 
 
-def fresh(_source: Path, target: Path) -> None:
+def fresh(_contender: Contender, _source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)
 
 
-def identical(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
-
-
-def sparse_copy(source: Path, target: Path) -> None:
+def identical(contender: Contender, source: Path, target: Path) -> None:
+    """Have the contender make it: ours compares with a copy only that it knows as its own."""
     target.unlink(missing_ok=True)
-    subprocess.run(["cp", "--sparse=auto", str(source), str(target)], check=True)
+    contender.run(source, target, 600)
 
 
-def changed(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+def changed(contender: Contender, source: Path, target: Path) -> None:
+    identical(contender, source, target)
     blocks = source.stat().st_size // BLOCK
-    with target.open("r+b") as file:
+    with source.open("r+b") as file:
         for block in random.sample(range(blocks), blocks // 100):
             file.seek(block * BLOCK)
             file.write(os.urandom(4096))
@@ -218,7 +224,8 @@ def drop_caches() -> None:
 def table(results: Results, size: int) -> Table:
     """Return the medians, with ratios to ours."""
     shown = Table(title=f"sync of {size} MiB volumes, medians")
-    for column in ("case", "program", "wall s", "times ours", "CPU s", "peak MiB"):
+    columns = ("case", "program", "wall s", "times ours", "CPU s", "loops s/GiB", "peak MiB")
+    for column in columns:
         shown.add_column(column, justify="left" if column in ("case", "program") else "right")
     for name, by_name in results.items():
         base = statistics.median(run.wall for run in next(iter(by_name.values())))
@@ -232,10 +239,17 @@ def table(results: Results, size: int) -> Table:
                 f"{more}{wall:.2f}",
                 f"{more}{wall / base:.2f}",
                 f"{statistics.median(run.cpu for run in runs):.2f}" if not more else "",
+                "" if "sparse" in name else _loops(runs, size),
                 f"{max(peaks) / 2**20:.0f}" if peaks else "",
                 end_section=program == list(by_name)[-1],
             )
     return shown
+
+
+def _loops(runs: list[Run], size: int) -> str:
+    """Return the least processor seconds of the loops for each GiB: others only add to it."""
+    ends = zip(*(run.loops for run in runs if run.loops is not None), strict=True)
+    return ", ".join(f"{min(seconds) * 1024 / size:.2f}" for seconds in ends)
 
 
 if __name__ == "__main__":

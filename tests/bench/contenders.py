@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,12 +22,16 @@ NEEDED = {"rsync": "rsync", "ssh": "openssh-client", "sshd": "openssh-server"}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured run. Seconds, and bytes; `capped`: it was ended before it was done."""
+    """One measured run. Seconds, and bytes; `capped`: it was ended before it was done.
+
+    `loops` are the processor seconds of the event loops of ours, at the source and the target.
+    """
 
     wall: float
     cpu: float
     peak_memory: int | None
     capped: bool = False
+    loops: tuple[float, float] | None = None
 
 
 class Contender(Protocol):
@@ -48,25 +52,36 @@ class Ours:
         self._hosts = (source, target)
 
     def run(self, source: Path, target: Path, cap: float) -> Run:
-        for pid in self._pids():
+        words = ["--quiet", "sync", str(source), f"{self._hosts[1].name}:images/{target.name}"]
+        return self._measure(lambda: self._hosts[0].ctl(*words, timeout=cap + 600))
+
+    def move_memory(self, mebibytes: int) -> Run:
+        """Move a guest by saving it: its memory, and a disk with nothing in it."""
+        source, target = self._hosts
+        name = f"memory-{len(list(source.images.iterdir()))}"
+        disk = source.images / f"{name}.img"
+        with disk.open("wb") as file:
+            file.truncate(2**20)
+        source.xen.create(name, [disk], memory=mebibytes, extra="sandbox.rate=0 sandbox.checks=0")
+        words = ["--quiet", "migrate", name, target.name, "--mode", "save"]
+        run = self._measure(lambda: source.ctl(*words, timeout=1200))
+        target.xen.stop()
+        return run
+
+    def _measure(self, work: Callable[[], subprocess.CompletedProcess[str]]) -> Run:
+        pids = [host.process.pid for host in self._hosts if host.process is not None]
+        for pid in pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")  # reset the peak of resident memory
-        before = sum(map(_cpu_of, self._pids())) + _cpu_of_children()
+        before = sum(map(_cpu_of, pids)) + _cpu_of_children()
+        loops = [_cpu_of_loop(pid) for pid in pids]
         began = time.monotonic()
-        done = self._hosts[0].ctl(
-            "--quiet",
-            "sync",
-            str(source),
-            f"{self._hosts[1].name}:images/{target.name}",
-            timeout=cap + 600,
-        )
+        done = work()
         wall = time.monotonic() - began
         if done.returncode != 0:
-            raise RuntimeError(f"sync failed: {done.stderr}{done.stdout}")
-        cpu = sum(map(_cpu_of, self._pids())) + _cpu_of_children() - before
-        return Run(wall, cpu, max(map(_peak_of, self._pids())))
-
-    def _pids(self) -> list[int]:
-        return [host.process.pid for host in self._hosts if host.process is not None]
+            raise RuntimeError(f"it failed: {done.stderr}{done.stdout}")
+        cpu = sum(map(_cpu_of, pids)) + _cpu_of_children() - before
+        near, far = (_cpu_of_loop(pid) - at for pid, at in zip(pids, loops, strict=True))
+        return Run(wall, cpu, max(map(_peak_of, pids)), loops=(near, far))
 
 
 class OpenSsh:
@@ -199,8 +214,17 @@ def _cpu_of_children() -> float:
 
 def _cpu_of(pid: int) -> float:
     """Return the processor seconds of a process and its reaped children (proc(5), stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return _ticks(Path(f"/proc/{pid}/stat"), 11, 15)
+
+
+def _cpu_of_loop(pid: int) -> float:
+    """Return the processor seconds of the main thread of a daemon, which has its event loop."""
+    return _ticks(Path(f"/proc/{pid}/task/{pid}/stat"), 11, 13)
+
+
+def _ticks(stat: Path, first: int, end: int) -> float:
+    fields = stat.read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[first:end])) / os.sysconf("SC_CLK_TCK")
 
 
 def _peak_of(pid: int) -> int:

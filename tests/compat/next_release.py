@@ -121,7 +121,7 @@ NEXT_CHANGES: Final = (
     ),
     _behind(_TARGET, "    Ping,\n", "    Census,\n    Counted,\n"),
     Change(_TARGET, "            case Ping():\n", f"{_ANSWERED}            case Ping():\n"),
-    Change(_PEERS, "import Ping, Pong\n", "import Census, Counted, Ping, Pong\n"),
+    Change(_PEERS, "import Ping, Pong, newest\n", "import Census, Counted, Ping, Pong, newest\n"),
     _behind(_PEERS, "        round_trip = (monotonic() - began) / 2", _ASKED.rstrip()),
     # Fields: of a message and in another one, of an answer, of structures, of volume channels.
     _field(_OFFER, _VOLUMES, "why", "Text", '"to see"'),

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from protocol.messages import VERSION
+from protocol.messages import OLDEST, VERSION
 from tests.support.crash import GUEST, SETTINGS
 from tests.support.releases import FAR, PRESENT, ReleaseHost, earlier_releases
 from xenmoved.sandbox.harness import make_image
 
-TOO_OLD = [one.name for one in earlier_releases() if not one.is_spoken_with]
+TOO_OLD = [one.name for one in earlier_releases() if one.version < OLDEST]
 SPOKEN = {one.name: one.version for one in earlier_releases()}
 REFUSED = 3
 
@@ -26,7 +26,7 @@ def expected(other):
         theirs, host = f"versions {VERSION + 1} to {VERSION + 2} of the protocol", "this host"
         return "peer-too-new", theirs, f"on {host} to a release that speaks version {VERSION + 1}"
     theirs = f"version {SPOKEN[other]} of the protocol"
-    return "peer-too-old", theirs, f"on host-b to a release that speaks version {VERSION}"
+    return "peer-too-old", theirs, f"on host-b to a release that speaks version {OLDEST}"
 
 
 def assert_told(found, other):

@@ -6,6 +6,7 @@ that have nothing in common but what is frozen settle who owns the guest.
 
 import pytest
 
+from protocol.messages import OLDEST
 from tests.crash.test_save_mode import TRIGGERS
 from tests.support.crash import GUEST, PATIENCE
 from tests.support.releases import FAR, NEXT, PRESENT, earlier_releases
@@ -13,7 +14,7 @@ from xenmoved.sandbox.harness import wait_until
 
 _NEWER = {**{one.name: PRESENT for one in earlier_releases()}, PRESENT: NEXT}
 _LAST = earlier_releases()[0].name
-_TOGETHER = {NEXT, PRESENT, *(one.name for one in earlier_releases() if one.is_spoken_with)}
+_TOGETHER = {NEXT, PRESENT, *(one.name for one in earlier_releases() if one.version >= OLDEST)}
 _CRITICAL = ("outbound:commit-sent:after", "inbound:committed:after")
 _LINK = "cut@outgoing:start:after"
 STATES = (

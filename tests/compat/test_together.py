@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from protocol.messages import RESTARTS_SINCE, VERSION
-from tests.support.crash import GUEST
+from protocol.messages import EQUAL, OLDEST, RESTARTS_SINCE, VERSION
+from tests.support.crash import DISKS, GUEST
 from tests.support.releases import NEXT, PRESENT, earlier_releases
 from xenmoved.sandbox.harness import make_image
 
-SPOKEN = {one.name: one.version for one in earlier_releases() if one.is_spoken_with}
+SPOKEN = {one.name: one.version for one in earlier_releases() if one.version >= OLDEST}
 OTHERS = (*SPOKEN, NEXT)
 
 
@@ -24,7 +24,9 @@ def pings(world, newest):
     for host, peer in (world.pair, reversed(world.pair)):
         told = ping(host, peer)
         assert told["node"] == peer.name
-        assert told["protocol_version"] == newest[peer.name]
+        # Releases that speak no later version than that know no other word for the newest one.
+        most = EQUAL if newest[host.name] <= EQUAL else newest[peer.name]
+        assert told["protocol_version"] == min(newest[peer.name], most)
         spoken = told.get("spoken_version")  # which not every release told
         assert spoken in (None, min(newest.values()))
 
@@ -92,3 +94,15 @@ def test_a_release_that_would_overlook_that_a_guest_is_to_be_started_is_not_aske
     assert found["code"] == "peer-too-old"
     assert "--mode cold" in found["hint"]
     assert world.owner() is present
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("other", SPOKEN)
+def test_a_release_that_knows_of_no_formats_is_asked_for_none(world_of, other):
+    """Nor is it asked without a word for something else; and what it sends may lie in any."""
+    world = world_of(PRESENT, other)
+    present, old = world.pair
+    wish = ("--volume", f"{DISKS[0]}=x.qcow2", "--mode", "save")
+    refused = present.ctl("plan", GUEST, old.name, *wish)
+    assert "whose release knows nothing of that" in refused.stdout
+    assert "no problems" in present.done("plan", GUEST, old.name, "--mode", "save")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dom0 import QUIET, RESIDENT, Dom0, image, run
+from tests.support.served import Serve, server
 from tests.support.volumes import attach_loop
 from xenmoved.control.peer_api import ListPeers, RemovePeer
 from xenmoved.sandbox.harness import wait_until
@@ -105,6 +106,12 @@ def xl_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 @pytest.fixture(scope="session")
 def xm_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     yield from _running_pair(tmp_path_factory, "xm")
+
+
+@pytest.fixture
+def serve(hosts: tuple[Dom0, Dom0], cleanup: ExitStack) -> Serve:
+    """Start a guest on host-a with a disk in an image, and the QEMU that serves it."""
+    return server(cleanup, hosts[0])
 
 
 @pytest.fixture

@@ -14,15 +14,7 @@ import zstandard
 from blake3 import blake3
 
 from protocol.blocksync import RoundDigest
-from protocol.frames import (
-    MAX_PAYLOAD,
-    FrameDecoder,
-    Kind,
-    encode_data,
-    encode_memory,
-    encode_stream,
-    encode_zero,
-)
+from protocol.frames import MAX_PAYLOAD, FrameDecoder, Kind, encode_zero
 from protocol.handover import Word
 from protocol.messages import (
     CAPABILITIES,
@@ -56,8 +48,10 @@ from protocol.messages import (
     Seal,
     SharedOffer,
     StreamOffer,
+    greeting,
 )
 from tests.support import preloaded
+from tests.support.frames import encode_data, encode_memory, encode_stream
 from tests.support.hostile import (
     Guest,
     Stranger,
@@ -73,6 +67,8 @@ from tests.support.hostile import (
     with_config,
 )
 from tests.support.images import make_cdrom, qcow2_header
+from tests.support.qemu import only_with_qemu
+from tests.support.volumes import run
 from xenmoved.control.api import ListJobs
 from xenmoved.link.channel import Purpose
 from xenmoved.link.errors import LinkError, LinkLost, NotAuthorized
@@ -83,7 +79,7 @@ from xenmoved.sandbox.pair import SandboxHost
 MIB = 2**20
 SIZE = MIB
 GROWTH = 80 * MIB
-HELLO = Hello(VERSION, "hostile 1", "hostile", CAPABILITIES)
+HELLO = greeting("hostile 1", "hostile")
 
 
 QUICKLY = (
@@ -373,12 +369,12 @@ async def test_the_greeting_comes_first_and_once(target, first):
 
 
 @pytest.mark.parametrize(
-    "greeting", [Hello(9, "future 9", "f", CAPABILITIES), Hello(VERSION, "odd 1", "f", ())]
+    "other", [Hello(9, "future 9", "f", CAPABILITIES), Hello(VERSION, "odd 1", "f", ())]
 )
-async def test_another_release_can_settle_a_doubt_and_no_more(target, greeting):
+async def test_another_release_can_settle_a_doubt_and_no_more(target, other):
     async with target.evil.linked() as link:
         control = await talk(link)
-        assert (await control.ask(greeting)).version == VERSION
+        assert (await control.ask(other)).version == HELLO.version
         assert (await control.ask(inquiry("0" * 32))).word is Word.UNKNOWN
         (said,) = await control.ask_and_end(PEER.encode(Ping()))
         assert "Ping is out of turn: the channel is settling" in said.problem.text
@@ -1041,6 +1037,40 @@ async def test_content_has_the_size_of_the_disk(target, guest):
         said = await transfer.begin()
         assert isinstance(said, Failed)
         assert "a raw volume that holds a disk of another size" in said.problem.text
+
+
+@pytest.mark.parametrize("cluster", [3, 256, 65537])
+async def test_clusters_that_cannot_be_are_no_offer(target, guest, cluster):
+    offer = guest.offer(SIZE)
+    asked = replace(offer.volumes[0], wanted=ImageFormat.QCOW2, wish="x.qcow2", cluster=cluster)
+    async with transferring(target.evil, replace(offer, volumes=(asked,))) as transfer:
+        said = await transfer.begin()
+        assert isinstance(said, Failed)
+        assert "clusters of a size that cannot be" in said.problem.text
+
+
+@only_with_qemu
+async def test_what_comes_into_an_image_is_its_content_alone(target, guest):
+    """Whatever header it begins with, and whatever format it is announced in."""
+    offer = guest.offer(SIZE)
+    asked = replace(offer.volumes[0], wanted=ImageFormat.QCOW2, wish="x.qcow2")
+    async with transferring(target.evil, replace(offer, volumes=(asked,))) as transfer:
+        answer = await transfer.begin()
+        assert isinstance(answer, Accepted), answer
+        assert answer.volumes[0].format is ImageFormat.QCOW2
+        await transfer.copy(head=qcow2_header(backing=104) + b"/etc/shadow")
+        assert isinstance(await transfer.control.ask(HandOver(guest.size)), Receiving)
+        said = await transfer.control.ask(await transfer.send_memory(guest.image))
+        assert isinstance(said, Ready), said
+        image = target.host.images / "x.qcow2"
+        assert "backing file" not in run("qemu-img", "info", "-U", "-f", "qcow2", image)
+        (disk,) = [
+            one.config["disks"][0] for one in target.emulator.domains() if guest.name in one.name
+        ]
+        assert (disk["format"], disk["pdev_path"]) == ("qcow2", str(image))
+        await transfer.control.ask(Abort(transfer.migration, "enough"))
+    await target.clean()
+    assert not image.exists()
 
 
 async def is_aborted(link, migration):

@@ -105,6 +105,7 @@ def test_a_ping_measures_and_tells_what_is_allowed(hosts: Hosts) -> None:
     assert (answer.node, answer.toolstack, answer.guests) == ("host-b", "xl", ("*",))
     assert set(answer.pools) == set(b.settings["pools"])
     assert answer.throughput > 10e6
+    assert answer.slow_because is None
     assert 0 < answer.round_trip < 5
     (row,) = a.ask(ListPeers()).peers
     assert row.connected_to

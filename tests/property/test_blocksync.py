@@ -28,10 +28,8 @@ from protocol.frames import (
     MAX_PAYLOAD,
     FrameDecoder,
     Kind,
-    encode_data,
     encode_frame,
     encode_hashes,
-    encode_packed,
     encode_zero,
 )
 from protocol.messages import (
@@ -46,6 +44,7 @@ from protocol.messages import (
     Receipt,
 )
 from tests.support.fed import VolumeReceiver, VolumeSender
+from tests.support.frames import encode_data, encode_packed
 from xenmoved.sync.compression import unpack
 
 MIGRATION = "0123456789abcdef" * 2
@@ -110,7 +109,7 @@ class Source:
                 payload = bytes(self.data[offset:stop])
                 packed = ZSTD.compress(payload) if self.compress and number % 2 else None
                 hashes = mine[number * HASH_SIZE : (number + count) * HASH_SIZE]
-                out += self.sender.data(offset, payload, hashes, packed)
+                out += b"".join(self.sender.data(offset, payload, hashes, packed))
             self.frames_sent += 1
             number += count
         self.known[:] = mine

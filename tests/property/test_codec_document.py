@@ -14,11 +14,7 @@ from protocol.frames import (
     Frame,
     FrameDecoder,
     Kind,
-    encode_data,
     encode_hashes,
-    encode_memory,
-    encode_packed,
-    encode_stream,
     encode_zero,
     split_data,
     split_hashes,
@@ -64,6 +60,7 @@ from protocol.messages import (
     Weight,
     Working,
 )
+from tests.support.frames import encode_data, encode_memory, encode_packed, encode_stream
 from tests.support.protocol_document import DOCUMENT, examples, with_generated
 from xenmoved.sync.compression import unpack
 

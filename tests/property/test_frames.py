@@ -16,17 +16,15 @@ from protocol.frames import (
     MAX_PAYLOAD,
     FrameDecoder,
     Kind,
-    encode_data,
     encode_frame,
     encode_hashes,
-    encode_memory,
-    encode_packed,
     encode_zero,
     split_data,
     split_hashes,
     split_packed,
     split_range,
 )
+from tests.support.frames import encode_data, encode_memory, encode_packed
 
 pytestmark = pytest.mark.long
 

@@ -29,13 +29,12 @@ from protocol.frames import (
     Frame,
     FrameDecoder,
     Kind,
-    encode_data,
     encode_hashes,
-    encode_packed,
     encode_zero,
 )
 from protocol.messages import BLOCK_SIZE, PEER, BeginRound, Credit, EndRound, Receipt
 from tests.support.fed import VolumeReceiver, VolumeSender
+from tests.support.frames import encode_data, encode_packed
 from tests.support.protocol_document import DOCUMENT, examples
 from tests.support.protocol_strategies import objects
 from xenmoved.control.message_set import CONTROL

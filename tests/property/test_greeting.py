@@ -7,21 +7,24 @@ from hypothesis import strategies as st
 from protocol.errors import Code, ReleasesDiffer
 from protocol.messages import (
     CAPABILITIES,
+    EQUAL,
     OLDEST,
     VERSION,
     Hello,
     agreed_version,
     common_capabilities,
     greeting,
+    newest,
 )
 
 OURS = greeting("xenmoved 2", "near")
 
 
-def release(newest, oldest=None, capabilities=CAPABILITIES):
+def release(version, oldest=None, capabilities=CAPABILITIES, to=None):
     """Return the greeting of a release; without `oldest` it speaks its own version only."""
     told = () if oldest is None else (f"from-{oldest}",)
-    return Hello(newest, f"xenmoved of {newest}", "far", (*capabilities, *told))
+    told += () if to is None else (f"to-{to}",)
+    return Hello(version, f"xenmoved of {version}", "far", (*capabilities, *told))
 
 
 def refusal(theirs, ours=OURS):
@@ -32,8 +35,9 @@ def refusal(theirs, ours=OURS):
 
 
 def test_this_release_tells_its_range():
-    assert Hello(VERSION, "xenmoved 2", "near", (*CAPABILITIES, f"from-{OLDEST}")) == OURS
-    assert OLDEST <= VERSION
+    told = (*CAPABILITIES, f"from-{OLDEST}", f"to-{VERSION}")
+    assert Hello(EQUAL if OLDEST <= EQUAL else VERSION, "xenmoved 2", "near", told) == OURS
+    assert OLDEST <= VERSION == newest(OURS)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,14 @@ def test_this_release_tells_its_range():
         (release(8, 7), release(9), None),
         (release(8, 7), release(8, 7, ("zstd",)), None),
         (release(8, 7), release(9, 12), None),  # no such range: its own only
+        (release(7, 7, to=8), release(7), 7),
+        (release(7, 7, to=8), release(7, 7, to=9), 8),
+        (release(7, 7, to=8), release(7, 7), 7),
+        (release(7, 7, to=8), release(9, 8), 8),
+        (release(7, 7, to=8), release(9, 9, to=10), None),
+        (release(7, 7, to=8), release(8), None),
+        (release(7, 7, to=8), release(7, to=8), 7),  # no range: its own only
+        (release(9, 8, to=7), release(9), 9),  # it is not later
     ],
 )
 def test_two_releases_speak_the_older_of_their_newest_versions(one, other, agreed):
@@ -67,13 +79,14 @@ releases = st.builds(
     st.integers(0, 12),
     st.none() | st.integers(0, 14),
     st.sampled_from([CAPABILITIES, CAPABILITIES[:1], CAPABILITIES[1:]]),
+    st.none() | st.integers(0, 14),
 )
 
 
 @given(releases, releases)
 def test_both_sides_find_the_same(one, other):
     assert agreed_version(one, other) == agreed_version(other, one)
-    assert agreed_version(one, other) in (None, min(one.version, other.version))
+    assert agreed_version(one, other) in (None, min(newest(one), newest(other)))
 
 
 @given(releases)
@@ -122,4 +135,4 @@ def test_what_only_one_of_them_has_is_not_used():
     assert common_capabilities(OURS, OURS, "b") == set(CAPABILITIES)
     more = release(VERSION, OLDEST, (*CAPABILITIES, "new"))
     assert common_capabilities(OURS, more, "b") == set(CAPABILITIES)
-    assert common_capabilities(OURS, release(VERSION, None, ("blake3-64k",)), "b") == {"blake3-64k"}
+    assert common_capabilities(OURS, release(EQUAL, None, ("blake3-64k",)), "b") == {"blake3-64k"}

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from protocol.blocksync import VolumeReceiver
 from protocol.errors import Code, ProtocolError
-from protocol.frames import encode_data, encode_stream
 from protocol.messages import (
     PEER,
     BeginRound,
@@ -21,6 +20,7 @@ from protocol.messages import (
 )
 from protocol.streams import BlocksBegin, PieceArrived
 from tests.support.fed import StreamReceiver, StreamSender
+from tests.support.frames import encode_data, encode_stream
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16
 LIMIT = 1000
@@ -83,7 +83,7 @@ def test_what_is_sent_arrives_and_is_receipted_however_it_is_cut(
     for number, pieces in enumerate(rounds, 1):
         base, snapshot = guids[number - 1], guids[number]
         wire = source.begin(BeginStream(number, base, snapshot, 0, False))
-        wire += b"".join(source.piece(piece) for piece in pieces) + source.end()
+        wire += b"".join(part for piece in pieces for part in source.piece(piece)) + source.end()
         size = sum(map(len, pieces))
         assert carry(wire) == [StreamReceipt(number, size, snapshot)]
     assert b"".join(arrived) == b"".join(piece for pieces in rounds for piece in pieces)

@@ -67,7 +67,9 @@ async def provision(pool: Any, journal_path: Path, sizes: dict[str, int]) -> Non
     """Do what the target does with the disks of an arriving guest; tidy up if that fails."""
     journal = Journal(journal_path)
     await journal.open()
-    host: Any = SimpleNamespace(pools={"p": pool}, journal=journal, making=asyncio.Lock())
+    host: Any = SimpleNamespace(
+        pools={"p": pool}, journal=journal, making=asyncio.Lock(), qemu_sockets=journal_path.parent
+    )
     try:
         landing = Landing(host, "host-b", MIGRATION)
         offers = [

@@ -17,7 +17,16 @@ import pytest
 
 from storage.backing import backing_of
 from storage.contracts import Volume
-from storage.errors import UnfitImage, VolumeError, VolumeExists, VolumeFull, VolumeInUse
+from storage.errors import (
+    PoolFull,
+    UnfitImage,
+    VolumeError,
+    VolumeExists,
+    VolumeFull,
+    VolumeInUse,
+    VolumeWritten,
+)
+from storage.files.pool import DirectoryOptions, DirectoryPool
 from storage.qemu import image as image_module
 from storage.qemu.image import FORMATS, ImageVolume, create_image, end_stale
 from storage.qemu.nbd import Connection
@@ -243,3 +252,85 @@ def test_what_serves_somebody_stays(image: Path, sockets: Path, opened: Opened) 
     volume = opened(open_image(image, sockets))
     assert end_stale(sockets) == []
     assert read(volume, 0, 4096) == bytes(4096)
+
+
+def test_a_watched_image_is_as_it_stays_when_its_tool_has_ended(image: Path, sockets: Path) -> None:
+    volume = open_image(image, sockets)
+    watch = volume.watch()
+    watch.require_alone()
+    volume.write(0, aligned(b"x" * SIZE))
+    watch.require_alone()
+    volume.finish()
+    assert servers(sockets) == []
+    before = image.stat().st_mtime_ns
+    watch.require_alone()
+    volume.finish()
+    volume.unlock()
+    emulator = start_emulator(sockets, {"hd0": ("qcow2", image)})  # as a toolstack does
+    emulator.end()
+    watch.close()
+    volume.close()
+    assert image.stat().st_mtime_ns == before
+    assert content(image, "qcow2") == b"x" * SIZE
+
+
+@pytest.mark.parametrize("when", ["while it is filled", "while its tool ends"])
+def test_who_else_writes_to_an_image_is_seen(
+    image: Path, sockets: Path, opened: Opened, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    volume = open_image(image, sockets)
+    opened(volume)
+    watch = volume.watch()
+    watch.require_alone()
+    if when == "while it is filled":
+        image.open("r+b").close()
+        with pytest.raises(VolumeWritten):
+            watch.require_alone()
+        return
+    finish = image_module._ImageServer.finish
+
+    def beside(server: Any) -> None:
+        finish(server)
+        image.open("r+b").close()
+
+    monkeypatch.setattr(image_module._ImageServer, "finish", beside)
+    with pytest.raises(VolumeWritten):
+        volume.finish()
+
+
+def test_an_image_whose_tool_was_killed_is_not_finished(
+    image: Path, sockets: Path, opened: Opened
+) -> None:
+    volume = open_image(image, sockets)
+    opened(volume)
+    os.kill(servers(sockets)[0], signal.SIGKILL)
+    with pytest.raises(VolumeError):
+        volume.finish()
+
+
+def test_the_tool_has_no_more_rights_than_it_needs(
+    image: Path, sockets: Path, opened: Opened
+) -> None:
+    opened(open_image(image, sockets))
+    (server,) = servers(sockets)
+    said = Path(f"/proc/{server}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in said if ":\t" in line)
+    assert status["NoNewPrivs"] == "1"
+    for kind in ("CapPrm", "CapEff", "CapBnd"):
+        assert int(status[kind], 16) & ~(1 << 1) == 0
+
+
+def test_an_image_made_in_a_pool(tmp_path: Path) -> None:
+    pool = DirectoryPool("p", DirectoryOptions(tmp_path))
+    info = pool.create_image("disk", SIZE, "qcow2", cluster=4096)
+    assert info.identity == pool.find("disk").identity  # type: ignore[union-attr]
+    assert "cluster_size: 4096" in run("qemu-img", "info", "-f", "qcow2", tmp_path / "disk")
+    with pytest.raises(VolumeExists):
+        pool.create_image("disk", SIZE, "qcow2")
+    with pytest.raises(VolumeError, match="qemu-img create"):
+        pool.create_image("other", SIZE, "qcow2", cluster=3)
+    with pytest.raises(PoolFull):
+        pool.create_image("other", 1 << 60, "qcow2")
+    assert [one.name for one in tmp_path.iterdir()] == ["disk"]
+    with pytest.raises(ValueError, match="format is 'vmdk', must be one of: raw, qcow2, vhd"):
+        DirectoryPool("p", DirectoryOptions(tmp_path, format="vmdk"))

@@ -113,7 +113,7 @@ def test_writers_of_a_device(tmp_path: Path, attach: Attach) -> None:
         assert usage.writer(device) is None
     with device.open("r+b"):
         assert str(os.getpid()) in str(usage.writer(device))
-        assert usage.writer(device, besides=os.getpid()) is None
+        assert usage.writer(device, besides={os.getpid()}) is None
 
 
 @pytest.mark.root

@@ -61,6 +61,10 @@ def run(*command: str | Path) -> str:
     return done.stdout.strip()
 
 
+FOLDERS = ("images", "thin", "small", "qcow2")
+"""Pools of files."""
+
+
 @dataclass(frozen=True)
 class Guest:
     """A guest that a test has started."""
@@ -77,6 +81,7 @@ class Dom0(preloaded.PreloadedHost):
     images  files; the default
     thin    files, more than fit; a test may mount something small there
     small   files; a test may mount something small there
+    qcow2   files; the disks of guests are made qcow2 images there
     devices block devices; a test makes them with `device_link`
     """
 
@@ -94,6 +99,7 @@ class Dom0(preloaded.PreloadedHost):
             "images": {"kind": "dir", "path": str(folder / "images")},
             "thin": {"kind": "dir", "path": str(folder / "thin"), "overcommit": True},
             "small": {"kind": "dir", "path": str(folder / "small")},
+            "qcow2": {"kind": "dir", "path": str(folder / "qcow2"), "format": "qcow2"},
             "devices": {
                 "kind": "block",
                 "devices": {volume: str(folder / "dev" / volume) for volume in DEVICES},
@@ -103,7 +109,7 @@ class Dom0(preloaded.PreloadedHost):
         super().__init__(root, name, tool=tool, settings=settings, launcher=launcher)
         self.tool = tool
         self.initial = dict(self.settings)
-        self.pools = {pool: folder / pool for pool in ("images", "thin", "small")}
+        self.pools = {pool: folder / pool for pool in FOLDERS}
         self.devices = folder / "dev"
         self.guest_configs = folder / "xen"
         self.emulator = self.xen.folder

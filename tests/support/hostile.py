@@ -17,18 +17,9 @@ from blake3 import blake3
 
 from protocol.blocksync import RoundDigest
 from protocol.fingerprints import BLOCK_SIZE
-from protocol.frames import (
-    MAX_PAYLOAD,
-    FrameDecoder,
-    Kind,
-    encode_data,
-    encode_memory,
-    encode_zero,
-)
+from protocol.frames import MAX_PAYLOAD, FrameDecoder, Kind, encode_zero
 from protocol.messages import (
-    CAPABILITIES,
     PEER,
-    VERSION,
     Accepted,
     Action,
     Attach,
@@ -48,7 +39,9 @@ from protocol.messages import (
     Seal,
     VolumeOffer,
     Working,
+    greeting,
 )
+from tests.support.frames import encode_data, encode_memory
 from xenmoved.control.peer_api import AddPeer
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.client import PeerLink, connect
@@ -176,7 +169,7 @@ async def talk(link: PeerLink, purpose: Purpose = Purpose.CONTROL) -> Talk:
 async def greeted(link: PeerLink) -> Talk:
     """Open a control channel and greet."""
     control = await talk(link)
-    answer = await control.ask(Hello(VERSION, "hostile 1", "hostile", CAPABILITIES))
+    answer = await control.ask(greeting("hostile 1", "hostile"))
     assert isinstance(answer, Hello), answer
     return control
 

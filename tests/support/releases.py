@@ -19,7 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from protocol.messages import OLDEST, VERSION, Mode
+from protocol.messages import Mode
 from tests.compat.next_release import FAR_CHANGES, NEXT_CHANGES, Change
 from tests.support.crash import GUEST, CrashHost, World
 from tests.support.preloaded import REPOSITORY
@@ -41,12 +41,6 @@ class Release:
     commit: str
     version: int
     unknown: frozenset[str]
-    alone: bool
-
-    @property
-    def is_spoken_with(self) -> bool:
-        """Whether the present release speaks a version that this one speaks with it."""
-        return self.version == VERSION or (self.version >= OLDEST and not self.alone)
 
 
 @cache
@@ -58,8 +52,8 @@ def earlier_releases() -> tuple[Release, ...]:
 
 def _release(line: str) -> Release:
     known, _, unknown = line.partition(" without ")
-    name, commit, version, *words = known.split()
-    return Release(name, commit, int(version), frozenset(unknown.split()), "alone" in words)
+    name, commit, version = known.split()
+    return Release(name, commit, int(version), frozenset(unknown.split()))
 
 
 def without_history() -> str | None:
@@ -139,9 +133,10 @@ class ReleaseHost(CrashHost):
         self.release = release
         self.tree = self._trees.tree(release)
         unknown = {one.name: one.unknown for one in earlier_releases()}.get(release, frozenset())
-        known = {k: v for k, v in self.settings["toolstack"].items() if k not in unknown}
         whole = self.settings
-        self.settings = {**whole, "toolstack": known}
+        known = {key: value for key, value in whole.items() if key not in unknown}
+        toolstack = {key: one for key, one in whole["toolstack"].items() if key not in unknown}
+        self.settings = {**known, "toolstack": toolstack}
         self.write_config()
         self.settings = whole
 

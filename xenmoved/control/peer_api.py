@@ -134,6 +134,7 @@ class PeerPing:
     """What a peer answers, and what this host may do there. `throughput` is in bytes a second.
 
     `protocol_version` is the newest that it speaks, `spoken_version` that of both hosts together.
+    `slow_because` says why this host leaves bulk data to asyncssh, None where it does not.
     """
 
     peer: Name
@@ -146,6 +147,7 @@ class PeerPing:
     capabilities: Annotated[tuple[Name, ...], Length(0, 256)]
     round_trip: Seconds
     throughput: Rate
+    slow_because: Text | None
     actions: Annotated[tuple[Name, ...], Length(0, 256)]
     pools: Annotated[tuple[Name, ...], Length(0, 256)]
     guests: Annotated[tuple[Name, ...], Length(0, 256)]

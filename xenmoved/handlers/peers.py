@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import Final
 
-from protocol.messages import Ping, Pong
+from protocol.messages import Ping, Pong, newest
 from xenmoved.config.addresses import parse_address
 from xenmoved.config.errors import ConfigError, PeerExists
 from xenmoved.config.loader import peer_from
@@ -26,6 +26,7 @@ from xenmoved.control.peer_api import (
 )
 from xenmoved.handlers.dispatch import Services, answers
 from xenmoved.handlers.peer_rows import peer_data, peer_row
+from xenmoved.link.bulk import Bulk
 from xenmoved.link.client import fetch_host_key
 from xenmoved.link.identity import fingerprint, public_text
 from xenmoved.link.probe import measure
@@ -151,13 +152,14 @@ async def ping(services: Services, request: PingPeer) -> PeerPing:
             peer=request.name,
             node=dialogue.peer_hello.node,
             software=dialogue.peer_hello.software,
-            protocol_version=dialogue.peer_hello.version,
+            protocol_version=newest(dialogue.peer_hello),
             spoken_version=dialogue.version or 0,
             toolstack=pong.toolstack,
             xen_version=pong.xen_version,
             capabilities=tuple(sorted(dialogue.capabilities)),
             round_trip=round_trip,
             throughput=throughput,
+            slow_because=Bulk.refused,
             actions=pong.actions,
             pools=pong.pools,
             guests=pong.guests,

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from storage.canonical import as_if_whole, canonical
 
-LAYOUT: Final = 3
+LAYOUT: Final = 2
 """What is written in it, and how: a release that writes anything else has the next number. Journals
 of earlier numbers are taken up, what has a later one is refused."""
 _LOCK_PATIENCE: Final = 2.0
@@ -67,7 +67,7 @@ _BY_IDENTITY: Final = {
         "pool TEXT NOT NULL, name TEXT NOT NULL, owner TEXT NOT NULL, guest TEXT NOT NULL DEFAULT "
         "'', identity TEXT, migration TEXT NOT NULL DEFAULT '', since REAL, place TEXT NOT NULL "
         "DEFAULT '', written INTEGER, kept REAL NOT NULL DEFAULT 0, moved_by TEXT NOT NULL "
-        "DEFAULT '', form TEXT NOT NULL DEFAULT ''",
+        "DEFAULT '', form TEXT NOT NULL DEFAULT '', format TEXT NOT NULL DEFAULT ''",
         "ifnull(nullif(identity, ''), rowid)",
         "since IS NULL DESC, rowid DESC",
         _ONE_OF_EACH,
@@ -92,7 +92,7 @@ _LATER_COLUMNS: Final = {
         *("guest TEXT NOT NULL DEFAULT ''", "identity TEXT", "migration TEXT NOT NULL DEFAULT ''"),
         *("since REAL", "place TEXT NOT NULL DEFAULT ''", "written INTEGER"),
         *("kept REAL NOT NULL DEFAULT 0", "moved_by TEXT NOT NULL DEFAULT ''"),
-        "form TEXT NOT NULL DEFAULT ''",
+        *("form TEXT NOT NULL DEFAULT ''", "format TEXT NOT NULL DEFAULT ''"),
     ),
 }
 """What journals of earlier releases do not have."""

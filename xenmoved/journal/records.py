@@ -111,7 +111,7 @@ class Form(StrEnum):
 
     RAW = ""
     IMAGE = "image"
-    """An image, which went as it is."""
+    """An image, which went as it is, or in which content came."""
     CONTENT = "content"
     """An image of which only the content went: no other host has the image itself."""
 
@@ -125,7 +125,8 @@ class Holding:
     (seconds since 1970, by a clock that may have been wrong), and its guest went to, or never came
     from, the peer `place`, and it was seen to be `kept` for so many seconds. It was `written` last
     when it was left as it is to be; None while it is being written, and where nothing tells. An
-    image (`form`) is never a copy of what a peer sends raw.
+    image (`form`) is a copy of what its guest sees if its `format` is known, which is one of
+    `ImageFormat`: it is "" for what is raw, and in records of old releases.
     """
 
     pool: str
@@ -140,6 +141,7 @@ class Holding:
     kept: float = 0.0
     moved_by: str = ""
     form: Form = Form.RAW
+    format: str = ""
 
 
 def without_what_is_done(state: TargetState, details: str = "?") -> str:
@@ -198,10 +200,11 @@ def read_made(row: Iterable[Any]) -> MadeVolume:
 
 def read_holding(row: Iterable[Any]) -> Holding:
     """Read a row of `owners`."""
-    pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by, form = row
+    pool, name, owner, guest, identity, migration, since, place, written, *rest = row
     last = LastWrite.parse(str(written)) if written is not None else None
     known = pool, name, owner, guest, _identity(identity), migration
-    return Holding(*known, since, place, last, kept, moved_by, Form(form))
+    kept, moved_by, form, image_format = rest
+    return Holding(*known, since, place, last, kept, moved_by, Form(form), image_format)
 
 
 def read_outbound(row: Iterable[Any]) -> Outbound:

@@ -12,7 +12,8 @@ WITH_IDS: Final = (
 )
 MADE_COLUMNS: Final = "migration, pool, name, size, peer, identity, disk_size"
 HOLDING_COLUMNS: Final = (
-    "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by, form"
+    "pool, name, owner, guest, identity, migration, since, place, written, kept, moved_by, form, "
+    "format"
 )
 HOLDING: Final = f"SELECT {HOLDING_COLUMNS} FROM owners"
 SAME: Final = "(identity!='' AND identity IN (?3, ?4))"

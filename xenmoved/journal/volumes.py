@@ -103,7 +103,7 @@ class VolumeTables:
         await self._execute_all(
             (f"DELETE FROM owners WHERE {_OF}", place),
             (
-                f"INSERT INTO owners ({HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+                f"INSERT INTO owners ({HOLDING_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 row_of(holding),
             ),
         )

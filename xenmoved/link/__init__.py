@@ -6,7 +6,9 @@ channel     one byte stream on a connection, with back-pressure in both directio
 framed      one reader of the frames of a channel
 flow        back-pressure of a whole connection
 bounds      what asyncssh may keep for the other side
-lean        SSH packets with less work for each
+bulk        bulk data past asyncssh, with fewer copies
+loans       buffers that are used again when nothing looks at them
+trial       whether that and the installed asyncssh fit together
 options     settings that both ends share
 client      the connection to a peer that this host sends guests to
 server      the listener for peers that send guests here

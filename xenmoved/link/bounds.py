@@ -43,9 +43,9 @@ class Pieces(list[tuple[Any, Any]]):
         super().append(piece)
 
     def pop(self, index: SupportsIndex = -1) -> tuple[Any, Any]:
-        """Remove a piece and return it, as bytes."""
+        """Remove a piece and return it, as what will not grow: bytes, or the view that came."""
         data, kind = super().pop(index)
-        return bytes(data), kind
+        return bytes(data) if isinstance(data, bytearray) else data, kind
 
 
 def join_pieces(channel: Any) -> None:

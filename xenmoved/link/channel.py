@@ -10,7 +10,9 @@ from typing import Any, Final
 import asyncssh
 from asyncssh.channel import SSHChannel
 
+from protocol.frames import Bytes
 from xenmoved.link.bounds import Pieces, join_pieces, refuse_requests
+from xenmoved.link.bulk import Bulk
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.flow import Flow
 
@@ -51,6 +53,8 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         self._on_closed = on_closed
         self._channel: SSHChannel[bytes] | None = None
         self._flow = Flow()
+        self._bulk: Bulk | None = None
+        self._most_at_once = 0
         self._full = False
         self._unread = Pieces()
         self._unread_size = 0
@@ -62,20 +66,50 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         self._writable = asyncio.Event()
         self._writable.set()
         self._closed = asyncio.Event()
+        self._opened = asyncio.Event()
 
-    async def send(self, data: bytes) -> None:
-        """Send data, waiting while too much is unsent. Raises LinkLost."""
+    async def send(self, *pieces: Bytes) -> None:
+        """Send pieces as one, waiting while too much is unsent. Raises LinkLost.
+
+        They are not looked at any more when this returns.
+        """
+        size = sum(map(len, pieces))
         await self._writable.wait()
+        while self._has_no_room(size):
+            self._opened.clear()
+            await self._opened.wait()
+            await self._writable.wait()
         if self._lost is not None or self._channel is None:
             raise self._lost or LinkLost(f"the channel to {self.peer} is closed")
-        try:
-            self._channel.write(data)
-        except OSError as error:
-            raise LinkLost(f"the channel to {self.peer} is closed: {error}") from None
-        self.sent_bytes += len(data)
+        if self._bulk is None or not self._bulk.send(self._channel, pieces, size):
+            try:
+                self._channel.write(b"".join(pieces))
+            except OSError as error:
+                raise LinkLost(f"the channel to {self.peer} is closed: {error}") from None
+        self.sent_bytes += size
 
-    async def receive(self) -> bytes:
-        """Return the next piece of the stream, empty at its end. Raises LinkLost."""
+    def _has_no_room(self, size: int) -> bool:
+        """Tell whether a packet that goes past asyncssh is to wait for the other side's window.
+
+        Only one that will fit, when the other side has taken what it has: asyncssh opens a window
+        again as soon as less than half of it is left. What is larger asyncssh sends in parts.
+        """
+        channel = self._channel
+        return (
+            channel is not None
+            and self._lost is None
+            and self._bulk is not None
+            and self._bulk.takes(size)
+            and size <= self._most_at_once
+            and channel._send_state == "open"
+            and (bool(channel._send_buf) or channel._send_window < size)
+        )
+
+    async def receive(self) -> Bytes:
+        """Return the next piece of the stream, empty at its end. Raises LinkLost.
+
+        A view of memory that is used again when no view of it is left: copy to keep a part.
+        """
         while not self._unread:
             if self._ended:
                 return b""
@@ -83,7 +117,7 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
                 raise self._lost
             self._readable.clear()
             await self._readable.wait()
-        data: bytes = self._unread.pop(0)[0]
+        data: Bytes = self._unread.pop(0)[0]
         self._unread_size -= len(data)
         if self._paused and self._unread_size < self.window // 2:
             self._resume_reading()
@@ -114,6 +148,10 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         join_pieces(chan)
         refuse_requests(chan)
         chan.set_write_buffer_limits(high=self.window)
+        self._bulk = Bulk.of(chan.get_connection())
+        if self._bulk is not None:
+            self._most_at_once = chan._send_window // 2
+            self._heed_window(chan)
         self._flow = Flow.of(chan.get_connection())
         self._flow.join(self._look)
         self._look()
@@ -124,7 +162,7 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
             return False
         return self._accept(Purpose(subsystem), self)
 
-    def data_received(self, data: bytes, datatype: Any) -> None:
+    def data_received(self, data: Bytes, datatype: Any) -> None:
         """Queue what came; stop reading when too much is waiting."""
         self._unread.append((data, None))
         self._unread_size += len(data)
@@ -144,6 +182,7 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         self._lost = LinkLost(f"lost the channel to {self.peer}{reason}")
         self._flow.leave(self._look)
         self._readable.set()
+        self._opened.set()
         self._look()
         self._closed.set()
         if self._on_closed is not None:
@@ -158,6 +197,16 @@ class Channel(asyncssh.SSHClientSession[bytes], asyncssh.SSHServerSession[bytes]
         """Let `send` go on."""
         self._full = False
         self._look()
+
+    def _heed_window(self, chan: Any) -> None:
+        """Have `send` look again whenever asyncssh would: the window was opened, or it closes."""
+        flush = chan._flush_send_buf
+
+        def flush_and_tell() -> None:
+            flush()
+            self._opened.set()
+
+        chan._flush_send_buf = flush_and_tell
 
     def _look(self) -> None:
         """Let `send` wait while there is too much unsent, here or on the whole connection."""

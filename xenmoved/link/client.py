@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import asyncssh
 
 from xenmoved.link.bounds import refuse_requests
+from xenmoved.link.bulk import Bulk, drop_ignored
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.link.errors import (
     LinkError,
@@ -22,7 +23,6 @@ from xenmoved.link.errors import (
 )
 from xenmoved.link.flow import Flow
 from xenmoved.link.identity import fingerprint, public_text
-from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import (
     CERTIFICATES,
     CHANNEL_OPTIONS,
@@ -217,6 +217,7 @@ async def connect(
     proven = client.certificate if isinstance(client, _VouchedClient) else None
     key = connection.get_server_host_key()
     known = public_text(key) if key is not None else ""
+    Bulk.carry(connection)
     return PeerLink(peer, connection, known, certificate=proven, shown=certificate)
 
 

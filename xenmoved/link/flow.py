@@ -20,7 +20,7 @@ MOST_ANSWERS: Final = 8 * 1024 * 1024
 _PACKET: Final = 128
 _KEY: Final = "xenmoved-flow"
 _NO_ANSWERS: Final = frozenset({2, 94, 95})
-"""What is not sent at all (see `lean`), and what channels send, who heed this (RFC 4254, 5.2)."""
+"""What is not sent at all (see `bulk`), and what channels send, who heed this (RFC 4254, 5.2)."""
 
 Heed = Callable[[], None]
 

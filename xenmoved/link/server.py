@@ -16,10 +16,10 @@ from asyncssh.channel import SSHServerChannel
 from protocol.codec import MessageSet
 from protocol.messages import PEER
 from xenmoved.link.bounds import refuse_requests
+from xenmoved.link.bulk import Bulk, drop_ignored
 from xenmoved.link.channel import WINDOW, Channel, Purpose
 from xenmoved.link.flow import Flow
 from xenmoved.link.identity import public_text
-from xenmoved.link.lean import drop_ignored
 from xenmoved.link.options import CHANNEL_OPTIONS, SETTLING, USERNAME, ssh_options
 from xenmoved.link.round_trip import round_trip
 from xenmoved.link.vouching import Trust, key_pair, take_login_certificate
@@ -305,6 +305,7 @@ class _Gatekeeper(asyncssh.SSHServer):
         if self._connection is None or self._proof is None:
             raise asyncssh.PermissionDenied("no peer has this key")
         self._server.proven(self._connection)
+        Bulk.carry(self._connection)
         self._visitor = self._proof
         self._server.admit(self._visitor)
         only = ", to settle what is in doubt" if self._visitor.settling else ""

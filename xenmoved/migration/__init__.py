@@ -10,6 +10,7 @@ source           what sends
 target           what takes in
 report           what an operator is shown of guests, volumes and doubts
 uncopied_disks   disks that both hosts share, and CD-ROMs
+image_names      what images and their content are called
 geometry         whether a disk of a certain geometry can be a volume of another one
 hooked           what hooks are told of the interfaces of a guest that is here
 bridges          what the bridges of a guest are called here, and whether they are here
@@ -21,6 +22,7 @@ removal          removes volumes that were noted, and forgets them when they are
 renamed_volumes  volumes that are called otherwise than when it was noted whose data they hold
 volume_needs     who needs which volumes of this host
 across_boots     how a copy on a device stays known when its host is booted
+memory_digest    the digest of a saved image, in a thread beside what sends or takes it
 retained         copies of volumes that stay when their guest has gone
 expiry           drops them when they are old enough
 retrying         what must be done in the end, however often it fails

@@ -106,13 +106,13 @@ def is_of(holding: Holding, owner: str, peer: str, moved_by: str | None) -> bool
     more than a uuid must not learn what is in it. Guests without a uuid in their configuration have
     another one after each start. So a peer may name the migration with which the guest came to it.
     That is believed only of a copy of a guest that went with this migration: nobody else knows of
-    it, and could as well have kept the uuid. An image is no copy of anything: what came and went
-    may be only its content.
+    it, and could as well have kept the uuid. An image is a copy of what its guest saw, if it is
+    known how it is opened.
     """
-    if holding.form is not Form.RAW:
+    if holding.form is not Form.RAW and not holding.format:
         return False
     if owner == synced_from(peer):
-        return holding.owner == owner
+        return holding.owner == owner and holding.form is Form.RAW
     went = holding.since is not None and holding.place == peer
     return went and (holding.owner == owner or (bool(moved_by) and holding.moved_by == moved_by))
 
@@ -159,15 +159,34 @@ async def moved_by(host: Host, path: str) -> str | None:
 
 
 async def claim(
-    host: Host, path: str, owner: str, guest: str, migration: str, *, form: Form
+    host: Host,
+    path: str,
+    owner: str,
+    guest: str,
+    migration: str,
+    *,
+    form: Form,
+    image_format: str = "",
 ) -> None:
-    """Note whose data a volume holds that is in use here, if a pool has it. Raises StorageError."""
+    """Note whose data a volume holds that is in use here, if a pool has it. Raises StorageError.
+
+    It goes from here in a `form`; one that is an image has an `image_format`.
+    """
     if (located := host.pool_of(path)) is None:
         return
     pool, name = located
     before = await known_holding(host, pool.name, name)
     came = before.moved_by if before is not None else ""
-    holding = Holding(pool.name, name, owner, guest, migration=migration, moved_by=came, form=form)
+    holding = Holding(
+        pool.name,
+        name,
+        owner,
+        guest,
+        migration=migration,
+        moved_by=came,
+        form=form,
+        format=image_format,
+    )
     await _record(host, holding)
 
 
@@ -185,6 +204,8 @@ async def note_copy(host: Host, copy: Holding, peer: str, offered: str | None) -
             place=before.place,
             kept=before.kept,
             moved_by=before.moved_by,
+            form=before.form,
+            format=before.format,
         )
     await _record(host, copy)
 

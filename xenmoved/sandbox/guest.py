@@ -128,8 +128,13 @@ class Guest:
         self._volumes = [
             Volume(number, self._ram.table(layout), disks[layout["vdev"]], guest)
             for number, layout in enumerate(static["disks"])
-            if layout["working"]
+            if layout["working"] and layout["vdev"] not in self._images()
         ]
+
+    def _images(self) -> set[str]:
+        """Name the disks that lie in images here: the guest leaves them alone meanwhile."""
+        disks = self._domain.config.get("disks", [])
+        return {disk["vdev"] for disk in disks if disk["format"] in ("qcow2", "vhd")}
 
     def _open_disks(self) -> dict[str, Disk]:
         """Open every disk; returns those that the guest writes to."""

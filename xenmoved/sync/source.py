@@ -12,7 +12,7 @@ from typing import Final
 
 from protocol.blocksync import HashesArrived, ReceiptArrived, VolumeSender, ZerosArrived
 from protocol.fingerprints import ZERO_FINGERPRINT
-from protocol.frames import HASH_SIZE, MAX_PAYLOAD
+from protocol.frames import HASH_SIZE, MAX_PAYLOAD, Bytes
 from protocol.messages import BLOCK_SIZE
 from storage.contracts import Everything, Extent, Volume
 from storage.extents import align, total
@@ -26,8 +26,10 @@ from xenmoved.sync.limiter import RateLimiter
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.segments import Segment, whole_volume, written_ranges
 
-_CREDIT: Final = 128
-"""Comparison frames that the target may be ahead: a quarter of a gigabyte of volume."""
+_CREDIT: Final = 64
+"""Comparison frames that the target may be ahead: of 8 MiB of volume each, of 2 by older ones."""
+_CREDIT_STEP: Final = 8
+"""So many frames are paid for at once."""
 _BLOCKS_IN_FRAME: Final = MAX_PAYLOAD // BLOCK_SIZE
 
 
@@ -161,24 +163,26 @@ class VolumeSource:
     async def _listen(self) -> None:
         """Take what the target sends in a round, to its receipt."""
         kinds = self._sender.kinds
+        owed = 0
         while (frame := await self._framed.frame(kinds)) is not None:
-            consumed = 0
-            while frame is not None:  # as many as have come: the target is told of them at once
+            before = owed
+            while frame is not None:  # as many as have come
                 match self._sender.take(frame):
                     case HashesArrived(first_block, hashes):
                         self._index.put(first_block, hashes)
-                        consumed += 1
+                        owed += 1
                     case ZerosArrived():
-                        consumed += 1  # what a new index says already
+                        owed += 1  # what a new index says already
                     case ReceiptArrived():
                         return
                 frame = self._framed.frame_at_hand(kinds)
-            if consumed:
+            if owed > before:
                 async with self._coverage:
                     self._coverage.notify_all()
                 # After the last of it no credit may follow: the round may end before it is sent.
-                if self._sender.covered < self._volume.size:
-                    await self._send(self._sender.grant(consumed))
+                if owed >= _CREDIT_STEP and self._sender.covered < self._volume.size:
+                    await self._send(self._sender.grant(owed))
+                    owed = 0
         raise LinkLost(f"{self._channel.peer} closed the channel of {self._volume.name}")
 
     async def _covered(self, end: int) -> None:
@@ -236,8 +240,8 @@ class VolumeSource:
         for piece, smaller in zip(pieces, packed, strict=True):
             frame = self._sender.data(piece.offset, piece.data, piece.fingerprints, smaller)
             began = monotonic()
-            await self._send(frame)
-            self._compressor.observe(len(frame), monotonic() - began)
+            await self._send(*frame)
+            self._compressor.observe(sum(map(len, frame)), monotonic() - began)
             progress.diff += piece.blocks
             progress.data_bytes += len(piece.data)
 
@@ -255,9 +259,9 @@ class VolumeSource:
                 f"{wrong[0] * BLOCK_SIZE} ({wrong[1]} blocks) than the source"
             )
 
-    async def _send(self, data: bytes) -> None:
-        await self._tools.limiter.take(len(data))
-        await self._channel.send(data)
+    async def _send(self, *pieces: Bytes) -> None:
+        await self._tools.limiter.take(sum(map(len, pieces)))
+        await self._channel.send(*pieces)
 
 
 def _pieces(examined: Examined, start: int, count: int) -> Iterator[_Piece]:

@@ -182,7 +182,7 @@ class StreamSource:
         sent = self._channel.sent_bytes
         while piece := await self._threads.run(flow.read, MAX_PAYLOAD):
             await self._limiter.take(len(piece))
-            await self._channel.send(self._sender.piece(piece))
+            await self._channel.send(*self._sender.piece(piece))
             progress.streamed(len(piece))
             progress.wire_bytes = self._channel.sent_bytes - sent
         await self._channel.send(self._sender.end())

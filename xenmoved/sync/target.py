@@ -19,13 +19,14 @@ from protocol.blocksync import (
     ZeroArrived,
 )
 from protocol.fingerprints import fingerprints
-from protocol.messages import BeginRound
+from protocol.frames import HASH_SIZE
+from protocol.messages import BLOCK_SIZE, BeginRound
 from storage.contracts import Volume
 from xenmoved.link.errors import LinkLost
 from xenmoved.link.framed import Framed
 from xenmoved.sync.compression import unpack
 from xenmoved.sync.devices import Buffers, DeviceThreads
-from xenmoved.sync.examine import Examined, examine
+from xenmoved.sync.examine import examine
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 from xenmoved.sync.segments import whole_volume
 
@@ -33,6 +34,8 @@ _BATCH_SIZE: Final = 2 * 1024 * 1024
 _BATCH_FRAMES: Final = 256
 _BATCHES: Final = 3
 """Batches of one volume that may be on their way to the disk."""
+_TOLD_HASHES: Final = 8 * 1024 * 1024 // BLOCK_SIZE
+"""Fingerprints that are told together: each frame costs far more than what is in it."""
 
 _Change = DataArrived | ZeroArrived
 
@@ -147,21 +150,34 @@ class VolumeTarget:
         """Stream the fingerprints of what the volume holds, as far as the source allows."""
         segments = whole_volume(self._volume.data_extents(), self._volume.size)
         reading = examine(self._volume, segments, self._threads, self._buffers)
+        first_block, hashes = 0, bytearray()
         async with aclosing(reading):
             async for stretch in reading:
                 for examined in stretch:
-                    await self._tell(examined)
+                    segment = examined.segment
+                    if segment.hole or len(hashes) >= _TOLD_HASHES * HASH_SIZE:
+                        await self._tell_hashes(first_block, hashes)
+                        hashes.clear()
+                    if segment.hole:
+                        await self._have_credit()
+                        await self._channel.send(
+                            self._receiver.zeros(segment.offset, segment.length)
+                        )
+                        continue
+                    if not hashes:
+                        first_block = segment.first_block
+                    hashes += examined.fingerprints
+        await self._tell_hashes(first_block, hashes)
 
-    async def _tell(self, examined: Examined) -> None:
+    async def _tell_hashes(self, first_block: int, hashes: bytearray) -> None:
+        if hashes:
+            await self._have_credit()
+            await self._channel.send(self._receiver.hashes(first_block, bytes(hashes)))
+
+    async def _have_credit(self) -> None:
         while self._receiver.credit == 0:
             self._credit.clear()
             await self._credit.wait()
-        segment = examined.segment
-        if segment.hole:
-            frame = self._receiver.zeros(segment.offset, segment.length)
-        else:
-            frame = self._receiver.hashes(segment.first_block, examined.fingerprints)
-        await self._channel.send(frame)
 
 
 def _apply(volume: Volume, changes: list[_Change]) -> list[bytes]:

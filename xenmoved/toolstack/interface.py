@@ -185,7 +185,7 @@ class SourceDisk:
     path: str
     writable: bool
     cdrom: bool
-    format: str = ""  # that of an image of which the content has come
+    format: str = ""  # "" in records of earlier releases: it is raw, or as it is here
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Arrival:
     to be empty here; `bridges` maps bridge names. A disk in the image that is not in `disks` is
     refused: paths named by a peer are never opened. `source_name` is what the peer calls it, "" for
     the same name. The disks in `read_only` are refused unless they are read-only. `formats` has
-    those of disks that are not raw; another one than agreed upon is refused.
+    those in which disks lie here, where they are not raw.
 
     A guest has exactly these disks when it comes, and each in `sources` as it was announced: what
     was copied to the local path is what the guest knows. What else it is, is in `announced`; None

@@ -208,7 +208,7 @@ def _rewrite_disks(vetter: _Vetter, config: dict[str, object], arrival: Arrival)
         elif local:
             if disk.format != (announced := announced_format(disk.vdev, arrival)):
                 vetter.refuse(where, f"has format {disk.format[:40]}, and {announced} is expected")
-            item["format"] = "raw"
+            item["format"] = arrival.formats.get(disk.vdev, "raw")
             item["pdev_path"] = local
             if disk.backend == "phy":
                 # Whether blkback can serve it depends on the local volume. libxl chooses it again

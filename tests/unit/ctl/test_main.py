@@ -98,7 +98,7 @@ PEER = PeerRow(
 )
 PING = PeerPing(
     *("host-b", "b", "xenmoved 0.1.0", 1, 1, "xl", "4.17", ("zstd",), 0.0004, 8.5e8),
-    *(("migrate",), ("images",), ("web*",), 500 * GIB, 120 * GIB, None, 4),
+    *(None, ("migrate",), ("images",), ("web*",), 500 * GIB, 120 * GIB, None, 4),
 )
 IDENTITY = Identity("host-a", KEY, FINGERPRINT, 7222)
 

@@ -84,7 +84,7 @@ def a_course(report: JobReport, volumes: int = 2, span: float = 72.0) -> JobRepo
         a_round(3, MIB, at=suspended, seconds=span * 0.02, dirty=MIB, dirty_rate=1e5),
     )
     shares = (0.0, 0.05, 0.1, 0.85, 0.9, 0.95, 0.97, 0.99)
-    left_out = (Phase.HOLD, Phase.MEMORY, Phase.VERIFY, Phase.ENDED)
+    left_out = (Phase.HOLD, Phase.MEMORY, Phase.SHUTDOWN, Phase.VERIFY, Phase.ENDED)
     phases = [phase for phase in Phase if phase not in left_out]
     moments = [number * span / 200 for number in range(201)]
     return replace(

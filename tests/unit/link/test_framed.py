@@ -3,8 +3,9 @@
 import pytest
 
 from protocol.errors import Code, ProtocolError
-from protocol.frames import Kind, encode_memory, encode_stream, encode_zero
+from protocol.frames import Kind, encode_zero
 from protocol.messages import PEER, Attach, BeginRound
+from tests.support.frames import encode_memory, encode_stream
 from xenmoved.link.framed import Framed
 
 ATTACH = Attach("0" * 32, 3)

@@ -568,7 +568,7 @@ async def test_a_sender_that_waits_is_told_of_the_end():
                 await ours.send(bytes(256 * 1024))
 
         sending = asyncio.create_task(send_for_ever())
-        await until(lambda: not ours._writable.is_set(), "back-pressure", 10)
+        await until_it_waits(ours)
         served.server.drop("peer")
         with pytest.raises(LinkLost):
             await asyncio.wait_for(sending, 5)
@@ -588,6 +588,15 @@ async def test_what_came_before_the_end_is_not_lost():
 
 
 # Back-pressure
+
+
+async def until_it_waits(channel):
+    """Wait until a sender that could send for ever has to wait."""
+    async with asyncio.timeout(10):
+        sent = 0
+        while channel.sent_bytes == 0 or channel.sent_bytes != sent:
+            sent = channel.sent_bytes
+            await asyncio.sleep(0.2)
 
 
 def resident():
@@ -670,8 +679,7 @@ async def test_a_reader_that_stops_stops_the_sender_and_not_its_neighbours():
                 await stuck.send(bytes(64 * 1024))
 
         sending = asyncio.create_task(send_for_ever())
-        await until(lambda: not stuck._writable.is_set(), "back-pressure", 10)
-        await asyncio.sleep(0.2)
+        await until_it_waits(stuck)
         sent = stuck.sent_bytes
         assert sent < 4 * WINDOW
         for number in range(50):

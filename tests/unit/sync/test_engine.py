@@ -10,14 +10,16 @@ import pytest
 
 from protocol.errors import Code, ProtocolError
 from protocol.fingerprints import fingerprints
-from protocol.frames import FrameDecoder, Kind, encode_data, encode_hashes, encode_packed
+from protocol.frames import FrameDecoder, Kind, encode_hashes
 from protocol.messages import BLOCK_SIZE, PEER, Attach, BeginRound, Credit, EndRound, Receipt
 from storage.contracts import EVERYTHING, Extent
 from storage.errors import StorageError
 from storage.files.volume import RawFile
 from tests.support.fed import VolumeSender
+from tests.support.frames import encode_data, encode_packed
 from tests.support.trusting import Keys
 from xenmoved.choices import Compression
+from xenmoved.link.bulk import Bulk
 from xenmoved.link.channel import Purpose
 from xenmoved.link.client import connect
 from xenmoved.link.errors import LinkLost
@@ -112,6 +114,12 @@ class Bench:
 
     def same(self):
         return self.ours.read_bytes() == self.theirs.read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def bulk(monkeypatch):
+    """Bulk packets go past asyncssh, so that views of them are used down to the disk."""
+    monkeypatch.setattr(Bulk, "refused", None)
 
 
 @pytest.fixture
@@ -414,6 +422,34 @@ async def test_a_source_that_gives_no_credit_gets_nothing_and_holds_no_buffers_f
             await asyncio.wait_for(channel.receive(), 0.2)
         assert not serving.done()
     await whole(bench.buffers)
+
+
+async def test_fingerprints_are_told_many_at_once_and_not_beyond_credit(bench_of_40_mib):
+    """Each frame costs far more than what is in it; an older source grants as many as ever."""
+    bench = bench_of_40_mib
+    bench.write(bench.theirs, 0, noise(bench.size))
+    async with served_target(bench) as (channel, serving):
+        await channel.send(PEER.encode(BeginRound(1, True)) + PEER.encode(Credit(4)))
+        decoder, told = FrameDecoder([Kind.HASHES]), []
+        while len(told) < 5:
+            while (frame := decoder.next_frame()) is not None:
+                told.append(len(frame.untrusted_body) - 8)
+            if len(told) == 4:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(channel.receive(), 0.2)
+                await channel.send(PEER.encode(Credit(1)))
+            if len(told) < 5:
+                decoder.feed(await asyncio.wait_for(channel.receive(), 5))
+        assert told == [8 * 2**20 // B * 32] * 5
+        assert not serving.done()
+
+
+@pytest.fixture
+async def bench_of_40_mib(tmp_path):
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        made = Bench(tmp_path, 40 * 2**20, stack)
+        await made.start()
+        yield made
 
 
 async def whole(buffers):

@@ -159,6 +159,11 @@ def permissions(
     return "; ".join([*parts, *more])
 
 
+def _link(slow_because: str | None) -> str:
+    """Return whether this host sends and receives as fast as it can."""
+    return "fast" if slow_because is None else f"slower than it could be: {slow_because}"
+
+
 def ping(answer: PeerPing) -> list[Block]:
     """Return what a peer answers."""
     milliseconds = f"{answer.round_trip * 1000:.3g}ms"
@@ -183,6 +188,7 @@ def ping(answer: PeerPing) -> list[Block]:
                         ("capabilities", capabilities),
                         ("round trip", milliseconds),
                         ("throughput", f"{size(round(answer.throughput))}/s"),
+                        ("link", _link(answer.slow_because)),
                         ("may do there", may),
                         ("quota there", f"{used} used of {quota}"),
                     ]

@@ -6,7 +6,8 @@ offer       what this host would send, and why it cannot
 finding     the guest that is to leave: how it is here, and what starts it
 anew        a guest that is to be started anew: what its configuration makes of it
 guest_text  what a guest is started from, and what becomes of its files and entries here
-content     images of guests that run: what the guest sees is sent
+volume_offers  how one volume of it is offered
+content     disks whose content is sent, and not the image in which it lies
 obstacles   why a guest or a disk cannot move, whatever the target
 hooked      what the hooks of this host are told of a guest that leaves
 renames     what is to be called otherwise on the other host

@@ -13,7 +13,7 @@ from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
 from xenmoved.migration.report import DiskRow, GuestRow
 from xenmoved.migration.source.obstacles import disk_obstacle, guest_obstacles
-from xenmoved.migration.source.offer import volume_offer
+from xenmoved.migration.source.volume_offers import volume_offer
 from xenmoved.migration.uncopied_disks import measure
 from xenmoved.problems import Obstructed
 from xenmoved.toolstack.configs.keeping import MOVED

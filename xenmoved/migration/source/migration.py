@@ -9,9 +9,7 @@ from contextlib import closing, suppress
 from time import monotonic
 from typing import Final
 
-from blake3 import blake3
-
-from protocol.frames import MAX_PAYLOAD, encode_memory
+from protocol.frames import MAX_PAYLOAD, memory_frame
 from protocol.handover import SourceEvent, SourceState
 from protocol.messages import (
     HandOver,
@@ -29,15 +27,17 @@ from xenmoved.hooks.events import HookEvent
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.jobs.report import JobState, Phase
+from xenmoved.journal.records import Form
 from xenmoved.link.channel import Channel, Purpose
 from xenmoved.logs import log_context
 from xenmoved.migration.doubt_texts import verdict
 from xenmoved.migration.host import Host
+from xenmoved.migration.memory_digest import MemoryDigest
 from xenmoved.migration.retained import drop_source
 from xenmoved.migration.retrying import until_done
 from xenmoved.migration.source.by_file import ByFile
 from xenmoved.migration.source.channels import open_attached
-from xenmoved.migration.source.content import form_of, is_content, settled
+from xenmoved.migration.source.content import form_of, settled
 from xenmoved.migration.source.dialogue import Dialogue, open_dialogue
 from xenmoved.migration.source.handover import SourceHandover
 from xenmoved.migration.source.hooked import about_departure
@@ -131,7 +131,15 @@ class OutboundMigration:
         assert guest is not None
         for path, offered in zip(self._sending.paths, self._sending.offer.volumes, strict=True):
             form = form_of(offered, self._job.mode)
-            await claim(self._host, path, guest.uuid, guest.name, self._migration, form=form)
+            await claim(
+                self._host,
+                path,
+                guest.uuid,
+                guest.name,
+                self._migration,
+                form=form,
+                image_format="" if form is Form.RAW else offered.format.value,
+            )
 
     async def _send_all(self, dialogue: Dialogue) -> None:
         """Copy, suspend and send everything, until the target waits for the commit."""
@@ -243,6 +251,7 @@ class OutboundMigration:
                 quiet.set()
                 await close
                 await disks.final_round()
+                await disks.settle_images()
                 await flush_shared(self._sending.offer.guest)
                 await self._note_written()
                 await self._verify(disks)
@@ -289,20 +298,19 @@ class OutboundMigration:
 
     async def _send_memory(self, channel: Channel) -> Seal:
         """Send the saved image; returns what it came to."""
-        digest, size = blake3(), 0
+        digest = MemoryDigest()
         stalls = self._transfer.stalls
         async for piece in self._image.stream(stalls.seconds):
+            await digest.add(piece)
             view = memoryview(piece)
-            digest.update(view)
             for start in range(0, len(view), MAX_PAYLOAD):
-                frame = encode_memory(view[start : start + MAX_PAYLOAD])
-                await self._transfer.limiter.take(len(frame))
-                await stalls.limit(channel.send(frame), f"the memory of {self._job.guest}")
+                frame = memory_frame(view[start : start + MAX_PAYLOAD])
+                await self._transfer.limiter.take(sum(map(len, frame)))
+                await stalls.limit(channel.send(*frame), f"the memory of {self._job.guest}")
                 await asyncio.sleep(0)  # a turn for the disks, which are to stay close
-            size += len(view)
-            self._job.memory_sent = size
+            self._job.memory_sent = digest.size
         channel.finish()
-        return Seal(size, digest.digest())
+        return Seal(digest.size, await digest.value())
 
 
 def _image(host: Host, job: Job, migration: str, uuid: str, patience: float) -> OutgoingImage:
@@ -433,7 +441,7 @@ def _changed(sent: Sending) -> list[Problem]:
     found: list[Problem] = []
     for path, backing, offered in zip(sent.paths, sent.backings, sent.offer.volumes, strict=True):
         try:
-            content = is_content(offered, sent.offer.way)
+            content = offered.is_content(sent.offer.way)
             compare_backings(path, backing, settled(path, backing, content=content))
         except StorageError as error:
             found += problems_of(error)

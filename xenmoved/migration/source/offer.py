@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import PurePath
 
 from protocol.errors import SchemaError
 from protocol.messages import (
     Action,
     GuestOffer,
     HypervisorOffer,
-    ImageFormat,
     Mode,
     NicOffer,
     Offer,
     OfferedMode,
     Problem,
     Remark,
-    VolumeName,
     VolumeOffer,
 )
 from protocol.schema import build, plain
@@ -34,19 +29,15 @@ from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.bridges import names_of
 from xenmoved.migration.host import Host
 from xenmoved.migration.source.content import (
-    converted,
-    is_content,
-    measure_content,
+    Reader,
     methods_of,
-    name_of_content,
 )
 from xenmoved.migration.source.finding import find_guest, users_of
 from xenmoved.migration.source.inventory import GuestFacts, take
 from xenmoved.migration.source.obstacles import moving_disks
-from xenmoved.migration.source.renames import idle_wishes, wanted_name, wanted_pool
-from xenmoved.migration.uncopied_disks import IMAGES, SortedDisks, measure, measure_disk, sort_disks
-from xenmoved.migration.volume_notes import moved_by, when_let_go
-from xenmoved.namemap import proposed_name
+from xenmoved.migration.source.renames import idle_wishes
+from xenmoved.migration.source.volume_offers import name_here, offer_disk, volume_offer
+from xenmoved.migration.uncopied_disks import SortedDisks, measure, sort_disks
 from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.remarks import left_out
 from xenmoved.toolstack.backends import OpenByBackends
@@ -64,8 +55,8 @@ _UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
 class Sending:
     """An offer, the local paths of its volumes and what was found there, in the same order.
 
-    `served` is by which QEMU a volume is written alone, None for others, and `methods` how its
-    writes can be tracked; both are empty without a guest.
+    `served` is by which QEMU a volume is written alone, None for others, `readers` what reads the
+    content of an image, and `methods` how its writes can be tracked; all are empty without a guest.
     `facts` is what the guest had when it was offered, None without one, and `opened` what its
     backends had open, None where nothing tells. `ejected` are the CD-ROMs
     that it does not find on the other host. `warnings` are for the operator.
@@ -79,12 +70,12 @@ class Sending:
     ejected: tuple[Disk, ...] = ()
     warnings: tuple[Remark, ...] = ()
     served: tuple[GuestQemu | None, ...] = ()
+    readers: tuple[Reader | None, ...] = ()
     methods: tuple[TrackingMethod, ...] = ()
 
-    def reader(self, number: int) -> GuestQemu | None:
-        """Return the QEMU that reads a volume for us, None for one that is read where it lies."""
-        content = is_content(self.offer.volumes[number], self.offer.way)
-        return self.served[number] if content else None
+    def reader(self, number: int) -> Reader | None:
+        """Return what reads a volume for us, None for one that is read where it lies."""
+        return self.readers[number] if self.readers else None
 
     @property
     def memory(self) -> int:
@@ -119,22 +110,25 @@ async def make_offer(
     paths: list[str] = []
     backings: list[Backing] = []
     served: list[GuestQemu | None] = []
+    readers: list[Reader | None] = []
     for disk in disks.copied:
         try:
             qemu = _served_by(host, runs, disk, look.opened)
-            cold = mode is Mode.COLD
-            offered, there = await _offer_disk(host, domain.name, disk, qemu, options, cold=cold)
+            offered, there, reader = await offer_disk(
+                host, domain.name, disk, qemu, options, mode=mode
+            )
             volumes.append(offered)
             paths.append(disk.path)
             backings.append(there)
             served.append(qemu)
+            readers.append(reader)
         except (StorageError, Obstructed) as error:
             problems += [one for one in problems_of(error) if one not in problems]
     if not options.several:
         problems += idle_wishes(
             options,
             pools=filter(None, [v.home for v in volumes] + [disk.home for disk in disks.shared]),
-            volumes=[_name_here(host, disk.path) for disk in disks.copied],
+            volumes=[name_here(host, disk.path) for disk in disks.copied],
             bridges=names_of(domain.nics),
         )
     if mode is Mode.RESTART:
@@ -160,8 +154,9 @@ async def make_offer(
                 look.facts,
                 look.opened,
                 tuple(disks.ejected),
-                (*look.warnings, *found.remarks, *left, *converted(offer)),
+                (*look.warnings, *found.remarks, *left),
                 tuple(served),
+                tuple(readers),
                 methods,
             ),
             problems,
@@ -177,35 +172,6 @@ def _served_by(
     if opened is None or opened.server_of(disk.vdev) != "QEMU":
         return None
     return host.qemu_of(guest.domid)
-
-
-async def _offer_disk(
-    host: Host,
-    guest: str,
-    disk: Disk,
-    qemu: GuestQemu | None,
-    options: TransferOptions,
-    *,
-    cold: bool,
-) -> tuple[VolumeOffer, Backing]:
-    """Offer a disk that is copied, and tell what it is here. Raises StorageError, Obstructed."""
-    kind = ImageFormat(disk.format if disk.format in IMAGES else "raw")
-    as_it_is = cold or kind is ImageFormat.RAW
-    if as_it_is:
-        attempt = partial(measure_disk, disk.path, kind, exclusive=cold)
-        there, disk_size = await when_let_go(partial(asyncio.to_thread, attempt))
-    else:
-        there = await asyncio.to_thread(measure_content, guest, disk, qemu)
-        disk_size = there.size
-    offered = volume_offer(host, disk.path, there, disk, options)
-    offered = replace(
-        offered,
-        name=offered.name if as_it_is else name_of_content(offered.name, kind),
-        format=kind,
-        disk_size=disk_size,
-        moved_by=await moved_by(host, disk.path),
-    )
-    return offered, there
 
 
 def _unremovable(host: Host, paths: Collection[str]) -> list[Problem]:
@@ -280,47 +246,6 @@ def _in_pool(host: Host, path: str) -> str:
         raise Obstructed([problem("access-denied", f"{path} is in no pool of this host", hint)])
     pool, name = located
     return pool.path(name)
-
-
-def volume_offer(
-    host: Host, path: str, found: Backing, disk: Disk | None, options: TransferOptions
-) -> VolumeOffer:
-    """Name a volume for the target: as its pool here has it, or after its file.
-
-    One whose name no other host can take goes under the name that was asked for. Raises Obstructed.
-    """
-    located = host.pool_of(path)
-    name = _name_here(host, path)
-    home = located[0].name if located is not None else None
-    pool, wish = wanted_pool(options, home), wanted_name(options, name)
-    try:
-        build(VolumeName, name)
-    except SchemaError as error:
-        if wish is None:
-            rule = shlex.quote(f"{name}={proposed_name(name)}")
-            hint = f"give it another name there: --volume {rule}"
-            raise Obstructed([problem("volume-name", f"{path}: {error}", hint)]) from None
-        name = wish
-    return VolumeOffer(
-        name=name,
-        size=found.size,
-        vdev=disk.vdev if disk is not None else None,
-        pool=pool,
-        home=home,
-        wish=wish,
-        format=ImageFormat.RAW,
-        disk_size=found.size,
-        sector=found.sector,
-        path=disk.path if disk is not None else None,
-        writable=disk.writable if disk is not None else True,
-        moved_by=None,
-    )
-
-
-def _name_here(host: Host, path: str) -> str:
-    """Return what a volume is called here: by its pool, or after its file."""
-    located = host.pool_of(path)
-    return located[1] if located is not None else PurePath(path).name
 
 
 async def _guest_offer(

@@ -8,6 +8,7 @@ from protocol.messages import Findings, Mode, Placement, Problem, Remark
 from xenmoved.hooks.hooks import HooksSaid
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
+from xenmoved.migration.source.content import require_understood
 from xenmoved.migration.source.dialogue import open_dialogue
 from xenmoved.migration.source.finding import choose_mode
 from xenmoved.migration.source.hooked import about_departure
@@ -68,6 +69,7 @@ async def preflight(host: Host, move: Move, options: TransferOptions) -> Preflig
             await host.link(move.peer)
         else:
             async with open_dialogue(host, move.peer) as dialogue:
+                require_understood(sending.offer, dialogue.version, move.peer)
                 findings = await dialogue.ask(sending.offer, Findings)
                 # What is not offered, as it cannot be, is missed there.
                 remarks = () if problems else from_peer(findings.remarks)

@@ -16,6 +16,7 @@ from xenmoved.codes import LINK_LOST
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.options import TransferOptions
 from xenmoved.migration.host import Host
+from xenmoved.migration.source.content import require_understood
 from xenmoved.migration.source.dialogue import Dialogue
 from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.stalls import Stalls
@@ -49,6 +50,7 @@ class Transfer:
     @asynccontextmanager
     async def disks(self, dialogue: Dialogue, migration: str) -> AsyncIterator[Disks]:
         """Have the target take the offer, and attach every volume. Raises Obstructed."""
+        require_understood(self._sending.offer, dialogue.version, self._job.peer)
         begin = Begin(migration, self._sending.offer, self._keep_partial)
         answer = await dialogue.ask(begin, Accepted, Refused)
         if isinstance(answer, Refused):

@@ -30,6 +30,7 @@ from storage.errors import StorageError, VolumeNotFound, VolumeReplaced, VolumeW
 from storage.last_write import last_write, tells
 from storage.qemu.additions import GuestQemu
 from storage.qemu.guest_disk import GuestDisk
+from storage.qemu.image import ImageVolume
 from storage.qemu.tracker import BitmapTracker
 from storage.tracking.choice import choose_tracker
 from storage.window import window
@@ -39,7 +40,7 @@ from xenmoved.link.client import PeerLink
 from xenmoved.link.framed import Framed
 from xenmoved.migration.geometry import most_there
 from xenmoved.migration.source.channels import open_attached
-from xenmoved.migration.source.content import look
+from xenmoved.migration.source.content import Reader, look
 from xenmoved.migration.source.offer import Sending
 from xenmoved.migration.source.rounds import Outlook, least_rate, outlook, send_rate
 from xenmoved.migration.source.stalls import Stalls
@@ -60,13 +61,13 @@ class _Disk:
 
     `path` led to `opened` when the volume was opened, and must not lead to anything else as long as
     it is copied. One that was removed or renamed meanwhile is what the guest has nevertheless. With
-    a `watch` nobody may write to it: it is no running guest's. `reader` is the QEMU that reads it
-    for us, if one does.
+    a `watch` nobody may write to it: it is no running guest's. `reader` is what reads it for us, if
+    anything does.
     """
 
     path: str
-    reader: GuestQemu | None
-    volume: PoolVolume | GuestDisk
+    reader: Reader | None
+    volume: PoolVolume | GuestDisk | ImageVolume
     opened: Backing
     watch: Watching | None
     source: VolumeSource
@@ -85,7 +86,7 @@ class _Disk:
         if self.watch is not None:
             self.watch.require_alone()
         try:
-            compare_backings(self.path, self.opened, look(self.path, self.reader))
+            compare_backings(self.path, self.opened, look(self.path, self.opened, self.reader))
         except VolumeNotFound:
             compare_backings(self.path, self.opened, self.volume.backing())
 
@@ -99,7 +100,7 @@ class _Disk:
 
         What nothing tells, or may have been written after the last note, is all to be sent.
         """
-        assert not isinstance(self.volume, GuestDisk)
+        assert not isinstance(self.volume, GuestDisk | ImageVolume)  # nobody starts from those
         before = await self.threads.run(last_write, self.path)
         await self.check()
         await self.way.finish()
@@ -198,6 +199,18 @@ class Disks:
         """See that nobody wrote to any volume since the last round began. Raises StorageError."""
         await self._on_all(lambda disk: disk.require_unwritten(), "what is known of")
 
+    async def settle_images(self) -> None:
+        """Have QEMU write what it has in memory of the images whose content it reads for us.
+
+        It would do so when it ends: such an image is as it stays from now on. Raises StorageError.
+        """
+
+        async def settle(disk: _Disk) -> None:
+            if isinstance(disk.reader, GuestQemu):
+                await disk.threads.run(disk.volume.flush)
+
+        await self._on_all(settle, "what QEMU has in memory of")
+
     async def verify(self) -> None:
         """Compare all volumes in full. Raises VerificationFailed."""
         await self._on_all(lambda disk: disk.source.verify(), "the comparison of")
@@ -283,7 +296,7 @@ class Attaching:
         path, opened = sending.paths[number], sending.backings[number]
         whole, tracker, watch = await self._open(number, sending, stack)
         reader = sending.reader(number)
-        compare_backings(path, opened, await asyncio.to_thread(look, path, reader))
+        compare_backings(path, opened, await asyncio.to_thread(look, path, opened, reader))
         if whole.backing() != opened:
             raise VolumeReplaced(f"{path} led to {whole.backing().what} as it was opened")
         threads = await stack.enter_async_context(DeviceThreads(f"disk{number}", self.readers))
@@ -314,13 +327,15 @@ class Attaching:
 
     async def _open(
         self, number: int, sending: Sending, stack: AsyncExitStack
-    ) -> tuple[PoolVolume | GuestDisk, Tracker, Watching | None]:
+    ) -> tuple[PoolVolume | GuestDisk | ImageVolume, Tracker, Watching | None]:
         """Open a volume, to be closed by the stack; say how its writes are tracked."""
         path = sending.paths[number]
-        if (reader := sending.reader(number)) is not None:
+        if isinstance(reader := sending.reader(number), GuestQemu):
             disk = await _opened(partial(GuestDisk.open, reader, path), stack)
             return disk, BitmapTracker(reader, path, disk.reads), None
-        attempt = partial(_opened, partial(self.opener, path), stack)
+        opener = self.opener if reader is None else reader.open
+        opening: Callable[[], PoolVolume | ImageVolume] = partial(opener, path)
+        attempt = partial(_opened, opening, stack)
         volume = await when_let_go(attempt)
         watch = volume.watch() if self.alone else None
         if watch is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from protocol.messages import Mode, Remark
 from storage.tracking.choice import TrackingKind
 from xenmoved.migration.geometry import enlargement
+from xenmoved.migration.source.content import converted
 from xenmoved.migration.source.preflight import Preflight
 from xenmoved.remarks import good_to_know, together
 
@@ -17,7 +18,8 @@ def lasting(found: Preflight) -> tuple[Remark, ...]:
         enlargement(offered, place.size, f"{place.pool}:{place.name} on {found.move.peer}")
         for offered, place in zip(found.sending.offer.volumes, found.placements, strict=False)
     ]
-    return together(found.sending.warnings, filter(None, larger))
+    changed = converted(found.sending.offer, found.placements, found.move.peer)
+    return together(found.sending.warnings, changed, filter(None, larger))
 
 
 def warnings(found: Preflight) -> tuple[Remark, ...]:

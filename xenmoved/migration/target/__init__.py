@@ -12,6 +12,7 @@ guests_left    whether it is one too many that the peer leaves here
 boot_files     what it is started from that is no disk of its own
 at_home        whether it, or another of its name or uuid, is here already
 reuse          what may become of a volume that is here already
+layouts        how the disk of a guest lies here: raw, or in an image
 arrivals       all that is on its way to this host
 expected       what is known of a guest that comes, across restarts
 hooked         what the hooks of this host are told of a guest that comes

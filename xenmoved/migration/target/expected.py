@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -116,10 +116,11 @@ def _wiring(said: dict[str, Any]) -> Wiring:
 
 
 def laid_out(offer: Offer) -> Offer:
-    """Return an offer with its volumes as they will be here: the content of an image is raw."""
-    if offer.by_file:
-        return offer
-    volumes = tuple(replace(volume, format=ImageFormat.RAW) for volume in offer.volumes)
+    """Return an offer with its volumes as they come: the content of an image is raw."""
+    volumes = tuple(
+        replace(volume, format=ImageFormat.RAW) if volume.is_content(offer.way) else volume
+        for volume in offer.volumes
+    )
     return replace(offer, volumes=volumes)
 
 
@@ -129,30 +130,27 @@ def expect(
     bridges: dict[str, str],
     wiring: Wiring,
     *,
+    formats: Mapping[str, ImageFormat],
     stayed: Collection[str],
     returns: bool,
     keep_partial: bool,
 ) -> Expected:
     """Return what is to be kept of an offer of a guest.
 
-    `disks` maps each vdev to its path here, `bridges` the source's to those here, and `wiring` is
-    what its interfaces may have beside them. `stayed` are the vdevs of volumes that it left here.
+    `disks` maps each vdev to its path here, and `formats` that of each volume to the format in
+    which the disk lies here, `bridges` the source's to those here, and `wiring` is what its
+    interfaces may have beside them. `stayed` are the vdevs of volumes that it left here.
     `returns`: it went from here to this very peer.
     """
     guest = offer.guest
     assert guest is not None
     sources = {disk.vdev: SourceDisk(disk.path, disk.writable, disk.cdrom) for disk in guest.shared}
-    formats: dict[str, str] = {}
     for volume in offer.volumes:
         if volume.vdev is None or volume.path is None:
             raise ProtocolError(Code.OUT_OF_RANGE, "a disk of a guest without its place there")
-        said = volume.format.value if volume.format is not ImageFormat.RAW else ""
-        as_it_is = offer.by_file
         sources[volume.vdev] = SourceDisk(
-            volume.path, volume.writable, cdrom=False, format="" if as_it_is else said
+            volume.path, volume.writable, cdrom=False, format=volume.format.value
         )
-        if said and as_it_is:
-            formats[volume.vdev] = said
     return Expected(
         name=guest.target_name,
         uuid=guest.uuid,
@@ -164,7 +162,7 @@ def expect(
         bridges=bridges,
         source_name=guest.name if guest.wish is not None else "",
         read_only=[disk.vdev for disk in guest.shared if disk.cdrom or not disk.writable],
-        formats=formats,
+        formats={vdev: kind.value for vdev, kind in formats.items() if kind is not ImageFormat.RAW},
         sources={vdev: asdict(source) for vdev, source in sources.items()},
         announced={
             "kind": guest.kind,

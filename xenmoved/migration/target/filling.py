@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from protocol.messages import ImageFormat, Placement, VolumeOffer
-from storage.backing import check_backing
+from storage.backing import backing_of, compare_backings
 from storage.contracts import Backing, Pool, PoolVolume, Watching
 from storage.errors import StorageError, UnfitImage, VolumeNotFound, VolumeReplaced
 from storage.files.images import require_standalone
+from storage.qemu.guest_disk import content_backing
+from storage.qemu.image import ImageVolume
 from xenmoved.migration.geometry import misfits
+from xenmoved.migration.target.reuse import is_image_of
 from xenmoved.problems import Obstructed
 
 _PIECE: Final = 64 << 20
@@ -22,12 +25,12 @@ _PIECE: Final = 64 << 20
 
 @dataclass(slots=True)
 class FilledVolume:
-    """An open volume. All calls block.
+    """An open volume, or the content of an image that is one. All calls block.
 
     `size` is how much of it is filled. A stream of ZFS gives the volume the size of the source's.
     """
 
-    volume: PoolVolume
+    volume: PoolVolume | ImageVolume
     offer: VolumeOffer
     pool: Pool
     name: str
@@ -37,13 +40,24 @@ class FilledVolume:
 
     @classmethod
     def open(
-        cls, pool: Pool, placement: Placement, offer: VolumeOffer, *, guest: bool
+        cls, pool: Pool, placement: Placement, offer: VolumeOffer, *, guest: bool, sockets: Path
     ) -> FilledVolume:
         """Open a volume for writing, which nobody else has open.
 
-        Raises StorageError, and Obstructed when it is not such as was looked at beforehand.
+        `sockets` is a folder in which only root gets at sockets. Raises StorageError, and
+        Obstructed when it is not such as was looked at beforehand.
         """
-        volume = pool.open(placement.name, writable=True)
+        volume: PoolVolume | ImageVolume
+        if is_image_of(offer, placement.format):
+            volume = ImageVolume.open(
+                pool.path(placement.name),
+                placement.format,
+                name=f"{pool.name}:{placement.name}",
+                writable=True,
+                folder=sockets,
+            )
+        else:
+            volume = pool.open(placement.name, writable=True)
         try:
             watch = volume.watch()
         except BaseException:
@@ -101,12 +115,25 @@ class FilledVolume:
         """
         if Path(self.pool.path(self.name)).is_block_device():
             self.volume.flush()
+        self.finish()
         self.require_untouched()
+
+    def finish(self) -> None:
+        """Have an image closed by the tool that writes it: it is as it stays then.
+
+        Nothing can be written any more. Raises StorageError.
+        """
+        if isinstance(self.volume, ImageVolume):
+            self.volume.finish()
 
     def require_there(self) -> None:
         """See that it is what is found under its name, at its size. Raises StorageError."""
+        path = self.pool.path(self.name)
         try:
-            check_backing(self.pool.path(self.name), replace(self._opened, size=self.size))
+            found = backing_of(path)
+            if isinstance(self.volume, ImageVolume):
+                found = content_backing(found, self.size)
+            compare_backings(path, replace(self._opened, size=self.size), found)
         except VolumeNotFound as error:
             # A guest would be started from what is found under the name.
             text = f"{error}: it was removed or renamed while it was filled"

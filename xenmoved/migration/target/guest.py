@@ -119,6 +119,7 @@ class IncomingGuest:
         # open meanwhile, so that a name that is changed then is seen, too.
         await self.landing.require_untouched()
         await self._require_in_place()
+        await self.landing.finish()
         await self.landing.note_filled()
         await self.landing.unlock()
         await self.image.build()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from blake3 import blake3
-
 from protocol.errors import Code, ProtocolError
 from protocol.frames import Kind
 from protocol.messages import Seal
 from xenmoved.jobs.job import Job
 from xenmoved.link.framed import Framed
+from xenmoved.migration.memory_digest import MemoryDigest
 from xenmoved.tasks import within
 from xenmoved.toolstack.interface import IncomingImage
 
@@ -25,8 +24,7 @@ class IncomingMemory:
     def __init__(self, image: IncomingImage, job: Job, *, ended: bool) -> None:
         self._image = image
         self._job = job
-        self._digest = blake3()
-        self._size = 0
+        self._digest = MemoryDigest()
         self._ended = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         if ended:
@@ -38,9 +36,8 @@ class IncomingMemory:
             raise ProtocolError(Code.UNEXPECTED, "no memory is expected now")
         self._task = asyncio.current_task()
         while (frame := await framed.frame(_MEMORY)) is not None:
-            self._digest.update(frame.untrusted_body)
-            self._size += len(frame.untrusted_body)
-            self._job.memory_sent = self._size
+            await self._digest.add(frame.untrusted_body)
+            self._job.memory_sent = self._digest.size
             await self._image.write(memoryview(frame.untrusted_body))
         if framed.pending:
             raise ProtocolError(Code.BAD_FRAME, "the memory channel ends within a frame")
@@ -54,10 +51,11 @@ class IncomingMemory:
                 f"{_PATIENCE:g} s"
             )
             raise ProtocolError(Code.UNEXPECTED, text)
-        if self._size != seal.memory_size or self._digest.digest() != seal.memory_digest:
+        size = self._digest.size
+        if size != seal.memory_size or await self._digest.value() != seal.memory_digest:
             raise ProtocolError(
                 Code.DIGEST,
-                f"the saved memory of {self._job.guest} was damaged on the way: {self._size} bytes "
+                f"the saved memory of {self._job.guest} was damaged on the way: {size} bytes "
                 f"arrived of {seal.memory_size}, and their digest is not the source's",
             )
 

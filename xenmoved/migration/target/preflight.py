@@ -22,6 +22,7 @@ from protocol.messages import (
 from storage.contracts import Pool, VolumeInfo
 from storage.errors import StorageError
 from storage.places import place_at, places_at
+from storage.qemu.image import CLUSTERS
 from xenmoved.codes import NOT_KEPT, RECEIVED
 from xenmoved.config.model import Peer
 from xenmoved.migration.bridges import bridge_problems, local_bridges
@@ -34,6 +35,7 @@ from xenmoved.migration.target.boot_files import boot_problems, foresee
 from xenmoved.migration.target.expected import Expected, expect, laid_out
 from xenmoved.migration.target.guests_left import too_many
 from xenmoved.migration.target.hypervisor import hypervisor_problems, hypervisor_remarks
+from xenmoved.migration.target.layouts import Layout, lay_out
 from xenmoved.migration.target.memory_limits import size_problems
 from xenmoved.migration.target.reuse import NEEDED_HINT, Claim, reuse
 from xenmoved.migration.target.scripts import denied_scripts, missing_scripts, wiring_for
@@ -47,8 +49,7 @@ from xenmoved.migration.volume_needs import (
     needs,
     with_disks_beneath,
 )
-from xenmoved.namemap import new_name
-from xenmoved.problems import problem, problems_of
+from xenmoved.problems import Obstructed, problem, problems_of
 from xenmoved.remarks import together
 from xenmoved.toolstack.interface import Domain
 from xenmoved.toolstack.wiring import CAUTIOUS, Wiring
@@ -93,11 +94,17 @@ class Assessment:
 
     def expected(self, host: Host, offer: Offer, *, keep_partial: bool) -> Expected:
         """Return what is to be kept of the guest of an offer that is accepted."""
+        formats = {
+            volume.vdev: placement.format
+            for volume, placement in zip(offer.volumes, self.placements, strict=True)
+            if volume.vdev is not None
+        }
         found = expect(
             offer,
             self.disks(host, offer),
             self.bridges,
             self.wiring,
+            formats=formats,
             stayed=self.stayed,
             returns=self.returns,
             keep_partial=keep_partial,
@@ -220,13 +227,10 @@ def _require_honest(offer: Offer) -> None:
         for one in laid_out(offer).volumes
     ):
         raise ProtocolError(Code.OUT_OF_RANGE, "a raw volume that holds a disk of another size")
+    if any(volume.cluster not in (0, *CLUSTERS) for volume in offer.volumes):
+        raise ProtocolError(Code.OUT_OF_RANGE, "clusters of a size that cannot be")
     if twice := [vdev for vdev, count in Counter(vdevs).items() if count > 1]:
         raise ProtocolError(Code.OUT_OF_RANGE, f"two disks are called {twice[0]}")
-
-
-def local_name(peer: Peer, volume: VolumeOffer) -> str:
-    """Return what a volume is to be called here: as was asked for, or as this host has it."""
-    return volume.wish or new_name(volume.name, peer.volumes) or volume.name
 
 
 def chosen_pool(host: Host, peer: Peer, volume: VolumeOffer) -> str | None:
@@ -306,7 +310,12 @@ class _VolumeChecks:
 
     async def _place(self, volume: VolumeOffer) -> Placement | None:
         pool = self._host.pools[chosen_pool(self._host, self._peer, volume) or ""]
-        name = local_name(self._peer, volume)
+        try:
+            layout = await lay_out(self._host, self._peer, self._offer, volume, pool)
+        except (StorageError, Obstructed) as error:
+            self.problems += problems_of(error)
+            return None
+        name = layout.name
         shown = f"{pool.name}:{name}"
         # Pools may have a folder or a device in common.
         path = await asyncio.to_thread(_place_of, pool, name)
@@ -317,10 +326,10 @@ class _VolumeChecks:
             return None
         self._taken.add((pool.name, name))
         self._paths.add(path)
-        self._check_format(volume, pool)
+        self._check_format(volume, pool, layout.format)
         try:
             info = await asyncio.to_thread(pool.find, name)
-            prospect = await asyncio.to_thread(pool.prospect, name, volume.size)
+            prospect = await asyncio.to_thread(pool.prospect, name, layout.size_of(volume))
         except StorageError as error:
             self.problems += problems_of(error)
             return None
@@ -329,23 +338,35 @@ class _VolumeChecks:
             hint = f"make one of {volume.size} bytes there and list it in the configuration"
             self._note("volume-missing", text, hint)
             return None
-        may_be_image = await self._check_images(volume, shown, there.path)
-        self.problems += misfits(
-            volume,
-            f"{shown} on {self._node}",
-            there.size,
-            there.sector,
-            there.alignment,
-            guest=self._offer.guest is not None,
+        if layout.content is not None:
+            there = replace(there, size=layout.content)
+        may_be_image = not layout.is_image_of(volume) and await self._check_images(
+            volume, shown, there.path
         )
+        if info is None or layout.content is not None or not layout.is_image_of(volume):
+            self.problems += misfits(
+                volume,
+                f"{shown} on {self._node}",
+                there.size,
+                there.sector,
+                there.alignment,
+                guest=self._offer.guest is not None,
+            )
         if info is None:
             self._check_promised(shown, there.path)
             self.problems += claims(await self._needs_of_others(), there, NEEDED_HINT)
-            return Placement(pool.name, name, fresh=True, zeroed=True, size=there.size)
-        return await self._reuse(volume, pool, info, may_be_image=may_be_image)
+            return Placement(pool.name, name, True, True, there.size, layout.format)
+        found = await self._reuse(volume, pool, info, layout, may_be_image=may_be_image)
+        return replace(found, size=there.size) if found is not None else None
 
     async def _reuse(
-        self, volume: VolumeOffer, pool: Pool, info: VolumeInfo, *, may_be_image: bool
+        self,
+        volume: VolumeOffer,
+        pool: Pool,
+        info: VolumeInfo,
+        layout: Layout,
+        *,
+        may_be_image: bool,
     ) -> Placement | None:
         """Note what stands against writing to a volume that is there."""
         name, shown = info.name, f"{info.pool}:{info.name}"
@@ -355,9 +376,6 @@ class _VolumeChecks:
             )
             hint = f"on {self._peer.name}, see `shared` of peer {self._node}; or call it otherwise"
             self._note("volume-shared", text, hint)
-        if volume.format is not ImageFormat.RAW:
-            text = f"{shown} on {self._node} exists, and a {volume.format} image goes to a new file"
-            self._note("volume-exists", text, _DROP)
         users = await asyncio.to_thread(self._users, pool, info)
         if info.in_use is not None:
             users.append(info.in_use)
@@ -367,12 +385,16 @@ class _VolumeChecks:
             return None
         if may_be_image:
             return None
-        claim = Claim(self._peer, self._offer, volume)
+        claim = Claim(self._peer, self._offer, volume, layout.format)
         found = await reuse(self._host, claim, info, self._needs)
         self.problems += found.problems
+        new = layout.is_image_of(volume) and layout.content is None and not found.problems
+        if new or volume.format is not ImageFormat.RAW:
+            text = f"{shown} on {self._node} exists, and a {layout.format} image goes to a new file"
+            self._note("volume-exists", text, _DROP)
         if found.stayed and volume.vdev is not None:
             self.stayed.add(volume.vdev)
-        return Placement(pool.name, name, fresh=False, zeroed=not found.kept, size=info.size)
+        return Placement(pool.name, name, False, not found.kept, info.size, layout.format)
 
     async def _needs_of_others(self) -> Needs:
         """Return who needs what, but for the guest itself: its own file may be here before it."""
@@ -385,11 +407,11 @@ class _VolumeChecks:
             self._others = self._needs.without(mine)
         return self._others
 
-    def _check_format(self, volume: VolumeOffer, pool: Pool) -> None:
-        """Note it when a volume that is an image would be none here."""
-        if volume.format is ImageFormat.RAW:
+    def _check_format(self, volume: VolumeOffer, pool: Pool, here: ImageFormat) -> None:
+        """Note it when a volume that is to be an image would be none here."""
+        if here is ImageFormat.RAW:
             return
-        what = f"{volume.name} is an image in the format {volume.format}"
+        what = f"{volume.name} is to be an image in the format {here}"
         if not pool.holds_files:
             text = f"{what}, and pool {pool.name} on {self._node} has no files"
             self._note("pool", text, "choose a pool of kind dir with --pool")

@@ -1,7 +1,7 @@
 """What may become of a volume that is here already when a peer is to fill it.
 
 What the journal knows as a copy of what comes, and as gone to that very peer, is compared and kept.
-What it knows as an image is not touched as long as it is there.
+Of an image that is the content. What is known as one is not touched otherwise while it is there.
 Anything else is used only if this host lets the peer do so, and emptied first: nobody learns what
 it held. Asked when the peer asks what stands in the way, and again when the volume is open.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.messages import Offer, Problem, VolumeOffer
+from protocol.messages import ImageFormat, Offer, Problem, VolumeOffer
 from storage.contracts import VolumeInfo
 from xenmoved.config.model import Peer
-from xenmoved.journal.records import Holding
+from xenmoved.journal.records import Form, Holding
 from xenmoved.migration.host import Host
 from xenmoved.migration.volume_needs import Needs, against
 from xenmoved.migration.volume_notes import (
@@ -34,11 +34,15 @@ NEEDED_HINT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a peer wants to have a volume for: one of those that it offers."""
+    """What a peer wants to have a volume for: one of those that it offers.
+
+    `format` is how the disk of the guest is to lie in it.
+    """
 
     peer: Peer
     offer: Offer
     volume: VolumeOffer
+    format: ImageFormat = ImageFormat.RAW
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,11 @@ class Reuse:
     stayed: bool = False
 
 
+def is_image_of(volume: VolumeOffer, here: ImageFormat) -> bool:
+    """Whether what arrives, laid out as it comes, is the content of an image here."""
+    return volume.format is ImageFormat.RAW and here is not ImageFormat.RAW
+
+
 def owner_of(peer: str, offer: Offer) -> str:
     """Return whose data the volumes of an offer are, as the journal notes it."""
     return offer.guest.uuid if offer.guest is not None else synced_from(peer)
@@ -62,11 +71,10 @@ def owner_of(peer: str, offer: Offer) -> str:
 async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reuse:
     """Say what may become of a volume, of whose users `found` tells."""
     holding = await host.journal.holding(info.pool, info.name, info.identity)
-    peer, moved_by = claim.peer.name, claim.volume.moved_by
-    owner = owner_of(peer, claim.offer)
+    peer, owner = claim.peer.name, owner_of(claim.peer.name, claim.offer)
     known = holding is not None and why_not_as_left(holding, info) is None
-    kept = holding is not None and known and is_of(holding, owner, peer, moved_by)
-    if holding is not None and may_be_image(holding, info):
+    kept = holding is not None and known and _is_copy(holding, claim)
+    if holding is not None and may_be_image(holding, info) and not kept:
         text = f"{info.pool}:{info.name} on {host.config.node} is an image of a guest that was here"
         problems = [problem("volume-image", f"{text}, and nobody writes over it", NEEDED_HINT)]
         return Reuse((*problems, *against(found, info, holding, NEEDED_HINT)), kept=False)
@@ -79,6 +87,15 @@ async def reuse(host: Host, claim: Claim, info: VolumeInfo, found: Needs) -> Reu
     why = _why_not_kept(holding, info, owner, claim.peer)
     text = f"{info.pool}:{info.name} on {host.config.node} {why}"
     return Reuse(_refusal(host.config.node, claim, text), kept=False)
+
+
+def _is_copy(holding: Holding, claim: Claim) -> bool:
+    """Whether what was noted is a copy of what comes, in the form in which it is to lie here."""
+    owner = owner_of(claim.peer.name, claim.offer)
+    if not is_of(holding, owner, claim.peer.name, claim.volume.moved_by):
+        return False
+    image = is_image_of(claim.volume, claim.format)
+    return holding.format == claim.format if image else holding.form is Form.RAW
 
 
 async def _stayed(host: Host, claim: Claim, holding: Holding) -> bool:

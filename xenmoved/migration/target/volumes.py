@@ -11,9 +11,10 @@ from time import monotonic
 from typing import Final
 
 from protocol.errors import Code, ProtocolError
-from protocol.messages import Offer, Placement, VolumeOffer, Working
-from storage.contracts import History
+from protocol.messages import ImageFormat, Offer, Placement, VolumeOffer, Working
+from storage.contracts import History, Pool, VolumeInfo
 from storage.errors import StorageError, VolumeExists, VolumeReplaced
+from storage.files.pool import DirectoryPool
 from storage.window import window
 from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Holding, MadeVolume
@@ -22,7 +23,8 @@ from xenmoved.migration.host import Host
 from xenmoved.migration.removal import remove_noted
 from xenmoved.migration.target.expected import laid_out
 from xenmoved.migration.target.filling import FilledVolume
-from xenmoved.migration.target.reuse import Claim, owner_of, reuse
+from xenmoved.migration.target.layouts import form_of
+from xenmoved.migration.target.reuse import Claim, is_image_of, owner_of, reuse
 from xenmoved.migration.volume_needs import needs
 from xenmoved.migration.volume_notes import is_made, note_blank, note_copy, note_filled, when_let_go
 from xenmoved.migration.whereabouts import Whereabouts
@@ -104,8 +106,15 @@ class Landing:
                 self._peer,
                 disk_size=wanted.disk_size,
             )
-            await self._make(made)
-        opening = partial(FilledVolume.open, pool, placement, wanted, guest=offer.guest is not None)
+            await self._make(made, placement, wanted)
+        opening = partial(
+            FilledVolume.open,
+            pool,
+            placement,
+            wanted,
+            guest=offer.guest is not None,
+            sockets=self._host.qemu_sockets,
+        )
         volume = await when_let_go(partial(asyncio.to_thread, opening))
         self._volumes.append(volume)
         if not placement.fresh:
@@ -113,7 +122,16 @@ class Landing:
             await asyncio.to_thread(volume.volume.flush)
         owner = owner_of(self._peer, offer)
         guest = offer.guest.target_name if offer.guest is not None else ""
-        copy = Holding(pool.name, placement.name, owner, guest, migration=self._migration)
+        form, kind = form_of(wanted, placement.format)
+        copy = Holding(
+            pool.name,
+            placement.name,
+            owner,
+            guest,
+            migration=self._migration,
+            form=form,
+            format=kind,
+        )
         to_empty = placement.zeroed and not (placement.fresh and pool.makes_zeros)
         async with self._host.making:
             if not placement.fresh:
@@ -146,7 +164,7 @@ class Landing:
         peer = host.peer(self._peer)
         found = await reuse(
             host,
-            Claim(peer, offer, wanted),
+            Claim(peer, offer, wanted, placement.format),
             info,
             await needs(host, besides=self._job, coming=offer.guest, peer=peer),
         )
@@ -221,6 +239,10 @@ class Landing:
         """
         await self._each(FilledVolume.require_untouched)
 
+    async def finish(self) -> None:
+        """Have images closed by what writes them, when all is durable. Raises StorageError."""
+        await self._each(FilledVolume.finish)
+
     async def unlock(self) -> None:
         """Let a toolstack have the volumes, which stay open here. Raises StorageError."""
         await self._each(FilledVolume.unlock)
@@ -287,14 +309,14 @@ class Landing:
         """Remove the volumes that were made for this migration. Idempotent; never others."""
         await remove_made(self._host, self._migration)
 
-    async def _make(self, made: MadeVolume) -> None:
+    async def _make(self, made: MadeVolume, placement: Placement, wanted: VolumeOffer) -> None:
         pool, journal = self._host.pools[made.pool], self._host.journal
         async with self._host.making:
             if await asyncio.to_thread(pool.find, made.name) is not None:
                 raise VolumeExists(f"volume {made.pool}:{made.name} was made by somebody else")
             await journal.record_made(made)
             try:
-                info = await asyncio.to_thread(pool.create, made.name, made.size)
+                info = await asyncio.to_thread(_create, pool, placement, wanted)
             except StorageError:
                 # Nothing was made, and what is there under this name now is somebody else's.
                 await journal.forget_made(made)
@@ -318,6 +340,19 @@ class Landing:
         """Close them all, even if this is cancelled: one that stays open stays locked."""
         volumes, self._volumes = self._volumes, []
         await wait_through(_close(volumes))
+
+
+def _create(pool: Pool, placement: Placement, wanted: VolumeOffer) -> VolumeInfo:
+    """Make a volume for what comes, or an image for the content that comes. Blocks.
+
+    Raises StorageError.
+    """
+    kind = placement.format
+    if not is_image_of(wanted, kind):
+        return pool.create(placement.name, wanted.size)
+    assert isinstance(pool, DirectoryPool)  # no other one holds files
+    cluster = wanted.cluster if kind is ImageFormat.QCOW2 else 0
+    return pool.create_image(placement.name, placement.size, kind, cluster=cluster or None)
 
 
 async def _close(volumes: Sequence[FilledVolume]) -> None:

@@ -80,7 +80,7 @@ def parse_disk(spec: str) -> DiskSpec:
             raise ToolstackError(f"disk {spec!r} has {key}=, which cannot be taken over")
         if part.strip(" \t"):
             _take_part(disk, spec, key, value)
-            if disk.format_at < 0 and disk.format != "raw":
+            if disk.format_at < 0 and "format" in disk.said:
                 disk.format_at = number
         elif "access" in disk.said and number < len(disk.parts) - 1:
             raise ToolstackError(f"disk {spec!r} has an empty part, which xl may take for access")
@@ -125,10 +125,9 @@ def _target(disk: DiskSpec, spec: str) -> tuple[str, re.Match[str]]:
 def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> str:
     """Replace the target of a disk specification (xl-disk-configuration(5), or xm's form).
 
-    A scheme such as `phy:` becomes the one that fits the local path, and the format raw where the
-    content of an image has come. An empty drive stays as it is, and one that the guest has none in
-    becomes empty. Raises ToolstackError when the specification is not understood or may not be
-    taken over.
+    A scheme such as `phy:` becomes the one that fits the local path, and the format that in which
+    the disk lies here. An empty drive stays as it is, and one that the guest has none in becomes
+    empty. Raises ToolstackError when the specification is not understood or may not be taken over.
     """
     disk = parse_disk(spec)
     lead, scheme = _target(disk, spec)
@@ -148,15 +147,37 @@ def adapt_disk(spec: str, arrival: Arrival, is_block: Callable[[str], bool]) -> 
     if _UNQUOTABLE.search(local) or any(_NOT_RAW.fullmatch(s) for s in scheme[1].split(":")):
         raise ToolstackError(f"disk {spec!r} cannot be written with the path {local!r}")
     block, prefix = is_block(local), scheme[1]
+    here = arrival.formats.get(disk.vdev, "raw")
     if prefix:
-        prefix = "phy:" if block else "tap:aio:" if prefix == "tap:aio:" else "file:"
+        raw_in_file = "tap:aio:" if prefix == "tap:aio:" and here == "raw" else "file:"
+        prefix = "phy:" if block else raw_in_file
     parts = list(disk.parts)
     parts[disk.target] = f"{lead}{prefix}{local}"
-    if disk.format_at >= 0 and disk.vdev not in arrival.formats:  # its content has come
-        parts[disk.format_at] = parts[disk.format_at].replace(disk.format, "raw")
+    if disk.format != here:
+        _say_format(disk, parts, here, alone=not prefix)
     if not block:
         parts = [part for part in parts if not _BACKEND_PHY.fullmatch(part)]
     return ",".join(parts)
+
+
+def _say_format(disk: DiskSpec, parts: list[str], said: str, *, alone: bool) -> None:
+    """Have the parts of a disk say its format. With `alone` its target has no prefix.
+
+    Only then is what follows the target the format, by its place, if it is nothing else. Raises
+    ToolstackError where xl may take another part for it.
+    """
+    if disk.format_at >= 0:
+        part = parts[disk.format_at]
+        blanks = part[: len(part) - len(part.lstrip(" \t"))]
+        parts[disk.format_at] = f"{blanks}{'format=' if '=' in part else ''}{said}"
+    elif disk.target == 0 and alone and len(parts) > 1 and not parts[1].strip(" \t"):
+        parts[1] = said
+    elif alone and not all(part.strip(" \t") for part in disk.parts):
+        what = f"disk {','.join(disk.parts)!r} has an empty part, which xl may take for its format"
+        raise ToolstackError(f"{what}: write format={disk.format} there")
+    else:
+        # What follows `target=` is a part of it.
+        parts.insert(disk.target or 1, f"format={said}")
 
 
 def describe_disk(spec: str) -> Disk:

@@ -279,7 +279,7 @@ def _hostile_views():
     identity = Identity(HOSTILE, HOSTILE, HOSTILE, 1)
     ping = PeerPing(
         *(HOSTILE, HOSTILE, HOSTILE, 1, 2, HOSTILE, HOSTILE),
-        *(names, 0.001, 1e9, names, names, names, None, 0, None, 1),
+        *(names, 0.001, 1e9, HOSTILE, names, names, names, None, 0, None, 1),
     )
     status = Status(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE, HOSTILE, 1, (report,))
     plan = Plan(

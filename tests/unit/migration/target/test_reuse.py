@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -104,6 +105,7 @@ class World:
             jobs=SimpleNamespace(live=[]),
             config=SimpleNamespace(node="host-a"),
             making=asyncio.Lock(),
+            qemu_sockets=folder,
             peer=lambda name: self.peers[name],
         )
 
@@ -129,9 +131,11 @@ class World:
         fields = {"owner": UUID, "guest": "web", **known, **said}
         await self.journal.record_holding(Holding("images", "web-root", **fields))
 
-    async def ask(self, offer: Offer, peer: str = "b") -> tuple[list[str], bool]:
+    async def ask(
+        self, offer: Offer, peer: str = "b", here: ImageFormat = ImageFormat.RAW
+    ) -> tuple[list[str], bool]:
         """Return the codes of what stands against using the volume, and whether it is kept."""
-        claim = Claim(self.peers[peer], offer, offer.volumes[0])
+        claim = Claim(self.peers[peer], offer, offer.volumes[0], here)
         found = await reuse(self.host, claim, self.info, await needs(self.host))
         return [one.code for one in found.problems], found.kept
 
@@ -356,6 +360,33 @@ async def test_nobody_writes_over_an_image_as_long_as_it_is_there(world: World, 
     world.file.rename(world.file.with_name("elsewhere"))
     world.file.write_bytes(SECRET.ljust(2 * MIB, b"\0"))
     assert await world.ask(back) == ([], False)
+
+
+@pytest.mark.parametrize("form", [Form.CONTENT, Form.IMAGE])
+async def test_an_image_is_a_copy_of_what_its_guest_saw_and_of_nothing_else(
+    world: World, form: Form
+) -> None:
+    back, qcow2, vhd = a_guest(overwrite=True), ImageFormat.QCOW2, ImageFormat.VHD
+    went = {"since": 1.0, "place": "b", "migration": "m", "moved_by": "m", "form": form}
+    await world.note(**went)  # by an earlier release, which does not say of which format
+    assert await world.ask(back, here=qcow2) == (["volume-image"], False)
+    await world.note(**went, format="qcow2")
+    assert await world.ask(back, here=qcow2) == ([], True)
+    assert await world.ask(back) == (["volume-image"], False)
+    assert await world.ask(back, here=vhd) == (["volume-image"], False)
+    assert await world.ask(back, "c", here=qcow2) == (["volume-image"], False)
+    assert await world.ask(a_sync(overwrite=True), here=qcow2) == (["volume-image"], False)
+    other = a_guest(str(uuid4()), overwrite=True)
+    assert await world.ask(other, here=qcow2) == (["volume-image"], False)
+    as_it_is = replace(back.volumes[0], format=qcow2)
+    assert await world.ask(replace(back, volumes=(as_it_is,)), here=qcow2) == (
+        ["volume-image"],
+        False,
+    )
+    world.write(b"an operator's, since")
+    assert await world.ask(back, here=qcow2) == (["volume-image"], False)
+    await world.note(**{**went, "since": None}, format="qcow2")
+    assert await world.ask(back, here=qcow2) == (["volume-image", "guest-here"], False)
 
 
 async def test_an_image_that_nothing_tells_from_others_is_known_by_its_name(world: World) -> None:

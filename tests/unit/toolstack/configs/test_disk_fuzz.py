@@ -6,11 +6,18 @@ from tests.support import fuzzing
 from tests.support.xl_reading import XlRefusesError
 from tests.support.xl_reading import disk as xl_disk
 from xenmoved.toolstack.configs import device_text
-from xenmoved.toolstack.interface import Arrival, ToolstackError
+from xenmoved.toolstack.interface import Arrival, SourceDisk, ToolstackError
 
 pytestmark = [fuzzing.PATIENCE, pytest.mark.long]
 HERE = "/dev/here/xvda"
+FILE = "/srv/here/xvda"
 ARRIVAL = Arrival("web", "", {"xvda": HERE}, read_only=frozenset(("xvda",)))
+SAID = {kind: SourceDisk("/x", True, False, kind) for kind in ("raw", "qcow2")}
+CONVERTED = [
+    Arrival("web", "", {"xvda": FILE}, formats=formats, sources={"xvda": said})
+    for said in SAID.values()
+    for formats in ({}, {"xvda": "qcow2"}, {"xvda": "vhd"})
+]
 PIECES = (
     *("phy:", "file:", "tap:", "aio:", "qcow2:", "vhd:", "raw:", "drbd:", "ioemu:", " ", "\t"),
     *("target=", "format=", "vdev=", "access=", "script=", "backend=", "backendtype=", "devtype="),
@@ -53,6 +60,44 @@ def widened(chance):
 
 def test_nothing_is_widened():
     assert fuzzing.search(widened) is None
+
+
+def misread(chance):
+    """Return a specification whose format here xl reads as another one, None for none."""
+    spec = ",".join(_part(chance) for _ in range(chance.randint(2, 5)))
+    arrival = chance.choice(CONVERTED)
+    try:
+        ours = device_text.adapt_disk(spec, arrival, lambda _: False)
+        before = xl_disk.read(spec)
+    except (ToolstackError, XlRefusesError):
+        return None
+    if before["cdrom"] or before["format"] == "empty" or not before["path"].startswith("/"):
+        return None
+    try:
+        theirs = xl_disk.read(ours)
+    except XlRefusesError as error:
+        return f"{spec!r} -> {ours!r}: {error}"
+    wanted = {**before, "path": FILE, "format": arrival.formats.get("xvda", "raw")}
+    same = ("path", "format", "vdev", "writable", "cdrom")
+    if all(theirs.get(key) == wanted[key] for key in same):
+        return None
+    return f"{spec!r} -> {ours!r}: {theirs}"
+
+
+def test_the_format_is_the_one_here():
+    assert fuzzing.search(misread) is None
+
+
+def _said_twice(monkeypatch):
+    def say(disk, parts, said, **_):
+        parts.insert(1, f"format={said}")
+
+    monkeypatch.setattr(device_text, "_say_format", say)
+
+
+def test_another_format_is_found(monkeypatch):
+    _said_twice(monkeypatch)
+    assert fuzzing.finds(misread)
 
 
 def _last_wins(monkeypatch):

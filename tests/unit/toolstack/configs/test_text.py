@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from protocol.messages import Weight
+from tests.support.xl_reading import disk as xl_disk
 from xenmoved.toolstack.configs.device_text import adapt_disk, adapt_vif, describe_disk
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.text import adapt, describe, named
@@ -219,6 +220,37 @@ def test_an_image_whose_content_has_come_is_raw(image_format):
     for spec in ("/there/x,raw,xvda,w", "file:/there/x,xvda,w"):
         with pytest.raises(ToolstackError, match=f"is raw, and {image_format} was announced"):
             adapt_disk(spec, agreed, block)
+
+
+@pytest.mark.parametrize("image_format", ["qcow2", "vhd"])
+def test_content_that_has_come_into_an_image(image_format):
+    agreed = Arrival(
+        "web",
+        "",
+        {"xvda": "/srv/x"},
+        formats={"xvda": image_format},
+        sources={"xvda": SourceDisk("/there/x", writable=True, cdrom=False, format="raw")},
+    )
+    for spec, adapted in (
+        ("/there/x,raw,xvda,w", "/srv/x,{},xvda,w"),
+        ("/there/x,,xvda,w", "/srv/x,{},xvda,w"),
+        ("file:/there/x,xvda,w", "file:/srv/x,format={},xvda,w"),
+        ("phy:/dev/vg/x,xvda,w", "file:/srv/x,format={},xvda,w"),
+        ("tap:aio:/there/x,xvda,w", "file:/srv/x,format={},xvda,w"),
+        ("vdev=xvda,access=rw,target=/there/x", "vdev=xvda,access=rw,format={},target=/srv/x"),
+        ("format=raw,vdev=xvda,target=/there/x", "format={},vdev=xvda,target=/srv/x"),
+        ("/there/x,vdev=xvda", "/srv/x,format={},vdev=xvda"),
+        (
+            "format=raw,backendtype=phy,vdev=xvda,target=/dev/vg/x",
+            "format={},vdev=xvda,target=/srv/x",
+        ),
+    ):
+        ours = adapt_disk(spec, agreed, lambda _: False)
+        assert ours == adapted.format(image_format)
+        assert xl_disk.read(ours)["format"] == image_format
+        assert xl_disk.read(ours)["path"] == "/srv/x"
+    with pytest.raises(ToolstackError, match="and raw was announced"):
+        adapt_disk(f"/there/x,{image_format},xvda,w", agreed, block)
 
 
 def test_another_name():
