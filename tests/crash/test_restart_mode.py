@@ -50,7 +50,7 @@ STEPS = (
     Step("ask:Inquire:after", first=("cut@ask:Commit:before",)),
 )
 
-BY_DEFAULT = (
+ESSENTIAL = (
     ("outgoing:start:after", "source"),
     ("outgoing:suspended:after", "link"),
     ("inbound:ready:after", "target"),
@@ -60,26 +60,26 @@ BY_DEFAULT = (
 )
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("step", "victim"),
-    matrix(STEPS, lambda step, victim: (step.point, victim) not in BY_DEFAULT),
+    matrix(STEPS, lambda step, victim: (step.point, victim) not in ESSENTIAL),
 )
 def test_one_owner_after_a_crash(worlds, step, victim):
     with worlds.use() as world:
         crash(world, step, victim, Mode.RESTART)
 
 
-XM_ESSENTIAL = (
+ESSENTIAL_XM = (
     ("outgoing:suspended:after", "source"),
     ("inbound:committed:after", "target"),
 )
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("step", "victim"),
-    matrix(STEPS, lambda step, victim: (step.point, victim) not in XM_ESSENTIAL),
+    matrix(STEPS, lambda step, victim: (step.point, victim) not in ESSENTIAL_XM),
 )
 def test_one_owner_after_a_crash_with_xm(worlds, step, victim):
     with worlds.use("xm") as world:

@@ -19,6 +19,7 @@ from tests.support.dom0 import (
     the_problem,
     unique,
 )
+from tests.support.qemu import only_with_qemu
 from xenmoved.control.api import AbortJob, Done, Plan, SetJob
 from xenmoved.jobs.report import JobReport, JobState, Phase
 from xenmoved.sandbox.harness import wait_until
@@ -89,6 +90,7 @@ def test_there_and_back(hosts: Hosts) -> None:
         assert not (source.guest_configs / f"{web.name}.cfg").exists()
 
 
+@pytest.mark.thorough
 def test_one_that_ignores_the_request_runs_on(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -115,6 +117,7 @@ def test_one_that_reboots_instead_is_not_moved(hosts: Hosts) -> None:
     assert b.domain(web.name) is None
 
 
+@pytest.mark.thorough
 def test_one_without_drivers_has_its_power_button_pressed(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -133,6 +136,7 @@ def test_one_that_cannot_be_asked_stays(hosts: Hosts) -> None:
     assert "was not asked to shut down" in report.problem.text  # type: ignore[union-attr]
 
 
+@pytest.mark.thorough
 def test_an_abort_in_the_middle_of_its_shutdown_has_it_started_again(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -175,6 +179,7 @@ def test_what_is_not_gone_when_it_has_shut_down_is_refused(
     assert "destroy" in found.hint
 
 
+@pytest.mark.thorough
 def test_what_its_file_has_otherwise_is_said_or_stands_in_the_way(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -194,6 +199,7 @@ def test_what_its_file_has_otherwise_is_said_or_stands_in_the_way(hosts: Hosts) 
     assert there is not None and there.memory == 3
 
 
+@pytest.mark.thorough
 def test_a_device_of_this_host_is_no_obstacle_when_its_file_has_none(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a, "pci = ['0000:03:00.0']\n")
@@ -233,6 +239,7 @@ def test_one_that_is_off_in_the_middle_is_not_moved_as_if_it_ran(hosts: Hosts) -
     a.migrate(web.name, mode=Mode.COLD)
 
 
+@pytest.mark.thorough
 def test_one_without_a_file_is_started_from_how_it_ran(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -258,6 +265,7 @@ def test_what_it_does_not_take(hosts: Hosts) -> None:
     assert "--mode cold" in found.hint
 
 
+@pytest.mark.thorough
 def test_xm(xm_hosts: Hosts) -> None:
     a, b = xm_hosts
     web = guest(a)
@@ -266,6 +274,7 @@ def test_xm(xm_hosts: Hosts) -> None:
         target.assert_runs(web.name)
 
 
+@pytest.mark.thorough
 def test_one_that_somebody_starts_in_the_middle_stays(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -289,6 +298,7 @@ def test_one_that_somebody_starts_in_the_middle_stays(hosts: Hosts) -> None:
     assert b.domain(web.name) is None
 
 
+@pytest.mark.thorough
 def test_another_name_and_no_uuid(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -320,6 +330,7 @@ def test_of_a_disk_that_is_tracked_only_the_rest_is_sent_in_the_outage(
     assert "writes are not tracked" not in a.log()[-20000:]
 
 
+@pytest.mark.thorough
 def test_a_host_is_emptied_by_starting_its_guests_anew(hosts: Hosts) -> None:
     a, b = hosts
     web = guest(a)
@@ -344,3 +355,18 @@ def test_one_whose_disk_another_guest_has_is_not_shut_down(hosts: Hosts) -> None
     assert now is not None and before is not None and now.domid == before.domid
     found = the_problem(a.try_migrate(web.name, mode=Mode.RESTART), "volume-in-use")
     assert other in found.text
+
+
+@pytest.mark.thorough
+@only_with_qemu
+def test_its_disk_may_be_an_image_on_the_target_but_not_here(hosts: Hosts) -> None:
+    """It comes there as a raw one, and the target makes the image from which it is started."""
+    a, b = hosts
+    web = guest(a)
+    report = a.migrate(web.name, pool="qcow2", mode=Mode.RESTART)
+    assert report.volumes[0].target.endswith(".qcow2")
+    b.assert_runs(web.name)
+    assert "qcow2" in (b.guest_configs / f"{web.name}.cfg").read_text()
+    plan = b.plan(web.name, "host-a", mode=Mode.RESTART)
+    assert [one.code for one in plan.problems] == ["disk"], "\n".join(map(str, plan.problems))
+    assert "only raw disks move with a guest that is started anew" in plan.problems[0].text

@@ -31,7 +31,8 @@ async def as_configured(
 ) -> tuple[Domain | None, list[Problem], tuple[Remark, ...]]:
     """Describe a guest as the text of its configuration starts it, and compare it with how it runs.
 
-    Returns None where the text starts nothing, with every problem, and with what to know.
+    Returns None where the text starts nothing, or has images, which are not even offered; with
+    every problem, and with what to know.
     """
     name = running.name
     bare = replace(running, passthrough=(), obstacles=())
@@ -47,9 +48,10 @@ async def as_configured(
         return None, [*problems, problem("guest-config", said, "correct it")], ()
     found = guest_obstacles(configured, DomainState.RUNNING, asked=True)
     problems += [one for one in found if one not in problems]
-    problems += _image_problems(configured)
-    problems += _disk_differences(running, configured)
-    return replace(configured, uuid=running.uuid), problems, tuple(_remarks(running, configured))
+    images = list(_image_problems(configured))
+    problems += [*images, *_disk_differences(running, configured)]
+    offered = replace(configured, uuid=running.uuid) if not images else None
+    return offered, problems, tuple(_remarks(running, configured))
 
 
 def _shutdown_problems(host: Host, running: Domain) -> Iterator[Problem]:
