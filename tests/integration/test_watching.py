@@ -179,6 +179,7 @@ def test_a_peer_that_is_away_and_a_pool_without_space(hosts: Hosts) -> None:
     b.start()
 
 
+@pytest.mark.thorough  # what is seen of a pool may be half a minute old
 def test_a_pool_that_is_away(hosts: Hosts) -> None:
     a, _ = hosts
     small = a.pools["small"]
