@@ -76,13 +76,14 @@ def refusal(answer: object) -> Problem:
     return answer.problems[0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("end", ["started", "aborted"])
 @pytest.mark.parametrize(
     ("distrust", "names", "code"),
     [
         (revoke, ("host-a",), "not-authorized"),
         (revoke, ("host-b",), "certificate-revoked"),
-        pytest.param(revoke, ("host-a", "host-b"), "certificate-revoked", marks=pytest.mark.slow),
+        (revoke, ("host-a", "host-b"), "certificate-revoked"),
         (expire, ("host-a", "host-b"), "certificate-expired"),
         (forget, ("host-a", "host-b"), "peer-unknown"),
     ],

@@ -162,6 +162,7 @@ def test_a_doubt_that_lasts_is_told_and_settled_as_before(
     source.wait_ready()
 
 
+@pytest.mark.thorough
 def test_a_doubt_of_the_target(world: World, told: dict[str, Told]) -> None:
     source = world.source
     target = world.other(source)

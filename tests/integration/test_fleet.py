@@ -179,6 +179,7 @@ def test_an_expired_certificate_is_refused_at_both_ends(fleet: Fleet[Dom0]) -> N
     assert answers(a, "host-b")
 
 
+@pytest.mark.thorough
 def test_what_runs_when_a_certificate_expires_comes_to_its_end(fleet: Fleet[Dom0]) -> None:
     b = fleet.hosts["host-b"]
     good = (b.folder / "state" / "identity-cert.pub").read_text()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from protocol.messages import Mode
+from storage.errors import QemuRefusal
 from tests.support.dom0 import (
     BLOCK,
     MIB,
@@ -259,6 +260,7 @@ def written_of(host: Dom0, image_file: Path) -> list[tuple[Any, ...]]:
     return query(host, "SELECT written FROM owners WHERE name=?", image_file.name)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("who", ["source", "target", "tool"])
 def test_whoever_is_killed_the_guest_runs_on_and_nothing_is_left(
@@ -317,7 +319,8 @@ def test_a_connection_to_qemu_that_breaks_ends_the_job(hosts: Hosts, serve: Serv
     guest, disk, emulator = serve("qcow2")
     held(a, guest, Mode.LIVE, volumes={disk.name: disk.name})
     for export in emulator.execute("query-block-exports"):
-        emulator.execute("block-export-del", id=export["id"], mode="hard")
+        with suppress(QemuRefusal):  # those of what was written come and go
+            emulator.execute("block-export-del", id=export["id"], mode="hard")
     emulator.write("hd0", 9 * MIB, 4096)
     a.ctl("cutover", guest.name)
     report = a.finish(a.last_of(guest.name).job)

@@ -127,6 +127,7 @@ def test_the_way_back_is_into_the_image(hosts: Hosts, serve: Serve, kind: str, m
     assert there.read_bytes() == seen(emulator, kind)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("how", ["written", "unknown", "with a base"])
 def test_an_image_that_is_not_as_it_was_left_is_not_used(
     hosts: Hosts, serve: Serve, how: str
@@ -229,6 +230,7 @@ def test_a_guest_that_goes_on_here_has_its_disk_again(hosts: Hosts, serve: Serve
     a.assert_runs(guest.name)
 
 
+@pytest.mark.thorough
 def test_without_a_qemu_that_answers_it_stays(hosts: Hosts, serve: Serve) -> None:
     a, b = hosts
     guest, _, emulator = serve("qcow2")

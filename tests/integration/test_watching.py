@@ -162,7 +162,7 @@ def test_all_is_well(hosts: Hosts) -> None:
     assert "peers_unreachable=0;;;0;1" in data
     assert "'pool images'=" in data
     record = json.loads(a.ctl("check", *FULL, "--no-reach", "--json").stdout)
-    assert (record["state"], record["findings"], record["health"]["peers"]) == (0, [], None)
+    assert (record["state"], record["findings"], record["health"]["peers"]) == ("ok", [], None)
 
 
 def test_a_peer_that_is_away_and_a_pool_without_space(hosts: Hosts) -> None:
@@ -179,6 +179,7 @@ def test_a_peer_that_is_away_and_a_pool_without_space(hosts: Hosts) -> None:
     b.start()
 
 
+@pytest.mark.thorough  # what is seen of a pool may be half a minute old
 def test_a_pool_that_is_away(hosts: Hosts) -> None:
     a, _ = hosts
     small = a.pools["small"]
@@ -231,4 +232,4 @@ def test_a_daemon_that_does_not_run(hosts: Hosts) -> None:
     assert shown.stdout.startswith("XENMOVED CRITICAL - xenmoved does not answer at ")
     assert "|" not in shown.stdout
     record = json.loads(a.ctl("check", "--json").stdout)
-    assert (record["state"], record["health"]) == (2, None)
+    assert (record["state"], record["health"]) == ("critical", None)

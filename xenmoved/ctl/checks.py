@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from enum import StrEnum
+from typing import Annotated, Final
 
+from protocol.schema import Length, Text
 from xenmoved.control.health_api import Health
-from xenmoved.ctl.exits import CheckState
 from xenmoved.ctl.text import duration, plural, size
 from xenmoved.logs import printable
 from xenmoved.migration.report import DoubtRow
 
-_WORSE: Final = (CheckState.OK, CheckState.WARNING, CheckState.UNKNOWN, CheckState.CRITICAL)
+
+class Severity(StrEnum):
+    """How bad something is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    UNKNOWN = "unknown"
+
+
+_WORSE: Final = (Severity.OK, Severity.WARNING, Severity.UNKNOWN, Severity.CRITICAL)
 _UNDECIDED: Final = ("commit-sent", "committed")
 """States of what is in doubt, and may yet be settled by itself (docs/handover.md)."""
 _DECIDED: Final = ("kept", "given-up")
@@ -37,9 +48,9 @@ class Limits:
 class CheckFinding:
     """Something that is wrong, and what to do about it; `hint` may be empty."""
 
-    state: CheckState
-    text: str
-    hint: str = ""
+    state: Severity
+    text: Text
+    hint: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +61,9 @@ class Check:
     not tell.
     """
 
-    state: CheckState
-    summary: str
-    findings: tuple[CheckFinding, ...]
+    state: Severity
+    summary: Text
+    findings: Annotated[tuple[CheckFinding, ...], Length(0, 10_000)]
     health: Health | None
 
 
@@ -67,11 +78,11 @@ def checked(health: Health, limits: Limits, now: float) -> Check:
         *_peers(health),
     ]
     found.sort(key=lambda one: _WORSE.index(one.state), reverse=True)
-    state = found[0].state if found else CheckState.OK
+    state = found[0].state if found else Severity.OK
     return Check(state, _summary(health, found), tuple(found), health)
 
 
-def unanswered(state: CheckState, text: str, hint: str) -> Check:
+def unanswered(state: Severity, text: str, hint: str) -> Check:
     """Return what it means that the daemon did not tell."""
     return Check(state, text, (CheckFinding(state, text, hint),), None)
 
@@ -103,7 +114,7 @@ def _summary(health: Health, found: list[CheckFinding]) -> str:
 
 def _journal_and_alarms(health: Health) -> Iterator[CheckFinding]:
     for alarm in health.alarms:
-        bad = CheckState.CRITICAL if alarm.code == "journal" else CheckState.WARNING
+        bad = Severity.CRITICAL if alarm.code == "journal" else Severity.WARNING
         yield CheckFinding(bad, alarm.text, alarm.hint)
 
 
@@ -118,11 +129,11 @@ def _title(row: DoubtRow) -> str:
     return f"{way} is in doubt" if row.state in _UNDECIDED else f"{way} is {row.state}"
 
 
-def _how_bad(row: DoubtRow, limits: Limits, now: float) -> CheckState:
+def _how_bad(row: DoubtRow, limits: Limits, now: float) -> Severity:
     if row.state in _DECIDED:
-        return CheckState.WARNING
+        return Severity.WARNING
     waits = row.state in _UNDECIDED and now - row.since < limits.doubts_critical
-    return CheckState.WARNING if waits else CheckState.CRITICAL
+    return Severity.WARNING if waits else Severity.CRITICAL
 
 
 def _trackers(health: Health) -> Iterator[CheckFinding]:
@@ -130,28 +141,28 @@ def _trackers(health: Health) -> Iterator[CheckFinding]:
         times = plural(one.fallbacks, "time")
         text = f"job {one.job} ({one.guest}): {times} it was not known what the guest had written"
         yield CheckFinding(
-            CheckState.WARNING, text, "all of that disk is read again; the log says why"
+            Severity.WARNING, text, "all of that disk is read again; the log says why"
         )
 
 
 def _pools(health: Health, limits: Limits) -> Iterator[CheckFinding]:
     for pool in health.pools:
         if pool.problem is not None:
-            yield CheckFinding(CheckState.CRITICAL, pool.problem.text, pool.problem.hint)
+            yield CheckFinding(Severity.CRITICAL, pool.problem.text, pool.problem.hint)
             continue
         used = (pool.total - pool.free) * 100 / pool.total if pool.total else 100.0
         text = f"pool {pool.name} is {used:.0f}% full: {size(pool.free)} are free"
         hint = "xenmovectl volumes shows what is kept of guests that went away"
         if used >= limits.pool_critical:
-            yield CheckFinding(CheckState.CRITICAL, text, hint)
+            yield CheckFinding(Severity.CRITICAL, text, hint)
         elif used >= limits.pool_warning:
-            yield CheckFinding(CheckState.WARNING, text, hint)
+            yield CheckFinding(Severity.WARNING, text, hint)
 
 
 def _copies(health: Health, limits: Limits) -> Iterator[CheckFinding]:
     if health.unseen is not None:
         text = f"it is not known which copies are kept: {health.unseen.text}"
-        yield CheckFinding(CheckState.UNKNOWN, text, health.unseen.hint)
+        yield CheckFinding(Severity.UNKNOWN, text, health.unseen.hint)
     if (most := limits.copies_warning) is None:
         return
     for one in health.copies:
@@ -159,17 +170,17 @@ def _copies(health: Health, limits: Limits) -> Iterator[CheckFinding]:
             text = f"{one.pool}:{one.name}, the copy of {one.guest} that went to {one.place}"
             kept = f"is kept for {duration(one.kept)}: {size(one.size)}"
             hint = f"if nobody needs it: xenmovectl volumes drop {one.pool}:{one.name}"
-            yield CheckFinding(CheckState.WARNING, f"{text}, {kept}", hint)
+            yield CheckFinding(Severity.WARNING, f"{text}, {kept}", hint)
 
 
 def _peers(health: Health) -> Iterator[CheckFinding]:
     ours = f"xenmoved {health.version}"
     for peer in health.peers or ():
         if peer.problem is not None:
-            yield CheckFinding(CheckState.WARNING, peer.problem.text, peer.problem.hint)
+            yield CheckFinding(Severity.WARNING, peer.problem.text, peer.problem.hint)
         elif peer.software != ours:
             text = f"{peer.name} has {peer.software}, and this host {ours}"
-            yield CheckFinding(CheckState.WARNING, text, "upgrade the older one: docs/install.md")
+            yield CheckFinding(Severity.WARNING, text, "upgrade the older one: docs/install.md")
 
 
 def _performance(health: Health, limits: Limits) -> Iterator[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
+
+from protocol.schema import U63, Length, Name, Text
 
 
 class CertificateState(StrEnum):
@@ -19,12 +22,12 @@ class CertificateState(StrEnum):
 class CertificateRow:
     """A certificate that an authority has signed. Moments are in seconds since 1970."""
 
-    name: str
-    serial: int
-    groups: tuple[str, ...]
-    fingerprint: str
-    valid_after: int
-    valid_before: int
+    name: Name
+    serial: U63
+    groups: Annotated[tuple[Name, ...], Length(0, 1000)]
+    fingerprint: Text
+    valid_after: U63
+    valid_before: U63
     state: CertificateState
 
 
@@ -32,6 +35,6 @@ class CertificateRow:
 class Certificates:
     """What an authority has signed, the newest of each host last."""
 
-    folder: str
-    fingerprint: str
-    certificates: tuple[CertificateRow, ...]
+    folder: Text
+    fingerprint: Text
+    certificates: Annotated[tuple[CertificateRow, ...], Length(0, 100_000)]

@@ -19,8 +19,7 @@ from xenmoved.control.health_api import (
     PoolHealth,
     TrackerHealth,
 )
-from xenmoved.ctl.checks import Limits, checked, lines
-from xenmoved.ctl.exits import CheckState
+from xenmoved.ctl.checks import Limits, Severity, checked, lines
 from xenmoved.migration.report import DoubtRow
 
 NOW = 1_000_000.0
@@ -43,19 +42,19 @@ def doubt(state: str, age: float, **changes: Any) -> DoubtRow:
     return replace(row, **changes)
 
 
-def states(**changes: Any) -> list[CheckState]:
+def states(**changes: Any) -> list[Severity]:
     found = checked(replace(WELL, **changes), LIMITS, NOW)
-    assert found.state == (found.findings[0].state if found.findings else CheckState.OK)
+    assert found.state == (found.findings[0].state if found.findings else Severity.OK)
     return [one.state for one in found.findings]
 
 
 def test_all_is_well() -> None:
     found = checked(WELL, LIMITS, NOW)
-    assert (found.state, found.findings) == (CheckState.OK, ())
+    assert (found.state, found.findings) == (Severity.OK, ())
     assert found.summary == "host-a: 2 jobs, 1 peer answers"
 
 
-OK, WARNING, CRITICAL, UNKNOWN = CheckState
+OK, WARNING, CRITICAL, UNKNOWN = Severity
 A_PROBLEM = Problem("x", "it is so", "do this")
 
 
@@ -86,7 +85,7 @@ A_PROBLEM = Problem("x", "it is so", "do this")
         ({"peers": (PeerHealth("host-b", "xenmoved 0.1.0", None),)}, WARNING),
     ],
 )
-def test_how_bad_it_is(changes: dict[str, Any], expected: CheckState | None) -> None:
+def test_how_bad_it_is(changes: dict[str, Any], expected: Severity | None) -> None:
     assert states(**changes) == ([] if expected is None else [expected])
 
 

@@ -6,7 +6,7 @@ import time
 from argparse import Namespace
 
 from xenmoved.control.health_api import GetHealth, Health
-from xenmoved.ctl.checks import Check, Limits, checked, lines, unanswered
+from xenmoved.ctl.checks import Check, Limits, Severity, checked, lines, unanswered
 from xenmoved.ctl.daemon import RunningDaemon
 from xenmoved.ctl.exits import CheckState, CommandError, Exit
 from xenmoved.ctl.output import Output
@@ -24,7 +24,7 @@ def run_check(daemon: RunningDaemon, output: Output, args: Namespace) -> CheckSt
         raise CommandError(CheckState.UNKNOWN, ("usage", text, hint))
     found = _ask(daemon, limits, reach=not args.no_reach)
     output.result(found, map(line, lines(found, limits)))
-    return found.state
+    return CheckState[found.state.name]
 
 
 def _ask(daemon: RunningDaemon, limits: Limits, *, reach: bool) -> Check:
@@ -33,4 +33,4 @@ def _ask(daemon: RunningDaemon, limits: Limits, *, reach: bool) -> Check:
     except CommandError as error:
         _, text, hint = error.problems[0]
         denied = error.exit_code is Exit.DENIED
-        return unanswered(CheckState.UNKNOWN if denied else CheckState.CRITICAL, text, hint)
+        return unanswered(Severity.UNKNOWN if denied else Severity.CRITICAL, text, hint)
