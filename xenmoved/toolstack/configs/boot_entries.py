@@ -21,7 +21,6 @@ from xenmoved.toolstack.durable import sync_folder
 
 _AUTO: Final = "auto"
 _HELD: Final = ".held"
-_NOTE: Final = ".file"
 _ORDER: Final = re.compile(r"\d{1,8}[-_.+]?", re.ASCII)
 
 
@@ -80,19 +79,9 @@ class BootEntries:
     def _held_folders(self) -> list[Path]:
         return sorted(self._folder.glob(f"*.{_AUTO}{_HELD}"))
 
-    def leaving(self) -> dict[Path, Path]:
-        """Where the files of guests are that are set aside until it is decided where these are.
-
-        By the places to which they come back if the guests stay.
-        """
-        notes = (folder / _NOTE for folder in self._held_folders())
-        places = (note.readlink() for note in notes if note.is_symlink())
-        found = ((place, place.with_name(place.name + MOVED)) for place in places)
-        return {
-            place: aside
-            for place, aside in found
-            if os.path.lexists(aside) and not os.path.lexists(place)
-        }
+    def held_names(self) -> list[str]:
+        """Names of all guests of which something is held back, or noted."""
+        return [folder.name.removesuffix(f".{_AUTO}{_HELD}") for folder in self._held_folders()]
 
     def called(self, name: str) -> list[Path]:
         """Entries of `auto` that have a guest's name (see `is_called`)."""
@@ -156,27 +145,6 @@ class BootEntries:
                 yield entry, True
             elif called:
                 yield entry, False
-
-    def note(self, name: str, file: Path) -> None:
-        """Note which file is a guest's, unless that was noted. Durable."""
-        folder = self.held_folder(name)
-        self.held(name)
-        folder.mkdir(exist_ok=True)
-        if not (folder / _NOTE).is_symlink():
-            (folder / _NOTE).symlink_to(file)
-        sync_folder(folder)
-        sync_folder(self._folder)
-
-    def noted(self, name: str) -> Path | None:
-        """Return the file that was noted as a guest's, None without a note."""
-        note = self.held_folder(name) / _NOTE
-        return note.readlink() if note.is_symlink() else None
-
-    def forget(self, name: str) -> None:
-        """Remove the note, when no entry is held any more. Durable."""
-        folder = self.held_folder(name)
-        (folder / _NOTE).unlink(missing_ok=True)
-        self.tidy(name)
 
     def take_out(self, entries: Iterable[Path], folder: Path) -> None:
         """Move entries into a folder under the names that they have. Durable."""
