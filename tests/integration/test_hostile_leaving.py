@@ -20,7 +20,7 @@ LARGE = 9000
 """MiB of which a host of 16 GiB has room for one."""
 
 
-def guest_off(host, name, size, memory=64, cdrom=None, called=None):
+def guest_off(host, name, size, memory=64, *, cdrom=None, called=None):
     """Have a guest that is off, and is started at boot; its file is `called` so, else like it."""
     disks = [f"{image(host.images / f'{name}-root', size)},raw,xvda,w"]
     disks += [f"{cdrom},raw,hdc:cdrom,r"] if cdrom is not None else []
@@ -163,3 +163,19 @@ async def test_a_guest_of_this_host_is_started_here_no_more_when_it_has_left(
     assert entry.readlink() == Path("..") / f"{name}.cfg"
     kept = a.guest_configs / f"{name}.auto.moved" / f"{entry.name}.replaced"
     assert kept.readlink() == file
+
+
+async def test_a_guest_whose_file_says_no_name_keeps_no_other_away(hosts, cleanup):
+    """By an entry that is called as the other one is."""
+    a, b = hosts
+    name = unique("own")
+    disk = image(b.images / f"{name}-root", 1)
+    (file := b.guest_configs / f"{name}.cfg").write_text(
+        f"memory = 64\ndisk = ['{disk},raw,xvda,w']"
+    )
+    (b.guest_configs / "auto" / f"3{name}.cfg").symlink_to(Path("..") / file.name)
+    b.migrate(name, "host-a", mode=Mode.COLD)
+    assert (a.guest_configs / f"{name}.cfg").read_text().endswith(f"\nname = '{name}'\n")
+    other = f"3{name}"
+    b.boot(other, [image(b.images / f"{other}-root", 1)], extra=QUIET)
+    assert b.migrate(other, "host-a").state is JobState.DONE

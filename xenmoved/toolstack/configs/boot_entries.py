@@ -8,6 +8,7 @@ not decided where the guest is, NAME.auto.moved when it has moved away.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -22,6 +23,9 @@ from xenmoved.toolstack.durable import sync_folder
 _AUTO: Final = "auto"
 _HELD: Final = ".held"
 _ORDER: Final = re.compile(r"\d{1,8}[-_.+]?", re.ASCII)
+
+_NAMES: Final = 100
+"""How many names are tried for an entry that nothing else is called like."""
 
 
 def order_of(entry: str, name: str) -> str:
@@ -177,10 +181,21 @@ class BootEntries:
             # At once under its last name: the one that it has may be that of an entry there.
             keep(entry, self.moved_folder(name))
 
-    def new_name(self, name: str, order: str) -> str:
-        """Return how to call a new entry of a domain: with its order where that name is free."""
-        ordered = f"{order}{name}.cfg"
-        return f"{name}.cfg" if os.path.lexists(self.auto / ordered) else ordered
+    def new_name(self, name: str, order: str, others: Collection[str]) -> str:
+        """Return how to call a new entry of a domain: with its order where that name is free.
+
+        It is not one that is taken for the entry of one of `others`, names of guests.
+        """
+        wishes = (f"{order}{name}.cfg", *itertools.islice(_names(f"{name}.cfg"), _NAMES))
+        return next(
+            (
+                wish
+                for wish in wishes
+                if not os.path.lexists(self.auto / wish)
+                and not any(is_called(wish, other) for other in others)
+            ),
+            f"{name}.cfg",
+        )
 
     def link(self, entry: str, path: Path) -> None:
         """Have the host start what is at `path`, under the first free name. Durable."""

@@ -38,7 +38,7 @@ from xenmoved.toolstack.configs.keeping import (
     same,
 )
 from xenmoved.toolstack.configs.noted import Notes, is_second_name, require_own
-from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits, own_disks
+from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits, own_disks, with_name
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
@@ -278,13 +278,24 @@ class ConfigFolder:
             tuple(self._boot.starters(name, uuid, self._places(name, files, aside), disks)),
             tuple(self._boot.moved(name)) if arrival.returns or aside else (),
             partial(self._notes.require_free, name),
+            self._said() - {name},
         )
         return decide(here, text, partial(self._adapt, text, arrival), arrival, autostart)
 
+    def _said(self) -> frozenset[str]:
+        """Return the names that files here say of their guests, also of those that left."""
+        paths = (*self._folder.glob("*.cfg"), *self._folder.glob(f"*{MOVED}"), *self._boot.all())
+        names = (file.name for file in map(look_at, paths) if file is not None)
+        return frozenset(name for name in names if name is not None)
+
     def _adapt(self, text: str, arrival: Arrival, left_out: list[str]) -> str:
-        """Adapt a text, which is one that can be described: what it is was weighed by that."""
+        """Adapt a text, which is one that can be described: what it is was weighed by that.
+
+        It gets the guest's name if it says none, so that nothing takes it for another guest's.
+        """
         describe(text, arrival.announced_name, self._boot_folders)
-        return adapt(text, arrival, self._boot_folders, is_block_device, left_out)
+        adapted = adapt(text, arrival, self._boot_folders, is_block_device, left_out)
+        return with_name(adapted, arrival.name)
 
     def _places(self, name: str, files: list[GuestFile], aside: list[GuestFile]) -> list[Path]:
         """Return where the file of a domain is or was."""

@@ -27,7 +27,7 @@ from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
 from xenmoved.toolstack.configs.guest_file import Evidence, GuestFile, look_at
 from xenmoved.toolstack.configs.keeping import keep, kept_as, move, numbered, place_of
-from xenmoved.toolstack.configs.text import fits, own_disks
+from xenmoved.toolstack.configs.text import fits, own_disks, with_name
 from xenmoved.toolstack.durable import write_file
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
@@ -46,7 +46,8 @@ class Here:
 
     `files` are in use or in its place, `aside` were set aside when it left, the best first.
     `starters` are its entries of `auto`, `moved` those that were taken out. `require_free` raises
-    ToolstackError for a path that is kept for another guest, which is leaving.
+    ToolstackError for a path that is kept for another guest, which is leaving. `others` are the
+    names that files here say of other guests.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Here:
     starters: tuple[Path, ...]
     moved: tuple[Path, ...]
     require_free: Callable[[Path], None]
+    others: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,14 @@ def decide(
 
 
 def _chosen(here: Here, adapted: str, arrival: Arrival) -> str:
-    """Return the text to use: an operator's rather than one that was only composed."""
+    """Return the text to use: an operator's rather than one that was only composed.
+
+    So is one that is here already, and says the same but for the name, which it does not say.
+    """
+    for file in (*here.aside, *_in_use(here, arrival)):
+        says = file.name is None and adapted.startswith(file.text)
+        if says and with_name(file.text, arrival.name) == adapted:
+            return file.text
     own = _operators(here, arrival) if is_composed(adapted) else None
     if own is None:
         return adapted
@@ -247,7 +256,7 @@ def _at_boot(here: Here, course: Course, arrival: Arrival, autostart: bool) -> C
     wrong = [one for one in (*here.starters, *here.moved) if one not in {*leading, *right}]
     link = None
     if autostart and not leading and not right:
-        new = BootEntries(here.folder).new_name(name, arrival.boot_order)
+        new = BootEntries(here.folder).new_name(name, arrival.boot_order, here.others)
         link = wrong[0].name if wrong else new
     return replace(
         course,

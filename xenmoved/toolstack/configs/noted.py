@@ -118,8 +118,8 @@ class Notes:
         there = look_at(noted.place)
         if there is not None and there.is_of(name, uuid) is False:
             return
-        if noted.aside is not None and (there is None or there.name != name):
-            return  # not what was set aside, and it does not say that it is this guest's
+        if noted.aside is not None and not _is_own(name, noted.place):
+            return
         folder = self._boot.held_folder(name)
         (folder / _ITSELF).unlink(missing_ok=True)
         self._name_itself(folder, noted.place)
@@ -167,13 +167,23 @@ def is_second_name(path: Path) -> bool:
     return path.name == _ITSELF
 
 
+def _is_own(name: str, place: Path) -> bool:
+    """Whether what is in the place of a file that was set aside is the guest's, too.
+
+    It says so, or says nothing and is called like it.
+    """
+    there = look_at(place)
+    if there is None:
+        return False
+    return there.name == name or (there.name is None and place.name in (name, f"{name}.cfg"))
+
+
 def require_own(name: str, place: Path, aside: Path) -> None:
     """See that what is in the place of a file that was set aside is the same guest's.
 
     Raises ToolstackError.
     """
-    there = look_at(place)
-    if there is None or there.name != name:
+    if not _is_own(name, place):
         raise ToolstackError(
             f"{place} is not of {name}, and is where {aside} belongs, its configuration: rename "
             f"{place}, with the entries of auto that lead to it, or name {name} in it if it is to "
