@@ -104,7 +104,7 @@ class Daemon:
             config.state_dir,
             jobs,
             lambda: host.config.hooks,
-            functools.partial(interfaces_here, toolstack),
+            lambda about: interfaces_here(host, about),
         )
         host = Host(
             config=config,

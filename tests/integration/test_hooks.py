@@ -128,9 +128,8 @@ def test_what_hooks_are_told_of_a_guest_that_moves(
     networks = {"ip": ["192.0.2.0/24", "2001:db8::/64"]}
     with b.peer_settings("host-a", allow={**allow, **networks}):
         report = a.migrate(name, mode=mode, rename=f"{name}-x")
-
-    left = scripts[0].wait_told("after-departure")
-    come = scripts[1].wait_told("after-arrival")
+        left = scripts[0].wait_told("after-departure")
+        come = scripts[1].wait_told("after-arrival")
     assert [one["event"] for one in scripts[0].told(plan=False)] == SOURCE_EVENTS
     assert [one["event"] for one in scripts[1].told(plan=False)] == TARGET_EVENTS
     # Asked on both hosts by `migrate`, before there is a job, and then in earnest.
@@ -161,6 +160,31 @@ def test_what_hooks_are_told_of_a_guest_that_moves(
     assert before["interfaces"] == [{**told, "addresses": []}], "the offer has no addresses"
     assert not list((a.folder / "state" / "hooks").iterdir())
     assert not list((b.folder / "state" / "hooks").iterdir())
+
+
+@pytest.mark.parametrize("script", [",script=vif-bridge", ""])
+@pytest.mark.parametrize(
+    ("allowed", "addresses"),
+    [([], []), (["192.0.2.0/25"], ["192.0.2.7"]), (["192.0.2.128/25"], [])],
+)
+def test_only_addresses_that_are_allowed_are_told(
+    hosts: tuple[Dom0, Dom0],
+    scripts: tuple[Scripts, Scripts],
+    script: str,
+    allowed: list[str],
+    addresses: list[str],
+) -> None:
+    """A script of a bridge takes any, and this host would announce them."""
+    a, b = hosts
+    scripts[1].record("after-arrival")
+    vif = f"mac=00:16:3e:aa:bb:01,bridge=xenbr0{script},ip=192.0.2.7"
+    name = boot(a, lines=f"vif = ['{vif}']\n")
+    allow = yaml.safe_load((b.config_file.parent / "peers.d/host-a.yaml").read_text())["allow"]
+    with b.peer_settings("host-a", allow={**allow, "ip": allowed}):
+        a.migrate(name, mode=Mode.SAVE)
+        (interface,) = scripts[1].wait_told("after-arrival")["interfaces"]
+    told = {"mac": "00:16:3e:aa:bb:01", "bridge": "xenbr0", "addresses": addresses}
+    assert interface == told
 
 
 def test_a_guest_that_is_off_has_no_cutover(

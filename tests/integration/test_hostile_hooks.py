@@ -11,7 +11,15 @@ from dataclasses import replace
 import pytest
 
 from protocol.messages import Abort, Accepted, Begin, Findings, NicOffer, Refused
-from tests.integration.test_hostile_peer import SIZE, guest, running, saved, target, until
+from tests.integration.test_hostile_peer import (
+    SIZE,
+    guest,
+    running,
+    saved,
+    target,
+    until,
+    until_idle,
+)
 from tests.support import preloaded
 from tests.support.ctl import HOSTILE
 from tests.support.hostile import Stranger, Transfer, greeted, new_migration, transferring
@@ -95,6 +103,29 @@ async def test_plans_without_end_keep_nobody_else_waiting(target, guest, hooks):
             assert found.problems == ()
         for task in asking:
             task.cancel()
+
+
+async def test_many_guests_at_a_time_have_few_hooks_run(target, saved, hooks):
+    """What others send does not wait for them, and all is undone when their peer goes away."""
+    told = hooks("before-arrival", "")
+    hooks("before-arrival", f"grep -q evil && echo >> {told} && exec sleep 50; exit 0")
+    many = [saved.named(f"many-{number}") for number in range(6)]
+    async with target.evil.linked() as link:
+        begun = [Transfer(link, await greeted(link), one.offer(SIZE)) for one in many]
+        asking = [asyncio.create_task(one.begin()) for one in begun]
+
+        async def at_work():
+            return len(lines(told)) >= 4
+
+        await until(at_work, "the hooks", 60)
+        await asyncio.sleep(4)
+        assert len(lines(told)) == 4
+        async with transferring(target.good, saved.named("one").offer(SIZE)) as transfer:
+            assert isinstance(await transfer.begin(), Accepted)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    await until_idle(target)
 
 
 async def test_beginning_and_giving_up_without_end(tmp_path, saved):

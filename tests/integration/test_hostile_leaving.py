@@ -20,20 +20,21 @@ LARGE = 9000
 """MiB of which a host of 16 GiB has room for one."""
 
 
-def guest_off(host, name, size, memory=64, cdrom=None):
-    """Have a guest that is off, and is started at boot."""
+def guest_off(host, name, size, memory=64, *, cdrom=None, called=None):
+    """Have a guest that is off, and is started at boot; its file is `called` so, else like it."""
     disks = [f"{image(host.images / f'{name}-root', size)},raw,xvda,w"]
     disks += [f"{cdrom},raw,hdc:cdrom,r"] if cdrom is not None else []
     said = f"name = '{name}'\nuuid = '{uuid.uuid4()}'\nmemory = {memory}\ndisk = {disks}\n"
-    (file := host.guest_configs / f"{name}.cfg").write_text(said)
+    (file := host.guest_configs / f"{called or name}.cfg").write_text(said)
     (host.guest_configs / "auto" / file.name).symlink_to(Path("..") / file.name)
     return file
 
 
 @contextlib.contextmanager
-def leaving(host, name, **options):
+def leaving(host, name, called=None, **options):
     """Have a guest leave that is off, slowly; in the end it does not."""
-    file = host.guest_configs / f"{name}.cfg"
+    file = host.guest_configs / f"{called or name}.cfg"
+    before = file.read_bytes()
     job = host.begin(name, "host-b", mode=Mode.COLD, rate_limit=2 * MIB, **options)
     try:
         wait_until(lambda: not file.exists(), f"{file} is set aside")
@@ -42,7 +43,7 @@ def leaving(host, name, **options):
     finally:
         host.ask(AbortJob(job.job))
         assert host.finish(job.job).state is JobState.ABORTED
-        assert file.exists()
+        assert file.read_bytes() == before
 
 
 @contextlib.contextmanager
@@ -93,6 +94,39 @@ async def test_what_is_started_at_boot_leaves_room_for_a_guest_that_may_stay(hos
     assert f"{other} is not started at boot on host-a: it takes" in a.log()
 
 
+@pytest.mark.parametrize("mode", [Mode.COLD, Mode.SAVE])
+async def test_the_place_of_a_file_that_is_set_aside_is_nobody_elses(hosts, cleanup, mode):
+    """A peer may call its guest as that file is called."""
+    a, b = hosts
+    name, other = unique("operators"), unique("peers")
+    text = guest_off(a, name, 64, called=other).read_text()
+    if mode is Mode.COLD:
+        guest_off(b, other, 1)
+    else:
+        b.boot(other, [image(b.images / f"{other}-root", 1)], extra=QUIET)
+    with leaving(a, name, called=other):
+        (problem,) = b.try_migrate(other, "host-a", mode=mode).problems
+        assert (problem.code, name in problem.text) == ("guest-exists", False)
+    assert (a.guest_configs / "auto" / f"{other}.cfg").read_text() == text
+    assert not list(a.guest_configs.glob("*.moved"))
+
+
+async def test_a_guest_that_was_accepted_before_does_not_get_that_place(hosts, cleanup):
+    a, b = hosts
+    name, other = unique("operators"), unique("peers")
+    text = guest_off(a, name, 64, called=other).read_text()
+    guest_off(b, other, 16)
+    coming = b.begin(other, "host-a", mode=Mode.COLD, rate_limit=2 * MIB)
+    wait_until((a.images / f"{other}-root").exists, "it was accepted")
+    with leaving(a, name, called=other):
+        report = b.finish(coming.job)
+        assert report.state is JobState.DONE
+        assert "config-received" in {one.code for one in report.remarks}
+    (entry,) = (a.guest_configs / "auto").iterdir()
+    assert entry.read_text() == text
+    assert (a.guest_configs / f"{other}.cfg.received").exists()
+
+
 SAYS_NO_NAME = {"program": "vm = 'x'\nname = vm\nmemory = 7 * 1024\n", "plain": "memory = 512\n"}
 
 
@@ -129,3 +163,19 @@ async def test_a_guest_of_this_host_is_started_here_no_more_when_it_has_left(
     assert entry.readlink() == Path("..") / f"{name}.cfg"
     kept = a.guest_configs / f"{name}.auto.moved" / f"{entry.name}.replaced"
     assert kept.readlink() == file
+
+
+async def test_a_guest_whose_file_says_no_name_keeps_no_other_away(hosts, cleanup):
+    """By an entry that is called as the other one is."""
+    a, b = hosts
+    name = unique("own")
+    disk = image(b.images / f"{name}-root", 1)
+    (file := b.guest_configs / f"{name}.cfg").write_text(
+        f"memory = 64\ndisk = ['{disk},raw,xvda,w']"
+    )
+    (b.guest_configs / "auto" / f"3{name}.cfg").symlink_to(Path("..") / file.name)
+    b.migrate(name, "host-a", mode=Mode.COLD)
+    assert (a.guest_configs / f"{name}.cfg").read_text().endswith(f"\nname = '{name}'\n")
+    other = f"3{name}"
+    b.boot(other, [image(b.images / f"{other}-root", 1)], extra=QUIET)
+    assert b.migrate(other, "host-a").state is JobState.DONE

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -41,6 +42,8 @@ _AT_A_TIME: Final = 8
 """Jobs whose hooks are run afterwards at the same time."""
 _ASKED_AT_A_TIME: Final = 2
 """Plans, of this host's operators and of each peer, for which hooks are asked at the same time."""
+_OF_A_PEER: Final = 4
+"""Guests that come from a peer for which the hooks of an event are run at the same time."""
 MOST_OWED: Final = 64
 """Jobs of a peer that have ended, and whose hooks have not."""
 
@@ -79,6 +82,9 @@ class Hooks:
         self._asking: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_ASKED_AT_A_TIME)
         )
+        self._coming: defaultdict[tuple[str, HookEvent], asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_OF_A_PEER)
+        )
 
     async def begin(self, tasks: asyncio.TaskGroup) -> None:
         """Run hooks in `tasks` from now on; what an earlier daemon has kept is read."""
@@ -116,9 +122,17 @@ class Hooks:
 
     async def plan(self, about: HookInput) -> HooksSaid:
         """Ask what would stand in the way of a move, all hooks of it. Nothing is changed."""
-        asker = about.peer if about.direction is Direction.ARRIVAL else ""
-        async with self._asking[asker]:
-            return await self.run(replace(about, plan=True, job=None))
+        return await self.run(replace(about, plan=True, job=None))
+
+    def _turn(self, about: HookInput) -> AbstractAsyncContextManager[None]:
+        """Return what limits how many hooks run at the same time of what others begin here.
+
+        What this host's operators begin they limit themselves, but for plans.
+        """
+        comes = about.direction is Direction.ARRIVAL
+        if about.plan:
+            return self._asking[about.peer if comes else ""]
+        return self._coming[about.peer, about.event] if comes else nullcontext()
 
     def attach(self, job: Job, about: HookInput) -> JobHooks:
         """Have a job that begins have hooks, which are told this."""
@@ -157,10 +171,11 @@ class Hooks:
     async def pay(self, job: str, about: HookInput) -> None:
         """Run what is owed for a job that has ended, and add the remarks to its report."""
         try:
-            async with self._afterwards:
+            # A peer that waits for its own turn takes none of those of all.
+            async with self._turn(about), self._afterwards:
                 if about.event is HookEvent.AFTER_ARRIVAL:
                     about = replace(about, interfaces=await self._look(about) or about.interfaces)
-                found = await self.run(about)
+                found = await self._run(about)
             await self.jobs.remark(job, found.remarks)
             await self._store.forget(job)
         finally:
@@ -169,8 +184,13 @@ class Hooks:
     async def run(self, about: HookInput) -> HooksSaid:
         """Run the hooks of an event, one after the other. Raises nothing that a word can say.
 
-        Where they have a veto, none is run any more after one that objects, but in a plan.
+        Where they have a veto, none is run any more after one that objects, but in a plan. Those of
+        what a peer begins here wait for their turn.
         """
+        async with self._turn(about):
+            return await self._run(about)
+
+    async def _run(self, about: HookInput) -> HooksSaid:
         event, settings = about.event, self._settings()
         of_job = {"job": about.job} if about.job else {}
         with log_context(domain=about.guest, peer=about.peer, **of_job):
@@ -179,9 +199,9 @@ class Hooks:
             except OSError as error:
                 return self._unreadable(event, error)
             remarks = [self._skipped(event, one) for one in found.skipped]
-            return await self._run(about, found, settings.limit, remarks)
+            return await self._run_each(about, found, settings.limit, remarks)
 
-    async def _run(
+    async def _run_each(
         self, about: HookInput, found: FoundHooks, limit: float, remarks: list[Remark]
     ) -> HooksSaid:
         event, told, began = about.event, about.encoded(), monotonic()

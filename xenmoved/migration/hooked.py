@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from protocol.messages import Mode
 from storage.errors import StorageError
 from xenmoved.hooks.about import MOST, HookInput, HookInterface, interface
-from xenmoved.toolstack.interface import Domain, Toolstack, ToolstackError, named
+from xenmoved.migration.host import Host
+from xenmoved.migration.target.scripts import wiring_for
+from xenmoved.toolstack.interface import Domain, ToolstackError, named
+from xenmoved.toolstack.wiring import CAUTIOUS
 
 log = logging.getLogger(__name__)
 
@@ -17,13 +21,14 @@ def interfaces_of(domain: Domain) -> tuple[HookInterface, ...]:
     return tuple(interface(nic, nic.bridge) for nic in domain.nics[:MOST])
 
 
-async def interfaces_here(
-    toolstack: Toolstack, about: HookInput
-) -> tuple[HookInterface, ...] | None:
+async def interfaces_here(host: Host, about: HookInput) -> tuple[HookInterface, ...] | None:
     """Return the interfaces that a guest which has come has now, None where that is not known.
 
-    It may have gone on, or have ended, meanwhile.
+    It may have gone on, or have ended, meanwhile. What it has as its address may be anybody's,
+    whatever script takes it for a filter or a route: only those are told that this host allows to
+    the peer from which it came.
     """
+    toolstack = host.toolstack
     try:
         if about.mode is Mode.COLD:
             domain = await toolstack.configs.describe(about.guest)
@@ -35,4 +40,9 @@ async def interfaces_here(
         return None
     if domain is None or domain.uuid not in ("", about.uuid):
         return None
-    return interfaces_of(domain)
+    peer = host.roster.get(about.peer)
+    wiring = wiring_for(host, peer) if peer is not None else CAUTIOUS
+    return tuple(
+        replace(one, addresses=tuple(filter(wiring.routes, one.addresses)))
+        for one in interfaces_of(domain)
+    )

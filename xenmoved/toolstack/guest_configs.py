@@ -30,6 +30,9 @@ class GuestConfigs(Protocol):
         moved away are not among them.
         """
 
+    async def kept_for_another(self, name: str, uuid: str) -> Path | None:
+        """Return where a domain's file would be, if that is kept for another guest that leaves."""
+
     async def unreadable(self, name: str) -> Path | None:
         """Return what is in the place of a domain's file or entry and cannot be read, if any."""
 

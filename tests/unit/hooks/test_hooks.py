@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from protocol.messages import Mode, Problem, Remark
 from xenmoved.config.model import HooksConfig
 from xenmoved.hooks import hooks as module
 from xenmoved.hooks.about import Direction, HookInput, HookInterface, HookOutcome
-from xenmoved.hooks.events import HookEvent
+from xenmoved.hooks.events import AFTERWARDS, HookEvent
 from xenmoved.hooks.hooks import Hooks
 from xenmoved.jobs.job import Job
 from xenmoved.jobs.report import JobKind, JobState
@@ -119,6 +119,38 @@ async def test_what_is_before_has_an_end(world: World, monkeypatch: pytest.Monke
 async def test_plans_take_turns_with_those_of_the_same_asker(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    most = count_most(world, monkeypatch)
+    await asyncio.gather(*(world.hooks.plan(PLAN) for _ in range(8)))
+    assert most() == 2
+    own = replace(PLAN, direction=Direction.DEPARTURE)
+    await asyncio.gather(*(world.hooks.plan(one) for one in (PLAN, PLAN, own, own, own)))
+    assert most() == 4, "a peer does not keep an operator of this host waiting"
+
+
+@pytest.mark.parametrize("event", list(HookEvent))
+async def test_a_peer_has_few_hooks_of_an_event_run_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, tasks: asyncio.TaskGroup, event: HookEvent
+) -> None:
+    """However many guests it begins to send. Others, and this host's own, do not wait for it."""
+    most = count_most(world, monkeypatch)
+    comes = replace(PLAN, event=event, plan=False, job="j1", direction=Direction.ARRIVAL)
+    many = [comes] * 9
+    run = world.hooks.run
+    if event in AFTERWARDS:
+
+        async def run(about: HookInput) -> None:
+            await world.hooks.pay("j1", about)
+
+    await asyncio.gather(*map(run, many))
+    assert most() == 4
+    await asyncio.gather(*map(run, [*many, *(replace(one, peer="host-c") for one in many)]))
+    assert most() == 8
+    await asyncio.gather(*(run(replace(one, direction=Direction.DEPARTURE)) for one in many))
+    assert most() == (8 if event in AFTERWARDS else 9)
+
+
+def count_most(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Count for how many jobs hooks are run at the same time."""
     running = most = 0
 
     async def run(about: HookInput) -> module.HooksSaid:
@@ -129,12 +161,8 @@ async def test_plans_take_turns_with_those_of_the_same_asker(
         running -= 1
         return module.HooksSaid()
 
-    monkeypatch.setattr(world.hooks, "run", run)
-    await asyncio.gather(*(world.hooks.plan(PLAN) for _ in range(8)))
-    assert most == 2
-    own = replace(PLAN, direction=Direction.DEPARTURE)
-    await asyncio.gather(*(world.hooks.plan(one) for one in (PLAN, PLAN, own, own, own)))
-    assert most == 4, "a peer does not keep an operator of this host waiting"
+    monkeypatch.setattr(world.hooks, "_run", run)
+    return lambda: most
 
 
 async def test_a_folder_that_cannot_be_read(world: World, tasks: asyncio.TaskGroup) -> None:

@@ -146,6 +146,11 @@ async def _by_name(
     if (unread := await host.toolstack.configs.unreadable(name)) is not None:
         text = f"{unread} on {node}, which may be of another guest called {name}, cannot be read"
         return problem("guest-exists", text, f"mount or mend what it leads to; {_ANOTHER_NAME}")
+    if (kept := await host.toolstack.configs.kept_for_another(name, guest.uuid)) is not None:
+        log.info("%s does not come: %s is kept for a guest that is leaving", name, kept)
+        text = f"the place of {name}'s configuration on {node} is another guest's, which is leaving"
+        hint = f"wait until that is at its end: on {node}, see xenmovectl jobs, xenmovectl recover"
+        return problem("guest-exists", text, f"{hint}; {_ANOTHER_NAME}")
     files = await host.toolstack.configs.files(name, guest.uuid)
     # What is in the place of its file, and says another name, is a guest's who is called that.
     mine = [file.is_of(name, guest.uuid, disks) for file in files if file.name in (None, name)]

@@ -8,6 +8,7 @@ not decided where the guest is, NAME.auto.moved when it has moved away.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -21,8 +22,10 @@ from xenmoved.toolstack.durable import sync_folder
 
 _AUTO: Final = "auto"
 _HELD: Final = ".held"
-_NOTE: Final = ".file"
 _ORDER: Final = re.compile(r"\d{1,8}[-_.+]?", re.ASCII)
+
+_NAMES: Final = 100
+"""How many names are tried for an entry that nothing else is called like."""
 
 
 def order_of(entry: str, name: str) -> str:
@@ -80,19 +83,9 @@ class BootEntries:
     def _held_folders(self) -> list[Path]:
         return sorted(self._folder.glob(f"*.{_AUTO}{_HELD}"))
 
-    def leaving(self) -> dict[Path, Path]:
-        """Where the files of guests are that are set aside until it is decided where these are.
-
-        By the places to which they come back if the guests stay.
-        """
-        notes = (folder / _NOTE for folder in self._held_folders())
-        places = (note.readlink() for note in notes if note.is_symlink())
-        found = ((place, place.with_name(place.name + MOVED)) for place in places)
-        return {
-            place: aside
-            for place, aside in found
-            if os.path.lexists(aside) and not os.path.lexists(place)
-        }
+    def held_names(self) -> list[str]:
+        """Names of all guests of which something is held back, or noted."""
+        return [folder.name.removesuffix(f".{_AUTO}{_HELD}") for folder in self._held_folders()]
 
     def called(self, name: str) -> list[Path]:
         """Entries of `auto` that have a guest's name (see `is_called`)."""
@@ -157,27 +150,6 @@ class BootEntries:
             elif called:
                 yield entry, False
 
-    def note(self, name: str, file: Path) -> None:
-        """Note which file is a guest's, unless that was noted. Durable."""
-        folder = self.held_folder(name)
-        self.held(name)
-        folder.mkdir(exist_ok=True)
-        if not (folder / _NOTE).is_symlink():
-            (folder / _NOTE).symlink_to(file)
-        sync_folder(folder)
-        sync_folder(self._folder)
-
-    def noted(self, name: str) -> Path | None:
-        """Return the file that was noted as a guest's, None without a note."""
-        note = self.held_folder(name) / _NOTE
-        return note.readlink() if note.is_symlink() else None
-
-    def forget(self, name: str) -> None:
-        """Remove the note, when no entry is held any more. Durable."""
-        folder = self.held_folder(name)
-        (folder / _NOTE).unlink(missing_ok=True)
-        self.tidy(name)
-
     def take_out(self, entries: Iterable[Path], folder: Path) -> None:
         """Move entries into a folder under the names that they have. Durable."""
         for entry in entries:
@@ -209,10 +181,21 @@ class BootEntries:
             # At once under its last name: the one that it has may be that of an entry there.
             keep(entry, self.moved_folder(name))
 
-    def new_name(self, name: str, order: str) -> str:
-        """Return how to call a new entry of a domain: with its order where that name is free."""
-        ordered = f"{order}{name}.cfg"
-        return f"{name}.cfg" if os.path.lexists(self.auto / ordered) else ordered
+    def new_name(self, name: str, order: str, others: Collection[str]) -> str:
+        """Return how to call a new entry of a domain: with its order where that name is free.
+
+        It is not one that is taken for the entry of one of `others`, names of guests.
+        """
+        wishes = (f"{order}{name}.cfg", *itertools.islice(_names(f"{name}.cfg"), _NAMES))
+        return next(
+            (
+                wish
+                for wish in wishes
+                if not os.path.lexists(self.auto / wish)
+                and not any(is_called(wish, other) for other in others)
+            ),
+            f"{name}.cfg",
+        )
 
     def link(self, entry: str, path: Path) -> None:
         """Have the host start what is at `path`, under the first free name. Durable."""

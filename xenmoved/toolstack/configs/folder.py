@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -28,15 +29,9 @@ from xenmoved.toolstack.configs.guest_file import (
     read_text,
 )
 from xenmoved.toolstack.configs.installing import Course, Here, carry_out, decide, received_for
-from xenmoved.toolstack.configs.keeping import (
-    MOVED,
-    REPLACED,
-    is_newer,
-    move,
-    place_of,
-    same,
-)
-from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits, own_disks
+from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, is_newer, move, place_of, same
+from xenmoved.toolstack.configs.noted import Notes, is_second_name, require_own
+from xenmoved.toolstack.configs.text import TEXT_LIMIT, adapt, describe, fits, own_disks, with_name
 from xenmoved.toolstack.domains import check_name
 from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, Domain, ToolstackError
@@ -71,6 +66,17 @@ class ConfigFolder:
         self._folder = folder
         self._boot_folders = boot_folders
         self._boot = BootEntries(folder)
+        self._notes = Notes(folder, self._boot)
+        self._changing = threading.Lock()
+
+    async def _change(self, function: Callable[..., T], *arguments: object) -> T:
+        """Change files while nobody else does: two guests may want one place."""
+
+        def alone() -> T:
+            with self._changing:
+                return function(*arguments)
+
+        return await self._call(alone)
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         try:
@@ -96,6 +102,16 @@ class ConfigFolder:
             self._folder / f"{name}{suffix}",
         )
 
+    async def kept_for_another(self, name: str, uuid: str) -> Path | None:
+        """Return where a domain's file would be, if that is kept for another guest that leaves."""
+        return await self._call(self._kept_for_another, name, uuid)
+
+    def _kept_for_another(self, name: str, uuid: str) -> Path | None:
+        others = self._notes.others(name)
+        places = self._places(name, self._files(name, uuid), self._aside(name, uuid))
+        wanted = [*self._called(name), *self._called(name, MOVED), *places]
+        return next((path for path in wanted if path in others), None)
+
     async def unreadable(self, name: str) -> Path | None:
         """Return what is in the place of a domain's file or entry and cannot be read, if any."""
         return await self._call(self._unreadable, name)
@@ -112,6 +128,7 @@ class ConfigFolder:
 
     def _files(self, name: str, uuid: str = "") -> list[GuestFile]:
         called = self._called(name)
+        others, mine = self._notes.others(name), self._notes.of(name)
         entries = [*self._boot.all(), *self._boot.held(name)]
         elsewhere = (entry.resolve() if entry.is_symlink() else entry for entry in entries)
         found = find(
@@ -120,9 +137,11 @@ class ConfigFolder:
             [*called, *sorted(self._folder.glob("*.cfg")), *elsewhere],
             called=called,
             at_boot={os.path.realpath(entry) for entry in entries},
-            noted=self._boot.noted(name),
+            noted=mine.place if mine is not None else None,
             made=lambda: created_from(self._folder),
         )
+        # One that says no name is whose its place is kept for.
+        found = [file for file in found if file.name is not None or file.path not in others]
         if not (aside := self._aside(name, uuid)):
             return found
         # What only has its name in it is not what was in use before the guest left, unless it was
@@ -143,7 +162,7 @@ class ConfigFolder:
         self, name: str, uuid: str = "", disks: Collection[str] | None = None
     ) -> list[GuestFile]:
         """Return the files that were set aside when a domain left, the best first."""
-        called = self._called(name, MOVED)
+        called, others = self._called(name, MOVED), self._notes.others(name)
         led_to = {os.path.realpath(entry) for entry in self._boot.moved(name)}
 
         def rank(file: GuestFile) -> tuple[float, bool, bool]:
@@ -155,6 +174,7 @@ class ConfigFolder:
             file
             for file in files
             if file is not None
+            and file.path not in others
             and (file.name == name or (file.name is None and file.path in called))
             and file.is_of(name, uuid) is not False
             and (disks is None or file.writes(disks))
@@ -188,7 +208,12 @@ class ConfigFolder:
         for pattern in ("*", "auto/*", "*.auto.held/*", *([f"*.auto{MOVED}/*"] if moved else [])):
             paths += sorted(self._folder.glob(pattern))
         in_use = [path for path in paths if moved or path.suffix not in _OUT_OF_USE]
-        return list(dict.fromkeys([*in_use, *self._boot.leaving().values()]))
+        in_use = [path for path in in_use if not is_second_name(path)]
+        return list(dict.fromkeys([*in_use, *self._leaving().values()]))
+
+    def _leaving(self) -> dict[Path, Path]:
+        """Where the files are that are set aside for now, by where they come back to."""
+        return {one.place: one.aside for one in self._notes.all() if one.aside is not None}
 
     async def describe(self, name: str) -> Domain | None:
         """Describe the domain that its file would start, None without one."""
@@ -236,7 +261,7 @@ class ConfigFolder:
 
         See `installing`. Returns what the operator should know. Idempotent.
         """
-        return await self._call(self._install, name, text, arrival, autostart)
+        return await self._change(self._install, name, text, arrival, autostart)
 
     def _install(
         self, name: str, text: str, arrival: Arrival, autostart: bool
@@ -255,13 +280,25 @@ class ConfigFolder:
             tuple(aside),
             tuple(self._boot.starters(name, uuid, self._places(name, files, aside), disks)),
             tuple(self._boot.moved(name)) if arrival.returns or aside else (),
+            partial(self._notes.require_free, name),
+            self._said() - {name},
         )
         return decide(here, text, partial(self._adapt, text, arrival), arrival, autostart)
 
+    def _said(self) -> frozenset[str]:
+        """Return the names that files here say of their guests, also of those that left."""
+        paths = (*self._folder.glob("*.cfg"), *self._folder.glob(f"*{MOVED}"), *self._boot.all())
+        names = (file.name for file in map(look_at, paths) if file is not None)
+        return frozenset(name for name in names if name is not None)
+
     def _adapt(self, text: str, arrival: Arrival, left_out: list[str]) -> str:
-        """Adapt a text, which is one that can be described: what it is was weighed by that."""
+        """Adapt a text, which is one that can be described: what it is was weighed by that.
+
+        It gets the guest's name if it says none, so that nothing takes it for another guest's.
+        """
         describe(text, arrival.announced_name, self._boot_folders)
-        return adapt(text, arrival, self._boot_folders, is_block_device, left_out)
+        adapted = adapt(text, arrival, self._boot_folders, is_block_device, left_out)
+        return with_name(adapted, arrival.name)
 
     def _places(self, name: str, files: list[GuestFile], aside: list[GuestFile]) -> list[Path]:
         """Return where the file of a domain is or was."""
@@ -313,22 +350,28 @@ class ConfigFolder:
 
     def _at_boot(self, name: str, uuid: str) -> StartedAtBoot:
         own = {*self._certain(name, uuid), *self._boot.held(name)}
-        leaving = {os.path.realpath(file): aside for file, aside in self._boot.leaving().items()}
-        found: dict[str, int] = {}
+        leaving = {os.path.realpath(place): aside for place, aside in self._leaving().items()}
+        found: dict[tuple[str | None, str], int] = {}
         unweighed: list[str] = []
         # What waits beside `auto` may come back, and may be moved while this looks.
         entries = [*self._boot.waiting(), *self._boot.all(), *self._boot.waiting()]
         for entry in dict.fromkeys(entries):
             if entry in own or not starts_one(entry):
                 continue
-            file = look_at(leaving.get(os.path.realpath(entry), entry))
-            # What cannot be read now, or leads to what is not mounted now, may be started at boot.
-            if file is None or (memory := self._memory(file)) is None:
-                unweighed.append(entry.name)
-            else:
-                other = file.name or entry.name.removesuffix(".cfg")
-                found[other] = max(memory, found.get(other, 0))
-        return StartedAtBoot(sum(found.values()), tuple(unweighed))
+            aside = leaving.get(os.path.realpath(entry))
+            # Also of what has another file in its place by now: either may be started.
+            paths = [aside] if aside is not None else []
+            paths += [entry] if aside is None or entry.exists() else []
+            for path in paths:
+                file = look_at(path)
+                # What cannot be read now, or leads to what is not mounted now, may be started.
+                if file is None or (memory := self._memory(file)) is None:
+                    unweighed.append(entry.name)
+                    continue
+                # Only what says the same name is one guest.
+                one = (file.name, "" if file.name is not None else str(entry))
+                found[one] = max(memory, found.get(one, 0))
+        return StartedAtBoot(sum(found.values()), tuple(dict.fromkeys(unweighed)))
 
     def _memory(self, file: GuestFile) -> int | None:
         """Return how many bytes the domain of a file takes, None where that cannot be told."""
@@ -373,57 +416,54 @@ class ConfigFolder:
 
         What tells which file it is may be gone when the domain is.
         """
-        await self._call(self._hold, name, uuid)
+        await self._change(self._hold, name, uuid)
 
     def _hold(self, name: str, uuid: str) -> None:
         files = self._possible(name, uuid)
         if len(files) > 1 or (files and self._aside(name, uuid)):
-            self._boot.note(name, files[0].path)
+            self._notes.note(name, files[0].path)
         self._boot.take_out(self._starters(name, uuid), self._boot.held_folder(name))
 
     async def release_autostart(self, name: str) -> None:
-        """Undo `hold_autostart` and `set_aside`: put back what they took, no more. Idempotent."""
-        await self._call(self._release, name)
+        """Undo `hold_autostart` and `set_aside`: put back what they took, no more. Idempotent.
+
+        Raises ToolstackError, and all stays held, where another guest's file is in its place.
+        """
+        await self._change(self._release, name)
 
     def _release(self, name: str) -> None:
-        if (file := self._boot.noted(name)) is not None and not os.path.lexists(file):
-            aside = file.with_name(file.name + MOVED)
-            if os.path.lexists(aside):
-                move(aside, file)
+        self._notes.bring_back(name)
         self._boot.put_back(self._boot.held(name), name)
-        self._boot.forget(name)
+        self._notes.forget(name)
 
     async def set_aside(self, name: str, uuid: str) -> None:
         """Hold the domain's entries of `auto`, and rename its file FILE.moved. Idempotent.
 
         What is noted and held is what `release_autostart` puts back, and `retire` makes it final.
         """
-        await self._call(self._set_aside, name, uuid)
+        await self._change(self._set_aside, name, uuid)
 
     def _set_aside(self, name: str, uuid: str) -> None:
-        if self._boot.noted(name) is None and (files := self._possible(name, uuid)):
-            self._boot.note(name, files[0].path)
+        if self._notes.of(name) is None and (files := self._possible(name, uuid)):
+            self._notes.note(name, files[0].path)
         self._boot.take_out(self._starters(name, uuid), self._boot.held_folder(name))
-        file = self._boot.noted(name)
-        # Whatever the file itself is: a link is the folder's.
-        if file is not None and file.parent == self._folder and os.path.lexists(file):
-            move(file, file.with_name(file.name + MOVED))
+        self._notes.set_aside(name, uuid)
 
     async def retire(self, name: str, uuid: str) -> None:
         """Set the domain's file and its entries of `auto`, in NAME.auto.moved, aside for good.
 
         Idempotent.
         """
-        await self._call(self._retire, name, uuid)
+        await self._change(self._retire, name, uuid)
 
     def _retire(self, name: str, uuid: str) -> None:
         self._set_aside(name, uuid)
         self._boot.take_out(self._boot.held(name), self._boot.moved_folder(name))
-        self._boot.forget(name)
+        self._notes.forget(name)
 
     async def bring_back(self, name: str, uuid: str, *, at_boot: bool) -> None:
         """Undo `retire`, and have the host start the domain at boot if asked to. Idempotent."""
-        await self._call(self._bring_back, name, uuid, at_boot)
+        await self._change(self._bring_back, name, uuid, at_boot)
 
     def _bring_back(self, name: str, uuid: str, at_boot: bool) -> None:
         self._restore(name, uuid, None)
@@ -437,15 +477,18 @@ class ConfigFolder:
         With `arrival`, of a domain that has come: only one that is its own, and names nothing that
         it does not have here. Raises ToolstackError where one does; it stays FILE.moved.
         """
-        await self._call(self._restore, name, uuid, arrival)
+        await self._change(self._restore, name, uuid, arrival)
 
     def _restore(self, name: str, uuid: str, arrival: Arrival | None) -> None:
         disks = None if arrival is None or arrival.returns else arrival.kept_disks
         for file in self._aside(name, uuid, disks)[:1]:
             place = place_of(file.path)
+            self._notes.require_free(name, place)
             if os.path.lexists(place):
                 if same(file.path, place):
                     move(file.path, place)
+                else:
+                    require_own(name, place, file.path)
             elif arrival is None or fits(file.text, arrival):
                 move(file.path, place)
             else:

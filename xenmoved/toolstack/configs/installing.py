@@ -28,7 +28,7 @@ from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
 from xenmoved.toolstack.configs.guest_file import Evidence, GuestFile, look_at
 from xenmoved.toolstack.configs.keeping import keep, kept_as, move, numbered, place_of
-from xenmoved.toolstack.configs.text import fits, own_disks
+from xenmoved.toolstack.configs.text import fits, own_disks, with_name
 from xenmoved.toolstack.durable import write_file
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
@@ -46,7 +46,9 @@ class Here:
     """What this host has of a guest whose file comes.
 
     `files` are in use or in its place, `aside` were set aside when it left, the best first.
-    `starters` are its entries of `auto`, `moved` those that were taken out.
+    `starters` are its entries of `auto`, `moved` those that were taken out. `require_free` raises
+    ToolstackError for a path that is kept for another guest, which is leaving. `others` are the
+    names that files here say of other guests.
     """
 
     folder: Path
@@ -54,6 +56,8 @@ class Here:
     aside: tuple[GuestFile, ...]
     starters: tuple[Path, ...]
     moved: tuple[Path, ...]
+    require_free: Callable[[Path], None]
+    others: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,14 @@ def decide(
 
 
 def _chosen(here: Here, adapted: str, arrival: Arrival) -> str:
-    """Return the text to use: an operator's rather than one that was only composed."""
+    """Return the text to use: an operator's rather than one that was only composed.
+
+    So is one that is here already, and says the same but for the name, which it does not say.
+    """
+    for file in (*here.aside, *_in_use(here, arrival)):
+        says = file.name is None and adapted.startswith(file.text)
+        if says and with_name(file.text, arrival.name) == adapted:
+            return file.text
     own = _operators(here, arrival) if is_composed(adapted) else None
     if own is None:
         return adapted
@@ -136,27 +147,31 @@ def _placed(here: Here, text: str, arrival: Arrival, autostart: bool) -> Course:
         file = look_at(entry)
         if file is not None and file.text == text:  # it needs no other file than this one
             if entry.is_symlink():
-                return Course(Path(os.path.realpath(entry)), text, right=(entry,))
+                there = Path(os.path.realpath(entry))
+                here.require_free(there)
+                return Course(there, text, right=(entry,))
             path = BootEntries(here.folder).place(entry)
             return Course(path, text, back=entry, right=(entry,))
     if here.aside:
         first = here.aside[0]
         back = first.path if first.text == text else None
         old = tuple(file.path for file in here.aside if file.path != back)
-        return _vacated(
-            Course(place_of(first.path), text, back=back, like=first.path, old=old), arrival
-        )
+        course = Course(place_of(first.path), text, back=back, like=first.path, old=old)
+        return _vacated(here, course, arrival)
     used = _in_use(here, arrival)
     if (same := next((file for file in used if file.text == text), None)) is not None:
+        here.require_free(same.path)
         return Course(same.path, text)
     ours = (file.path for file in used if file.path.parent == here.folder)
     path = next(ours, here.folder / f"{arrival.name}.cfg")
-    return _vacated(Course(path, text, like=path if path.exists() else None), arrival)
+    course = Course(path, text, like=path if path.exists() else None)
+    return _vacated(here, course, arrival)
 
 
-def _vacated(course: Course, arrival: Arrival) -> Course:
+def _vacated(here: Here, course: Course, arrival: Arrival) -> Course:
     """See that the place of a text is free, or the guest's own. Raises ToolstackError."""
     name, path = arrival.name, course.path
+    here.require_free(path)
     remarks = [
         _replaced(f"{old}, set aside when {name} left,", name, kept_as(old)) for old in course.old
     ]
@@ -242,7 +257,7 @@ def _at_boot(here: Here, course: Course, arrival: Arrival, autostart: bool) -> C
     wrong = [one for one in (*here.starters, *here.moved) if one not in {*leading, *right}]
     link = None
     if autostart and not leading and not right:
-        new = BootEntries(here.folder).new_name(name, arrival.boot_order)
+        new = BootEntries(here.folder).new_name(name, arrival.boot_order, here.others)
         link = wrong[0].name if wrong else new
     return replace(
         course,

@@ -252,6 +252,24 @@ def adapt(
     return text
 
 
+def with_name(text: str, name: str) -> str:
+    """Return a plain text with the name of its domain in it, as it is where it says one.
+
+    Raises ToolstackError when that cannot be written, or the text is then too long to be read.
+    """
+    if named(text) is not None:
+        return text
+    quote = next((one for one in "'\"" if one not in name), None)
+    if quote is None or "\\" in name:
+        raise ToolstackError(f"it says no name, and {name!r} cannot be written into it")
+    # Behind all else: what comes first may say in which coding the text is.
+    end = "" if text.endswith("\n") or not text else "\n"
+    text = f"{text}{end}name = {quote}{name}{quote}\n"
+    if len(text.encode("utf-8", "surrogateescape")) > TEXT_LIMIT:
+        raise ToolstackError(f"it is longer than {TEXT_LIMIT} bytes with its name")
+    return text
+
+
 def _vdevs(text: str) -> set[str]:
     """Return the disks that a text names, whether they can move or not."""
     found = set()
