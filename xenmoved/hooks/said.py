@@ -65,6 +65,13 @@ def unreadable(event: HookEvent, node: str, error: OSError) -> tuple[str, str]:
     return text, f"see the folder `hooks.folder` of the configuration on {node}"
 
 
+def missing(event: HookEvent, node: str, name: str) -> tuple[str, str]:
+    """Return text and hint for a link that leads to nothing."""
+    stays = ", and no guest leaves or comes" if event in BEFORE else ""
+    text = f"{_where(event, node, name)} is a link to nothing: it fails{stays}"
+    return text, "remove the link, or put back what it leads to"
+
+
 def not_reached(event: HookEvent, node: str, name: str, seconds: float) -> Problem:
     """Return the problem of a hook for which no time was left."""
     text = f"{_where(event, node, name)} was not run: those before it took {seconds:g} s"
