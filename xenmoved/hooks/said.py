@@ -67,8 +67,11 @@ def unreadable(event: HookEvent, node: str, error: OSError) -> tuple[str, str]:
 
 def missing(event: HookEvent, node: str, name: str) -> tuple[str, str]:
     """Return text and hint for a link that leads to nothing."""
-    stays = ", and no guest leaves or comes" if event in BEFORE else ""
-    text = f"{_where(event, node, name)} is a link to nothing: it fails{stays}"
+    stays = {
+        HookEvent.BEFORE_DEPARTURE: ", and no guest may leave",
+        HookEvent.BEFORE_ARRIVAL: ", and no guest may come",
+    }
+    text = f"{_where(event, node, name)} is a link to nothing: it fails{stays.get(event, '')}"
     return text, "remove the link, or put back what it leads to"
 
 
