@@ -117,6 +117,12 @@ def test_guests_are_moved_and_hosts_broken_and_mended(tmp_path: Path) -> None:
         player.say("plug host-c; start-daemon host-b")
         assert "answers" in player.say("xenmovectl peer ping host-c")
 
+        hooks = "$PLAYGROUND/host-b/etc/hooks/before-arrival.d"
+        no = "'#!/bin/sh\\necho no room\\nexit 1\\n'"
+        player.say(f"install -d {hooks}; printf {no} > {hooks}/10-no; chmod 755 {hooks}/10-no")
+        assert "objects: no room" in player.say("xenmovectl plan old1 host-b")
+        player.say(f"rm {hooks}/10-no")
+
         assert "[host-c]" in player.say("host-c")
         assert "no guest called x runs" in player.say("check x")
         assert "say: pull HOST" in player.say("pull")

@@ -249,6 +249,11 @@ class Hooks:
             hooks += [
                 HookRow(event, one.name, printable(str(one.path))[:4000]) for one in found.hooks
             ]
+            problems += [
+                problem(said.FAILED, *said.missing(event, self.node, one.name))
+                for one in found.hooks
+                if not one.path.exists()
+            ]
             skipped += [
                 SkippedRow(
                     *(event, printable(one.name)[:1000], one.why[:4000], one.hint[:4000]),
@@ -261,7 +266,7 @@ class Hooks:
             limit=settings.limit,
             hooks=tuple(hooks[:1000]),
             skipped=tuple(skipped[:1000]),
-            problems=tuple(problems),
+            problems=tuple(problems[:1000]),
         )
 
 

@@ -65,6 +65,16 @@ def unreadable(event: HookEvent, node: str, error: OSError) -> tuple[str, str]:
     return text, f"see the folder `hooks.folder` of the configuration on {node}"
 
 
+def missing(event: HookEvent, node: str, name: str) -> tuple[str, str]:
+    """Return text and hint for a link that leads to nothing."""
+    stays = {
+        HookEvent.BEFORE_DEPARTURE: ", and no guest may leave",
+        HookEvent.BEFORE_ARRIVAL: ", and no guest may come",
+    }
+    text = f"{_where(event, node, name)} is a link to nothing: it fails{stays.get(event, '')}"
+    return text, "remove the link, or put back what it leads to"
+
+
 def not_reached(event: HookEvent, node: str, name: str, seconds: float) -> Problem:
     """Return the problem of a hook for which no time was left."""
     text = f"{_where(event, node, name)} was not run: those before it took {seconds:g} s"

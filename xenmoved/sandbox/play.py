@@ -127,6 +127,7 @@ def _write_shell(folder: Path, path: Path, playground: Playground) -> Path:
         _SHELL.format(
             bin=commands,
             root=shlex.quote(PACKAGE_ROOT),
+            folder=shlex.quote(str(folder)),
             hosts="\n".join(
                 f'{host.name}() {{ _at {host.name} {host.socket} {host.xen.root} "$@"; }}'
                 for host in playground.hosts.values()
@@ -140,6 +141,7 @@ def _write_shell(folder: Path, path: Path, playground: Playground) -> Path:
 _SHELL: Final = """\
 PATH={bin}:$PATH
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
+export PLAYGROUND={folder}
 HISTFILE=
 _at() {{
     local PLAY_HOST_=$1 socket=$2 xen=$3; shift 3

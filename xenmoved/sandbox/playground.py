@@ -223,7 +223,7 @@ class Playground:
         cable = ", CABLE PULLED" if host.name in self._pulled else ""
         status = os.statvfs(host.images)
         free = format_size(status.f_bavail * status.f_frsize)
-        lines = [f"{host.name}: {daemon}{cable}, {free} free"]
+        lines = [f"{host.name}: {daemon}{cable}, {free} of its disk free"]
         folder = host.xen.folder
         for domain in folder.domains():
             kind = domain.config["c_info"]["type"]

@@ -140,7 +140,10 @@ class Roster:
             raise Refusal(Flaw.AUTHORITY, text, hint)
         if fleet.revokes(certificate.key) or fleet.revokes_serial(certificate.serial):
             what = "key" if fleet.revokes(certificate.key) else f"serial {certificate.serial}"
-            hint = "if that host is to be trusted: a new key, and xenmovectl ca sign"
+            hint = (
+                "if that host is to be trusted again: sign it anew (xenmovectl ca sign), after a "
+                "revoked key with a new one: remove `identity` in its state_dir, restart xenmoved"
+            )
             raise Refusal(Flaw.REVOKED, f"it is revoked ({what})", hint)
         if certificate.name == config.node:
             text = f"it is that of {config.node}, which is the name of the other host itself"

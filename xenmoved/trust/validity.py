@@ -32,7 +32,10 @@ def warnings(
         return [(own.refusal.flaw.value, text, own.refusal.hint)]
     if (certificate := own.certificate) is None:
         text = "this host has no certificate: no host that has not pinned its key takes it in"
-        hint = "xenmovectl identity --request shows what is to be signed: xenmovectl ca sign"
+        hint = (
+            f"here: xenmovectl identity --request > {node}.pub; where the authority is: xenmovectl "
+            f"ca sign {node}.pub --group GROUP; then here: xenmovectl enroll {node}-cert.pub"
+        )
         return [(NOT_ENROLLED, text, hint)]
     return _refused_by(fleet, certificate) or _out_of_time(certificate, now, renew)
 

@@ -176,6 +176,18 @@ async def test_a_folder_that_cannot_be_read(world: World, tasks: asyncio.TaskGro
     assert len(world.hooks.rows().problems) == 2
 
 
+async def test_a_link_to_nothing_is_listed_as_what_it_will_do(
+    world: World, tasks: asyncio.TaskGroup
+) -> None:
+    for event in (HookEvent.BEFORE_ARRIVAL, HookEvent.AFTER_ARRIVAL):
+        (world.config.folder / event.folder).mkdir(parents=True)
+        (world.config.folder / event.folder / "10-gone").symlink_to("/no/such/hook")
+    before, after = world.hooks.rows().problems
+    assert "before-arrival.d/10-gone" in before.text
+    assert before.text.endswith("is a link to nothing: it fails, and no guest may come")
+    assert after.text.endswith("is a link to nothing: it fails")
+
+
 async def test_nothing_is_written_where_there_are_no_hooks(
     world: World, tasks: asyncio.TaskGroup
 ) -> None:

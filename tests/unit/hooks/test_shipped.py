@@ -258,7 +258,7 @@ def test_what_is_no_endpoint(tmp_path: Path, url: str, said: str) -> None:
 def test_no_file_with_a_url(tmp_path: Path) -> None:
     done = run(shipped("tell-http", tmp_path), TOLD)
     assert done.returncode == 1
-    assert "tell-http.url cannot be read" in done.stdout
+    assert "tell-http.url does not exist: write the URL" in done.stdout
 
 
 def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:

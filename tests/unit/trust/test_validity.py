@@ -57,6 +57,9 @@ def test_what_others_refuse_is_told():
     assert codes(own(), by_serial) == []
     assert codes(own(by=OTHER)) == ["certificate-authority"]
     assert codes(OwnCertificate()) == ["not-enrolled"]
+    [(_, _, hint)] = warnings(OwnCertificate(), fleet(), "host-a", NOW)
+    steps = ("identity --request > host-a.pub", "ca sign host-a.pub", "enroll host-a-cert.pub")
+    assert [step for step in steps if step in hint] == list(steps)
 
 
 def test_without_a_fleet_nothing_is_told():

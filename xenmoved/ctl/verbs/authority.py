@@ -29,10 +29,11 @@ def run_init(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Make an authority."""
     with _authority(args) as authority:
         authority.require_new()
-        authority.create(_new_passphrase(args))
+        passphrase = _new_passphrase(args)
+        authority.create(passphrase)
         output.done(
             Done(f"an authority was made in {args.dir}"),
-            *views.made(args.dir, authority.fleet_file),
+            *views.made(args.dir, authority.fleet_file, passphrase=bool(passphrase)),
         )
     return Exit.OK
 

@@ -28,7 +28,7 @@ from xenmoved.jobs.report import JobReport
 def run_jobs(daemon: RunningDaemon, output: Output, args: Namespace) -> Exit:
     """Show jobs."""
     answer = daemon.ask(ListJobs(args.all), Jobs)
-    output.result(answer, job_views.jobs(answer.jobs, time.time()))
+    output.result(answer, job_views.jobs(answer.jobs, time.time(), ended=args.all))
     return Exit.OK
 
 

@@ -19,10 +19,12 @@ _LOOKS: Final = {
 }
 
 
-def made(folder: Path, fleet: Path) -> list[Line]:
-    """Return what is to be done with a new authority."""
+def made(folder: Path, fleet: Path, *, passphrase: bool) -> list[Line]:
+    """Return what is to be done with a new authority, and whether its key has a passphrase."""
+    bare = "its key has no passphrase: whoever can read that folder can be any host"
     return [
         line(Span(f"an authority was made in {folder}", Style.GOOD)),
+        *([] if passphrase else [line(Span(bare, Style.WARN))]),
         line(f"Say in {fleet} what its hosts may do,"),
         line("and copy it to each of them, as /etc/xenmoved/fleet.yaml."),
         line("Have each make a request: xenmovectl identity --request > NAME.pub"),

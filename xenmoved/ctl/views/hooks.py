@@ -14,7 +14,9 @@ def hooks(answer: HookRows) -> list[Block]:
         lines += [table(("EVENT", "HOOK", "FILE"), rows)]
         lines += [line(), line(f"each may take {duration(answer.limit)}")]
     else:
-        lines += [line(f"no hooks in {answer.folder}")]
+        head = "no hooks that are run" if answer.skipped or answer.problems else "no hooks"
+        lines += [line(f"{head} in {answer.folder}")]
+        lines += [line("each goes into the folder of its event there, such as before-departure.d")]
     for unsafe, head, style in (
         (True, "NOT RUN, and unsafe:", Style.BAD),
         (False, "not run:", Style.BOLD),

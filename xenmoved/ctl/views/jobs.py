@@ -101,10 +101,10 @@ def progress(report: JobReport, now: float) -> Line:
     return line(f"{title(report)}: ", Span(stage, style), ": ", "; ".join(parts))
 
 
-def jobs(reports: Sequence[JobReport], now: float) -> list[Block]:
-    """Return jobs in a table."""
+def jobs(reports: Sequence[JobReport], now: float, *, ended: bool = True) -> list[Block]:
+    """Return jobs in a table; `ended` is whether those that have ended are among them."""
     if not reports:
-        return [line("no jobs")]
+        return [line("no jobs" if ended else "no jobs under way: see xenmovectl jobs --all")]
     header = ("JOB", "KIND", "WHAT", "PEER", "STATE", "PROGRESS", "STARTED", "TIME")
     rows: list[tuple[Cell, ...]] = [
         (

@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
     made = ca(tmp_path / "ca", "init")
     assert (made.returncode, made.stderr) == (0, "")
     assert "xenmovectl identity --request" in made.stdout
+    assert "its key has no passphrase" in made.stdout
     (tmp_path / "host-a.pub").write_text(f"{KEY} host-a\n")
     return tmp_path / "ca"
 
@@ -113,7 +114,8 @@ def test_a_passphrase_comes_from_a_file_where_there_is_no_terminal(tmp_path: Pat
     secret.write_text("open sesame\n")
     request.write_text(f"{KEY} host-a\n")
     given = ("--passphrase-file", str(secret))
-    assert ca(tmp_path / "ca", "init", *given).returncode == 0
+    made = ca(tmp_path / "ca", "init", *given)
+    assert (made.returncode, "no passphrase" in made.stdout) == (0, False), made.stderr
     done = ca(tmp_path / "ca", "sign", str(request), "--group", "hosts")
     assert done.returncode == 2
     assert "--passphrase-file" in done.stderr

@@ -189,6 +189,7 @@ def test_jobs_of_every_state_are_listed():
     assert "suspend" in text[3]
     assert "514MiB sent" in text[4]
     assert _text(job_views.jobs([], NOW)) == "no jobs\n"
+    assert "xenmovectl jobs --all" in _text(job_views.jobs([], NOW, ended=False))
 
 
 def test_volumes_that_wait_are_counted():
