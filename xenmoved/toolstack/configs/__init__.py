@@ -11,5 +11,6 @@ size_text     how large a domain it makes, and of which type
 device_text   what it says of each device
 compose       a file for a domain that has none
 per_text      what was found in a text, remembered
+noted         what was set aside for guests that leave, and whose place it keeps
 opened        which files of this host a toolstack opens for a guest
 """
