@@ -5,7 +5,6 @@ guest_file    which of them is a guest's
 boot_entries  what the host starts at boot
 installing    what becomes of the file of a guest that comes, and of those that are here
 keeping       renaming an operator's files so that none is lost
-noted         the place that is kept for the file of a guest that is leaving
 text          the text of a file, adapted
 size_text     how large a domain it makes, and of which type
 device_text   what it says of each device
