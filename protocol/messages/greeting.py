@@ -150,7 +150,7 @@ def _spoken(one: Hello, to: Hello) -> range:
 
 def _needed(older: Hello, newer: Hello) -> int:
     """Return the version that the older release must speak to be understood by the newer one."""
-    return _oldest(newer) if _range_start(older) is not None else newest(newer)
+    return _oldest(newer) if _range_start(older) is not None else newer.version
 
 
 def _oldest(one: Hello) -> int:
