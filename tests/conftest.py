@@ -34,13 +34,15 @@ _borrowed = ExitStack()
 def pytest_configure(config: pytest.Config) -> None:
     """Mount what the tests need, once for all workers, and undo what the caller's shell left.
 
-    A shell's background job ignores Ctrl-C, and so would all that a test starts. An ordinary user's
-    shell allows fewer open files than the system does.
+    A shell's background job ignores Ctrl-C, one of nohup a hangup, and so would all that a test
+    starts. An ordinary user's shell allows fewer open files than the system does.
     """
     if not hasattr(config, "workerinput"):
         _borrowed.enter_context(borrowed_tracefs())
     asked.ask_by_default()
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ignored in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(ignored, signal.SIG_DFL)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
         enough = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)

@@ -340,7 +340,7 @@ def install(faults: Faults) -> None:
         faults, OwedStore, "keep", lambda _, owed, __: f"hooks:{'owed' if owed.owed else 'kept'}"
     )
     _around(faults, OwedStore, "forget", "hooks:forgotten")
-    _around(faults, Hooks, "run", lambda about: f"hooks:{about.event}")
+    _around(faults, Hooks, "_run", lambda about: f"hooks:{about.event}")
     _around(faults, HolderConnection, "tell", lambda command: f"holder:{command}")
     for incoming, steps in (
         (XlIncoming, ("start", "write", "build", "commit", "settle", "abort")),
