@@ -24,6 +24,7 @@ guestnames   names of guests that every host can take
 namemap      names of volumes that are to be other names
 units        sizes and durations as text
 tasks        structured concurrency
+files        small files that must survive a crash
 logs         logging
 notify       tells systemd how the daemon is
 sandbox      emulated hosts, for machines with no Xen

@@ -64,11 +64,9 @@ def migration_of(host: Dom0) -> str:
     return str(migration)
 
 
-@asynccontextmanager
-async def settling(fleet: Fleet[Dom0], name: str = "host-a") -> AsyncIterator[PeerLink]:
-    """Connect to host-b with the key of a host alone."""
-    target, key = fleet.hosts["host-b"], load_identity(fleet.hosts[name].folder / "state/identity")
-    link = await connect(
+async def settler(target: Dom0, key: asyncssh.SSHKey) -> PeerLink:
+    """Connect to host-b with a key alone."""
+    return await connect(
         "host-b",
         "127.0.0.1",
         target.port,
@@ -78,6 +76,13 @@ async def settling(fleet: Fleet[Dom0], name: str = "host-a") -> AsyncIterator[Pe
         timeout=5,
         keepalive=30,
     )
+
+
+@asynccontextmanager
+async def settling(fleet: Fleet[Dom0], name: str = "host-a") -> AsyncIterator[PeerLink]:
+    """Connect to host-b with the key of a host alone."""
+    key = load_identity(fleet.hosts[name].folder / "state/identity")
+    link = await settler(fleet.hosts["host-b"], key)
     try:
         yield link
     finally:
@@ -143,16 +148,7 @@ async def test_a_key_with_which_nothing_began_is_nobodys(fleet: Fleet[Dom0]) -> 
         load_identity(target.folder / "state/identity"),
     ):
         with pytest.raises(NotAuthorized):
-            await connect(
-                "host-b",
-                "127.0.0.1",
-                target.port,
-                identity=key,
-                pinned=parse_public(target.identity().key),
-                settling=True,
-                timeout=5,
-                keepalive=30,
-            )
+            await settler(target, key)
 
 
 async def test_it_survives_a_restart_of_the_daemon(fleet: Fleet[Dom0]) -> None:

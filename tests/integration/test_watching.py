@@ -19,16 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.dom0 import QUIET, RESIDENT, Dom0, image, unique
 from xenmoved.control.health_api import GetHealth, Health
 from xenmoved.sandbox.harness import wait_until
+from xenmoved.sandbox.pair import free_port
 
 Hosts = tuple[Dom0, Dom0]
 FULL = ("--pool-warning", "100", "--pool-critical", "100")
 """Thresholds that the disk of no machine with tests is beyond."""
-
-
-def a_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def without_metrics(host: Dom0) -> None:
@@ -43,7 +38,7 @@ def watched(hosts: Hosts) -> Iterator[Hosts]:
     """Both hosts, with metrics."""
     for host in hosts:
         host.stop()
-        host.write_config(metrics={"address": "127.0.0.1", "port": a_port()})
+        host.write_config(metrics={"address": "127.0.0.1", "port": free_port()})
         host.start()
     yield hosts
     for host in hosts:

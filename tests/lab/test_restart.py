@@ -35,9 +35,17 @@ def domid(host: Host, guest: Guest) -> str:
     return host.run(f"xl domid {guest.name}").stdout.strip()
 
 
-def told_to(guest: Guest, what: str) -> Guest:
-    """Return a guest that does something else than to power off: see `guest/init`."""
-    return replace(guest, boot=guest.boot.replace("quiet", f"quiet shutdown={what}"))
+def disobedient(host: Host, what: str) -> tuple[Guest, str]:
+    """Start a guest that does something else than to power off: see `guest/init`.
+
+    Returns it, and the id of its domain.
+    """
+    small = guests.small(host)
+    guest = replace(small, boot=small.boot.replace("quiet", f"quiet shutdown={what}"))
+    forget_console(host, guest)
+    guest.create(host)
+    guest.await_writes(host, 0)
+    return guest, domid(host, guest)
 
 
 def stays(pair: Pair, guest: Guest, code: str) -> None:
@@ -71,11 +79,7 @@ def test_there_and_back(pair: Pair) -> None:
 
 @pytest.mark.slow
 def test_one_that_ignores_the_request_runs_on(pair: Pair) -> None:
-    guest = told_to(guests.small(pair.a), "ignore")
-    forget_console(pair.a, guest)
-    guest.create(pair.a)
-    guest.await_writes(pair.a, 0)
-    before = domid(pair.a, guest)
+    guest, before = disobedient(pair.a, "ignore")
     stays(pair, guest, "not-shut-down")
     assert domid(pair.a, guest) == before
     guest.await_writes(pair.a, guest.seq(pair.a))
@@ -84,11 +88,7 @@ def test_one_that_ignores_the_request_runs_on(pair: Pair) -> None:
 
 @pytest.mark.slow
 def test_one_that_reboots_instead_is_not_moved(pair: Pair) -> None:
-    guest = told_to(guests.small(pair.a), "reboot")
-    forget_console(pair.a, guest)
-    guest.create(pair.a)
-    guest.await_writes(pair.a, 0)
-    before = domid(pair.a, guest)
+    guest, before = disobedient(pair.a, "reboot")
     stays(pair, guest, "guest-restarted")
     deadline = time.monotonic() + _PATIENCE
     while not (guest.runs_on(pair.a) and _GOES_ON.search(guest.console(pair.a))):

@@ -15,6 +15,7 @@ from xenmoved.config.errors import ConfigError, ConfigProblem, PeerExists, PeerN
 from xenmoved.config.fields import NAME_PATTERN
 from xenmoved.config.loader import PEER_SUFFIX, check, load, peer_from, peers_directory
 from xenmoved.config.model import Peer
+from xenmoved.files import sync_folder
 from xenmoved.units import UNLIMITED, format_size
 
 _TEXT = """\
@@ -95,7 +96,7 @@ def write_peer(file: Path, peer: Peer, *, replace: bool = False) -> Path:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(target.parent)
+    sync_folder(target.parent)
     return target
 
 
@@ -107,7 +108,7 @@ def remove_peer(file: Path, name: str) -> Path:
     except FileNotFoundError:
         reason = "does not exist; a peer of the main file is removed by editing that"
         raise PeerNotFound([ConfigProblem(target, None, "", reason)]) from None
-    _sync_directory(target.parent)
+    sync_folder(target.parent)
     return target
 
 
@@ -156,11 +157,3 @@ def _text(peer: Peer) -> str:
 
 def _limit(size: int | None) -> str:
     return UNLIMITED if size is None else format_size(size, exact=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

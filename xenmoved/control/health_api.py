@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.messages import Problem
-from protocol.schema import U16, U32, U63, Length, Name, Text
+from protocol.schema import U16, U32, Length, Name, Text
 from xenmoved.control.message_set import CONTROL
-from xenmoved.jobs.report import JobId, Seconds
+from xenmoved.jobs.report import JobId
 from xenmoved.migration.report import DoubtRow
+from xenmoved.monitoring.report import CopyHealth, PoolHealth
 
 
 @CONTROL.add
@@ -18,32 +19,6 @@ class GetHealth:
     """Ask how this host is, and with `reach` whether its peers answer. Answered by `Health`."""
 
     reach: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PoolHealth:
-    """Space of a pool in bytes; `problem` is why it is not known, None where it is."""
-
-    name: Name
-    kind: Name
-    total: U63
-    free: U63
-    problem: Problem | None
-
-
-@dataclass(frozen=True, slots=True)
-class CopyHealth:
-    """A volume that is kept, for `kept` seconds, of a guest that went to the peer `place`.
-
-    `size` is the bytes that it takes, or has where its pool cannot tell.
-    """
-
-    pool: Text
-    name: Text
-    guest: Text
-    place: Text
-    size: U63
-    kept: Seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,9 @@ from typing import Final
 import xenmoved
 from protocol.errors import ProtocolError
 from xenmoved.control.health_api import (
-    CopyHealth,
     GetHealth,
     Health,
     PeerHealth,
-    PoolHealth,
     TrackerHealth,
 )
 from xenmoved.handlers.dispatch import Services, answers
@@ -52,13 +50,8 @@ async def health(services: Services, request: GetHealth) -> Health:
         trackers=tuple(
             TrackerHealth(job.job, job.guest, job.fallbacks) for job in live if job.fallbacks
         )[:1000],
-        pools=tuple(
-            PoolHealth(one.name, one.kind, one.total, one.free, one.problem) for one in pools
-        )[:1000],
-        copies=tuple(
-            CopyHealth(one.pool, one.name, one.guest, one.place, one.size, one.kept)
-            for one in copies.copies
-        )[:4096],
+        pools=pools[:1000],
+        copies=copies.copies[:4096],
         unseen=copies.problem,
         peers=peers,
     )

@@ -19,9 +19,9 @@ from typing import Final
 
 from protocol.errors import SchemaError
 from protocol.schema import build, plain
+from xenmoved.files import unlink_files, write_file
 from xenmoved.hooks.about import HookInput
 from xenmoved.tasks import all_done, retrieve
-from xenmoved.toolstack.durable import unlink_files, write_file
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from xenmoved.journal.database import JournalFailed
 from xenmoved.journal.records import Standing
 from xenmoved.migration.doubts import in_doubt
 from xenmoved.migration.host import Host
-from xenmoved.monitoring.space import KeptCopies, PoolSpace, StorageSpace
+from xenmoved.monitoring.report import PoolHealth
+from xenmoved.monitoring.space import KeptCopies, StorageSpace
 
 DOUBTS_EVERY: Final = 5.0
 POOLS_EVERY: Final = 60.0
@@ -31,7 +32,7 @@ class Looks:
         self._space = space
         self.doubts: tuple[Standing, ...] = ()
         self.doubts_at = 0.0
-        self.pools: tuple[PoolSpace, ...] = ()
+        self.pools: tuple[PoolHealth, ...] = ()
         self.pools_at = 0.0
         self.copies = KeptCopies()
         self.copies_at = 0.0

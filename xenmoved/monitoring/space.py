@@ -20,6 +20,7 @@ from xenmoved.journal.database import JournalFailed
 from xenmoved.migration.host import Host
 from xenmoved.migration.retained import copies
 from xenmoved.migration.volume_needs import needs
+from xenmoved.monitoring.report import CopyHealth, PoolHealth
 from xenmoved.problems import problem, problems_of
 from xenmoved.tasks import all_done
 from xenmoved.toolstack.interface import ToolstackError
@@ -28,36 +29,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class PoolSpace:
-    """Space of a pool, in bytes. `problem` is why it is not known, None where it is."""
-
-    name: str
-    kind: str
-    total: int = 0
-    free: int = 0
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KeptCopy:
-    """A volume that is kept of a guest which went to `place`, and was for `kept` seconds.
-
-    `size` is the bytes that it takes, or has where its pool cannot tell.
-    """
-
-    pool: str
-    name: str
-    guest: str
-    place: str
-    size: int
-    kept: float
-
-
-@dataclass(frozen=True, slots=True)
 class KeptCopies:
     """All copies that are kept. `problem` is why they are not known, None where they are."""
 
-    copies: tuple[KeptCopy, ...] = ()
+    copies: tuple[CopyHealth, ...] = ()
     problem: Problem | None = None
 
 
@@ -107,14 +82,14 @@ class StorageSpace:
         }
         self._copies = RecentLook(self._list_copies, tasks)
 
-    async def pools(self, most_age: float, patience: float) -> tuple[PoolSpace, ...]:
+    async def pools(self, most_age: float, patience: float) -> tuple[PoolHealth, ...]:
         """Return the space of all pools but those in which nothing is made, such as `block`.
 
         See `RecentLook.get`. A pool that does not answer is one with a problem.
         """
         looks = (seen.get(most_age, patience) for seen in self._pools.values())
         found = await asyncio.gather(*looks)
-        spaces: list[PoolSpace] = []
+        spaces: list[PoolHealth] = []
         for name, one in zip(self._pools, found, strict=True):
             if one is None:
                 spaces.append(self._silent(name, patience))
@@ -127,9 +102,9 @@ class StorageSpace:
         found = await self._copies.get(most_age, patience)
         return found or KeptCopies(problem=_no_answer("the volumes were not listed", patience))
 
-    def _silent(self, name: str, patience: float) -> PoolSpace:
+    def _silent(self, name: str, patience: float) -> PoolHealth:
         told = _no_answer(f"pool {name} did not answer", patience)
-        return PoolSpace(name, self._host.pools[name].kind, problem=told)
+        return PoolHealth(name, self._host.pools[name].kind, 0, 0, told)
 
     async def _list_copies(self) -> KeptCopies:
         try:
@@ -138,7 +113,7 @@ class StorageSpace:
             return KeptCopies(problem=problems_of(error)[0])
         return KeptCopies(
             tuple(
-                KeptCopy(
+                CopyHealth(
                     row.pool,
                     row.name,
                     holding.guest,
@@ -153,7 +128,7 @@ class StorageSpace:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    space: PoolSpace | None
+    space: PoolHealth | None
     """None of a pool in which nothing is made."""
 
 
@@ -161,10 +136,10 @@ async def _capacity(pool: Pool) -> _Look:
     try:
         capacity = await asyncio.to_thread(pool.capacity)
     except StorageError as error:
-        return _Look(PoolSpace(pool.name, pool.kind, problem=problems_of(error)[0]))
+        return _Look(PoolHealth(pool.name, pool.kind, 0, 0, problems_of(error)[0]))
     if capacity is None:
         return _Look(None)
-    return _Look(PoolSpace(pool.name, pool.kind, capacity.total, capacity.free))
+    return _Look(PoolHealth(pool.name, pool.kind, capacity.total, capacity.free, None))
 
 
 def _no_answer(what: str, patience: float) -> Problem:

@@ -94,7 +94,7 @@ class SandboxHost:
         self.hooks = self.folder / "etc" / "hooks"
         self.log_file = self.folder / "daemon.log"
         self.xen = EmulatedHost(root / f"{name}-xen")
-        self.port = _free_port()
+        self.port = free_port()
         self.process: DaemonProcess | None = None
         self._launcher = launcher
         self.settings: dict[str, Any] = {
@@ -258,7 +258,8 @@ def sandbox_pair(
             host.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

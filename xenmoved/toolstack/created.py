@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from xenmoved.files import write_file
 from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.text import uuid_in
-from xenmoved.toolstack.durable import in_thread, write_file
+from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.paused import PausedIncoming, Read

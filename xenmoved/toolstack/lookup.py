@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
@@ -24,6 +25,7 @@ STOPPED: Final = (DomainState.PAUSED, DomainState.SUSPENDED)
 _DESTROY_TIMEOUT: Final = 120.0
 _GONE_TIMEOUT: Final = 60.0
 _POLL: Final = 0.1
+_UUID: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _NAMELESS: Final = "(null)"
 """What `xl list` prints for a domain that xenstore knows no name of."""
 
@@ -84,6 +86,14 @@ class Lookup:
                 gone = status.state is DomainState.DYING or status.name == _NAMELESS
                 found.append((status, NoConfiguration(str(error)) if gone else error))
         return found
+
+    async def uuids(self, domain: DomainStatus) -> list[str]:
+        """Return what Xen itself knows as the uuid of a domain that has no configuration yet.
+
+        `xl list -l` leaves such a one out (tools/xl/xl_info.c).
+        """
+        result = await self.commands.run("list", "-v", str(domain.domid))
+        return _UUID.findall(result.stdout.lower())
 
     async def unpause(self, domain: DomainStatus) -> None:
         """Unpause exactly this domain."""

@@ -8,7 +8,6 @@ paused, and an operator's may look the same.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,7 +37,6 @@ from here on; it has run; there is none of ours, and there was none that ran."""
 
 _SETTLE_TIMEOUT: Final = 60.0
 _POLL: Final = 0.1
-_UUID: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 Read = Callable[[str], Sequence[tuple[str, str, str]]]
 """Reads `list -l`: names, ids and uuids of domains."""
@@ -184,10 +182,8 @@ class PausedIncoming:
             if result.status == 0:  # otherwise it went away in between
                 uuids = [uuid for _, _, uuid in self._read(result.stdout)]
                 if not uuids:
-                    # Without a configuration yet, as whoever built it was killed in that: `xl`
-                    # knows the uuid from the hypervisor then (tools/xl/xl_info.c).
-                    result = await self._lookup.commands.run("list", "-v", str(domain.domid))
-                    uuids = _UUID.findall(result.stdout.lower())
+                    # Whoever built it was killed in that.
+                    uuids = await self._lookup.uuids(domain)
                 return domain if normal_uuid(self._arrival.uuid) in uuids else None
         return None
 

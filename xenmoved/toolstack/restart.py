@@ -19,16 +19,10 @@ from time import monotonic
 from typing import Final, NoReturn
 
 from storage.contracts import Backing
+from xenmoved.files import sync_folder, write_file
 from xenmoved.toolstack.commands import Process, working_on
 from xenmoved.toolstack.configs.folder import ConfigFolder
-from xenmoved.toolstack.durable import (
-    Ledger,
-    check_migration,
-    in_thread,
-    remove_files,
-    sync_folder,
-    write_file,
-)
+from xenmoved.toolstack.durable import Ledger, check_migration, in_thread, remove_files
 from xenmoved.toolstack.interface import (
     STALL,
     DomainState,
@@ -55,7 +49,6 @@ _LEFT_WITHIN: Final = 10.0
 _CREATE_TIMEOUT: Final = 300.0
 _STUCK: Final = 60.0
 _POLL: Final = 0.15
-_OFF: Final = (DomainState.SHUTDOWN, DomainState.REBOOTING, DomainState.CRASHED)
 
 Compose = Callable[[str], Awaitable[str | None]]
 

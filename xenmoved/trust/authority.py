@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 from xenmoved.config.fleet import FLEET_FILE
 from xenmoved.config.keys import fingerprint_of, parse_public_key
 from xenmoved.config.model import Fleet
-from xenmoved.trust.certificate import Certificate, public_text, read_certificate, sign
+from xenmoved.files import write_file
+from xenmoved.trust.certificate import Certificate, is_revoked, public_text, read_certificate, sign
 from xenmoved.trust.fleetfile import add_revoked, load_fleet, new_text
 from xenmoved.trust.refusals import Refusal
 from xenmoved.trust.report import CertificateRow, Certificates, CertificateState
@@ -87,9 +88,9 @@ class Authority:
         kind = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, kind)
         if not self.fleet_file.exists():
-            self._write(FLEET_FILE, new_text(known), 0o644)
-        self._write(f"{KEY}.pub", f"{known} xenmoved authority\n", 0o644)
-        self._write(KEY, secret.decode("ascii"), 0o600)
+            write_file(self.fleet_file, new_text(known), 0o644)
+        write_file(self._folder / f"{KEY}.pub", f"{known} xenmoved authority\n", 0o644)
+        write_file(self._folder / KEY, secret.decode("ascii"), 0o600)
 
     def report(self, name: str | None = None) -> Certificates:
         """Return what has been signed, of one host or of all."""
@@ -164,7 +165,7 @@ class Authority:
         revoked = dict.fromkeys(_to_revoke(others, changed, name))
         certificate = self._sign(secret, key, name, groups, validity)
         for item in revoked:
-            add_revoked(self.fleet_file, item, f"{name}, {time.strftime('%Y-%m-%d')}")
+            self._add_revoked(item, name)
         self._keep(certificate)
         return certificate, tuple(revoked)
 
@@ -174,7 +175,7 @@ class Authority:
         Without names: of all that have a certificate that is not revoked.
         """
         fleet = self._fleet()
-        newest = {one.name: one for one in self.issued() if not _revoked(one, fleet)}
+        newest = {one.name: one for one in self.issued() if not is_revoked(one, fleet)}
         wanted = list(dict.fromkeys(names)) or sorted(newest)
         if missing := [name for name in wanted if name not in newest]:
             text = f"no certificate of {missing[0]} is there that is not revoked"
@@ -196,7 +197,7 @@ class Authority:
             raise AuthorityError("certificate-unknown", text, "xenmovectl ca show lists all")
         found = [fingerprint_of(key) for key in keys]
         for one in found:
-            add_revoked(self.fleet_file, one, f"{name}, {time.strftime('%Y-%m-%d')}")
+            self._add_revoked(one, name)
         return found
 
     def revoke_serial(self, serial: int) -> str:
@@ -205,8 +206,11 @@ class Authority:
         if not names:
             text = f"no certificate here has the serial {serial}"
             raise AuthorityError("certificate-unknown", text, "xenmovectl ca show lists all")
-        add_revoked(self.fleet_file, str(serial), f"{names[0]}, {time.strftime('%Y-%m-%d')}")
+        self._add_revoked(str(serial), names[0])
         return names[0]
+
+    def _add_revoked(self, item: str, name: str) -> None:
+        add_revoked(self.fleet_file, item, f"{name}, {time.strftime('%Y-%m-%d')}")
 
     def _fleet(self) -> Fleet:
         self.public()  # says so where there is no authority at all
@@ -237,7 +241,7 @@ class Authority:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        self._write(self.file_of(certificate.name).name, line, 0o644)
+        write_file(self.file_of(certificate.name), line, 0o644)
 
     def _secret(self) -> Ed25519PrivateKey:
         file = self._folder / KEY
@@ -260,30 +264,16 @@ class Authority:
             raise AuthorityError("authority-key", text, f"ssh-keygen -y -f {file}")
         return key
 
-    def _write(self, name: str, text: str, mode: int) -> None:
-        partial = self._folder / f".{name}.new"
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._folder / name)
-
 
 _STANDING: Final = (CertificateState.VALID, CertificateState.EARLY)
 
 
 def _state(one: Certificate, fleet: Fleet, now: float) -> CertificateState:
-    if _revoked(one, fleet):
+    if is_revoked(one, fleet):
         return CertificateState.REVOKED
     if now >= one.valid_before:
         return CertificateState.EXPIRED
     return CertificateState.EARLY if now < one.valid_after else CertificateState.VALID
-
-
-def _revoked(one: Certificate, fleet: Fleet) -> bool:
-    return fleet.revokes(one.key) or fleet.revokes_serial(one.serial)
 
 
 def _to_revoke(

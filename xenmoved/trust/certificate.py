@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from xenmoved.config.fields import NAME_PATTERN
+from xenmoved.config.model import Fleet
 from xenmoved.trust.refusals import Flaw, Refusal
 
 ALGORITHM: Final = "ssh-ed25519-cert-v01@openssh.com"
@@ -64,6 +65,11 @@ class Certificate:
     def blob(self) -> bytes:
         """The certificate as it is on the wire."""
         return base64.b64decode(self.text.split()[1])
+
+
+def is_revoked(certificate: Certificate, fleet: Fleet) -> bool:
+    """Whether a fleet file says that nothing is believed of a certificate any more."""
+    return fleet.revokes(certificate.key) or fleet.revokes_serial(certificate.serial)
 
 
 def text_of_blob(untrusted_blob: bytes) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xenmoved.files import write_file
 from xenmoved.trust.certificate import Certificate, read_certificate
 from xenmoved.trust.refusals import Flaw, Refusal
 
@@ -69,12 +69,5 @@ def fitting(untrusted_text: str, node: str, key: str | None) -> Certificate:
 def install(state_dir: Path, certificate: Certificate) -> Path:
     """Keep a certificate, all of it or nothing; return its file. Raises OSError."""
     target = state_dir / FILE
-    partial = state_dir / f".{FILE}.new"
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{certificate.text} {certificate.name}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(target)
+    write_file(target, f"{certificate.text} {certificate.name}\n", 0o644)
     return target

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from xenmoved.config.fleet import peer_of_fleet
 from xenmoved.config.keys import fingerprint_of
 from xenmoved.config.model import Config, Fleet, Peer
-from xenmoved.trust.certificate import Certificate, read_certificate
+from xenmoved.trust.certificate import Certificate, is_revoked, read_certificate
 from xenmoved.trust.refusals import Flaw, Refusal, moment
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class Roster:
             text = f"it is signed by an authority that {config.node} does not trust"
             hint = "see that all hosts have the same fleet file, with that authority in it"
             raise Refusal(Flaw.AUTHORITY, text, hint)
-        if fleet.revokes(certificate.key) or fleet.revokes_serial(certificate.serial):
+        if is_revoked(certificate, fleet):
             what = "key" if fleet.revokes(certificate.key) else f"serial {certificate.serial}"
             hint = (
                 "if that host is to be trusted again: sign it anew (xenmovectl ca sign), after a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from xenmoved.config.model import Fleet
-from xenmoved.trust.certificate import Certificate
+from xenmoved.trust.certificate import Certificate, is_revoked
 from xenmoved.trust.own import OwnCertificate
 from xenmoved.trust.refusals import Flaw, moment
 
@@ -44,7 +44,7 @@ def _refused_by(fleet: Fleet, certificate: Certificate) -> list[tuple[str, str, 
     if certificate.authority not in fleet.authorities:
         text = "the certificate of this host is signed by none of the authorities in the fleet file"
         return [(Flaw.AUTHORITY.value, text, "have it signed by one of them: xenmovectl ca sign")]
-    if fleet.revokes(certificate.key) or fleet.revokes_serial(certificate.serial):
+    if is_revoked(certificate, fleet):
         text = "the certificate of this host is revoked by the fleet file: others refuse it"
         return [(Flaw.REVOKED.value, text, "if that is no mistake, take this host out of service")]
     return []

@@ -12,15 +12,14 @@ import pytest
 from protocol.messages import Problem
 from tests.support.ctl import GIB, HOSTILE, FakeDaemon, failure, run
 from xenmoved.control.health_api import (
-    CopyHealth,
     GetHealth,
     Health,
     PeerHealth,
-    PoolHealth,
     TrackerHealth,
 )
 from xenmoved.ctl.checks import Limits, Severity, checked, lines
 from xenmoved.migration.report import DoubtRow
+from xenmoved.monitoring.report import CopyHealth, PoolHealth
 
 NOW = 1_000_000.0
 DAY = 86400.0

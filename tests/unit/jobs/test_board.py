@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -15,14 +13,6 @@ from xenmoved.jobs.report import JobKind, JobState
 from xenmoved.journal.database import Journal, JournalFailed
 from xenmoved.problems import Obstructed, problem
 from xenmoved.remarks import good_to_know
-
-
-@pytest.fixture
-async def board(tmp_path: Path) -> AsyncIterator[JobBoard]:
-    journal = Journal(tmp_path / "journal.db")
-    await journal.open()
-    yield JobBoard(journal)
-    await journal.close()
 
 
 def a_job() -> Job:

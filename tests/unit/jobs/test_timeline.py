@@ -21,7 +21,6 @@ from xenmoved.jobs.timeline import (
     round_reports,
     sample,
 )
-from xenmoved.journal.database import Journal
 from xenmoved.sync.progress import KEPT_ROUNDS, RoundProgress, VolumeProgress
 
 MIB = 2**20
@@ -151,14 +150,6 @@ def test_a_report_of_an_earlier_release_can_be_read() -> None:
     report = build(JobReport, json.loads(json.dumps(old)))
     assert (report.phases, report.samples, report.volumes[0].rounds[0].at) == ((), (), 0.0)
     assert Job.restored(report, Samples()).report().phases == (PhaseReport(Phase.PREFLIGHT, 0.0),)
-
-
-@pytest.fixture
-async def board(tmp_path):
-    journal = Journal(tmp_path / "journal.db")
-    await journal.open()
-    yield JobBoard(journal)
-    await journal.close()
 
 
 async def test_samples_are_kept_apart_from_reports(board: JobBoard) -> None:

@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from xenmoved.config.model import Metrics
 from xenmoved.monitoring import exporter
+from xenmoved.sandbox.pair import free_port
 
 
 class Collected:
@@ -32,15 +33,9 @@ class Collected:
         return [GaugeMetricFamily("xenmoved_alarms", "Alarms.", 3)]
 
 
-def a_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def host() -> Any:
-    metrics = Metrics("127.0.0.1", a_port())
+    metrics = Metrics("127.0.0.1", free_port())
     return SimpleNamespace(config=SimpleNamespace(metrics=metrics), alarms={})
 
 
@@ -157,7 +152,7 @@ async def test_a_port_that_is_taken_is_an_alarm_until_it_is_free(
 async def test_it_listens_at_ipv6_too(host: Any) -> None:
     if not socket.has_ipv6:
         pytest.skip("there is no IPv6 here")
-    host.config.metrics = Metrics("::1", a_port())
+    host.config.metrics = Metrics("::1", free_port())
     collector: Any = Collected()
     serving = asyncio.create_task(exporter.serve(host, collector))
     try:

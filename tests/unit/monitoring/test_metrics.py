@@ -24,7 +24,8 @@ from xenmoved.journal.records import Standing
 from xenmoved.migration.host import Host, Links
 from xenmoved.monitoring.looks import Looks
 from xenmoved.monitoring.metrics import BLACKOUTS, MetricsCollector
-from xenmoved.monitoring.space import KeptCopies, KeptCopy, PoolSpace, StorageSpace
+from xenmoved.monitoring.report import CopyHealth, PoolHealth
+from xenmoved.monitoring.space import KeptCopies, StorageSpace
 from xenmoved.sync.devices import Buffers
 from xenmoved.sync.progress import RoundProgress, VolumeProgress
 
@@ -185,8 +186,8 @@ async def test_doubts_and_alarms(scene: Scene) -> None:
 
 async def test_pools_and_copies_as_they_were_seen_last(scene: Scene) -> None:
     scene.looks.pools = (
-        PoolSpace("images", "dir", 100, 40),
-        PoolSpace("fast", "lvm", problem=Problem("storage", "no such group", "")),
+        PoolHealth("images", "dir", 100, 40, None),
+        PoolHealth("fast", "lvm", 0, 0, Problem("storage", "no such group", "")),
     )
     assert scene.value("xenmoved_pool_free_bytes", pool="images", kind="dir") == 40
     assert scene.value("xenmoved_pool_size_bytes", pool="images", kind="dir") == 100
@@ -196,7 +197,7 @@ async def test_pools_and_copies_as_they_were_seen_last(scene: Scene) -> None:
 
     scene.host.pools = {"images": SimpleNamespace(), "fast": SimpleNamespace()}  # type: ignore[dict-item]
     assert scene.value("xenmoved_retained_bytes", pool="images") is None, "not looked yet"
-    copies = tuple(KeptCopy("images", "a", HOSTILE, HOSTILE, 5, kept) for kept in (1, 9))
+    copies = tuple(CopyHealth("images", "a", HOSTILE, HOSTILE, 5, kept) for kept in (1, 9))
     scene.looks.copies, scene.looks.copies_at = KeptCopies(copies), 1.0
     assert scene.value("xenmoved_retained_bytes", pool="images") == 10
     assert scene.value("xenmoved_retained_volumes", pool="images") == 2

@@ -14,7 +14,7 @@ import yaml
 from prometheus_client import ProcessCollector
 
 from tests.unit.monitoring.test_metrics import Scene, scene  # noqa: F401 - a fixture
-from xenmoved.monitoring.space import PoolSpace
+from xenmoved.monitoring.report import PoolHealth
 
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "etc" / "prometheus" / "xenmoved.rules.yml"
@@ -48,7 +48,7 @@ def queries() -> list[str]:
 @pytest.fixture
 def exported(scene: Scene) -> dict[str, set[str]]:  # noqa: F811
     """Names of all series that a daemon can export, with their labels."""
-    scene.looks.pools = (PoolSpace("images", "dir", 1, 1),)
+    scene.looks.pools = (PoolHealth("images", "dir", 1, 1, None),)
     scene.looks.copies_at = 1.0
     found: dict[str, set[str]] = {}
     for metric in [*scene.metrics(), *ProcessCollector(registry=None).collect()]:

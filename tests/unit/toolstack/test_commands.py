@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from xenmoved.files import write_file
 from xenmoved.toolstack import commands, pipes
 from xenmoved.toolstack.commands import (
     Commands,
@@ -15,7 +16,7 @@ from xenmoved.toolstack.commands import (
     running_command,
     working_on,
 )
-from xenmoved.toolstack.durable import Ledger, check_migration, in_thread, write_file
+from xenmoved.toolstack.durable import Ledger, check_migration, in_thread
 from xenmoved.toolstack.interface import MIGRATION_VARIABLE, ToolstackError
 
 pytestmark = pytest.mark.long

@@ -48,8 +48,6 @@ from xenmoved.toolstack.interface import (
 )
 from xenmoved.toolstack.sizes import weight
 
-_UNKNOWN_HINT = "xenmovectl list shows the guests of this host"
-
 
 @dataclass(frozen=True, slots=True)
 class Sending:

@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from xenmoved.files import sync_folder
 from xenmoved.toolstack.configs.guest_file import look_at
 from xenmoved.toolstack.configs.keeping import MOVED, REPLACED, free, keep, move, numbered
 from xenmoved.toolstack.domains import check_name
-from xenmoved.toolstack.durable import sync_folder
 
 _AUTO: Final = "auto"
 _HELD: Final = ".held"

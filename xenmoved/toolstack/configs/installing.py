@@ -23,13 +23,13 @@ from protocol.messages import Remark
 from storage.places import place_at, places_at
 from xenmoved.codes import NOT_KEPT
 from xenmoved.codes import RECEIVED as WAITS_FOR_OPERATOR
+from xenmoved.files import write_file
 from xenmoved.remarks import good_to_know, left_out, to_look_at
 from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.compose import is_composed
 from xenmoved.toolstack.configs.guest_file import Evidence, GuestFile, look_at
 from xenmoved.toolstack.configs.keeping import keep, kept_as, move, numbered, place_of
 from xenmoved.toolstack.configs.text import fits, own_disks, with_name
-from xenmoved.toolstack.durable import write_file
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 
 RECEIVED: Final = ".received"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from xenmoved.toolstack.durable import sync_folder
+from xenmoved.files import sync_folder
 
 MOVED: Final = ".moved"
 """Of what is of use again when the guest comes back."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from xenmoved.files import sync_folder
 from xenmoved.toolstack.configs.boot_entries import BootEntries
 from xenmoved.toolstack.configs.guest_file import look_at
 from xenmoved.toolstack.configs.keeping import MOVED, move, numbered
-from xenmoved.toolstack.durable import sync_folder
 from xenmoved.toolstack.interface import ToolstackError
 
 _PLACE: Final = ".file"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import time
 from pathlib import Path
@@ -51,8 +50,6 @@ _EXIT_TIMEOUT: Final = 30.0
 _SETTLE_TIMEOUT: Final = 60.0
 _DEATH_GRACE: Final = 5.0
 _POLL: Final = 0.1
-
-_UUID: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 _HEARD: Final = "migration target: Ready to receive"
 _PERMITTED: Final = "migration target: Got permission"
@@ -264,10 +261,8 @@ class XlIncoming:
             return False
         uuids = [config_uuid(entry) for entry in load_list(result.stdout)]
         if not uuids:
-            # Without a configuration yet, as its receiver was killed while it built it. `xl` then
-            # skips it here, but knows the uuid from the hypervisor (tools/xl/xl_info.c).
-            verbose = await self._lookup.commands.run("list", "-v", str(domain.domid))
-            uuids = _UUID.findall(verbose.stdout.lower())
+            # Its receiver was killed while it built it.
+            uuids = await self._lookup.uuids(domain)
         return normal_uuid(self._arrival.uuid) in uuids
 
     async def settle(self) -> Settled:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+from xenmoved.files import sync_folder
 from xenmoved.toolstack.domains import normal_uuid
-from xenmoved.toolstack.durable import in_thread, sync_folder
+from xenmoved.toolstack.durable import in_thread
 from xenmoved.toolstack.interface import Arrival, ToolstackError
 from xenmoved.toolstack.lookup import Lookup
 from xenmoved.toolstack.paused import PausedIncoming

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from storage.contracts import Backing
+from xenmoved.files import sync_file
 from xenmoved.toolstack.commands import Process, TaggedProcess, working_on
-from xenmoved.toolstack.durable import check_migration, in_thread, remove_files, sync_file
+from xenmoved.toolstack.durable import check_migration, in_thread, remove_files
 from xenmoved.toolstack.interface import (
     STALL,
     SUSPEND_PATIENCE,

@@ -15,7 +15,8 @@ from typing import Final
 from storage.backing import backing_of, compare_backings
 from storage.contracts import Backing
 from storage.errors import StorageError
-from xenmoved.toolstack.durable import boot_id, in_thread, write_file
+from xenmoved.files import write_file
+from xenmoved.toolstack.durable import boot_id, in_thread
 
 _BOOT: Final = "boot"
 

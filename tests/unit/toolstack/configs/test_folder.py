@@ -19,19 +19,12 @@ from xenmoved.toolstack.configs.guest_file import Evidence, created_from
 from xenmoved.toolstack.configs.installing import MOST_RECEIVED
 from xenmoved.toolstack.configs.text import named, uuid_in
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
 OTHER = "11111111-7a0e-4a5c-9c0b-1f4c2f0d9e11"
 ARRIVAL = Arrival("web", UUID, {"xvda": "/srv/here/root.img"}, {"xenbr0": "br-lan"})
 COMES = "name = 'web'\nmemory = 512\ndisk = ['file:/there/root.img,xvda,w']\n"
 HERE = COMES.replace("/there/", "/srv/here/")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "auto").mkdir()
-    return ConfigFolder(tmp_path, BOOT_FOLDERS.unseen)
 
 
 def process(proc, number, *words, cwd="/"):

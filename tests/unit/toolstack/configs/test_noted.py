@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.noted import Notes
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 WEB = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
 SHOP = "11111111-7a0e-4a5c-9c0b-1f4c2f0d9e11"
@@ -16,12 +14,6 @@ OWN = f"name = 'web'\nuuid = '{WEB}'\nmemory = 512\ndisk = ['file:/srv/web.img,x
 COMES = f"name = 'shop'\nuuid = '{SHOP}'\nmemory = 64\ndisk = ['file:/srv/shop.img,xvda,w']\n"
 ARRIVAL = Arrival("shop", SHOP, {"xvda": "/srv/shop.img"}, {}, returns=False)
 MIB = 1 << 20
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "auto").mkdir()
-    return ConfigFolder(tmp_path, BOOT_FOLDERS.unseen)
 
 
 @pytest.fixture

@@ -3,22 +3,14 @@
 import pytest
 
 from xenmoved.toolstack.configs.boot_entries import BootEntries
-from xenmoved.toolstack.configs.folder import ConfigFolder
 from xenmoved.toolstack.configs.text import TEXT_LIMIT, named, with_name
 from xenmoved.toolstack.interface import Arrival, ToolstackError
-from xenmoved.toolstack.policy import BOOT_FOLDERS
 
 UUID = "8f2c3c5e-7a0e-4a5c-9c0b-1f4c2f0d9e11"
 COMES = "memory = 512\ndisk = ['file:/there/root.img,xvda,w']"
 HERE = COMES.replace("/there/", "/srv/here/")
 ARRIVAL = Arrival("web", UUID, {"xvda": "/srv/here/root.img"}, {})
 MIB = 1 << 20
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "auto").mkdir()
-    return ConfigFolder(tmp_path, BOOT_FOLDERS.unseen)
 
 
 @pytest.mark.parametrize("end", ["", "\n", "# \\", "\nname = ['web']\n"])
